@@ -1,0 +1,53 @@
+"""Quality flags of a catalog's rows: one bit each. A row without an answer has at least one that says why."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+
+class Flag(IntFlag):
+    """Why a row deserves care. `REASONS` are those for which no answer is given."""
+
+    BAND_MISSING = 1 << 0
+    TOO_FEW_BANDS = 1 << 1
+    BAD_FLUX = 1 << 2
+    BAD_ERROR = 1 << 3
+    BAD_REDSHIFT = 1 << 4
+    REDSHIFT_OUTSIDE_MODEL = 1 << 5
+    ABSURD_COLOUR = 1 << 6
+    NEGATIVE_FLUX = 1 << 7
+    NOISE_OUTSIDE_TRAINING = 1 << 8
+    COLOUR_OUTSIDE_TRAINING = 1 << 9
+    LOW_EFFECTIVE_FRACTION = 1 << 10
+    PRIOR_EDGE = 1 << 11
+    FAILED = 1 << 12
+
+
+DESCRIPTIONS = {
+    Flag.BAND_MISSING: "a band was not measured; the answer uses the others",
+    Flag.TOO_FEW_BANDS: "fewer than three usable bands: no answer",
+    Flag.BAD_FLUX: "a flux is not finite; that band counts as missing",
+    Flag.BAD_ERROR: "an uncertainty is not finite or not positive; that band counts as missing",
+    Flag.BAD_REDSHIFT: "redshift not finite or not positive: no answer",
+    Flag.REDSHIFT_OUTSIDE_MODEL: "redshift beyond the range the model was trained on: no answer",
+    Flag.ABSURD_COLOUR: "a colour no galaxy has (photometry failed); answered, not to be trusted",
+    Flag.NEGATIVE_FLUX: "a flux is negative: a measurement of a faint band, used as it is",
+    Flag.NOISE_OUTSIDE_TRAINING: "an uncertainty above the noise model's mean + 3 sigma",
+    Flag.COLOUR_OUTSIDE_TRAINING: "a colour outside the range of the training data",
+    Flag.LOW_EFFECTIVE_FRACTION: "effective fraction of the importance weights below the threshold; draws unweighted",
+    Flag.PRIOR_EDGE: "the posterior of the mass is cut by an edge of the prior",
+    Flag.FAILED: "the computation gave no finite result: no answer",
+}
+
+#: Flags for which a row has no answer (its values are NaN).
+REASONS = Flag.TOO_FEW_BANDS | Flag.BAD_REDSHIFT | Flag.REDSHIFT_OUTSIDE_MODEL | Flag.FAILED
+MINIMUM_BANDS = 3
+
+
+def names(value: int) -> list[str]:
+    """Return the names of the flags set in ``value``.
+
+    >>> names(3)
+    ['BAND_MISSING', 'TOO_FEW_BANDS']
+    """
+    return [flag.name or "" for flag in Flag if value & flag]

@@ -1,0 +1,172 @@
+"""A trained flow, with everything needed to use it alone: network, features, noise and galaxy model.
+
+On disk: tensors (safetensors) and a JSON specification; never a pickle. The model's id is a hash of both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from sedflow_dist import features, network
+from sedflow_dist.features import Features
+from sedflow_dist.galaxy import ForwardModel
+from sedflow_dist.noise import NoiseModel
+from sedflow_dist.prior import COORDINATES, N_SHAPE, Prior
+from sedflow_dist.redshift_model import RedshiftModel
+from sedflow_dist.sampler import Sampler
+from sedflow_dist.ssp import SSPTable
+
+if TYPE_CHECKING:
+    from sbi.inference.posteriors import DirectPosterior
+
+FORMAT = 1
+
+
+class FlowSpec(BaseModel):
+    """What a flow was trained for; stored as JSON beside its weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    bands: tuple[str, ...] = Field(description="speclite names, in the order of the features")
+    labels: tuple[str, ...]
+    amplitude: Literal["exact", "learnt"] = Field(description="exact: ten shape dimensions; learnt: eleven, as the paper")
+    transforms: int
+    hidden: int
+    redshift: tuple[float, float] = Field(description="trained range")
+    birth_cloud_age: float = Field(description="Gyr")
+    selection_band: int
+    selection: tuple[float, float] = Field(description="observed magnitudes in the selection band")
+    prior: dict[str, tuple[float, float]]
+    ssp: dict[str, Any] = Field(description="provenance of the SSP table")
+    training: dict[str, Any] = Field(default_factory=dict, description="settings and result of the training")
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A flow q(phi | photometry, redshift) in probit space.
+
+    Attributes:
+        spec: what it was trained for
+        network: sbi's MAF
+        features, noise: as fitted to the training data
+        colour_range: 0.05 and 99.95 % of the training data's colours of neighbouring bands, shape (band - 1, 2) [mag]
+        ssp: the SSP table of its galaxy model
+    """
+
+    spec: FlowSpec
+    network: nn.Module
+    features: Features
+    noise: NoiseModel
+    colour_range: Tensor
+    ssp: SSPTable
+
+    @property
+    def dimensions(self) -> int:
+        """Ten shape dimensions, or eleven with the amplitude."""
+        return dimensions(self.spec.amplitude)
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The prior that the flow was trained under."""
+        return Prior.from_dict({name: list(values) for name, values in self.spec.prior.items()})
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The fast exact sampler of `network`."""
+        with torch.no_grad():
+            return Sampler(network.blocks(self.network))
+
+    @cached_property
+    def redshift_model(self) -> RedshiftModel:
+        """The galaxy model for many draws at one redshift."""
+        model = ForwardModel(self.ssp, self.spec.bands, self.spec.redshift[1], self.spec.birth_cloud_age)
+        return RedshiftModel(model)
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of weights and specification: the same id gives the same answers."""
+        weights, spec = self.to_bytes()
+        return hashlib.sha256(weights + spec).hexdigest()[:16]
+
+    def to_sbi(self) -> DirectPosterior:
+        """Return an sbi posterior over probit space, conditioned on `features`; prior N(0, I)."""
+        from sbi.inference.posteriors import DirectPosterior
+
+        prior = torch.distributions.MultivariateNormal(torch.zeros(self.dimensions), torch.eye(self.dimensions))
+        return DirectPosterior(self.network, prior)
+
+    # -- to and from bytes ----------------------------------------------------------------------------------------------
+
+    def to_bytes(self) -> tuple[bytes, bytes]:
+        """Return safetensors and JSON: the same flow gives the same bytes."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {"features.mean": self.features.mean, "features.std": self.features.std}
+        tensors |= {f"noise.{name}": getattr(self.noise, name) for name in ("magnitude", "mean", "scatter")}
+        tensors |= {f"ssp.{name}": torch.as_tensor(getattr(self.ssp, name)) for name in _SSP_ARRAYS}
+        tensors["colour_range"] = self.colour_range
+        tensors = {name: tensors[name].contiguous() for name in sorted(tensors)}
+        return save(tensors), json.dumps(self.spec.model_dump(mode="json"), indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, weights: bytes, spec: bytes) -> Flow:
+        """Load a flow.
+
+        Raises:
+            ValueError: the bytes are not a flow of this format; says what was found.
+        """
+        try:
+            parsed = FlowSpec.model_validate_json(spec)
+        except ValueError as error:
+            raise ValueError(f"not the specification of a flow (format {FORMAT}): {error}") from error
+        if parsed.format != FORMAT:
+            raise ValueError(f"the flow has format {parsed.format}; this version reads format {FORMAT}")
+        try:
+            tensors = load(weights)
+        except Exception as error:
+            raise ValueError(f"not a safetensors file: {error}") from error
+        net = network.build(
+            dimensions(parsed.amplitude), features.size(len(parsed.bands)), parsed.transforms, parsed.hidden, seed=0
+        )
+        expected = {f"network.{name}": tuple(value.shape) for name, value in net.state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in tensors.items() if name.startswith("network.")}
+        if expected != found:
+            wrong = sorted(set(expected.items()) ^ set(found.items()))[:3]
+            raise ValueError(f"weights do not fit the specification; first differences: {wrong}")
+        missing = {"features.mean", "noise.mean", "colour_range", *(f"ssp.{n}" for n in _SSP_ARRAYS)} - set(tensors)
+        if missing:
+            raise ValueError(f"weights lack {', '.join(sorted(missing))}")
+        net.load_state_dict({name.removeprefix("network."): v for name, v in tensors.items() if name in expected})
+        net.eval()
+        mode: Literal["colours", "magnitudes"] = "colours" if parsed.amplitude == "exact" else "magnitudes"
+        ssp = SSPTable(**{n: _numpy(tensors[f"ssp.{n}"]) for n in _SSP_ARRAYS}, provenance=parsed.ssp)
+        return cls(
+            parsed, net, Features(mode, tensors["features.mean"], tensors["features.std"]),
+            NoiseModel(
+                *(tensors[f"noise.{n}"] for n in ("magnitude", "mean", "scatter")),
+                parsed.selection_band, parsed.selection,
+            ),
+            tensors["colour_range"], ssp,
+        )  # fmt: skip
+
+
+_SSP_ARRAYS = ("edges", "age", "metallicity", "spectra", "surviving")
+
+
+def dimensions(amplitude: Literal["exact", "learnt"]) -> int:
+    """Dimensions of a flow: ten shapes, or all eleven coordinates."""
+    return N_SHAPE if amplitude == "exact" else len(COORDINATES)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.numpy()

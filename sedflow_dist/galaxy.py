@@ -1,0 +1,209 @@
+"""The forward model: twelve parameters and a redshift in, spectra and fluxes out, for whole batches of galaxies.
+
+Linear in the SSP spectra, so it is exact: no emulator stands in for stellar population synthesis. Source: PROVABGS
+(Hahn et al. 2022, arXiv 2202.01809, section 4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from sedflow_dist.bands import BandWeights, rest_range
+from sedflow_dist.dust import DustCurves
+from sedflow_dist.populations import BURST, CUT, FIXED_AGES_GYR, N_FIXED, Epoch, PopulationModel, Populations
+from sedflow_dist.prior import PARAMETERS
+from sedflow_dist.ssp import SSPTable
+
+BIRTH_CLOUD_AGE_GYR = 0.01
+#: Galaxies worked on at once: their spectra then stay in a core's cache.
+_BLOCK = 256
+
+
+class ForwardModel:
+    """Fluxes and spectra of galaxies, batched.
+
+    Args:
+        ssp: SSP table; only the wavelengths that the bands need are kept
+        bands: `speclite` names, for example ``["sdss2010-u", "sdss2010-g"]``
+        z_max: largest redshift that will be asked for
+        birth_cloud_age: stars younger than this [Gyr] lie in birth clouds. FSPS, and so the public PROVABGS code, has
+            10 Myr; the paper's text says 100 Myr
+        dtype: float32 (1e-5 mag from float64; see tests/test_galaxy.py) or float64
+    """
+
+    def __init__(
+        self,
+        ssp: SSPTable,
+        bands: Sequence[str],
+        z_max: float,
+        birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.bands, self.z_max, self.birth_cloud_age, self.dtype = tuple(bands), float(z_max), birth_cloud_age, dtype
+        self.ssp = ssp = ssp.cut(*rest_range(bands, z_max))
+        self.population_model = PopulationModel(z_max, (float(ssp.metallicity[0]), float(ssp.metallicity[-1])), dtype)
+        self.weights = BandWeights.build(self.bands, ssp.edges, z_max)
+        self.wavelength = torch.as_tensor(ssp.wavelength, dtype=dtype)
+        self.dust = DustCurves.at(self.wavelength)
+        # Rows of the node table: every age of the library, at every metallicity. Rows of the bin tables: every fixed bin.
+        self.node_spectra = self._tensor(np.swapaxes(ssp.spectra, 0, 1).reshape(-1, len(ssp.wavelength)))
+        self.node_surviving = self._tensor(ssp.surviving.T.reshape(-1))
+        left, right = self._age_weights(torch.as_tensor(FIXED_AGES_GYR))
+        self.bin_spectra = self._between_ages(self.node_spectra, left, right)
+        self.bin_surviving = self._between_ages(self.node_surviving.unsqueeze(-1), left, right).squeeze(-1)
+        self.n_young = int(np.searchsorted(FIXED_AGES_GYR, birth_cloud_age))
+        table = self._tensor(self.weights.table)
+        self._band_table = table.reshape(len(table), -1)
+
+    # -- parameters in, fluxes out ------------------------------------------------------------------------------------
+
+    def fluxes(
+        self, theta: Float[Tensor, "galaxy param"], redshift: Float[Tensor, " galaxy"]
+    ) -> Float[Tensor, "galaxy band"]:
+        """Return fluxes [nanomaggies] of galaxies with parameters ``theta`` (`PARAMETERS`, 12) at ``redshift``.
+
+        Raises:
+            ValueError: a parameter or redshift outside what the model means; names the row, the value and the range.
+        """
+        check_parameters(theta, redshift, self.z_max)
+        out = theta.new_empty(len(theta), len(self.bands), dtype=self.dtype)
+        for start in range(0, len(theta), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            block = theta[rows].to(self.dtype)
+            epoch = self.population_model.epoch(redshift[rows])
+            spectra = self._spectra(block, epoch)
+            band_weights = self._interpolate_shift(self._band_table, epoch.redshift).view(
+                len(block), len(self.bands), -1
+            )
+            per_mass = torch.bmm(band_weights, spectra.unsqueeze(-1)).squeeze(-1)
+            out[rows] = per_mass * (10 ** block[:, 0] * epoch.flux_factor).unsqueeze(-1)
+        return out
+
+    def spectra(
+        self, theta: Float[Tensor, "galaxy param"], redshift: Float[Tensor, " galaxy"]
+    ) -> Float[Tensor, "galaxy wavelength"]:
+        """Return attenuated rest-frame spectra [Lsun/A] on the pixels `wavelength` [A]."""
+        check_parameters(theta, redshift, self.z_max)
+        theta = theta.to(self.dtype)
+        return self._spectra(theta, self.population_model.epoch(redshift)) * 10 ** theta[:, :1]
+
+    def observed(
+        self, spectrum: Float[Tensor, "galaxy wavelength"], redshift: Float[Tensor, " galaxy"]
+    ) -> tuple[Float[Tensor, "galaxy wavelength"], Float[Tensor, "galaxy wavelength"]]:
+        """Return observed wavelengths [A] and flux densities [nanomaggies, f_nu] of rest-frame spectra [Lsun/A]."""
+        epoch = self.population_model.epoch(redshift)
+        lam = self.wavelength * (1 + epoch.redshift.unsqueeze(-1))
+        return lam, spectrum * epoch.flux_factor.unsqueeze(-1) * lam**2 / (3.631e-20 * 2.99792458e18)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _spectra(self, theta: Tensor, epoch: Epoch) -> Tensor:
+        """Attenuated spectra per unit of formed mass."""
+        populations = self.population_model(theta, epoch)
+        weights = self.metallicity_weights(populations)
+        young, old = self._split_bins(weights)
+        n_young_rows = self.n_young * len(self.ssp.metallicity)
+        young = young @ self.bin_spectra[:n_young_rows]
+        old = old @ self.bin_spectra[n_young_rows:]
+        rows, row_weights = self._node_rows(populations, weights)
+        is_young = populations.age < self.birth_cloud_age
+        if bool(is_young.any()):
+            in_cloud = row_weights * is_young.repeat_interleave(row_weights.shape[1] // 2, dim=1)
+            young += embedding_bag(rows, self.node_spectra, mode="sum", per_sample_weights=in_cloud)
+            row_weights = row_weights - in_cloud
+        old += embedding_bag(rows, self.node_spectra, mode="sum", per_sample_weights=row_weights)
+        tau_bc, tau_ism, n_dust = (theta[..., PARAMETERS.index(n)] for n in ("tau_bc", "tau_ism", "n_dust"))
+        return young.mul_(self.dust.clouds(tau_bc)).add_(old).mul_(self.dust.diffuse(tau_ism, n_dust))
+
+    def metallicity_weights(self, populations: Populations) -> Float[Tensor, "*batch population metallicity"]:
+        """Return each population's mass, shared between the table's metallicities: linear in log Z, clipped at its ends."""
+        nodes = self._tensor(np.log(self.ssp.metallicity))
+        log_z = torch.log(populations.metallicity).unsqueeze(-1)
+        # Fraction of each step between neighbouring nodes that lies below log_z; differences are the hat functions.
+        above = ((log_z - nodes[:-1]) / (nodes[1:] - nodes[:-1])).clamp_(0, 1)
+        above.mul_(populations.mass.unsqueeze(-1))
+        weights = above.new_empty(*above.shape[:-1], len(nodes))
+        weights[..., 0] = populations.mass
+        weights[..., 1:] = above
+        weights[..., :-1] -= above
+        return weights
+
+    def _split_bins(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the fixed bins, flattened over (bin, metallicity): those in birth clouds and the others."""
+        flat = weights[..., :N_FIXED, :].flatten(-2)
+        n = self.n_young * weights.shape[-1]
+        return flat[..., :n], flat[..., n:]
+
+    def _node_rows(self, populations: Populations, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the node table, and their weights, that make up the cut bin and the burst."""
+        n_z = weights.shape[-1]
+        left, right = self._age_weights(populations.age)
+        metallicities = torch.arange(n_z)
+        rows = torch.cat([(index.unsqueeze(-1) * n_z + metallicities) for index, _ in (left, right)], dim=-1)
+        share = weights[..., [CUT, BURST], :]
+        row_weights = torch.cat([share * fraction.unsqueeze(-1) for _, fraction in (left, right)], dim=-1)
+        return rows.flatten(-2), row_weights.flatten(-2)
+
+    def _age_weights(self, age: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Neighbouring ages of the library and their weights: linear in log(age), the youngest spectrum before it."""
+        nodes = torch.as_tensor(np.log(self.ssp.age), dtype=age.dtype)
+        position = torch.log(age).contiguous()
+        right = torch.searchsorted(nodes, position).clamp(1, len(nodes) - 1)
+        t = ((position - nodes[right - 1]) / (nodes[right] - nodes[right - 1])).clamp(0, 1)
+        t = t.to(self.dtype)
+        return (right - 1, 1 - t), (right, t)
+
+    def _between_ages(self, nodes: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:
+        """Interpolate a node table (age * metallicity, column) at ages: (len(age) * metallicity, column)."""
+        table = nodes.view(len(self.ssp.age), -1, nodes.shape[-1])
+        rows = sum(table[index] * weight[:, None, None] for index, weight in (left, right))
+        return rows.reshape(-1, nodes.shape[-1])
+
+    def _interpolate_shift(self, table: Tensor, redshift: Tensor) -> Tensor:
+        """Interpolate a table over the ladder of redshifts (first axis) linearly in ln(1+z)."""
+        position = torch.log1p(redshift) / self.weights.step
+        left = position.long().clamp(0, len(table) - 2)
+        fraction = (position - left).view(-1, *[1] * (table.ndim - 1))
+        return torch.lerp(table[left], table[left + 1], fraction)
+
+    def _tensor(self, x: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(x)).to(self.dtype)
+
+
+_DOMAIN = {
+    "log_mstar": (-100.0, 30.0), **{f"beta{i}": (0.0, 1.0) for i in (1, 2, 3, 4)}, "f_burst": (0.0, 1.0),
+    "t_burst": (0.0, float("inf")), "gamma1": (0.0, float("inf")), "gamma2": (0.0, float("inf")),
+    "tau_bc": (0.0, float("inf")), "tau_ism": (0.0, float("inf")), "n_dust": (-10.0, 10.0),
+}  # fmt: skip
+
+
+def check_parameters(theta: Float[Tensor, "galaxy param"], redshift: Float[Tensor, " galaxy"], z_max: float) -> None:
+    """Raise ValueError, naming row and parameter, unless every galaxy means something to the model."""
+    if theta.ndim != 2 or theta.shape[1] != len(PARAMETERS) or redshift.shape != theta.shape[:1]:
+        raise ValueError(
+            f"parameters have shape {tuple(theta.shape)} and redshifts {tuple(redshift.shape)}; expected "
+            f"(galaxy, {len(PARAMETERS)}) and (galaxy,); the parameters are {', '.join(PARAMETERS)}"
+        )
+    limits = torch.tensor([_DOMAIN[name] for name in PARAMETERS], dtype=theta.dtype)
+    _raise_at((theta >= limits[:, 0]) & (theta <= limits[:, 1]) & torch.isfinite(theta), theta, _DOMAIN)
+    total = theta[:, 1:5].sum(1, keepdim=True)
+    _raise_at((total - 1).abs() < 1e-3, total, {"beta1 + beta2 + beta3 + beta4": (0.999, 1.001)})
+    redshift = redshift.unsqueeze(1)
+    _raise_at((redshift > 0) & (redshift <= z_max), redshift, {"redshift": (0.0, z_max)})
+
+
+def _raise_at(good: Tensor, values: Tensor, domain: dict[str, tuple[float, float]]) -> None:
+    if bool(good.all()):
+        return
+    row, column = (int(i) for i in torch.nonzero(~good)[0])
+    name, (lo, hi) = list(domain.items())[column]
+    raise ValueError(
+        f"row {row}: {name} = {values[row, column].item():g} is outside [{lo:g}, {hi:g}] "
+        f"({int((~good).any(1).sum())} of {len(good)} rows are bad)"
+    )

@@ -1,0 +1,100 @@
+"""The density estimator: sbi's masked autoregressive flow (MAF), built, folded and evaluated.
+
+In: probit-space parameters (row, dimension) and features (row, feature). Out: log-probabilities. The weights are always
+sbi's own (`posterior_nn("maf")`); what is ours is the arithmetic: masks multiplied once per step. Source: Papamakarios et al. 2017 (arXiv 1705.07057).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+SCALE_FLOOR = 1e-3  # nflows adds it to every scale
+
+
+def build(dimensions: int, features: int, transforms: int, hidden: int, seed: int) -> nn.Module:
+    """Return sbi's MAF for ``dimensions`` given ``features``, with weights drawn from ``seed``.
+
+    ``transforms`` MADE blocks of two hidden layers of ``hidden`` tanh units, each followed by a fixed permutation. Nothing
+    is z-scored: features are standardised already and probit space is N(0, 1) under the prior.
+    """
+    from sbi.neural_nets import posterior_nn
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        torch.manual_seed(seed)
+        warnings.simplefilter("ignore")
+        make = posterior_nn(
+            "maf", z_score_theta="none", z_score_x="none", hidden_features=hidden, num_transforms=transforms
+        )
+        return make(torch.randn(8, dimensions), torch.randn(8, features))
+
+
+@dataclass(frozen=True)
+class Block:
+    """One MADE with its masks applied and its tanh units written as sigmoids, tanh(a) = 2 sigmoid(2a) - 1.
+
+    The factors are folded into the weights, so the numbers are those of the tanh network; PyTorch's sigmoid is four times
+    as fast as its tanh on a CPU (benchmarks/RESULTS.md). With s the sigmoid:
+    ``s0 = s(inputs phi + bias + 4 s(context x + context_bias))``, ``s1 = s(W s0 + b)`` for (W, b) in ``hidden``, and
+    ``output`` gives scale and shift of each dimension, paired. ``degrees``: (hidden,), a unit of degree d sees the
+    inputs 1..d. ``permutation`` follows the block.
+    """
+
+    inputs: Tensor
+    bias: Tensor
+    context: Tensor
+    context_bias: Tensor
+    hidden: tuple[tuple[Tensor, Tensor], ...]
+    output: tuple[Tensor, Tensor]
+    degrees: Tensor
+    permutation: Tensor
+
+
+def blocks(network: nn.Module) -> list[Block]:
+    """Return the blocks of sbi's MAF; differentiable with respect to the network's parameters."""
+    transforms = list(network.net._transform._transforms)
+    masked = []
+    for transform, permutation in zip(transforms[::2], transforms[1::2], strict=True):
+        made = transform.autoregressive_net
+        first, last = made.initial_layer, made.final_layer
+        hidden = []
+        for layer in (block.linear for block in made.blocks):
+            weight = layer.weight * layer.mask
+            hidden.append((4 * weight, 2 * (layer.bias - weight.sum(1))))
+        weight = last.weight * last.mask
+        masked.append(
+            Block(
+                inputs=2 * first.weight * first.mask,
+                bias=2 * (first.bias - 1),
+                context=2 * made.context_layer.weight,
+                context_bias=2 * made.context_layer.bias,
+                hidden=tuple(hidden),
+                output=(2 * weight, last.bias - weight.sum(1)),
+                degrees=first.degrees,
+                permutation=permutation._permutation,
+            )
+        )
+    return masked
+
+
+def log_prob(
+    masked: list[Block], phi: Float[Tensor, "row dimension"], x: Float[Tensor, "row feature"]
+) -> Float[Tensor, " row"]:
+    """Return log q(phi | x): equal to sbi's ``network.log_prob`` to float32 rounding."""
+    log_det = phi.new_zeros(len(phi))
+    for block in masked:
+        s = torch.sigmoid(torch.addmm(block.context_bias, x, block.context.T))
+        s = torch.sigmoid(torch.addmm(block.bias, phi, block.inputs.T).add(s, alpha=4))
+        for weight, bias in block.hidden:
+            s = torch.sigmoid(torch.addmm(bias, s, weight.T))
+        raw, shift = torch.addmm(block.output[1], s, block.output[0].T).unflatten(1, (-1, 2)).unbind(-1)
+        scale = softplus(raw) + SCALE_FLOOR
+        log_det = log_det + torch.log(scale).sum(1)
+        phi = (scale * phi + shift)[:, block.permutation]
+    return log_det - 0.5 * (phi**2).sum(1) - 0.5 * phi.shape[1] * math.log(2 * math.pi)

@@ -1,0 +1,107 @@
+"""The noise of a survey: from its own measured uncertainties to simulated ones, p(sigma | flux).
+
+In: calibrated fluxes and uncertainties of shape (galaxy, band). Out: mean and scatter of the magnitude error in bins of
+magnitude, from which uncertainties and noisy fluxes are drawn. Source: SEDflow (Hahn & Melchior 2022, section 3.1, eq. 5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+_POGSON = 2.5 / np.log(10)
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """Magnitude errors as functions of magnitude, and the magnitudes that the survey selects.
+
+    Attributes:
+        magnitude: bin centres, shape (band, bin) [mag]
+        mean, scatter: of the magnitude error in the bin, shape (band, bin) [mag]
+        selection_band: index of the band in which the survey selects
+        selection: brightest and faintest observed magnitude in that band [mag]
+    """
+
+    magnitude: Tensor
+    mean: Tensor
+    scatter: Tensor
+    selection_band: int
+    selection: tuple[float, float]
+
+    @classmethod
+    def fit(
+        cls, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, selection_band: int, bins: int = 16
+    ) -> NoiseModel:
+        """Fit to a survey's measured fluxes and uncertainties [nanomaggies]; bins hold equal numbers of galaxies.
+
+        The selection spans the observed magnitudes but for the outermost 0.05 % at either end.
+        """
+        centres, means, scatters = [], [], []
+        for band in range(flux.shape[1]):
+            ok = mask[:, band] & (flux[:, band] > sigma[:, band])
+            if ok.sum() < 10 * bins:
+                bins_here = max(int(ok.sum()) // 10, 1)
+                if ok.sum() < 10:
+                    raise ValueError(f"band {band}: only {ok.sum()} fluxes above 1 sigma; a noise model needs 10")
+            else:
+                bins_here = bins
+            magnitude = 22.5 - 2.5 * np.log10(flux[ok, band])
+            error = _POGSON * sigma[ok, band] / flux[ok, band]
+            order = np.argsort(magnitude, kind="stable")
+            groups = np.array_split(order, bins_here)
+            groups = [groups[min(i * bins_here // bins, bins_here - 1)] for i in range(bins)]
+            centres.append([np.median(magnitude[g]) + 1e-3 * i for i, g in enumerate(groups)])
+            means.append([np.median(error[g]) for g in groups])
+            # Half the 2.5-97.5 % range over two; at least a tenth of the mean, so that no bin is a spike.
+            spread = [np.subtract(*np.percentile(error[g], [97.5, 2.5])) / 4 for g in groups]
+            scatters.append(np.maximum(spread, 0.1 * np.asarray(means[-1])))
+        ok = mask[:, selection_band] & (flux[:, selection_band] > 0)
+        magnitude = 22.5 - 2.5 * np.log10(flux[ok, selection_band])
+        faint, bright = np.percentile(magnitude, [99.95, 0.05])
+        arrays = (torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (centres, means, scatters))
+        return cls(*arrays, selection_band, (float(bright), float(faint)))
+
+    def moments(self, flux: Float[Tensor, "galaxy band"]) -> tuple[Tensor, Tensor]:
+        """Return mean and scatter of sigma [nanomaggies] at ``flux``; beyond the faintest bin sigma is constant."""
+        brightest, faintest = self._flux_range()
+        bounded = torch.minimum(torch.maximum(flux, faintest), brightest)
+        position = 22.5 - 2.5 * torch.log10(bounded)
+        to_flux = torch.maximum(flux, faintest) / _POGSON
+        mean, scatter = torch.empty_like(flux), torch.empty_like(flux)
+        for band in range(flux.shape[1]):
+            x = self.magnitude[band]
+            right = torch.searchsorted(x, position[:, band].contiguous()).clamp(1, len(x) - 1)
+            t = ((position[:, band] - x[right - 1]) / (x[right] - x[right - 1])).clamp(0, 1)
+            for out, table in ((mean, self.mean[band]), (scatter, self.scatter[band])):
+                out[:, band] = torch.lerp(table[right - 1], table[right], t) * to_flux[:, band]
+        return mean, scatter
+
+    def observe(
+        self, flux: Float[Tensor, "galaxy band"], generator: Generator
+    ) -> tuple[Float[Tensor, "galaxy band"], Float[Tensor, "galaxy band"], Bool[Tensor, " galaxy"]]:
+        """Draw noisy fluxes and their uncertainties for true fluxes [nanomaggies].
+
+        Returns:
+            fluxes, sigmas, and which rows the survey would have selected (sigma positive, magnitude in its range).
+        """
+        mean, scatter = self.moments(flux)
+        sigma = mean + scatter * torch.randn(flux.shape, generator=generator)
+        noisy = flux + sigma * torch.randn(flux.shape, generator=generator)
+        bright, faint = (10 ** (0.4 * (22.5 - m)) for m in self.selection)
+        selected = noisy[:, self.selection_band]
+        return noisy, sigma, (sigma > 0).all(1) & (selected <= bright) & (selected >= faint)
+
+    def outside(
+        self, flux: Float[Tensor, "galaxy band"], sigma: Float[Tensor, "galaxy band"], mask: Bool[Tensor, "galaxy band"]
+    ) -> Bool[Tensor, " galaxy"]:
+        """Return which rows have an uncertainty above mean + 3 scatter in some measured band (HM22, appendix)."""
+        mean, scatter = self.moments(flux)
+        return (mask & (sigma > mean + 3 * scatter)).any(1)
+
+    def _flux_range(self) -> tuple[Tensor, Tensor]:
+        return 10 ** (0.4 * (22.5 - self.magnitude[:, 0])), 10 ** (0.4 * (22.5 - self.magnitude[:, -1]))

@@ -1,0 +1,255 @@
+"""Posteriors of galaxies: photometry and a trained flow in, summaries, weights, evidence and flags out.
+
+One call answers a block of galaxies. Every draw is weighed against the exact likelihood (importance sampling: Dax et al.
+2023, arXiv 2210.05686), and every row carries the effective fraction of its weights. Row i gets the same numbers in any
+block, on any worker: base points are one scrambled Sobol set, shifted by numbers keyed to the row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sedflow_dist import amplitude, keyed_random, properties
+from sedflow_dist.amplitude import AmplitudeFit
+from sedflow_dist.flags import REASONS, Flag
+from sedflow_dist.flow import Flow
+from sedflow_dist.prior import COORDINATES, PARAMETERS, probit, unit
+
+QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
+QUANTILE_NAMES = ("p025", "p16", "p50", "p84", "p975")
+_DRAWS_AT_ONCE = 4096
+_EDGE_SHARE, _EDGE_WIDTH = 0.05, 0.005
+
+
+def columns(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of everything that is summarised: parameters, then derived properties."""
+    return (*PARAMETERS, *properties.names(labels))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Posterior draws of a block: ``unit`` cube (galaxy, draw, 11), ``values`` (galaxy, draw, column as in `columns`),
+    normalised importance ``weight`` (galaxy, draw), and the certificate, each (galaxy,)."""
+
+    unit: Tensor
+    values: Tensor
+    weight: Tensor
+    effective_fraction: Tensor
+    log_evidence: Tensor
+    chi2: Tensor
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a catalog keeps of a block of galaxies; rows without an answer are NaN and flagged.
+
+    ``quantiles`` (galaxy, column, quantile); ``mean``, ``std`` (galaxy, column); ``log_evidence`` [ln of the likelihood
+    of the fluxes in nanomaggies]; ``effective_fraction``; ``chi2`` of the best draw; ``weighted``: quantiles use the
+    weights; ``draws``: kept draws as 16-bit quantiles of the prior (galaxy, draw, 11).
+    """
+
+    quantiles: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    log_evidence: np.ndarray
+    effective_fraction: np.ndarray
+    chi2: np.ndarray
+    weighted: np.ndarray
+    flags: np.ndarray
+    draws: np.ndarray
+
+
+class Posterior:
+    """Answer galaxies with a flow.
+
+    Args:
+        flow: the trained flow
+        seed: with the row number, fixes every draw
+        n_draws: base points per galaxy
+        min_effective_fraction: rows below are summarised without weights and flagged
+        n_keep: draws kept per galaxy
+    """
+
+    def __init__(
+        self, flow: Flow, seed: int, n_draws: int = 1024, min_effective_fraction: float = 0.01, n_keep: int = 0
+    ) -> None:
+        self.flow, self.seed, self.n_draws = flow, seed, n_draws
+        self.min_effective_fraction, self.n_keep = min_effective_fraction, n_keep
+        self.columns = columns(flow.spec.labels)
+        self._sobol: dict[int, Tensor] = {}
+
+    def summarise(
+        self, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray, flags: np.ndarray, row: int
+    ) -> Summary:
+        """Answer galaxies of a block that starts at catalog row ``row``; arrays as in `surveys.Photometry`."""
+        data = [torch.as_tensor(np.ascontiguousarray(x)) for x in (flux, sigma, mask, redshift)]
+        flags = flags | self._support_flags(*data)
+        answered = np.flatnonzero((flags & int(REASONS)) == 0)
+        summary = self._empty(flags)
+        step = max(_DRAWS_AT_ONCE // self.n_draws, 1)
+        for start in range(0, len(answered), step):
+            at = answered[start : start + step]
+            draws = self._draw(*(x[at] for x in data), rows=at + row, n_draws=self.n_draws)
+            self._fill(summary, at, draws, at + row)
+        return summary
+
+    def draws(
+        self, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray, rows: np.ndarray, n_draws: int
+    ) -> np.ndarray:
+        """Replay posterior draws of catalog rows: equally weighted, shape (galaxy, draw, column), the same every time.
+
+        Rows whose effective fraction lies above the threshold are resampled by their weights (systematic resampling).
+        """
+        data = [torch.as_tensor(np.ascontiguousarray(x)) for x in (flux, sigma, mask, redshift)]
+        out = []
+        for i, row in enumerate(rows):
+            draws = self._draw(*(x[i : i + 1] for x in data), rows=np.array([row]), n_draws=n_draws)
+            pick = self._resample(draws, np.array([row]), n_draws)
+            out.append(draws.values[0][pick[0]].numpy())
+        return np.stack(out)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _draw(
+        self,
+        flux: Float[Tensor, "galaxy band"],
+        sigma: Float[Tensor, "galaxy band"],
+        mask: Bool[Tensor, "galaxy band"],
+        redshift: Float[Tensor, " galaxy"],
+        rows: np.ndarray,
+        n_draws: int,
+    ) -> Draws:
+        flow = self.flow
+        base = self.base_points(rows, n_draws)
+        x = flow.features(flux, sigma, mask, redshift)
+        phi, log_q = flow.sampler(probit(base[..., : flow.dimensions]), x)
+        log_prior = -0.5 * (phi**2).sum(-1) - 0.5 * flow.dimensions * math.log(2 * math.pi)
+        u = unit(phi)
+        exact = flow.spec.amplitude == "exact"
+        if exact:  # the amplitude's coordinate is filled in below
+            u = torch.cat([torch.full_like(u[..., :1], 0.5), u], dim=-1)
+        theta = flow.prior.from_unit(u)
+        photometry = flow.redshift_model(theta, redshift)
+        lo, hi = flow.prior.log_mstar
+        if exact:
+            fit = amplitude.fit(photometry.flux, flux, sigma, mask, base[..., -1], flow.prior.log_mstar)
+            theta[..., 0] = fit.log_mstar
+            u[..., 0] = (fit.log_mstar - lo) / (hi - lo)
+        else:
+            fit = _likelihood(photometry.flux * 10 ** theta[..., :1], flux, sigma, mask, theta[..., 0])
+        log_weight = (fit.log_evidence + log_prior - log_q).nan_to_num(nan=-math.inf).double()
+        total = torch.logsumexp(log_weight, -1, keepdim=True)
+        weight = (log_weight - total).exp().nan_to_num(nan=0.0)
+        return Draws(
+            unit=u,
+            values=torch.cat([theta, properties.derive(flow.redshift_model.model.population_model, theta, photometry)], -1),
+            weight=weight,
+            effective_fraction=1 / (n_draws * (weight**2).sum(-1).clamp(min=1e-300)),
+            log_evidence=total.squeeze(-1) - math.log(n_draws),
+            chi2=fit.chi2.amin(-1),
+        )
+
+    def base_points(self, rows: np.ndarray, n_draws: int) -> Float[Tensor, "galaxy draw coordinate"]:
+        """Return scrambled Sobol points of the unit cube, shifted (modulo 1) by numbers keyed to each row."""
+        n = len(COORDINATES)
+        if n_draws not in self._sobol:
+            engine = torch.quasirandom.SobolEngine(n, scramble=True, seed=keyed_random.torch_seed(self.seed, "sobol"))
+            self._sobol[n_draws] = engine.draw(n_draws, dtype=torch.float64)
+        shifts = np.concatenate([keyed_random.uniforms(self.seed, "shift", int(row), 1, n) for row in rows])
+        points = self._sobol[n_draws] + torch.as_tensor(shifts).unsqueeze(1)
+        return (points - points.floor()).float()
+
+    def _support_flags(self, flux: Tensor, sigma: Tensor, mask: Tensor, redshift: Tensor) -> np.ndarray:
+        """Rows outside the training data: redshift (no answer), uncertainties and colours (answered, flagged)."""
+        flags = np.zeros(len(flux), np.uint32)
+        lo, hi = self.flow.spec.redshift
+        flags[((redshift <= lo) | (redshift > hi)).numpy()] |= np.uint32(int(Flag.REDSHIFT_OUTSIDE_MODEL))
+        outside = self.flow.noise.outside(flux, sigma, mask)
+        flags[outside.numpy()] |= np.uint32(int(Flag.NOISE_OUTSIDE_TRAINING))
+        colour, measured = colours(flux, mask)
+        limits = self.flow.colour_range
+        outside = (measured & ((colour < limits[:, 0]) | (colour > limits[:, 1]))).any(1)
+        flags[outside.numpy()] |= np.uint32(int(Flag.COLOUR_OUTSIDE_TRAINING))
+        return flags
+
+    def _empty(self, flags: np.ndarray) -> Summary:
+        n, n_columns = len(flags), len(self.columns)
+        nan = lambda *shape: np.full((n, *shape), np.nan, np.float32)  # noqa: E731
+        return Summary(
+            nan(n_columns, len(QUANTILES)), nan(n_columns), nan(n_columns), nan(), nan(), nan(), np.zeros(n, bool),
+            flags.copy(), np.zeros((n, self.n_keep, len(COORDINATES)), np.uint16),
+        )  # fmt: skip
+
+    def _fill(self, summary: Summary, at: np.ndarray, draws: Draws, rows: np.ndarray) -> None:
+        good = draws.effective_fraction >= self.min_effective_fraction
+        uniform = torch.full_like(draws.weight, 1 / draws.weight.shape[1])
+        weight = torch.where(good.unsqueeze(-1), draws.weight, uniform)
+        quantiles = weighted_quantiles(draws.values, weight.float(), QUANTILES)
+        mean = (weight.unsqueeze(-1) * draws.values).sum(1)
+        std = (weight.unsqueeze(-1) * (draws.values - mean.unsqueeze(1)) ** 2).sum(1).sqrt()
+        at_edge = (draws.unit[..., 0] < _EDGE_WIDTH) | (draws.unit[..., 0] > 1 - _EDGE_WIDTH)
+        edge = (weight * at_edge).sum(-1) > _EDGE_SHARE
+        failed = ~(torch.isfinite(mean).all(-1) & torch.isfinite(draws.log_evidence))
+        for bit, where in (
+            (Flag.LOW_EFFECTIVE_FRACTION, ~good & ~failed), (Flag.PRIOR_EDGE, edge), (Flag.FAILED, failed)
+        ):  # fmt: skip
+            summary.flags[at[where.numpy()]] |= np.uint32(int(bit))
+        ok = ~failed.numpy()
+        at = at[ok]
+        for name, value in (
+            ("quantiles", quantiles), ("mean", mean), ("std", std), ("log_evidence", draws.log_evidence),
+            ("effective_fraction", draws.effective_fraction), ("chi2", draws.chi2), ("weighted", good),
+        ):  # fmt: skip
+            getattr(summary, name)[at] = value.numpy()[ok]
+        if self.n_keep:
+            pick = torch.as_tensor(self._resample(draws, rows, self.n_keep))
+            kept = draws.unit.gather(1, pick.unsqueeze(-1).expand(-1, -1, draws.unit.shape[-1]))
+            summary.draws[at] = np.floor(kept.numpy()[ok] * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16)
+
+    def _resample(self, draws: Draws, rows: np.ndarray, n: int) -> np.ndarray:
+        """Systematic resampling with one keyed uniform a row; rows with poor weights keep their draws' own weights."""
+        good = (draws.effective_fraction >= self.min_effective_fraction).unsqueeze(-1)
+        weight = torch.where(good, draws.weight, 1 / draws.weight.shape[1])
+        start = np.concatenate([keyed_random.uniforms(self.seed, "resample", int(row), 1, 1) for row in rows])
+        targets = torch.as_tensor((start + np.arange(n)) / n)
+        cumulative = weight.cumsum(-1) / weight.sum(-1, keepdim=True)
+        return torch.searchsorted(cumulative, targets).clamp(max=weight.shape[1] - 1).numpy()
+
+
+def colours(flux: Tensor, mask: Tensor) -> tuple[Float[Tensor, "galaxy colour"], Bool[Tensor, "galaxy colour"]]:
+    """Return colours of neighbouring bands [mag] and whether both fluxes are measured and positive."""
+    good = mask & (flux > 0)
+    magnitude = -2.5 * torch.log10(torch.where(good, flux, 1.0))
+    return magnitude[:, :-1] - magnitude[:, 1:], good[:, :-1] & good[:, 1:]
+
+
+def weighted_quantiles(
+    values: Float[Tensor, "galaxy draw column"], weight: Float[Tensor, "galaxy draw"], quantiles: Sequence[float]
+) -> Float[Tensor, "galaxy column quantile"]:
+    """Return quantiles of weighted draws: draw j stands at its cumulative weight less half its own, linear between.
+
+    With equal weights that is numpy's ``method="hazen"``.
+    """
+    ordered, index = torch.sort(values.transpose(1, 2).contiguous(), dim=-1)
+    w = weight.unsqueeze(1).expand(-1, values.shape[2], -1).gather(-1, index)
+    position = (w.cumsum(-1) - 0.5 * w) / w.sum(-1, keepdim=True)
+    targets = torch.as_tensor(quantiles, dtype=w.dtype).expand(*w.shape[:2], -1).contiguous()
+    right = torch.searchsorted(position, targets).clamp(1, w.shape[-1] - 1)
+    p0, p1 = position.gather(-1, right - 1), position.gather(-1, right)
+    t = ((targets - p0) / (p1 - p0).clamp(min=1e-12)).clamp(0, 1)
+    return torch.lerp(ordered.gather(-1, right - 1), ordered.gather(-1, right), t)
+
+
+def _likelihood(model: Tensor, flux: Tensor, sigma: Tensor, mask: Tensor, log_mstar: Tensor) -> AmplitudeFit:
+    """The Gaussian likelihood where the flow learnt the amplitude too: (galaxy, draw)."""
+    inverse_sigma = torch.where(mask, 1 / torch.where(mask, sigma, 1.0), 0.0)
+    chi2 = (((model - flux.unsqueeze(1)) * inverse_sigma.unsqueeze(1)) ** 2).sum(-1)
+    norm = torch.where(mask, inverse_sigma, 1.0).log().sum(-1) - 0.5 * math.log(2 * math.pi) * mask.sum(-1)
+    return AmplitudeFit(-0.5 * chi2 + norm.unsqueeze(-1), chi2, log_mstar)

@@ -1,0 +1,160 @@
+"""Training a flow: stored shapes in, fresh mock observations every step, weights out.
+
+Noiseless shapes are the expensive part and are simulated once; amplitude, noise and missing bands are drawn anew at every
+step, so no galaxy is seen twice. Everything random is keyed by (seed, step, worker), so a run that was interrupted goes on
+bit by bit as if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
+
+from sedflow_dist import features as features_module
+from sedflow_dist import keyed_random, network
+from sedflow_dist.features import Features
+from sedflow_dist.flags import MINIMUM_BANDS
+from sedflow_dist.noise import NoiseModel
+from sedflow_dist.prior import Prior
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Simulated galaxies of one solar mass: ``phi`` (galaxy, 10) in probit space, ``per_mass`` fluxes (galaxy, band)
+    [nanomaggies], ``redshift`` (galaxy,)."""
+
+    phi: Float[Tensor, "galaxy shape"]
+    per_mass: Float[Tensor, "galaxy band"]
+    redshift: Float[Tensor, " galaxy"]
+
+
+@dataclass(frozen=True)
+class Mocks:
+    """Mock observations [nanomaggies] and the truth behind them: ``phi`` (galaxy, 10), ``log_mstar`` (galaxy,)."""
+
+    phi: Float[Tensor, "galaxy shape"]
+    log_mstar: Float[Tensor, " galaxy"]
+    flux: Float[Tensor, "galaxy band"]
+    sigma: Float[Tensor, "galaxy band"]
+    mask: Bool[Tensor, "galaxy band"]
+    redshift: Float[Tensor, " galaxy"]
+
+
+@dataclass(frozen=True)
+class MockSurvey:
+    """Observe shapes as the survey would: amplitude from the prior, its noise, its selection, and bands gone missing.
+
+    log_mstar is drawn from its prior and what the survey would not select is rejected, so that the posterior is that of
+    the prior and the likelihood alone: selection acts on what is observed.
+    """
+
+    noise: NoiseModel
+    log_mstar: tuple[float, float]
+    drop_out: float  # fraction of galaxies that lose one band or more
+
+    def observe(self, shapes: Shapes, n: int, generator: Generator) -> Mocks:
+        """Return ``n`` selected mock galaxies."""
+        parts: list[tuple[Tensor, ...]] = []
+        found = 0
+        for _ in range(200):
+            index = torch.randint(len(shapes.phi), (2 * n,), generator=generator)
+            lo, hi = self.log_mstar
+            log_mstar = lo + (hi - lo) * torch.rand(len(index), generator=generator)
+            true = shapes.per_mass[index] * 10 ** log_mstar.unsqueeze(1)
+            flux, sigma, selected = self.noise.observe(true, generator)
+            parts.append((index[selected], log_mstar[selected], flux[selected], sigma[selected]))
+            found += int(selected.sum())
+            if found >= n:
+                break
+        else:
+            raise ValueError(
+                f"of {400 * n} simulated galaxies the survey's selection {self.noise.selection} mag kept {found}; "
+                "prior and selection hardly overlap"
+            )
+        index, log_mstar, flux, sigma = (torch.cat(column)[:n] for column in zip(*parts, strict=True))
+        mask = self._missing(flux.shape, generator)
+        return Mocks(shapes.phi[index], log_mstar, flux * mask, sigma * mask, mask, shapes.redshift[index])
+
+    def _missing(self, shape: torch.Size, generator: Generator) -> Bool[Tensor, "galaxy band"]:
+        """Any subset of bands that keeps at least three: the number missing is uniform, and so are the bands."""
+        n, n_bands = shape
+        most = n_bands - MINIMUM_BANDS
+        order = torch.rand(n, n_bands, generator=generator).argsort(1)
+        number = torch.randint(1, most + 1, (n,), generator=generator) if most > 0 else torch.zeros(n, dtype=torch.long)
+        number = torch.where(torch.rand(n, generator=generator) < self.drop_out, number, 0)
+        return order >= number.unsqueeze(1)
+
+
+def target(mocks: Mocks, amplitude: Literal["exact", "learnt"], prior: Prior) -> Float[Tensor, "galaxy dimension"]:
+    """Return what the flow learns: the ten shape coordinates, or with the amplitude before them."""
+    if amplitude == "exact":
+        return mocks.phi
+    lo, hi = prior.log_mstar
+    u = ((mocks.log_mstar - lo) / (hi - lo)).clamp(2.0**-24, 1 - 2.0**-24)
+    return torch.cat([torch.special.ndtri(u).unsqueeze(1), mocks.phi], dim=1)
+
+
+def fit_features(survey: MockSurvey, shapes: Shapes, mode: Literal["colours", "magnitudes"], seed: int) -> Features:
+    """Standardise the features on 20,000 mock galaxies."""
+    generator = torch.Generator().manual_seed(keyed_random.torch_seed(seed, "features"))
+    mocks = survey.observe(shapes, 20_000, generator)
+    return Features.fit(features_module.raw(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift, mode), mode)
+
+
+class Estimator(nn.Module):
+    """sbi's flow with our log-probability as ``forward``, so that data-parallel wrappers see it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self, phi: Float[Tensor, "row dimension"], x: Float[Tensor, "row feature"]
+    ) -> Float[Tensor, " row"]:
+        """Return log q(phi | x)."""
+        return network.log_prob(network.blocks(self.net), phi, x)
+
+
+def learning_rate(step: int, steps: int, peak: float, warm_up: int) -> float:
+    """Linear warm-up, then half a cosine down to zero."""
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return 0.5 * peak * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
+
+
+@dataclass
+class Progress:
+    """Where a training stands; goes into every checkpoint."""
+
+    step: int = 0
+    best: float = -math.inf
+    stale: int = 0  # validations since the best
+    history: list[dict[str, float]] | None = None
+
+    def record(self, log_prob: float, train_log_prob: float) -> bool:
+        """Note a validation; return whether it is the best so far."""
+        self.history = [*(self.history or []), {"step": self.step, "train": train_log_prob, "validation": log_prob}]
+        better = log_prob > self.best
+        self.best, self.stale = (log_prob, 0) if better else (self.best, self.stale + 1)
+        return better
+
+
+def optimizer_tensors(estimator: nn.Module, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    """Return Adam's moments by parameter name, for a checkpoint without pickle."""
+    tensors = {}
+    for name, parameter in estimator.named_parameters():
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"adam.{moment}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    return tensors
+
+
+def restore_optimizer(estimator: nn.Module, optimizer: torch.optim.Adam, tensors: dict[str, Any]) -> None:
+    """Put Adam's moments back."""
+    for name, parameter in estimator.named_parameters():
+        state = {m: tensors[f"adam.{m}.{name}"].clone() for m in ("step", "exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = state
