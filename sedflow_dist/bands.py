@@ -43,6 +43,12 @@ class Band:
         used = np.flatnonzero(self.response > 0)
         return self.wavelength[max(used[0] - 1, 0)], self.wavelength[min(used[-1] + 1, len(self.wavelength) - 1)]
 
+    @property
+    def effective_wavelength(self) -> float:
+        """Photon-weighted mean wavelength [A]."""
+        end = self.wavelength[-1:]
+        return float(self.moment(end, 2)[0] / self.moment(end, 1)[0])
+
     def moment(self, wavelength: np.ndarray, power: int) -> np.ndarray:
         """Return the integral of R(lambda) lambda^power d lambda from the blue end to ``wavelength``: exact."""
         x, r = self.wavelength, self.response

@@ -21,6 +21,7 @@ from sedflow_dist.amplitude import AmplitudeFit
 from sedflow_dist.flags import REASONS, Flag
 from sedflow_dist.flow import Flow
 from sedflow_dist.prior import COORDINATES, PARAMETERS, probit, unit
+from sedflow_dist.training import Mocks
 
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 QUANTILE_NAMES = ("p025", "p16", "p50", "p84", "p975")
@@ -96,7 +97,7 @@ class Posterior:
         step = max(_DRAWS_AT_ONCE // self.n_draws, 1)
         for start in range(0, len(answered), step):
             at = answered[start : start + step]
-            draws = self._draw(*(x[at] for x in data), rows=at + row, n_draws=self.n_draws)
+            draws = self.draw(*(x[at] for x in data), rows=at + row, n_draws=self.n_draws)
             self._fill(summary, at, draws, at + row)
         return summary
 
@@ -110,14 +111,14 @@ class Posterior:
         data = [torch.as_tensor(np.ascontiguousarray(x)) for x in (flux, sigma, mask, redshift)]
         out = []
         for i, row in enumerate(rows):
-            draws = self._draw(*(x[i : i + 1] for x in data), rows=np.array([row]), n_draws=n_draws)
+            draws = self.draw(*(x[i : i + 1] for x in data), rows=np.array([row]), n_draws=n_draws)
             pick = self._resample(draws, np.array([row]), n_draws)
             out.append(draws.values[0][pick[0]].numpy())
         return np.stack(out)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _draw(
+    def draw(
         self,
         flux: Float[Tensor, "galaxy band"],
         sigma: Float[Tensor, "galaxy band"],
@@ -126,6 +127,7 @@ class Posterior:
         rows: np.ndarray,
         n_draws: int,
     ) -> Draws:
+        """Draw from the flow and weigh: rows are the galaxies' rows in their catalog, which key the base points."""
         flow = self.flow
         base = self.base_points(rows, n_draws)
         x = flow.features(flux, sigma, mask, redshift)
@@ -245,6 +247,18 @@ def weighted_quantiles(
     p0, p1 = position.gather(-1, right - 1), position.gather(-1, right)
     t = ((targets - p0) / (p1 - p0).clamp(min=1e-12)).clamp(0, 1)
     return torch.lerp(ordered.gather(-1, right - 1), ordered.gather(-1, right), t)
+
+
+def log_likelihood(
+    flow: Flow, mocks: Mocks, theta: Float[Tensor, "galaxy param"]
+) -> tuple[Float[Tensor, " galaxy"], Float[Tensor, " galaxy"]]:
+    """Return ln p(data | theta) of galaxies, and ln of it with the amplitude integrated out under its prior."""
+    per_mass = flow.redshift_model(theta.unsqueeze(1), mocks.redshift).flux
+    data = (mocks.flux, mocks.sigma, mocks.mask)
+    log_mstar = theta[:, :1]
+    full = _likelihood(per_mass * 10 ** log_mstar.unsqueeze(-1), *data, log_mstar)
+    fit = amplitude.fit(per_mass, *data, torch.full_like(log_mstar, 0.5), flow.prior.log_mstar)
+    return full.log_evidence[:, 0], fit.log_evidence[:, 0]
 
 
 def _likelihood(model: Tensor, flux: Tensor, sigma: Tensor, mask: Tensor, log_mstar: Tensor) -> AmplitudeFit:

@@ -1,0 +1,42 @@
+"""Dask: a client of a cluster, and a map whose results come as they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, as_completed
+
+from cluster.settings import DaskSettings
+
+
+@contextmanager
+def client(settings: DaskSettings) -> Iterator[Client]:
+    """Connect to the scheduler of ``settings``, or start workers on this machine and end them afterwards."""
+    if settings.address:
+        with Client(settings.address) as connected:
+            yield connected
+        return
+    threads = {f"distributed.nanny.pre-spawn-environ.{name}": "1" for name in
+               ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}  # fmt: skip
+    with (
+        dask.config.set({**threads, "distributed.worker.daemon": True}),
+        LocalCluster(
+            n_workers=settings.workers, threads_per_worker=1, processes=True, host="127.0.0.1",
+            dashboard_address=None, memory_limit=settings.memory_limit,
+        ) as cluster,
+        Client(cluster) as connected,
+    ):  # fmt: skip
+        yield connected
+
+
+def map_tasks(
+    connected: Client, function: Callable[..., Any], items: Sequence[Any], on_result: Callable[[Any], None], **common: Any
+) -> None:
+    """Run ``function(item, **common)`` for every item and hand each result on as it comes; tasks are idempotent."""
+    futures = connected.map(function, items, pure=False, retries=3, **common)
+    for future, result in as_completed(futures, with_results=True):
+        on_result(result)
+        future.release()

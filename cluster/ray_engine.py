@@ -1,0 +1,122 @@
+"""Ray: a session, and a map over actors that survives their deaths."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from cluster.settings import RaySettings
+
+# Before ray is imported: no telemetry, and a cluster of this machine's own stays on the loopback interface.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray  # noqa: E402
+from ray.exceptions import RayActorError  # noqa: E402
+
+_TRIES = 4
+
+
+@contextmanager
+def session(settings: RaySettings) -> Iterator[None]:
+    """Connect to the cluster of ``settings``, or start one on this machine and end it afterwards.
+
+    A session that is open already is used as it is.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if settings.address:
+        ray.init(address=settings.address, **common)
+    else:
+        ray.init(
+            address="local", num_cpus=settings.actors, num_gpus=None, include_dashboard=False,
+            object_store_memory=settings.object_store_memory, **common,
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def map_actors(
+    actor_class: type,
+    arguments: Sequence[Any],
+    method: str,
+    items: Sequence[Any],
+    n_actors: int,
+    on_result: Callable[[Any], None],
+) -> None:
+    """Call ``actor.method(item)`` once for every item on ``n_actors`` actors and hand each result on as it comes.
+
+    Calls must be idempotent: an item whose actor dies is given to another, up to four times in all.
+
+    Raises:
+        RuntimeError: an item failed on every try; names it.
+    """
+    remote_class = ray.remote(num_cpus=1, max_restarts=0)(actor_class)
+    waiting = deque((item, 1) for item in items)
+    actors = [remote_class.remote(*arguments) for _ in range(min(n_actors, len(items)))]
+    running: dict[Any, tuple[Any, Any, int]] = {}
+
+    def give(actor: Any) -> None:
+        if waiting:
+            item, attempt = waiting.popleft()
+            running[getattr(actor, method).remote(item)] = (actor, item, attempt)
+
+    for actor in actors:
+        give(actor)
+    while running:
+        (done,), _ = ray.wait(list(running), num_returns=1)
+        actor, item, attempt = running.pop(done)
+        try:
+            on_result(ray.get(done))
+        except RayActorError as error:
+            if attempt == _TRIES:
+                raise RuntimeError(f"item {item}: its actor died {_TRIES} times, last: {error}") from error
+            waiting.appendleft((item, attempt + 1))
+            actor = remote_class.remote(*arguments)
+        give(actor)
+
+
+def counter() -> Any:
+    """Return an actor that counts: what a worker does, for the driver's progress bar."""
+
+    class Counter:
+        def __init__(self) -> None:
+            self.total = 0
+
+        def add(self, n: int) -> None:
+            self.total += n
+
+        def take(self) -> int:
+            total, self.total = self.total, 0
+            return total
+
+    return ray.remote(num_cpus=0)(Counter).remote()
+
+
+@contextmanager
+def watch(counting: Any, on_progress: Callable[[int], Any]) -> Iterator[None]:
+    """Hand on what a counter counted, twice a second, while the block runs."""
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.wait(0.5):
+            on_progress(ray.get(counting.take.remote()))
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        on_progress(ray.get(counting.take.remote()))

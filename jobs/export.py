@@ -1,0 +1,83 @@
+"""export: a posterior catalog in, a FITS, Parquet or CSV table out: one row per galaxy, in the input's order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy.table import Column, Table
+
+from sedflow_dist.posterior import QUANTILE_NAMES
+from storage_schemas.catalog import open_catalog
+from storage_schemas.storage import Location
+
+_UNITS = {"log10(Msun)": "dex(solMass)", "log10(Msun/yr)": "dex(solMass/yr)", "log10(1)": "dex", "Gyr": "Gyr",
+          "mag": "mag", "deg": "deg", "nanomaggy": "nmgy"}  # fmt: skip
+_ROW_COLUMNS = ("ra", "dec", "redshift", "method", "n_bands", "effective_fraction", "log_evidence", "chi2", "flags")
+
+
+def to_table(catalog: xr.Dataset) -> Table:
+    """Return the catalog as an astropy table: identifiers, position, ``{name}_p025 .. _p975, _mean, _std``, quality."""
+    table = Table()
+    for name in (*catalog.attrs["ids"], *_ROW_COLUMNS):
+        _add(table, name, catalog[name].values, catalog[name].attrs.get("units"), catalog[name].attrs.get("long_name"))
+    quantiles, mean, std = (catalog[name].values for name in ("quantiles", "mean", "std"))
+    for i, (name, unit) in enumerate(zip(catalog["param"].values, catalog.attrs["param_units"], strict=True)):
+        for j, quantile in enumerate(QUANTILE_NAMES):
+            _add(table, f"{name}_{quantile}", quantiles[:, i, j], unit)
+        _add(table, f"{name}_mean", mean[:, i], unit)
+        _add(table, f"{name}_std", std[:, i], unit)
+    table.meta["MODEL"] = catalog.attrs["run"]["model"]
+    table.meta["SEED"] = catalog.attrs["run"]["seed"]
+    return table
+
+
+def export(source: Location, out: Path, ref: str) -> int:
+    """Write the catalog to ``out``; the ending says how. Return the number of rows.
+
+    Raises:
+        ValueError: the ending is not .fits, .parquet or .csv.
+    """
+    table = to_table(open_catalog(source, ref))
+    suffix = out.suffix.lower()
+    if suffix == ".fits":
+        _write_fits(table, out)
+    elif suffix == ".parquet":
+        _write_parquet(table, out)
+    elif suffix == ".csv":
+        table.write(out, format="ascii.csv", overwrite=True)
+    else:
+        raise ValueError(f"cannot export to {out}: the ending must be .fits, .parquet or .csv")
+    return len(table)
+
+
+def _add(table: Table, name: str, values: np.ndarray, unit: str | None, description: str | None = None) -> None:
+    if values.dtype.kind in "TO":
+        values = values.astype(str)
+    table[name] = Column(values, unit=_UNITS.get(unit or ""), description=description)
+
+
+def _write_fits(table: Table, out: Path) -> None:
+    from astropy.io import fits
+
+    hdu = fits.BinTableHDU(table.copy(), name="POSTERIOR")
+    for i, name in enumerate(table.colnames, start=1):
+        hdu.header[f"TTYPE{i}"] = name.upper()
+    hdu.writeto(out, overwrite=True, checksum=True)
+
+
+def _write_parquet(table: Table, out: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    fields: list[Any] = []
+    arrays = []
+    for name in table.colnames:
+        values = pa.array(table[name].tolist() if table[name].dtype.kind == "U" else np.asarray(table[name]))
+        unit = str(table[name].unit or "")
+        fields.append(pa.field(name, values.type, metadata={"unit": unit} if unit else None))
+        arrays.append(values)
+    metadata = {key: str(value) for key, value in table.meta.items()}
+    pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata)), out)

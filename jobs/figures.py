@@ -1,0 +1,79 @@
+"""figures: the stores of a run in, pictures out."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from jobs.draws import replay
+from jobs.runfile import RunFile
+from sedflow_dist import bands, calibration, plots
+from sedflow_dist.flags import REASONS, Flag
+from sedflow_dist.flow import Flow
+from sedflow_dist.prior import PARAMETERS
+from storage_schemas import validation
+from storage_schemas.catalog import model_bytes, open_catalog
+from storage_schemas.storage import Location
+
+_CORNER = ("log_mstar_surviving", "log_sfr_1gyr", "log_z_mw", "t_age_mw", "f_burst", "tau_ism", "n_dust")
+_DRAWS, _SPECTRA = 4000, 200
+
+
+def figures(run: RunFile) -> list[str]:
+    """Draw the run's figures into its ``figures`` folder; return their names."""
+    catalog = open_catalog(run.store("catalog"))
+    drawn = {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, _typical(catalog))}
+    arrays, _ = validation.read(run.store("validation"))
+    ranks = arrays["rank"]
+    drawn["pp.png"] = plots.pp(ranks, PARAMETERS, calibration.check(ranks), "Posteriors of the flow")
+    drawn["sbc.png"] = plots.sbc(ranks, PARAMETERS)
+    return [_save(figure, run.store("figures"), name) for name, figure in drawn.items()]
+
+
+def mass_redshift(catalog) -> Figure:  # noqa: ANN001
+    """Stellar mass against redshift of a whole catalog."""
+    column = list(catalog["param"].values).index("log_mstar_surviving")
+    doubtful = Flag.LOW_EFFECTIVE_FRACTION | Flag.NOISE_OUTSIDE_TRAINING | Flag.COLOUR_OUTSIDE_TRAINING | Flag.ABSURD_COLOUR
+    flagged = (catalog["flags"].values & int(doubtful)) != 0
+    return plots.mass_redshift(catalog["redshift"].values, catalog["quantiles"].values[:, column, 1:4], flagged)
+
+
+def galaxy(catalog, row: int) -> Figure:  # noqa: ANN001
+    """Corner plot and SED of one row of a catalog."""
+    flow = Flow.from_bytes(*model_bytes(catalog))
+    draws, names = replay(catalog, [row], _DRAWS)
+    data = catalog.isel(galaxy=row)
+    model = flow.redshift_model.model
+    some = torch.as_tensor(draws[0, :: _DRAWS // _SPECTRA, : len(PARAMETERS)])
+    redshift = torch.full((len(some),), float(data["redshift"]))
+    wavelength, spectra = model.observed(model.spectra(some, redshift), redshift)
+    mask = data["mask"].values
+    centres = np.array([bands.Band.load(name).effective_wavelength for name in flow.spec.bands])
+    columns = [names.index(name) for name in _CORNER]
+    return plots.posterior_and_sed(
+        draws[0][:, columns], _CORNER, f"galaxy {row}, z = {float(data['redshift']):.3f}", centres[mask],
+        data["flux"].values[mask], data["sigma"].values[mask], wavelength.numpy(), spectra.numpy(),
+    )  # fmt: skip
+
+
+def _typical(catalog) -> int:  # noqa: ANN001
+    """The answered, unflagged row whose effective fraction is the median."""
+    fraction = catalog["effective_fraction"].values
+    clean = (catalog["flags"].values == 0) & np.isfinite(fraction)
+    if not clean.any():
+        clean = (catalog["flags"].values & int(REASONS)) == 0
+    rows = np.flatnonzero(clean)
+    return int(rows[np.argsort(fraction[rows], kind="stable")[len(rows) // 2]])
+
+
+def _save(figure: Figure, folder: Location, name: str) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / name
+        figure.savefig(path, dpi=120, bbox_inches="tight")
+        folder.put(name, path.read_bytes())
+    plots.plt.close(figure)
+    return f"{folder}/{name}"

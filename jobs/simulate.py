@@ -1,0 +1,85 @@
+"""simulate: an SSP table and a prior in, a training set of noiseless shapes out. Ray actors fill its chunks."""
+
+from __future__ import annotations
+
+import torch
+
+from cluster import ray_engine
+from jobs.build_ssp import build_ssp, load
+from jobs.progress import Clock, bar, say
+from jobs.runfile import RunFile
+from sedflow_dist import keyed_random
+from sedflow_dist.galaxy import ForwardModel
+from sedflow_dist.prior import COORDINATES, Prior, probit
+from sedflow_dist.training import Shapes
+from storage_schemas import training_set
+from storage_schemas.chunked import ChunkedStore
+from storage_schemas.storage import Location
+
+
+def draw_shapes(
+    model: ForwardModel, prior: Prior, redshift: tuple[float, float], seed: int, stream: str, first: int, n: int
+) -> Shapes:
+    """Simulate galaxies ``first`` to ``first + n`` of a stream: row i is the same whoever computes it."""
+    u = torch.as_tensor(keyed_random.uniforms(seed, stream, first, n, len(COORDINATES) + 1)).float()
+    u = u.clamp(2.0**-24, 1 - 2.0**-24)
+    theta = prior.from_unit(u[:, : len(COORDINATES)])
+    theta[:, 0] = 0.0  # one solar mass
+    lo, hi = redshift
+    z = (lo + (hi - lo) * u[:, -1]).clamp(min=1e-4)
+    return Shapes(probit(u[:, 1 : len(COORDINATES)]), model.fluxes(theta, z), z)
+
+
+def forward_model(run: RunFile) -> ForwardModel:
+    """The galaxy model of a run."""
+    table = load(run.store("ssp"))
+    return ForwardModel(table, run.survey_definition.bands, run.model.redshift[1], run.model.birth_cloud_age)
+
+
+class Simulator:
+    """An actor: owns a forward model, fills chunks of a training set."""
+
+    def __init__(self, run: RunFile) -> None:
+        torch.set_num_threads(1)
+        self.run = run
+        self.model = forward_model(run)
+        self.store = training_set.open(run.store("training"), "r+")
+
+    def fill(self, chunk: int) -> int:
+        """Simulate and write one chunk; return its number of galaxies."""
+        rows = self.store.rows(chunk)
+        shapes = draw_shapes(
+            self.model, self.run.model.make_prior(), self.run.model.redshift, self.run.seed, "simulate", rows.start,
+            rows.stop - rows.start,
+        )  # fmt: skip
+        self.store.write(chunk, {name: getattr(shapes, name).numpy() for name in training_set.NAMES})
+        return rows.stop - rows.start
+
+
+def create(run: RunFile) -> ChunkedStore:
+    """Create or reopen the run's training set."""
+    table = build_ssp(run.ssp.source, run.store("ssp"))
+    survey = run.survey_definition
+    settings = {
+        "seed": run.seed, "bands": list(survey.bands), "ssp": table.checksum, **run.model.model_dump(mode="json"),
+    }  # fmt: skip
+    return training_set.create(
+        run.store("training"), run.simulation.n_galaxies, run.simulation.rows_per_chunk, COORDINATES[1:],
+        survey.labels, settings,
+    )  # fmt: skip
+
+
+def simulate(run: RunFile) -> Location:
+    """Fill what is missing of the run's training set; return its location."""
+    store = create(run)
+    missing = store.missing()
+    if not missing:
+        say("simulate", f"{store.n_rows:,} galaxies are there already: {store.location}")
+        return store.location
+    clock = Clock()
+    done = store.n_rows - sum(store.rows(c).stop - store.rows(c).start for c in missing)
+    with ray_engine.session(run.engines.ray), bar("simulate", store.n_rows, "galaxies", done) as progress:
+        ray_engine.map_actors(Simulator, (run,), "fill", missing, run.engines.ray.actors, progress.update)
+    rate = (store.n_rows - done) / clock.seconds
+    say("simulate", f"{store.n_rows - done:,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s): {store.location}")
+    return store.location

@@ -1,0 +1,271 @@
+"""train: a training set and a survey's noise in, a model out. Ray Train runs the optimisation, data-parallel.
+
+Every validation writes a checkpoint (safetensors and JSON, never a pickle) to the run's storage; a run that was killed goes
+on from there, bit by bit as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.fs
+import torch
+from safetensors.torch import load_file, save_file
+
+from cluster import ray_engine
+from jobs.progress import Clock, bar, say
+from jobs.runfile import RunFile, fingerprint
+from jobs.simulate import forward_model
+from sedflow_dist import features as features_module
+from sedflow_dist import keyed_random, network, training
+from sedflow_dist.features import Features
+from sedflow_dist.flags import Flag
+from sedflow_dist.flow import Flow, FlowSpec, dimensions
+from sedflow_dist.noise import NoiseModel
+from sedflow_dist.posterior import colours
+from sedflow_dist.training import Estimator, MockSurvey, Progress, Shapes
+from storage_schemas import model as model_store
+from storage_schemas import photometry, training_set
+from storage_schemas.storage import Location
+
+_TICK = 20  # steps between movements of the progress bar
+_TENSORS, _STATE = "state.safetensors", "state.json"
+_UNRELIABLE = int(Flag.BAD_REDSHIFT | Flag.TOO_FEW_BANDS | Flag.ABSURD_COLOUR)
+
+
+def train(run: RunFile) -> Location:
+    """Train the run's flow if its model is missing; return the model's location."""
+    out = run.store("model")
+    key = training_key(run)
+    if model_store.is_finished(out):
+        found = json.loads(model_store.read(out)[1])["training"].get("key")
+        if found != key:
+            raise ValueError(f"{out} was trained with other settings; choose another storage root or remove it")
+        say("train", f"the model is there already: {out}")
+        return out
+    clock = Clock()
+    noise = fit_noise(run)
+    checkpoints = run.store("checkpoints")
+    with ray_engine.session(run.engines.ray):
+        _fit(run, key, checkpoints)
+    tensors, state = _latest(checkpoints / key)
+    flow = assemble(run, noise, tensors, state, key)
+    model_store.write(out, *flow.to_bytes())
+    best = state["best"]
+    rate = state["step"] * run.training.batch / clock.seconds
+    say("train", f"validation log-probability {best:.3f} after {state['step']:,} steps, {clock.seconds:.0f} s "
+        f"({rate:,.0f} mock galaxies/s); model {flow.id}: {out}")  # fmt: skip
+    return out
+
+
+def training_key(run: RunFile) -> str:
+    """Hash of everything that the trained model depends on."""
+    settings = training_set.open(run.store("training")).group.attrs["settings"]
+    noise = photometry.open(run.store("photometry")).group.attrs["settings"]
+    return fingerprint(settings, noise, run.flow, run.training, run.simulation, run.seed)
+
+
+def fit_noise(run: RunFile) -> NoiseModel:
+    """Fit the noise of the survey to the run's own photometry."""
+    store = photometry.open(run.store("photometry"))
+    flux, sigma, mask, flags = (np.asarray(store.group[n][:]) for n in ("flux", "sigma", "mask", "flags"))  # type: ignore[index]
+    ok = (flags & _UNRELIABLE) == 0
+    survey = run.survey_definition
+    return NoiseModel.fit(flux[ok], sigma[ok], mask[ok], survey.labels.index(survey.selection_band))
+
+
+def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
+    """Load the training set; its last rows are held out for validation."""
+    store = training_set.open(run.store("training"))
+    if missing := store.missing():
+        raise ValueError(f"training set {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run simulate")
+    arrays = [torch.as_tensor(np.asarray(store.group[name][:])) for name in training_set.NAMES]  # type: ignore[index]
+    first_held_out = int(store.n_rows * (1 - run.training.held_out))
+    return Shapes(*(a[:first_held_out] for a in arrays)), Shapes(*(a[first_held_out:] for a in arrays))
+
+
+def mock_survey(run: RunFile, noise: NoiseModel) -> MockSurvey:
+    """The survey as the training sees it."""
+    return MockSurvey(noise, run.model.make_prior().log_mstar, run.training.drop_out)
+
+
+def make_features(run: RunFile, survey: MockSurvey, shapes: Shapes) -> Features:
+    """Standardise features on the training set."""
+    amplitude, _, _ = run.flow.resolved()
+    return training.fit_features(survey, shapes, "colours" if amplitude == "exact" else "magnitudes", run.seed)
+
+
+def new_network(run: RunFile) -> torch.nn.Module:
+    """The untrained network of the run."""
+    amplitude, transforms, hidden = run.flow.resolved()
+    n_features = features_module.size(len(run.survey_definition.bands))
+    return network.build(dimensions(amplitude), n_features, transforms, hidden, run.seed)
+
+
+def assemble(
+    run: RunFile, noise: NoiseModel, tensors: dict[str, torch.Tensor], state: dict[str, Any], key: str
+) -> Flow:
+    """Put the best weights of a checkpoint together with everything the flow needs to be used alone."""
+    survey = run.survey_definition
+    amplitude, transforms, hidden = run.flow.resolved()
+    shapes, _ = load_shapes(run)
+    mocks = mock_survey(run, noise)
+    generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "colours"))
+    seen = mocks.observe(shapes, 50_000, generator)
+    colour, measured = colours(seen.flux, seen.mask)
+    edges = torch.tensor([0.0005, 0.9995])
+    limits = torch.stack([torch.quantile(colour[:, i][measured[:, i]], edges) for i in range(colour.shape[1])])
+    net = new_network(run)
+    net.load_state_dict({k.removeprefix("best.net."): v for k, v in tensors.items() if k.startswith("best.net.")})
+    ssp = forward_model(run).ssp
+    spec = FlowSpec(
+        bands=survey.bands, labels=survey.labels, amplitude=amplitude, transforms=transforms, hidden=hidden,
+        redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age, selection_band=noise.selection_band,
+        selection=noise.selection, prior=run.model.make_prior().to_dict(), ssp=ssp.provenance,
+        training={**run.training.model_dump(mode="json"), "n_simulations": run.simulation.n_galaxies, "key": key,
+                  "best": state["best"], "step": state["step"], "history": state["history"]},
+    )  # fmt: skip
+    return Flow(spec, net.eval(), make_features(run, mocks, shapes), noise, limits, ssp)
+
+
+# -- inside Ray Train -----------------------------------------------------------------------------------------------------
+
+
+def _fit(run: RunFile, key: str, checkpoints: Location) -> None:
+    """Run the training loop to its end, or go on where it stopped; the last checkpoint then holds the result."""
+    import ray.train
+    import ray.train.torch
+
+    filesystem, path = _filesystem(checkpoints)
+    counter = ray_engine.counter()
+    trainer = ray.train.torch.TorchTrainer(
+        _loop,
+        train_loop_config={"run": run.model_dump(mode="json"), "counter": counter},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=run.training.workers, resources_per_worker={"CPU": min(run.training.threads, _cores())}
+        ),
+        run_config=ray.train.RunConfig(
+            name=key, storage_path=path, storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=3),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )  # fmt: skip
+    with bar("train", run.training.steps, "steps") as progress, ray_engine.watch(counter, progress.update):
+        trainer.fit()
+
+
+def _loop(config: dict[str, Any]) -> None:
+    """The training loop of one worker."""
+    import ray.train
+    import ray.train.torch
+    import torch.distributed
+
+    run = RunFile.model_validate(config["run"])
+    settings = run.training
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(settings.threads)
+    shapes, held_out = load_shapes(run)
+    mocks = mock_survey(run, fit_noise(run))
+    features = make_features(run, mocks, shapes)
+    amplitude, _, _ = run.flow.resolved()
+    prior = run.model.make_prior()
+    estimator = Estimator(new_network(run))
+    optimizer = torch.optim.Adam(estimator.parameters(), lr=settings.learning_rate)
+    progress = Progress()
+    best = {name: value.clone() for name, value in estimator.state_dict().items()}
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            tensors = load_file(Path(folder) / _TENSORS)
+            progress = Progress(**json.loads((Path(folder) / _STATE).read_text()))
+        estimator.load_state_dict(_strip(tensors, "current."))
+        best = _strip(tensors, "best.")
+        training.restore_optimizer(estimator, optimizer, tensors)
+    parallel = ray.train.torch.prepare_model(estimator) if world > 1 else estimator
+
+    def observe(source: Shapes, n: int, *names: object) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, *names))
+        seen = mocks.observe(source, n, generator)
+        return training.target(seen, amplitude, prior), features(seen.flux, seen.sigma, seen.mask, seen.redshift)
+
+    validation = observe(held_out, settings.validation_galaxies, "validation")
+    train_sum, train_count = 0.0, 0
+    if rank == 0:
+        config["counter"].add.remote(progress.step)
+    while progress.step < settings.steps and progress.stale < settings.patience:
+        phi, x = observe(shapes, max(settings.batch // world, 1), "train", progress.step, rank)
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate(
+                progress.step, settings.steps, settings.learning_rate, settings.warm_up
+            )
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            loss = -parallel(phi, x).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
+        optimizer.step()
+        progress.step += 1
+        if rank == 0 and progress.step % _TICK == 0:
+            config["counter"].add.remote(_TICK)
+        train_sum, train_count = train_sum - loss.item(), train_count + 1
+        if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
+            with torch.no_grad():
+                score = estimator(*validation).mean().item()
+            if progress.record(score, train_sum / train_count):
+                best = {name: value.clone() for name, value in estimator.state_dict().items()}
+            train_sum, train_count = 0.0, 0
+            _report(progress, estimator, optimizer, best, rank)
+
+
+def _report(progress: Progress, estimator: Estimator, optimizer: torch.optim.Adam, best: dict[str, Any], rank: int) -> None:
+    """Report a validation; the first worker writes the checkpoint."""
+    import ray.train
+
+    metrics = {"step": progress.step, "best": progress.best, **(progress.history or [{}])[-1]}
+    if rank:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        tensors = {f"current.{name}": value.contiguous() for name, value in estimator.state_dict().items()}
+        tensors |= {f"best.{name}": value.contiguous() for name, value in best.items()}
+        tensors |= training.optimizer_tensors(estimator, optimizer)
+        save_file(tensors, Path(folder) / _TENSORS)
+        (Path(folder) / _STATE).write_text(json.dumps(vars(progress)))
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _latest(location: Location) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read the newest checkpoint of a finished training."""
+    from safetensors.torch import load
+
+    states = {name: json.loads(location.get(name)) for name in location.list() if name.endswith(_STATE)}
+    if not states:
+        raise RuntimeError(f"training ended without a checkpoint in {location}")
+    newest = max(states, key=lambda name: states[name]["step"])
+    return load(location.get(newest.removesuffix(_STATE) + _TENSORS)), states[newest]
+
+
+def _filesystem(location: Location) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Return where Ray Train keeps checkpoints, as pyarrow sees it."""
+    if location.is_local:
+        Path(location.url).mkdir(parents=True, exist_ok=True)
+        return pyarrow.fs.LocalFileSystem(), location.url
+    options: dict[str, Any] = {"region": location.region}
+    if location.endpoint:
+        scheme, _, host = location.endpoint.partition("://")
+        options |= {"endpoint_override": host.rstrip("/"), "scheme": scheme}
+    return pyarrow.fs.S3FileSystem(**options), location.url.removeprefix("s3://")
+
+
+def _strip(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _cores() -> int:
+    import ray
+
+    return int(ray.cluster_resources().get("CPU", 1))

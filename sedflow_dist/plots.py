@@ -1,0 +1,120 @@
+"""Figures from arrays: each function draws one figure and returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import corner
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from sedflow_dist.calibration import Calibration, band_half_width, histogram_band, pp_curve
+
+matplotlib.use("Agg", force=False)
+import matplotlib.pyplot as plt  # noqa: E402
+
+LABELS = {
+    "log_mstar": r"$\log M_*$", "beta1": r"$\beta_1$", "beta2": r"$\beta_2$", "beta3": r"$\beta_3$",
+    "beta4": r"$\beta_4$", "f_burst": r"$f_{\rm burst}$", "t_burst": r"$t_{\rm burst}$", "gamma1": r"$\gamma_1$",
+    "gamma2": r"$\gamma_2$", "tau_bc": r"$\tau_{\rm BC}$", "tau_ism": r"$\tau_{\rm ISM}$", "n_dust": r"$n_{\rm dust}$",
+    "log_mstar_surviving": r"$\log M_*$", "log_sfr_1gyr": r"$\log {\rm SFR}_{1\,{\rm Gyr}}$",
+    "log_z_mw": r"$\log Z_{\rm MW}$", "t_age_mw": r"$t_{\rm age,MW}$",
+}  # fmt: skip
+_BLUE, _ORANGE, _GREY = "#1f4e79", "#d95f02", "#8a8a8a"
+
+
+def posterior_and_sed(
+    draws: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    band_wavelength: np.ndarray,
+    flux: np.ndarray,
+    sigma: np.ndarray,
+    sed_wavelength: np.ndarray,
+    sed_flux: np.ndarray,
+) -> Figure:
+    """Corner plot of one galaxy with its SED in the free corner.
+
+    Args:
+        draws: (draw, column); columns named by ``names``
+        band_wavelength, flux, sigma: the data, (band,) [A, nanomaggies]
+        sed_wavelength, sed_flux: model spectra of some draws, (draw, wavelength) [A, nanomaggies]
+    """
+    size = 1.5 * len(names)
+    figure = plt.figure(figsize=(size, size))
+    corner.corner(
+        draws, labels=[LABELS.get(name, name) for name in names], fig=figure, color=_BLUE, smooth=0.8, bins=24,
+        quantiles=[0.16, 0.5, 0.84], label_kwargs={"fontsize": 13}, plot_datapoints=False, fill_contours=True,
+        levels=(0.68, 0.95),
+    )  # fmt: skip
+    axes = figure.add_axes((0.56, 0.68, 0.41, 0.27))
+    lo, hi = np.percentile(sed_flux, [2.5, 97.5], axis=0)
+    x = sed_wavelength[0]
+    axes.fill_between(x, lo, hi, color=_BLUE, alpha=0.25, lw=0, label="95 % of the posterior")
+    axes.plot(x, np.median(sed_flux, axis=0), color=_BLUE, lw=0.8, label="median model")
+    axes.errorbar(band_wavelength, flux, sigma, fmt="o", color=_ORANGE, ms=6, capsize=3, label="data", zorder=5)
+    axes.set(xscale="log", yscale="log", xlabel="observed wavelength [Å]", ylabel="flux [nanomaggies]", title=title)
+    axes.set_xlim(0.85 * band_wavelength.min(), 1.15 * band_wavelength.max())
+    axes.set_ylim(0.4 * np.min(flux[flux > 0]), 2.2 * flux.max())
+    ticks = [t for t in (3000, 4000, 5000, 6000, 7000, 8000, 9000, 12000, 20000) if axes.get_xlim()[0] < t < axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.minorticks_off()
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def pp(ranks: np.ndarray, names: Sequence[str], found: Calibration, title: str) -> Figure:
+    """p-p plot of all parameters with the 99 % band of a calibrated posterior."""
+    figure, axes = plt.subplots(figsize=(6.2, 6))
+    grid, curve = pp_curve(ranks)
+    half = band_half_width(len(ranks))
+    axes.fill_between(grid, grid - half, grid + half, color=_GREY, alpha=0.25, lw=0, label="99 % band")
+    colors = plt.get_cmap("tab20")(np.linspace(0, 1, len(names)))
+    for i, name in enumerate(names):
+        axes.plot(grid, curve[:, i], color=colors[i], lw=1.3, label=f"{LABELS.get(name, name)} (p = {found.p_values[i]:.2f})")
+    axes.plot([0, 1], [0, 1], "k--", lw=0.8)
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1), xlabel="credible level", ylabel="fraction of galaxies below",
+        title=f"{title}: {len(ranks):,} galaxies, pooled KS p = {found.pooled:.2f}",
+    )  # fmt: skip
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    figure.tight_layout()
+    return figure
+
+
+def sbc(ranks: np.ndarray, names: Sequence[str], bins: int = 20) -> Figure:
+    """Rank histograms of simulation-based calibration with the 99 % range of a uniform rank."""
+    columns = 4
+    rows = -(-len(names) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(11, 2.3 * rows), sharex=True, sharey=True)
+    lo, hi = histogram_band(len(ranks), bins)
+    for axes, name, values in zip(grid.flat, names, ranks.T, strict=False):
+        axes.axhspan(lo, hi, color=_GREY, alpha=0.25, lw=0)
+        axes.hist(values, bins=bins, range=(0, 1), histtype="stepfilled", color=_BLUE, alpha=0.75)
+        axes.text(0.04, 0.06, LABELS.get(name, name), transform=axes.transAxes, fontsize=13, color="white",
+                  bbox={"facecolor": _BLUE, "edgecolor": "none", "alpha": 0.9})  # fmt: skip
+    for axes in grid[-1]:
+        axes.set_xlabel("rank of the truth")
+    figure.suptitle(f"Simulation-based calibration, {len(ranks):,} galaxies (band: 99 % of uniform ranks)")
+    figure.tight_layout()
+    return figure
+
+
+def mass_redshift(redshift: np.ndarray, quantiles: np.ndarray, flagged: np.ndarray) -> Figure:
+    """Stellar mass against redshift: quantiles (galaxy, 3) are 16, 50, 84 % of log surviving mass."""
+    figure, axes = plt.subplots(figsize=(8, 5.5))
+    middle = quantiles[:, 1]
+    width = 0.5 * (quantiles[:, 2] - quantiles[:, 0])
+    shown = np.isfinite(middle)
+    good = shown & ~flagged
+    points = axes.scatter(redshift[good], middle[good], c=width[good], s=5, cmap="viridis", vmin=0.05, vmax=0.3, lw=0)
+    rest = shown & flagged
+    axes.scatter(redshift[rest], middle[rest], s=14, facecolors="none", edgecolors=_ORANGE, lw=0.8,
+                 label=f"{rest.sum():,} flagged")  # fmt: skip
+    figure.colorbar(points, label="half width of the 68 % interval [dex]")
+    axes.set(xlabel="redshift", ylabel=r"$\log M_*$ (surviving) [$M_\odot$]",
+             title=f"{shown.sum():,} of {len(redshift):,} galaxies answered")  # fmt: skip
+    axes.legend(frameon=False, loc="lower right")
+    figure.tight_layout()
+    return figure

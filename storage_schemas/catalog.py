@@ -1,0 +1,234 @@
+"""The posterior catalog: an Icechunk repository whose branch ``main`` always shows a whole release.
+
+A run works on the branch ``staging``: an empty schema is committed there, tasks write whole shards through forks of a
+session, and commits along the way keep what is done. When every shard is there, ``main`` moves to it and a tag names the
+release. Readers of ``main`` see the old release or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import icechunk
+import numpy as np
+import xarray as xr
+import zarr
+
+from storage_schemas import photometry
+from storage_schemas.schema import ArraySpec, seal, write_coordinate
+from storage_schemas.storage import Location
+
+KIND = "posterior_catalog"
+MAIN, STAGING = "main", "staging"
+_ROWS_PER_READ = 64  # rows in a sub-chunk: what reading one galaxy costs
+
+METHODS = {0: "none", 1: "flow", 2: "importance-weighted flow"}
+
+
+def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
+    """Return all arrays of a catalog whose rows carry these identifiers (name -> dtype)."""
+    identifiers = [ArraySpec(n, ("galaxy",), t, "", "identifier", "" if t == "str" else 0) for n, t in ids.items()]
+    return (
+        ArraySpec("quantiles", ("galaxy", "param", "quantile"), "float32", "of the parameter", "posterior quantiles"),
+        ArraySpec("mean", ("galaxy", "param"), "float32", "of the parameter", "posterior mean"),
+        ArraySpec("std", ("galaxy", "param"), "float32", "of the parameter", "posterior standard deviation"),
+        ArraySpec("effective_fraction", ("galaxy",), "float32", "1", "effective fraction of the importance weights"),
+        ArraySpec("log_evidence", ("galaxy",), "float32", "1", "ln of the Bayesian evidence (fluxes in nanomaggies)"),
+        ArraySpec("chi2", ("galaxy",), "float32", "1", "chi^2 of the best draw"),
+        ArraySpec("n_bands", ("galaxy",), "uint8", "1", "number of bands used"),
+        ArraySpec("method", ("galaxy",), "uint8", "1", f"how the row was answered: {METHODS}"),
+        ArraySpec("draws", ("galaxy", "draw", "coordinate"), "uint16", "1", "kept draws: prior quantile times 2^16"),
+        *photometry.ARRAYS,
+        *identifiers,
+    )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes and coordinates of a catalog."""
+
+    n_galaxies: int
+    rows_per_shard: int
+    params: Sequence[str]
+    units: Sequence[str]
+    quantiles: Sequence[float]
+    coordinates: Sequence[str]
+    labels: Sequence[str]
+    n_draws: int
+    ids: Mapping[str, str]
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards: one shard is one task."""
+        return -(-self.n_galaxies // self.rows_per_shard)
+
+    def rows(self, shard: int) -> slice:
+        """Rows of a shard."""
+        return slice(shard * self.rows_per_shard, min((shard + 1) * self.rows_per_shard, self.n_galaxies))
+
+
+def repository(location: Location, create: bool = False) -> icechunk.Repository:
+    """Open (or create) the repository of a catalog.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    storage = location.icechunk()
+    if create:
+        return icechunk.Repository.open_or_create(storage)
+    if not icechunk.Repository.exists(storage):
+        raise FileNotFoundError(f"no posterior catalog at {location}")
+    return icechunk.Repository.open(storage)
+
+
+def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, Any], model: tuple[bytes, bytes]) -> None:
+    """Make ``staging`` ready for a run with these attributes: go on where such a run stopped, or start anew.
+
+    ``attributes`` must hold everything the content depends on; ``model`` (weights, specification) is stored along.
+    """
+    attributes = json.loads(json.dumps(dict(attributes)))
+    if STAGING in repo.list_branches():
+        group = zarr.open_group(repo.readonly_session(STAGING).store, mode="r")
+        if group.attrs.get("sedflow_kind") == KIND and group.attrs.get("run") == attributes:
+            return
+        repo.delete_branch(STAGING)
+    repo.create_branch(STAGING, repo.lookup_branch(MAIN))
+    session = repo.writable_session(STAGING)
+    group = zarr.open_group(session.store, mode="w", zarr_format=3)
+    sizes = {
+        "galaxy": layout.n_galaxies, "param": len(layout.params), "quantile": len(layout.quantiles),
+        "draw": layout.n_draws, "coordinate": len(layout.coordinates), "band": len(layout.labels),
+    }  # fmt: skip
+    for spec in arrays(layout.ids):
+        if spec.name != "draws" or layout.n_draws:
+            spec.create(group, sizes, layout.rows_per_shard, _ROWS_PER_READ)
+    ArraySpec("shard_key", ("shard",), "uint64", "1", "hash of all that the shard depends on; 0: not written").create(
+        group, {"shard": layout.n_shards}, 1
+    )
+    write_coordinate(group, "param", layout.params, "parameter or derived property")
+    write_coordinate(group, "quantile", np.asarray(layout.quantiles), "probability")
+    write_coordinate(group, "coordinate", layout.coordinates, "coordinate of the prior's unit cube")
+    write_coordinate(group, "band", layout.labels, "band")
+    weights, spec = model
+    stored = group.create_array(
+        "model_weights", shape=(len(weights),), dtype="uint8", chunks=(len(weights),), dimension_names=("byte",),
+        attributes={"long_name": "the model's weights (safetensors)", "spec": json.loads(spec)},
+    )  # fmt: skip
+    stored[:] = np.frombuffer(weights, np.uint8)
+    seal(group, KIND, {
+        "run": attributes, "ids": list(layout.ids), "rows_per_shard": layout.rows_per_shard,
+        "param_units": list(layout.units),
+    })  # fmt: skip
+    session.commit("empty schema")
+
+
+def missing(repo: icechunk.Repository, keys: Sequence[int]) -> list[int]:
+    """Return the shards of ``staging`` whose key is not the wanted one."""
+    group = zarr.open_group(repo.readonly_session(STAGING).store, mode="r")
+    found = np.asarray(group["shard_key"][:])  # type: ignore[index]
+    return [i for i, key in enumerate(keys) if int(found[i]) != key]
+
+
+def is_published(repo: icechunk.Repository, attributes: Mapping[str, Any], keys: Sequence[int]) -> bool:
+    """Whether ``main`` shows a release of this very run, whole."""
+    if not set(repo.list_tags()):
+        return False
+    group = zarr.open_group(repo.readonly_session(MAIN).store, mode="r")
+    if group.attrs.get("run") != json.loads(json.dumps(dict(attributes))):
+        return False
+    return [int(key) for key in np.asarray(group["shard_key"][:])] == list(keys)  # type: ignore[index]
+
+
+def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping[str, np.ndarray]) -> None:
+    """Write a whole shard through a fork of a session."""
+    group = zarr.open_group(session.store, mode="r+")
+    for name, value in values.items():
+        if len(value) != rows.stop - rows.start:
+            raise ValueError(f"shard {shard}: {name} has {len(value)} rows, expected {rows.stop - rows.start}")
+        group[name][rows] = value  # type: ignore[index]
+    group["shard_key"][shard] = np.uint64(key)  # type: ignore[index]
+
+
+def publish(repo: icechunk.Repository, release: str) -> str:
+    """Move ``main`` to ``staging``, name the release, and return its snapshot id.
+
+    Raises:
+        icechunk.IcechunkError: somebody else moved ``main`` meanwhile; nothing was changed.
+    """
+    snapshot = repo.lookup_branch(STAGING)
+    repo.reset_branch(MAIN, snapshot, from_snapshot_id=repo.lookup_branch(MAIN))
+    repo.create_tag(release, snapshot)
+    repo.delete_branch(STAGING)
+    return snapshot
+
+
+def next_release(repo: icechunk.Repository) -> str:
+    """Return the name of the next release: release-1, release-2, ..."""
+    numbers = [int(t.removeprefix("release-")) for t in repo.list_tags() if t.removeprefix("release-").isdigit()]
+    return f"release-{max(numbers, default=0) + 1}"
+
+
+def store(location: Location, ref: str = MAIN) -> Any:
+    """Return the read-only Zarr store of a release: a tag, or ``main``."""
+    repo = repository(location)
+    session = repo.readonly_session(MAIN) if ref == MAIN else repo.readonly_session(tag=ref)
+    return session.store
+
+
+def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
+    """Open a release of a posterior catalog lazily as an xarray Dataset.
+
+    Args:
+        url: local path or ``s3://bucket/prefix``
+        ref: ``main`` (the newest release) or the name of a release
+    """
+    location = url if isinstance(url, Location) else Location.parse(url)
+    dataset = xr.open_zarr(store(location, ref), consolidated=False, chunks=None)
+    if dataset.attrs.get("sedflow_kind") != KIND:
+        raise ValueError(f"{location} ({ref}) holds no release yet; a run may be filling it: see sedflow status")
+    return dataset
+
+
+def model_bytes(dataset: xr.Dataset) -> tuple[bytes, bytes]:
+    """Return weights and specification of the model that a catalog was made with."""
+    weights = dataset["model_weights"]
+    return weights.values.tobytes(), json.dumps(weights.attrs["spec"], indent=1, sort_keys=True).encode()
+
+
+def history(repo: icechunk.Repository) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (snapshot id, time, message, releases) of ``main``, newest first."""
+    tags: dict[str, list[str]] = {}
+    for tag in sorted(repo.list_tags()):
+        tags.setdefault(repo.lookup_tag(tag), []).append(tag)
+    for info in repo.ancestry(branch=MAIN):
+        yield info.id, f"{info.written_at:%Y-%m-%d %H:%M:%S}", info.message, ", ".join(tags.get(info.id, []))
+
+
+def rollback(repo: icechunk.Repository, release: str) -> str:
+    """Let ``main`` show an earlier release again; nothing is deleted. Return its snapshot id."""
+    if release not in repo.list_tags():
+        raise ValueError(f"no release {release!r}; there are {', '.join(sorted(repo.list_tags())) or 'none'}")
+    snapshot = repo.lookup_tag(release)
+    repo.reset_branch(MAIN, snapshot, from_snapshot_id=repo.lookup_branch(MAIN))
+    return snapshot
+
+
+def diff(location: Location, old: str, new: str) -> Iterator[tuple[str, int, int]]:
+    """Yield (array, rows that differ, rows) between two releases; NaN equals NaN."""
+    before, after = open_catalog(location, old), open_catalog(location, new)
+    for name in after.data_vars:
+        if "galaxy" not in after[name].dims:
+            continue
+        new_values = after[name].values
+        n_rows = len(new_values)
+        if name not in before or before[name].shape != new_values.shape:
+            yield str(name), n_rows, n_rows
+            continue
+        old_values = before[name].values
+        same = old_values == new_values
+        if new_values.dtype.kind == "f":
+            same |= np.isnan(old_values) & np.isnan(new_values)
+        yield str(name), int((~same.reshape(n_rows, -1).all(axis=1)).sum()), n_rows

@@ -1,0 +1,108 @@
+"""The chunk contract: a store of rows that is filled chunk by chunk, by anybody, in any order, as often as they like.
+
+A chunk is a run of rows, one object in every array. Its digest, the checksum of what was written, is written last: a chunk
+without a digest is missing. A chunk's content depends on the store's settings and the chunk's number only, so writing
+it twice is harmless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+
+from storage_schemas.schema import ArraySpec, seal
+from storage_schemas.storage import Location, open_group
+
+_DIGEST = ArraySpec("chunk_digest", ("chunk",), "uint64", long_name="checksum of the chunk's content; 0: not written")
+
+
+class ChunkedStore:
+    """A store of rows in chunks; see the module's docstring."""
+
+    def __init__(self, location: Location, kind: str, mode: str = "r") -> None:
+        self.location, self.kind = location, kind
+        self.group = open_group(location, kind, mode)
+        self.n_rows = int(self.group.attrs["n_rows"])  # type: ignore[arg-type]
+        self.rows_per_chunk = int(self.group.attrs["rows_per_chunk"])  # type: ignore[arg-type]
+
+    @classmethod
+    def create(
+        cls, location: Location, kind: str, arrays: Sequence[ArraySpec], sizes: Mapping[str, int], rows_per_chunk: int,
+        settings: Mapping[str, Any], attributes: Mapping[str, Any] | None = None,
+    ) -> ChunkedStore:  # fmt: skip
+        """Create the store, or open it if it is there already with the same settings.
+
+        Raises:
+            ValueError: it is there with other settings; names the first that differs.
+        """
+        dimension = arrays[0].dims[0]
+        n_rows = sizes[dimension]
+        settings = json.loads(json.dumps(dict(settings)))
+        try:
+            store = cls(location, kind, "r+")
+        except (FileNotFoundError, ValueError) as error:
+            if isinstance(error, ValueError) and "foreign" not in str(error):
+                raise
+        else:
+            found = {**store.group.attrs["settings"], "n_rows": store.n_rows, "rows_per_chunk": store.rows_per_chunk}  # type: ignore[dict-item]
+            wanted = {**settings, "n_rows": n_rows, "rows_per_chunk": rows_per_chunk}
+            for name in {**found, **wanted}:
+                if found.get(name) != wanted.get(name):
+                    raise ValueError(
+                        f"{location} was made with {name} = {found.get(name)!r}, now {wanted.get(name)!r} is asked for; "
+                        "choose another storage root or remove the store"
+                    )
+            return store
+        group = zarr.open_group(location.zarr(), mode="a", zarr_format=3)
+        for spec in arrays:
+            spec.create(group, sizes, rows_per_chunk)
+        n_chunks = -(-n_rows // rows_per_chunk)
+        _DIGEST.create(group, {"chunk": n_chunks}, 1)
+        attributes = {"n_rows": n_rows, "rows_per_chunk": rows_per_chunk, "settings": settings, **(attributes or {})}
+        seal(group, kind, attributes)
+        return cls(location, kind, "r+")
+
+    @property
+    def n_chunks(self) -> int:
+        """Number of chunks."""
+        return -(-self.n_rows // self.rows_per_chunk)
+
+    def rows(self, chunk: int) -> slice:
+        """Rows of a chunk."""
+        return slice(chunk * self.rows_per_chunk, min((chunk + 1) * self.rows_per_chunk, self.n_rows))
+
+    def missing(self) -> list[int]:
+        """Chunks that nobody has finished writing (one listing, no reads)."""
+        prefix = "chunk_digest/c/"
+        there = {int(name.removeprefix(prefix)) for name in self.location.list(prefix) if name.startswith(prefix)}
+        return [chunk for chunk in range(self.n_chunks) if chunk not in there]
+
+    def write(self, chunk: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a whole chunk: every array's rows, then the digest."""
+        rows = self.rows(chunk)
+        for name, values in arrays.items():
+            if len(values) != rows.stop - rows.start:
+                raise ValueError(f"{self.location}, chunk {chunk}: {name} has {len(values)} rows, expected {rows}")
+            self.group[name][rows] = values  # type: ignore[index]
+        self.group["chunk_digest"][chunk] = digest(arrays)  # type: ignore[index]
+
+    def read(self, chunk: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read arrays of a chunk."""
+        rows = self.rows(chunk)
+        return {name: np.asarray(self.group[name][rows]) for name in names}  # type: ignore[index]
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> np.uint64:
+    """Return a checksum of named arrays, never 0."""
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        content = json.dumps(values.tolist()).encode() if values.dtype.kind in "TUO" else values.tobytes()
+        state.update(name.encode())
+        state.update(content)
+    return np.uint64(max(int.from_bytes(state.digest()[:8], "little"), 1))

@@ -1,0 +1,64 @@
+"""What a store looks like: arrays with dimensions, dtypes and units, and how they are created.
+
+Every store of ours is a Zarr v3 group whose attribute ``sedflow_kind`` says which kind it is; it is written last, so a
+store that was being created when its job died is created anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array: its name, dimensions, dtype, unit and meaning; ``fill`` stands where nothing was written."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    units: str = "1"
+    long_name: str = ""
+    fill: Any = 0
+
+    def create(self, group: zarr.Group, sizes: Mapping[str, int], rows: int | None, sub: int | None = None) -> None:
+        """Create the array in ``group``: ``rows`` along the first dimension are one object, read in parts of ``sub``.
+
+        Without ``rows`` the array is one object.
+        """
+        shape = tuple(sizes[d] for d in self.dims)
+        outer = (min(rows, shape[0]) if rows else shape[0], *shape[1:])
+        chunks = outer
+        shards = None
+        if rows and sub and outer[0] > sub and outer[0] % sub == 0:
+            chunks, shards = (sub, *shape[1:]), outer
+        group.create_array(
+            self.name, shape=shape, dtype=self.dtype, chunks=tuple(max(c, 1) for c in chunks), shards=shards,
+            fill_value=np.nan if self.dtype.startswith("float") and self.fill == 0 else self.fill,
+            compressors=[ZstdCodec(level=0), Crc32cCodec()], serializer="auto" if self.dtype == "str" else BytesCodec(),
+            dimension_names=self.dims, attributes={"units": self.units, "long_name": self.long_name}, overwrite=True,
+        )  # fmt: skip
+
+
+def write_coordinate(group: zarr.Group, name: str, values: Sequence[Any], long_name: str = "") -> None:
+    """Write a coordinate array: its only dimension bears its own name."""
+    data = np.asarray(values)
+    if data.dtype.kind in "US":
+        data = data.astype(np.dtypes.StringDType())
+    array = group.create_array(
+        name, shape=data.shape, dtype="str" if data.dtype.kind == "T" else data.dtype, chunks=data.shape,
+        dimension_names=(name,), attributes={"long_name": long_name}, overwrite=True,
+    )  # fmt: skip
+    array[:] = data
+
+
+def seal(group: zarr.Group, kind: str, attributes: Mapping[str, Any]) -> None:
+    """Write the attributes that make a group a store of ours."""
+    group.attrs.update({**attributes, "sedflow_kind": kind, "sedflow_version": VERSION})
