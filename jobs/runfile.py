@@ -84,7 +84,9 @@ class Training(_Section):
     patience: int = Field(20, ge=1, description="stop after as many validations without a better one")
     workers: int = Field(1, ge=1, description="data-parallel workers of Ray Train")
     threads: int = Field(2, ge=1, description="cores a worker")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products in the training step")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of matrix products in the training step; auto: bfloat16 where the processor has it"
+    )
 
 
 class Inference(_Section):

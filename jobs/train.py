@@ -203,7 +203,7 @@ def _loop(config: dict[str, Any]) -> None:
                 progress.step, settings.steps, settings.learning_rate, settings.warm_up
             )
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.use_bfloat16(settings.precision)):
             loss = -parallel(phi, x).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)

@@ -93,7 +93,8 @@ def log_prob(
         s = torch.sigmoid(torch.addmm(block.bias, phi, block.inputs.T).add(s, alpha=4))
         for weight, bias in block.hidden:
             s = torch.sigmoid(torch.addmm(bias, s, weight.T))
-        raw, shift = torch.addmm(block.output[1], s, block.output[0].T).unflatten(1, (-1, 2)).unbind(-1)
+        out = torch.addmm(block.output[1], s, block.output[0].T).to(phi.dtype)  # under autocast: back to float32
+        raw, shift = out.unflatten(1, (-1, 2)).unbind(-1)
         scale = softplus(raw) + SCALE_FLOOR
         log_det = log_det + torch.log(scale).sum(1)
         phi = (scale * phi + shift)[:, block.permutation]

@@ -25,7 +25,7 @@ from sedflow_dist.training import Mocks
 
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 QUANTILE_NAMES = ("p025", "p16", "p50", "p84", "p975")
-_DRAWS_AT_ONCE = 4096
+_DRAWS_AT_ONCE = 8192
 _EDGE_SHARE, _EDGE_WIDTH = 0.05, 0.005
 
 

@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 from sedflow_dist.network import SCALE_FLOOR, Block
 
 #: Draws worked on at once: the layers of one MADE (128 units) then fit a core's cache.
-_CHUNK = 2048
+_CHUNK = 4096
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,13 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: int) -> float:
     return 0.5 * peak * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
 
 
+def use_bfloat16(precision: Literal["auto", "float32", "bfloat16"]) -> bool:
+    """Whether the step's matrix products run in bfloat16: a third faster where the processor multiplies it natively."""
+    if precision == "auto":
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return precision == "bfloat16"
+
+
 @dataclass
 class Progress:
     """Where a training stands; goes into every checkpoint."""

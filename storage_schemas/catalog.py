@@ -22,6 +22,8 @@ from storage_schemas.schema import ArraySpec, seal, write_coordinate
 from storage_schemas.storage import Location
 
 KIND = "posterior_catalog"
+icechunk.set_logs_filter("error")  # its warning on local folders is in our docs: one writer at a time there
+
 MAIN, STAGING = "main", "staging"
 _ROWS_PER_READ = 64  # rows in a sub-chunk: what reading one galaxy costs
 
