@@ -33,7 +33,11 @@ def client(settings: DaskSettings) -> Iterator[Client]:
 
 
 def map_tasks(
-    connected: Client, function: Callable[..., Any], items: Sequence[Any], on_result: Callable[[Any], None], **common: Any
+    connected: Client,
+    function: Callable[..., Any],
+    items: Sequence[Any],
+    on_result: Callable[[Any], Any],
+    **common: Any,
 ) -> None:
     """Run ``function(item, **common)`` for every item and hand each result on as it comes; tasks are idempotent."""
     futures = connected.map(function, items, pure=False, retries=3, **common)

@@ -17,8 +17,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import ray  # noqa: E402
-from ray.exceptions import RayActorError  # noqa: E402
+import ray
+from ray.exceptions import RayActorError
 
 _TRIES = 4
 
@@ -52,7 +52,7 @@ def map_actors(
     method: str,
     items: Sequence[Any],
     n_actors: int,
-    on_result: Callable[[Any], None],
+    on_result: Callable[[Any], Any],
 ) -> None:
     """Call ``actor.method(item)`` once for every item on ``n_actors`` actors and hand each result on as it comes.
 
@@ -61,7 +61,7 @@ def map_actors(
     Raises:
         RuntimeError: an item failed on every try; names it.
     """
-    remote_class = ray.remote(num_cpus=1, max_restarts=0)(actor_class)
+    remote_class: Any = ray.remote(num_cpus=1, max_restarts=0)(actor_class)
     waiting = deque((item, 1) for item in items)
     actors = [remote_class.remote(*arguments) for _ in range(min(n_actors, len(items)))]
     running: dict[Any, tuple[Any, Any, int]] = {}

@@ -20,7 +20,9 @@ class DaskSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    address: str | None = Field(None, description="address of a running scheduler; none: one is started on this machine")
+    address: str | None = Field(
+        None, description="address of a running scheduler; none: one is started on this machine"
+    )
     workers: int = Field(2, ge=1, description="worker processes, for a cluster started here")
     memory_limit: str = Field("3 GiB", description="per worker, for a cluster started here")
 

@@ -50,7 +50,9 @@ def demo(
 
 
 @app.command()
-def run(path: Run, root: Annotated[str | None, typer.Option(help="storage root; replaces the run file's")] = None) -> None:
+def run(
+    path: Run, root: Annotated[str | None, typer.Option(help="storage root; replaces the run file's")] = None
+) -> None:
     """Run every stage of a run file; what is there already is not made again."""
     from jobs.run import run_all
 
@@ -124,7 +126,9 @@ def build_ssp(
 
 @app.command()
 def ingest(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="FITS, Parquet or CSV; kcorrect-sample: real galaxies")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="FITS, Parquet or CSV; kcorrect-sample: real galaxies")
+    ],
     out: Annotated[str, typer.Option(help="where the photometry store goes")],
     survey: SurveyName = "sdss",
     rows_per_chunk: Annotated[int, typer.Option(min=1)] = 4096,

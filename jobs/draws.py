@@ -35,5 +35,5 @@ def replay(catalog: xr.Dataset, rows: Sequence[int], n_draws: int) -> tuple[np.n
     posterior = Posterior(
         Flow.from_bytes(*model_bytes(catalog)), run["seed"], run["n_draws"], run["min_effective_fraction"]
     )
-    data = (part[name] for name in ("flux", "sigma", "mask", "redshift"))
-    return posterior.draws(*data, rows=at, n_draws=n_draws), posterior.columns
+    draws = posterior.draws(part["flux"], part["sigma"], part["mask"], part["redshift"], at, n_draws)
+    return draws, posterior.columns

@@ -11,7 +11,7 @@ import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from storage_schemas import catalog, photometry
 from storage_schemas import model as model_store
 from storage_schemas.catalog import Layout
 from storage_schemas.chunked import ChunkedStore
+from storage_schemas.schema import array
 from storage_schemas.storage import Location
 
 
@@ -89,8 +90,10 @@ def fill(
     rows = layout.rows(shard)
     store = photometry.open(source)
     names = (*photometry.DATA, "ra", "dec", *layout.ids)
-    data = {name: np.asarray(store.group[name][rows]) for name in names}  # type: ignore[index]
-    answer = _posterior(model, seed, settings).summarise(*(data[name] for name in photometry.DATA), row=rows.start)
+    data = {name: np.asarray(array(store.group, name)[rows]) for name in names}
+    answer = _posterior(model, seed, settings).summarise(
+        data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
+    )
     answered = (answer.flags & int(REASONS)) == 0
     values = {
         **data, "flags": answer.flags, "quantiles": answer.quantiles, "mean": answer.mean, "std": answer.std,
@@ -116,7 +119,9 @@ def _posterior(model: Location, seed: int, settings: Inference) -> Posterior:
 
 def _check(store: ChunkedStore, flow: Flow, model: Location) -> None:
     if missing := store.missing():
-        raise ValueError(f"photometry {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run ingest again")
+        raise ValueError(
+            f"photometry {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run ingest again"
+        )
     survey: Mapping[str, Any] = store.group.attrs["settings"]["survey"]  # type: ignore[index, call-overload, assignment]
     if tuple(survey["bands"]) != flow.spec.bands:
         raise ValueError(
@@ -128,7 +133,8 @@ def _check(store: ChunkedStore, flow: Flow, model: Location) -> None:
 def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
     params = columns(flow.spec.labels)
     units = [DESCRIPTIONS[name][0] if name in DESCRIPTIONS else describe(name)[0] for name in params]
-    kinds = {name: "int64" if store.group[name].dtype.kind == "i" else "str" for name in store.group.attrs["ids"]}  # type: ignore[union-attr]
+    ids = [str(name) for name in cast("list[str]", store.group.attrs["ids"])]
+    kinds = {name: "int64" if array(store.group, name).dtype.kind == "i" else "str" for name in ids}
     return Layout(
         store.n_rows, settings.rows_per_shard, params, units, QUANTILES, COORDINATES, flow.spec.labels,
         settings.keep_draws, kinds,
@@ -137,7 +143,7 @@ def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
 
 def _shard_keys(store: ChunkedStore, layout: Layout, settings: str) -> list[int]:
     """Hash, for each shard, of the settings and the content of the photometry chunks it reads."""
-    digests = np.asarray(store.group["chunk_digest"][:])  # type: ignore[index]
+    digests = np.asarray(array(store.group, "chunk_digest")[:])
     keys = []
     for shard in range(layout.n_shards):
         rows = layout.rows(shard)

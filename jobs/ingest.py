@@ -47,7 +47,9 @@ def ingest(source: str | Path, survey: Survey, out: Location, rows_per_chunk: in
             values[name] = table.numbers([column])[:, 0] if column else np.full(table.n_rows, np.nan)
         except ValueError:
             values[name] = np.full(table.n_rows, np.nan)
-    values |= {name: v.astype("int64" if kinds[name] == "int64" else np.dtypes.StringDType()) for name, v in ids.items()}
+    values |= {
+        name: v.astype("int64" if kinds[name] == "int64" else np.dtypes.StringDType()) for name, v in ids.items()
+    }
     missing = store.missing()
     with bar("ingest", table.n_rows, "rows", 0 if missing else table.n_rows) as progress:
         for chunk in missing:

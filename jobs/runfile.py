@@ -42,7 +42,9 @@ class Model(_Section):
 
     birth_cloud_age: float = Field(0.01, gt=0, description="stars younger lie in birth clouds [Gyr]")
     redshift: tuple[float, float] = Field((0.0, 0.2), description="range of the simulations, uniform")
-    prior: dict[str, tuple[float, float]] = Field(default_factory=dict, description="ranges that differ from the default")
+    prior: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="ranges that differ from the default"
+    )
 
     def make_prior(self) -> Prior:
         """Return the prior."""

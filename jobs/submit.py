@@ -21,7 +21,9 @@ def submit(path: Path, run: RunFile, dashboard: str, wait: bool) -> int:
     if run.location.is_local:
         say("submit", f"{run.location} is a path: every node of the cluster must see it")
     on_cluster = run.model_copy(
-        update={"engines": run.engines.model_copy(update={"ray": run.engines.ray.model_copy(update={"address": "auto"})})}
+        update={
+            "engines": run.engines.model_copy(update={"ray": run.engines.ray.model_copy(update={"address": "auto"})})
+        }
     )
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "run.yaml").write_text(yaml.safe_dump(on_cluster.model_dump(mode="json")))

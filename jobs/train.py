@@ -30,6 +30,7 @@ from sedflow_dist.posterior import colours
 from sedflow_dist.training import Estimator, MockSurvey, Progress, Shapes
 from storage_schemas import model as model_store
 from storage_schemas import photometry, training_set
+from storage_schemas.schema import array
 from storage_schemas.storage import Location
 
 _TICK = 20  # steps between movements of the progress bar
@@ -72,7 +73,7 @@ def training_key(run: RunFile) -> str:
 def fit_noise(run: RunFile) -> NoiseModel:
     """Fit the noise of the survey to the run's own photometry."""
     store = photometry.open(run.store("photometry"))
-    flux, sigma, mask, flags = (np.asarray(store.group[n][:]) for n in ("flux", "sigma", "mask", "flags"))  # type: ignore[index]
+    flux, sigma, mask, flags = (np.asarray(array(store.group, n)[:]) for n in ("flux", "sigma", "mask", "flags"))
     ok = (flags & _UNRELIABLE) == 0
     survey = run.survey_definition
     return NoiseModel.fit(flux[ok], sigma[ok], mask[ok], survey.labels.index(survey.selection_band))
@@ -83,7 +84,7 @@ def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
     store = training_set.open(run.store("training"))
     if missing := store.missing():
         raise ValueError(f"training set {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run simulate")
-    arrays = [torch.as_tensor(np.asarray(store.group[name][:])) for name in training_set.NAMES]  # type: ignore[index]
+    arrays = [torch.as_tensor(np.asarray(array(store.group, name)[:])) for name in training_set.NAMES]
     first_held_out = int(store.n_rows * (1 - run.training.held_out))
     return Shapes(*(a[:first_held_out] for a in arrays)), Shapes(*(a[first_held_out:] for a in arrays))
 
@@ -221,7 +222,9 @@ def _loop(config: dict[str, Any]) -> None:
             _report(progress, estimator, optimizer, best, rank)
 
 
-def _report(progress: Progress, estimator: Estimator, optimizer: torch.optim.Adam, best: dict[str, Any], rank: int) -> None:
+def _report(
+    progress: Progress, estimator: Estimator, optimizer: torch.optim.Adam, best: dict[str, Any], rank: int
+) -> None:
     """Report a validation; the first worker writes the checkpoint."""
     import ray.train
 

@@ -101,7 +101,9 @@ def validate(run: RunFile) -> dict[str, Calibration]:
         parts.sort(key=lambda part: int(part["block"]))
         arrays = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in validation.ARRAYS}
         validation.write(out, arrays, PARAMETERS, settings)
-    result = {kind: calibration.check(arrays[name]) for kind, name in (("plain", "rank"), ("weighted", "weighted_rank"))}
+    result = {
+        kind: calibration.check(arrays[name]) for kind, name in (("plain", "rank"), ("weighted", "weighted_rank"))
+    }
     for kind, found in result.items():
         worst = int(np.argmin(found.p_values))
         say("validate", f"{kind} draws: pooled KS p {found.pooled:.3f}; {int(found.inside.sum())} of {len(PARAMETERS)} p-p "

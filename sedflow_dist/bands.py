@@ -55,7 +55,7 @@ class Band:
         slope = np.diff(r) / np.diff(x)
         offset = r[:-1] - slope * x[:-1]
 
-        def antiderivative(lam, a, b):
+        def antiderivative(lam: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
             first = np.log(lam) if power == -1 else lam ** (power + 1) / (power + 1)
             return a * first + b * lam ** (power + 2) / (power + 2)
 
@@ -129,9 +129,7 @@ class BandWeights:
                     nodes.append(np.exp(x))
                     red += [side] * n
                     band_index += [i] * n
-        return SmoothFactorWeights(
-            np.stack(tables, axis=1), np.concatenate(nodes), np.array(red), np.array(band_index)
-        )
+        return SmoothFactorWeights(np.stack(tables, axis=1), np.concatenate(nodes), np.array(red), np.array(band_index))
 
 
 @dataclass(frozen=True)

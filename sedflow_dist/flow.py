@@ -40,7 +40,9 @@ class FlowSpec(BaseModel):
     format: int = FORMAT
     bands: tuple[str, ...] = Field(description="speclite names, in the order of the features")
     labels: tuple[str, ...]
-    amplitude: Literal["exact", "learnt"] = Field(description="exact: ten shape dimensions; learnt: eleven, as the paper")
+    amplitude: Literal["exact", "learnt"] = Field(
+        description="exact: ten shape dimensions; learnt: eleven, as the paper"
+    )
     transforms: int
     hidden: int
     redshift: tuple[float, float] = Field(description="trained range")
@@ -153,7 +155,7 @@ class Flow:
         return cls(
             parsed, net, Features(mode, tensors["features.mean"], tensors["features.std"]),
             NoiseModel(
-                *(tensors[f"noise.{n}"] for n in ("magnitude", "mean", "scatter")),
+                tensors["noise.magnitude"], tensors["noise.mean"], tensors["noise.scatter"],
                 parsed.selection_band, parsed.selection,
             ),
             tensors["colour_range"], ssp,

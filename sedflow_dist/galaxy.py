@@ -162,7 +162,7 @@ class ForwardModel:
     def _between_ages(self, nodes: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:
         """Interpolate a node table (age * metallicity, column) at ages: (len(age) * metallicity, column)."""
         table = nodes.view(len(self.ssp.age), -1, nodes.shape[-1])
-        rows = sum(table[index] * weight[:, None, None] for index, weight in (left, right))
+        rows = table[left[0]] * left[1][:, None, None] + table[right[0]] * right[1][:, None, None]
         return rows.reshape(-1, nodes.shape[-1])
 
     def _interpolate_shift(self, table: Tensor, redshift: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ _LONGEST_GYR = 14.0  # beyond the age of the Universe at z = 0 (13.80 Gyr, Planc
 
 @cache
 def _curves() -> tuple[tuple[PchipInterpolator, ...], tuple[PchipInterpolator, ...]]:
-    def interpolate(knots):
+    def interpolate(knots: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]) -> tuple[PchipInterpolator, ...]:
         return tuple(PchipInterpolator(t, v, extrapolate=True) for t, v in knots)
 
     return interpolate(_SFH_KNOTS), interpolate(_METALLICITY_KNOTS)

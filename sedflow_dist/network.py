@@ -1,7 +1,8 @@
 """The density estimator: sbi's masked autoregressive flow (MAF), built, folded and evaluated.
 
 In: probit-space parameters (row, dimension) and features (row, feature). Out: log-probabilities. The weights are always
-sbi's own (`posterior_nn("maf")`); what is ours is the arithmetic: masks multiplied once per step. Source: Papamakarios et al. 2017 (arXiv 1705.07057).
+sbi's own (`posterior_nn("maf")`); what is ours is the arithmetic: masks multiplied once per step.
+Source: Papamakarios et al. 2017 (arXiv 1705.07057).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -56,7 +58,7 @@ class Block:
     permutation: Tensor
 
 
-def blocks(network: nn.Module) -> list[Block]:
+def blocks(network: Any) -> list[Block]:
     """Return the blocks of sbi's MAF; differentiable with respect to the network's parameters."""
     transforms = list(network.net._transform._transforms)
     masked = []

@@ -63,8 +63,8 @@ class NoiseModel:
         ok = mask[:, selection_band] & (flux[:, selection_band] > 0)
         magnitude = 22.5 - 2.5 * np.log10(flux[ok, selection_band])
         faint, bright = np.percentile(magnitude, [99.95, 0.05])
-        arrays = (torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (centres, means, scatters))
-        return cls(*arrays, selection_band, (float(bright), float(faint)))
+        tables = [torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (centres, means, scatters)]
+        return cls(tables[0], tables[1], tables[2], selection_band, (float(bright), float(faint)))
 
     def moments(self, flux: Float[Tensor, "galaxy band"]) -> tuple[Tensor, Tensor]:
         """Return mean and scatter of sigma [nanomaggies] at ``flux``; beyond the faintest bin sigma is constant."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sedflow_dist.calibration import Calibration, band_half_width, histogram_band, pp_curve
 
 matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 LABELS = {
     "log_mstar": r"$\log M_*$", "beta1": r"$\beta_1$", "beta2": r"$\beta_2$", "beta3": r"$\beta_3$",
@@ -57,7 +57,11 @@ def posterior_and_sed(
     axes.set(xscale="log", yscale="log", xlabel="observed wavelength [Å]", ylabel="flux [nanomaggies]", title=title)
     axes.set_xlim(0.85 * band_wavelength.min(), 1.15 * band_wavelength.max())
     axes.set_ylim(0.4 * np.min(flux[flux > 0]), 2.2 * flux.max())
-    ticks = [t for t in (3000, 4000, 5000, 6000, 7000, 8000, 9000, 12000, 20000) if axes.get_xlim()[0] < t < axes.get_xlim()[1]]
+    ticks = [
+        t
+        for t in (3000, 4000, 5000, 6000, 7000, 8000, 9000, 12000, 20000)
+        if axes.get_xlim()[0] < t < axes.get_xlim()[1]
+    ]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.minorticks_off()
     axes.legend(frameon=False, loc="lower right")
@@ -72,7 +76,9 @@ def pp(ranks: np.ndarray, names: Sequence[str], found: Calibration, title: str) 
     axes.fill_between(grid, grid - half, grid + half, color=_GREY, alpha=0.25, lw=0, label="99 % band")
     colors = plt.get_cmap("tab20")(np.linspace(0, 1, len(names)))
     for i, name in enumerate(names):
-        axes.plot(grid, curve[:, i], color=colors[i], lw=1.3, label=f"{LABELS.get(name, name)} (p = {found.p_values[i]:.2f})")
+        axes.plot(
+            grid, curve[:, i], color=colors[i], lw=1.3, label=f"{LABELS.get(name, name)} (p = {found.p_values[i]:.2f})"
+        )
     axes.plot([0, 1], [0, 1], "k--", lw=0.8)
     axes.set(
         xlim=(0, 1), ylim=(0, 1), xlabel="credible level", ylabel="fraction of galaxies below",

@@ -90,28 +90,35 @@ class Posterior:
         self, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray, flags: np.ndarray, row: int
     ) -> Summary:
         """Answer galaxies of a block that starts at catalog row ``row``; arrays as in `surveys.Photometry`."""
-        data = [torch.as_tensor(np.ascontiguousarray(x)) for x in (flux, sigma, mask, redshift)]
-        flags = flags | self._support_flags(*data)
+        f, s, m, z = _tensors(flux, sigma, mask, redshift)
+        flags = flags | self._support_flags(f, s, m, z)
         answered = np.flatnonzero((flags & int(REASONS)) == 0)
         summary = self._empty(flags)
         step = max(_DRAWS_AT_ONCE // self.n_draws, 1)
         for start in range(0, len(answered), step):
             at = answered[start : start + step]
-            draws = self.draw(*(x[at] for x in data), rows=at + row, n_draws=self.n_draws)
+            draws = self.draw(f[at], s[at], m[at], z[at], at + row, self.n_draws)
             self._fill(summary, at, draws, at + row)
         return summary
 
     def draws(
-        self, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray, rows: np.ndarray, n_draws: int
+        self,
+        flux: np.ndarray,
+        sigma: np.ndarray,
+        mask: np.ndarray,
+        redshift: np.ndarray,
+        rows: np.ndarray,
+        n_draws: int,
     ) -> np.ndarray:
         """Replay posterior draws of catalog rows: equally weighted, shape (galaxy, draw, column), the same every time.
 
         Rows whose effective fraction lies above the threshold are resampled by their weights (systematic resampling).
         """
-        data = [torch.as_tensor(np.ascontiguousarray(x)) for x in (flux, sigma, mask, redshift)]
+        f, s, m, z = _tensors(flux, sigma, mask, redshift)
         out = []
         for i, row in enumerate(rows):
-            draws = self.draw(*(x[i : i + 1] for x in data), rows=np.array([row]), n_draws=n_draws)
+            at = slice(i, i + 1)
+            draws = self.draw(f[at], s[at], m[at], z[at], np.array([row]), n_draws)
             pick = self._resample(draws, np.array([row]), n_draws)
             out.append(draws.values[0][pick[0]].numpy())
         return np.stack(out)
@@ -151,7 +158,9 @@ class Posterior:
         weight = (log_weight - total).exp().nan_to_num(nan=0.0)
         return Draws(
             unit=u,
-            values=torch.cat([theta, properties.derive(flow.redshift_model.model.population_model, theta, photometry)], -1),
+            values=torch.cat(
+                [theta, properties.derive(flow.redshift_model.model.population_model, theta, photometry)], -1
+            ),
             weight=weight,
             effective_fraction=1 / (n_draws * (weight**2).sum(-1).clamp(min=1e-300)),
             log_evidence=total.squeeze(-1) - math.log(n_draws),
@@ -247,6 +256,10 @@ def weighted_quantiles(
     p0, p1 = position.gather(-1, right - 1), position.gather(-1, right)
     t = ((targets - p0) / (p1 - p0).clamp(min=1e-12)).clamp(0, 1)
     return torch.lerp(ordered.gather(-1, right - 1), ordered.gather(-1, right), t)
+
+
+def _tensors(*arrays: np.ndarray) -> tuple[Tensor, ...]:
+    return tuple(torch.as_tensor(np.ascontiguousarray(x)) for x in arrays)
 
 
 def log_likelihood(

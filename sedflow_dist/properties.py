@@ -6,6 +6,7 @@ Source: PROVABGS (Hahn et al. 2022, section 4.1) for star-formation rate, metall
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,7 @@ _LEAST_FRACTION = 1e-12  # of the mass, so that no logarithm is infinite
 def names(labels: Sequence[str]) -> tuple[str, ...]:
     """Return the names of all properties for bands with these labels, in the order of `derive`'s columns."""
     magnitudes = [f"absmag_{b}" for b in labels]
-    colours = [f"rest_{a}_{b}" for a, b in zip(labels, labels[1:], strict=False)]
+    colours = [f"rest_{a}_{b}" for a, b in pairwise(labels)]
     return (*DESCRIPTIONS, *magnitudes, *colours)
 
 

@@ -20,6 +20,7 @@ from sedflow_dist.galaxy import ForwardModel
 from sedflow_dist.populations import BURST, CUT, N_FIXED, Epoch, Populations
 from sedflow_dist.prior import PARAMETERS
 
+
 @dataclass(frozen=True)
 class DrawPhotometry:
     """What the forward model says of draws, per solar mass formed; shapes (galaxy, draw) and (galaxy, draw, band).
@@ -70,9 +71,7 @@ class RedshiftModel:
         pad = torch.nn.functional.pad
         self._rest_dust = DustCurves(*(pad(getattr(rest_dust, f), (0, 1)) for f in rest_dust.__dataclass_fields__))
 
-    def __call__(
-        self, theta: Float[Tensor, "galaxy draw param"], redshift: Float[Tensor, " galaxy"]
-    ) -> DrawPhotometry:
+    def __call__(self, theta: Float[Tensor, "galaxy draw param"], redshift: Float[Tensor, " galaxy"]) -> DrawPhotometry:
         """Evaluate draws; their ``log_mstar`` is not used (everything is per solar mass)."""
         model = self.model
         epoch = model.population_model.epoch(redshift)

@@ -108,7 +108,12 @@ def _sort(block: Block, dimensions: int) -> _SortedBlock:
     hidden = tuple((w[order][:, order].detach().contiguous(), b[order].detach()) for w, b in block.hidden)
     weight, bias = block.output
     return _SortedBlock(
-        block.inputs[order].detach().contiguous(), block.bias[order].detach(),
-        block.context[order].detach().contiguous(), block.context_bias[order].detach(), hidden, (weight[:, order].detach().contiguous(), bias.detach()),
-        tuple(int(n) for n in counts.cumsum(0)), torch.argsort(block.permutation),
-    )  # fmt: skip
+        inputs=block.inputs[order].detach().contiguous(),
+        bias=block.bias[order].detach(),
+        context=block.context[order].detach().contiguous(),
+        context_bias=block.context_bias[order].detach(),
+        hidden=hidden,
+        output=(weight[:, order].detach().contiguous(), bias.detach()),
+        ends=tuple(int(n) for n in counts.cumsum(0)),
+        inverse_permutation=torch.argsort(block.permutation),
+    )

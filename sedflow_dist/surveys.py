@@ -44,7 +44,7 @@ class Survey(BaseModel):
     dec: str | None = "DEC"
     ids: tuple[str, ...] = Field((), description="identifying columns, passed through under their own names")
     selection_band: str = Field("r", description="label of the band in which the survey selects")
-    colour_limits: tuple[float, float] = Field((-2.0, 6.0), description="neighbouring colours beyond are absurd [mag]")
+    colour_limits: tuple[float, float] = Field((-0.5, 3.0), description="neighbouring colours beyond are absurd [mag]")
 
     @model_validator(mode="after")
     def _check(self) -> Survey:
@@ -75,11 +75,6 @@ class Photometry:
     mask: np.ndarray
     redshift: np.ndarray
     flags: np.ndarray
-
-    @property
-    def usable(self) -> np.ndarray:
-        """Rows with a redshift and enough bands."""
-        return (self.flags & int(Flag.TOO_FEW_BANDS | Flag.BAD_REDSHIFT)) == 0
 
 
 def calibrate(
@@ -115,19 +110,19 @@ def calibrate(
     flag(Flag.TOO_FEW_BANDS, mask.sum(1) < MINIMUM_BANDS)
     flag(Flag.NEGATIVE_FLUX, (mask & (flux <= 0)).any(1))
     flux, sigma = np.where(mask, flux, 0.0), np.where(mask, sigma, 0.0)
-    flag(Flag.ABSURD_COLOUR, _absurd(flux, sigma, mask, survey.colour_limits))
+    flag(Flag.ABSURD_COLOUR, _absurd(flux, mask, survey.colour_limits))
     good_redshift = np.isfinite(redshift) & (redshift > 0)
     flag(Flag.BAD_REDSHIFT, ~good_redshift)
     redshift = np.where(good_redshift, redshift, np.nan)
     return Photometry(flux.astype(np.float32), sigma.astype(np.float32), mask, redshift.astype(np.float32), flags)
 
 
-def _absurd(flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Rows in which a colour of neighbouring bands, both measured to 3 sigma, lies outside the limits."""
-    significant = mask & (flux > 3 * sigma)
-    magnitude = np.where(significant, -2.5 * np.log10(np.where(significant, flux, 1.0)), np.nan)
-    colour = -np.diff(magnitude, axis=1)
-    return ((colour < limits[0]) | (colour > limits[1])).any(1)
+def _absurd(flux: np.ndarray, mask: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Rows in which a colour of neighbouring bands with positive fluxes lies outside the limits."""
+    positive = mask & (flux > 0)
+    magnitude = np.where(positive, -2.5 * np.log10(np.where(positive, flux, 1.0)), np.nan)
+    colour = magnitude[:, :-1] - magnitude[:, 1:]
+    return np.any((colour < limits[0]) | (colour > limits[1]), axis=1)
 
 
 _SDSS_BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")

@@ -113,9 +113,7 @@ class Estimator(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(
-        self, phi: Float[Tensor, "row dimension"], x: Float[Tensor, "row feature"]
-    ) -> Float[Tensor, " row"]:
+    def forward(self, phi: Float[Tensor, "row dimension"], x: Float[Tensor, "row feature"]) -> Float[Tensor, " row"]:
         """Return log q(phi | x)."""
         return network.log_prob(network.blocks(self.net), phi, x)
 

@@ -18,7 +18,7 @@ import xarray as xr
 import zarr
 
 from storage_schemas import photometry
-from storage_schemas.schema import ArraySpec, seal, write_coordinate
+from storage_schemas.schema import ArraySpec, array, seal, write_coordinate
 from storage_schemas.storage import Location
 
 KIND = "posterior_catalog"
@@ -114,10 +114,10 @@ def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, An
     write_coordinate(group, "quantile", np.asarray(layout.quantiles), "probability")
     write_coordinate(group, "coordinate", layout.coordinates, "coordinate of the prior's unit cube")
     write_coordinate(group, "band", layout.labels, "band")
-    weights, spec = model
+    weights, specification = model
     stored = group.create_array(
         "model_weights", shape=(len(weights),), dtype="uint8", chunks=(len(weights),), dimension_names=("byte",),
-        attributes={"long_name": "the model's weights (safetensors)", "spec": json.loads(spec)},
+        attributes={"long_name": "the model's weights (safetensors)", "spec": json.loads(specification)},
     )  # fmt: skip
     stored[:] = np.frombuffer(weights, np.uint8)
     seal(group, KIND, {
@@ -130,7 +130,7 @@ def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, An
 def missing(repo: icechunk.Repository, keys: Sequence[int]) -> list[int]:
     """Return the shards of ``staging`` whose key is not the wanted one."""
     group = zarr.open_group(repo.readonly_session(STAGING).store, mode="r")
-    found = np.asarray(group["shard_key"][:])  # type: ignore[index]
+    found = np.asarray(array(group, "shard_key")[:])
     return [i for i, key in enumerate(keys) if int(found[i]) != key]
 
 
@@ -141,7 +141,7 @@ def is_published(repo: icechunk.Repository, attributes: Mapping[str, Any], keys:
     group = zarr.open_group(repo.readonly_session(MAIN).store, mode="r")
     if group.attrs.get("run") != json.loads(json.dumps(dict(attributes))):
         return False
-    return [int(key) for key in np.asarray(group["shard_key"][:])] == list(keys)  # type: ignore[index]
+    return [int(key) for key in np.asarray(array(group, "shard_key")[:])] == list(keys)
 
 
 def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping[str, np.ndarray]) -> None:
@@ -150,8 +150,8 @@ def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping
     for name, value in values.items():
         if len(value) != rows.stop - rows.start:
             raise ValueError(f"shard {shard}: {name} has {len(value)} rows, expected {rows.stop - rows.start}")
-        group[name][rows] = value  # type: ignore[index]
-    group["shard_key"][shard] = np.uint64(key)  # type: ignore[index]
+        array(group, name)[rows] = value
+    array(group, "shard_key")[shard] = np.uint64(key)
 
 
 def publish(repo: icechunk.Repository, release: str) -> str:

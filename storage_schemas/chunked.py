@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 
-from storage_schemas.schema import ArraySpec, seal
+from storage_schemas.schema import ArraySpec, array, seal
 from storage_schemas.storage import Location, open_group
 
 _DIGEST = ArraySpec("chunk_digest", ("chunk",), "uint64", long_name="checksum of the chunk's content; 0: not written")
@@ -24,7 +24,7 @@ _DIGEST = ArraySpec("chunk_digest", ("chunk",), "uint64", long_name="checksum of
 class ChunkedStore:
     """A store of rows in chunks; see the module's docstring."""
 
-    def __init__(self, location: Location, kind: str, mode: str = "r") -> None:
+    def __init__(self, location: Location, kind: str, mode: Literal["r", "r+"] = "r") -> None:
         self.location, self.kind = location, kind
         self.group = open_group(location, kind, mode)
         self.n_rows = int(self.group.attrs["n_rows"])  # type: ignore[arg-type]
@@ -88,13 +88,13 @@ class ChunkedStore:
         for name, values in arrays.items():
             if len(values) != rows.stop - rows.start:
                 raise ValueError(f"{self.location}, chunk {chunk}: {name} has {len(values)} rows, expected {rows}")
-            self.group[name][rows] = values  # type: ignore[index]
-        self.group["chunk_digest"][chunk] = digest(arrays)  # type: ignore[index]
+            array(self.group, name)[rows] = values
+        array(self.group, "chunk_digest")[chunk] = digest(arrays)
 
     def read(self, chunk: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Read arrays of a chunk."""
         rows = self.rows(chunk)
-        return {name: np.asarray(self.group[name][rows]) for name in names}  # type: ignore[index]
+        return {name: np.asarray(array(self.group, name)[rows]) for name in names}
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> np.uint64:

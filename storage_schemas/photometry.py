@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from storage_schemas.chunked import ChunkedStore
 from storage_schemas.schema import ArraySpec, write_coordinate
@@ -12,7 +12,9 @@ from storage_schemas.storage import Location
 KIND = "photometry"
 ARRAYS = (
     ArraySpec("flux", ("galaxy", "band"), "float32", "nanomaggy", "flux, corrected for extinction, AB; 0 where masked"),
-    ArraySpec("sigma", ("galaxy", "band"), "float32", "nanomaggy", "uncertainty with floor and model error; 0 where masked"),
+    ArraySpec(
+        "sigma", ("galaxy", "band"), "float32", "nanomaggy", "uncertainty with floor and model error; 0 where masked"
+    ),
     ArraySpec("mask", ("galaxy", "band"), "bool", "1", "band was measured", False),
     ArraySpec("redshift", ("galaxy",), "float32", "1", "redshift"),
     ArraySpec("flags", ("galaxy",), "uint32", "1", "quality flags (bit mask)"),
@@ -30,14 +32,12 @@ def create(
     identifiers = [ArraySpec(n, ("galaxy",), t, "", "identifier", "" if t == "str" else 0) for n, t in ids.items()]
     sizes = {"galaxy": n_galaxies, "band": len(labels)}
     attributes = {"ids": list(ids)}
-    store = ChunkedStore.create(
-        location, KIND, (*ARRAYS, *identifiers), sizes, rows_per_chunk, settings, attributes
-    )
+    store = ChunkedStore.create(location, KIND, (*ARRAYS, *identifiers), sizes, rows_per_chunk, settings, attributes)
     if "band" not in store.group:
         write_coordinate(store.group, "band", labels, "band")
     return store
 
 
-def open(location: Location, mode: str = "r") -> ChunkedStore:  # noqa: A001
+def open(location: Location, mode: Literal["r", "r+"] = "r") -> ChunkedStore:  # noqa: A001
     """Open a photometry store."""
     return ChunkedStore(location, KIND, mode)

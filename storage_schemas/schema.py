@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -47,7 +47,12 @@ class ArraySpec:
         )  # fmt: skip
 
 
-def write_coordinate(group: zarr.Group, name: str, values: Sequence[Any], long_name: str = "") -> None:
+def array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of a group."""
+    return cast("zarr.Array[Any]", group[name])
+
+
+def write_coordinate(group: zarr.Group, name: str, values: Sequence[Any] | np.ndarray, long_name: str = "") -> None:
     """Write a coordinate array: its only dimension bears its own name."""
     data = np.asarray(values)
     if data.dtype.kind in "US":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from storage_schemas.schema import ArraySpec, seal
+from storage_schemas.schema import ArraySpec, array, seal
 from storage_schemas.storage import Location, open_group
 
 KIND = "ssp_table"
@@ -29,12 +29,12 @@ def write(location: Location, arrays: dict[str, np.ndarray], provenance: dict[st
     group = zarr.open_group(location.zarr(), mode="w", zarr_format=3)
     for spec in ARRAYS:
         spec.create(group, sizes, None)
-        group[spec.name][...] = arrays[spec.name]  # type: ignore[index]
+        array(group, spec.name)[...] = arrays[spec.name]
     seal(group, KIND, {"provenance": json.loads(json.dumps(provenance)), "checksum": checksum})
 
 
 def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
     """Return arrays, provenance and checksum of a stored SSP table."""
     group = open_group(location, KIND)
-    arrays = {spec.name: np.asarray(group[spec.name][...]) for spec in ARRAYS}  # type: ignore[index]
+    arrays = {spec.name: np.asarray(array(group, spec.name)[...]) for spec in ARRAYS}
     return arrays, dict(group.attrs["provenance"]), str(group.attrs["checksum"])  # type: ignore[arg-type]

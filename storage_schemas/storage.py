@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import icechunk
 import obstore
@@ -18,7 +18,10 @@ import zarr
 from obstore.store import LocalStore, ObjectStore, S3Store
 from zarr.storage import ObjectStore as ZarrObjectStore
 
-_RETRIES = {"max_retries": 8}
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig, S3Config
+
+_RETRIES: RetryConfig = {"max_retries": 8}
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Location:
         if self.is_local:
             return LocalStore(self.url, mkdir=True)
         bucket, prefix = self._bucket_and_prefix
-        config: dict[str, Any] = {"region": self.region}
+        config: S3Config = {"region": self.region}  # type: ignore[typeddict-item]
         if self.endpoint:
             config |= {"endpoint": self.endpoint, "virtual_hosted_style_request": False}
         return S3Store(
@@ -136,7 +139,7 @@ class Location:
                 obstore.delete(store, name)
 
 
-def open_group(location: Location, kind: str, mode: str = "r") -> zarr.Group:
+def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") -> zarr.Group:
     """Open a store of ours read-only (``r``) or for filling (``r+``), and check what it says it is.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from storage_schemas.chunked import ChunkedStore
 from storage_schemas.schema import ArraySpec, write_coordinate
@@ -31,6 +31,6 @@ def create(
     return store
 
 
-def open(location: Location, mode: str = "r") -> ChunkedStore:  # noqa: A001
+def open(location: Location, mode: Literal["r", "r+"] = "r") -> ChunkedStore:  # noqa: A001
     """Open a training set."""
     return ChunkedStore(location, KIND, mode)

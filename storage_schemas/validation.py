@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from storage_schemas.schema import ArraySpec, seal, write_coordinate
+from storage_schemas.schema import ArraySpec, array, seal, write_coordinate
 from storage_schemas.storage import Location, open_group
 
 KIND = "validation"
@@ -30,7 +30,7 @@ def write(
     sizes = dict(zip(("galaxy", "param"), arrays["truth"].shape, strict=True))
     for spec in ARRAYS:
         spec.create(group, sizes, None)
-        group[spec.name][...] = arrays[spec.name]  # type: ignore[index]
+        array(group, spec.name)[...] = arrays[spec.name]
     write_coordinate(group, "param", params, "parameter")
     seal(group, KIND, json.loads(json.dumps(dict(attributes))))
 
@@ -38,6 +38,6 @@ def write(
 def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return arrays (with the coordinate ``param``) and attributes."""
     group = open_group(location, KIND)
-    arrays = {spec.name: np.asarray(group[spec.name][...]) for spec in ARRAYS}  # type: ignore[index]
-    arrays["param"] = np.asarray(group["param"][...])  # type: ignore[index]
+    arrays = {spec.name: np.asarray(array(group, spec.name)[...]) for spec in ARRAYS}
+    arrays["param"] = np.asarray(array(group, "param")[...])
     return arrays, dict(group.attrs)

@@ -1,0 +1,34 @@
+# The two commands are `make demo` and `make test`; each makes .venv itself if it is not there.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint benchmarks clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: .venv/installed  ## the whole chain on 10,000 real galaxies, figures in demo/figures
+	$(BIN)/sedflow demo
+
+test: .venv/installed lint  ## style, types, all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/installed lint  ## all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmarks: .venv/installed  ## prints figures; benchmarks/RESULTS.md keeps some
+	$(BIN)/python benchmarks/forward_model.py
+	$(BIN)/python benchmarks/sampler.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/inference.py
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,53 @@
+"""Forward model: galaxies per second and core, against a plain per-galaxy float64 loop in the same run.
+
+The rival is tests/reference_galaxy.py: numpy, astropy and speclite, full wavelength resolution, one galaxy at a time.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from common import best_of, peak_memory_mb, report
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import reference_galaxy
+
+from sedflow_dist.galaxy import ForwardModel
+from sedflow_dist.prior import PARAMETERS, Prior
+from sedflow_dist.redshift_model import RedshiftModel
+from sedflow_dist.ssp import bc03_miles
+
+BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    model = ForwardModel(bc03_miles(), BANDS, 0.2)
+    generator = torch.Generator().manual_seed(1)
+    theta = Prior().from_unit(torch.rand(40_000, 11, generator=generator))
+    redshift = 0.001 + 0.198 * torch.rand(40_000, generator=generator)
+    seconds = best_of(5, lambda: model.fluxes(theta, redshift))
+    rate = len(theta) / seconds
+
+    reference = reference_galaxy.load_bc03_miles()
+    rows = [dict(zip(PARAMETERS, row, strict=True)) for row in theta[:20].double().tolist()]
+
+    def loop() -> None:
+        for row, z in zip(rows, redshift[:20].tolist(), strict=True):
+            reference_galaxy.fluxes(row, z, list(BANDS), reference)
+
+    slow = 20 / best_of(3, loop)
+    draws = RedshiftModel(model)
+    some, z = theta[:32_768].view(32, 1024, -1), redshift[:32]
+    many = 32_768 / best_of(5, lambda: [draws(some[i : i + 8], z[i : i + 8]) for i in range(0, 32, 8)])
+    report("forward model, ugriz, one core", f"{rate:,.0f} galaxies/s")
+    report("plain float64 loop, one core", f"{slow:,.1f} galaxies/s")
+    report("ratio", f"{rate / slow:,.0f}")
+    report("many draws at one redshift, with rest frame", f"{many:,.0f} draws/s")
+    report("peak memory", f"{peak_memory_mb():,.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

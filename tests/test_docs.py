@@ -1,0 +1,32 @@
+"""The generated pages are those of the code, and the README names nothing that does not exist."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = runpy.run_path(str(ROOT / "docs" / "generate.py"))["PAGES"]
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_generated_pages_are_up_to_date(name):
+    assert (ROOT / "docs" / name).read_text() == PAGES[name](), "run: python docs/generate.py"
+
+
+def test_every_shipped_run_file_is_valid():
+    from jobs.runfile import RunFile
+
+    names = sorted(path.stem for path in (ROOT / "jobs" / "runs").glob("*.yaml"))
+    assert {"demo", "nsa"} <= set(names)
+    for name in names:
+        assert RunFile.load(name).name == name
+
+
+def test_links_of_the_documentation_exist():
+    import re
+
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
