@@ -148,7 +148,7 @@ class RunFile(_Section):
             ValueError: the file is not a run file; says which key is wrong and what is allowed.
         """
         file = Path(path)
-        if not file.exists():
+        if not file.is_file():
             shipped = Path(__file__).parent / "runs" / f"{path}.yaml"
             if not shipped.exists():
                 names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))

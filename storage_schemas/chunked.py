@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
@@ -49,8 +49,10 @@ class ChunkedStore:
             if isinstance(error, ValueError) and "foreign" not in str(error):
                 raise
         else:
-            found = {**store.group.attrs["settings"], "n_rows": store.n_rows, "rows_per_chunk": store.rows_per_chunk}  # type: ignore[dict-item]
-            wanted = {**settings, "n_rows": n_rows, "rows_per_chunk": rows_per_chunk}
+            found = _flat(
+                {**cast("dict[str, Any]", store.group.attrs["settings"]), **_shape(store.n_rows, store.rows_per_chunk)}
+            )
+            wanted = _flat({**settings, **_shape(n_rows, rows_per_chunk)})
             for name in {**found, **wanted}:
                 if found.get(name) != wanted.get(name):
                     raise ValueError(
@@ -63,7 +65,7 @@ class ChunkedStore:
             spec.create(group, sizes, rows_per_chunk)
         n_chunks = -(-n_rows // rows_per_chunk)
         _DIGEST.create(group, {"chunk": n_chunks}, 1)
-        attributes = {"n_rows": n_rows, "rows_per_chunk": rows_per_chunk, "settings": settings, **(attributes or {})}
+        attributes = {**_shape(n_rows, rows_per_chunk), "settings": settings, **(attributes or {})}
         seal(group, kind, attributes)
         return cls(location, kind, "r+")
 
@@ -106,3 +108,15 @@ def digest(arrays: Mapping[str, np.ndarray]) -> np.uint64:
         state.update(name.encode())
         state.update(content)
     return np.uint64(max(int.from_bytes(state.digest()[:8], "little"), 1))
+
+
+def _shape(n_rows: int, rows_per_chunk: int) -> dict[str, int]:
+    return {"n_rows": n_rows, "rows_per_chunk": rows_per_chunk}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name, so that an error names the one that differs."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
