@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Annotated
 
+import icechunk
+import obstore
 import typer
 
 from cluster.settings import DaskSettings
@@ -301,7 +303,7 @@ def main() -> None:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     try:
         app()
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError, icechunk.IcechunkError, obstore.exceptions.BaseError) as error:
         print(f"sedflow: {error}", file=sys.stderr)
         sys.exit(1)
 
