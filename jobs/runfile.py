@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cluster.settings import Engines
 from sedflow_dist import surveys
@@ -125,6 +125,12 @@ class RunFile(_Section):
     inference: Inference = Inference()
     validation: Validation = Validation()
     engines: Engines = Engines()
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: str) -> str:
+        """Workers have other working directories: a local root is made absolute where the run file is read."""
+        return Location.parse(root).url
 
     @property
     def location(self) -> Location:
