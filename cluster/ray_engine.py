@@ -63,7 +63,6 @@ def map_actors(
     """
     remote_class: Any = ray.remote(num_cpus=1, max_restarts=0)(actor_class)
     waiting = deque((item, 1) for item in items)
-    actors = [remote_class.remote(*arguments) for _ in range(min(n_actors, len(items)))]
     running: dict[Any, tuple[Any, Any, int]] = {}
 
     def give(actor: Any) -> None:
@@ -71,8 +70,8 @@ def map_actors(
             item, attempt = waiting.popleft()
             running[getattr(actor, method).remote(item)] = (actor, item, attempt)
 
-    for actor in actors:
-        give(actor)
+    for _ in range(min(n_actors, len(items))):
+        give(remote_class.remote(*arguments))
     while running:
         (done,), _ = ray.wait(list(running), num_returns=1)
         actor, item, attempt = running.pop(done)
@@ -84,6 +83,8 @@ def map_actors(
             waiting.appendleft((item, attempt + 1))
             actor = remote_class.remote(*arguments)
         give(actor)
+        # An actor without work ends here and frees its core: others may wait for one, where cores are fewer than actors.
+        del actor
 
 
 def counter() -> Any:

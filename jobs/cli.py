@@ -240,7 +240,10 @@ def draws(
     from jobs.draws import replay
     from storage_schemas import open_catalog
 
-    numbers = [int(row) for row in rows.split(",")]
+    try:
+        numbers = [int(row) for row in rows.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{rows!r} is no list of row numbers such as 0,5,7", param_hint="--rows") from None
     values, names = replay(open_catalog(Location.parse(source), release), numbers, n)
     index = np.stack(np.meshgrid(numbers, np.arange(n), indexing="ij"), -1).reshape(-1, 2)
     table = np.concatenate([index, values.reshape(-1, values.shape[-1])], axis=1)

@@ -60,7 +60,7 @@ def infer(
     catalog.stage(repo, layout, run, files)
     missing = catalog.missing(repo, keys)
     clock, counts = Clock(), Counter[str]()
-    common = {"source": source, "model": model, "layout": layout, "settings": settings, "seed": seed}
+    common = {"source": source, "model": model, "model_id": flow.id, "layout": layout, "settings": settings}
     with dask_engine.client(dask) as client, bar("infer", store.n_rows, "galaxies") as progress:
         progress.update(store.n_rows - sum(layout.rows(i).stop - layout.rows(i).start for i in missing))
         for start in range(0, len(missing), settings.commit_every):
@@ -73,7 +73,7 @@ def infer(
                 progress.update(counted["rows"])
 
             some = [(shard, keys[shard]) for shard in missing[start : start + settings.commit_every]]
-            dask_engine.map_tasks(client, fill, some, done, fork=session.fork(), **common)
+            dask_engine.map_tasks(client, fill, some, done, fork=session.fork(), seed=seed, **common)
             session.commit(f"shards {some[0][0]} to {some[-1][0]}")
     release = catalog.next_release(repo)
     catalog.publish(repo, release)
@@ -83,15 +83,16 @@ def infer(
 
 
 def fill(
-    item: tuple[int, int], fork: Any, source: Location, model: Location, layout: Layout, settings: Inference, seed: int
-) -> tuple[Any, dict[str, int]]:
+    item: tuple[int, int], fork: Any, source: Location, model: Location, model_id: str, layout: Layout,
+    settings: Inference, seed: int,
+) -> tuple[Any, dict[str, int]]:  # fmt: skip
     """Answer one shard and write it through the fork; return the fork and counts."""
     shard, key = item
     rows = layout.rows(shard)
     store = photometry.open(source)
     names = (*photometry.DATA, "ra", "dec", *layout.ids)
     data = {name: np.asarray(array(store.group, name)[rows]) for name in names}
-    answer = _posterior(model, seed, settings).summarise(
+    answer = _posterior(model, model_id, seed, settings).summarise(
         data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
     )
     answered = (answer.flags & int(REASONS)) == 0
@@ -110,10 +111,16 @@ def fill(
 
 
 @cache
-def _posterior(model: Location, seed: int, settings: Inference) -> Posterior:
-    """The posterior engine of this worker: the model is loaded once."""
+def _posterior(model: Location, model_id: str, seed: int, settings: Inference) -> Posterior:
+    """The posterior engine of this worker: the model is loaded once (a worker may outlive the model at a location).
+
+    Raises:
+        ValueError: the model at ``model`` is not the one that the job started with.
+    """
     torch.set_num_threads(1)
     flow = Flow.from_bytes(*model_store.read(model))
+    if flow.id != model_id:
+        raise ValueError(f"{model} holds model {flow.id}; the job started with {model_id}: it was replaced meanwhile")
     return Posterior(flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws)
 
 

@@ -125,10 +125,20 @@ def _read_arrow(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str,
     for field, column in zip(table.schema, table.columns, strict=True):
         units[field.name] = ((field.metadata or {}).get(b"unit") or b"").decode() or None
         if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
-            columns[field.name] = np.array(column.to_pylist(), dtype=float)
+            columns[field.name] = _vectors(column.to_pylist())
         else:
             columns[field.name] = column.to_numpy()
     return columns, units
+
+
+def _vectors(rows: list[list[object] | None]) -> np.ndarray:
+    """A column of vectors as (row, entry); what is no table of numbers stays a column of objects, in case nobody asks."""
+    try:
+        return np.array(rows, dtype=float)
+    except (TypeError, ValueError):
+        column = np.empty(len(rows), dtype=object)
+        column[:] = rows
+        return column
 
 
 def _native(values: np.ndarray) -> np.ndarray:
@@ -136,6 +146,8 @@ def _native(values: np.ndarray) -> np.ndarray:
 
 
 def _as_float(values: np.ndarray, path: Path, name: str) -> np.ndarray:
+    if values.ndim != 1:
+        raise ValueError(f"{path}: column {name} has {values.shape[1]} entries per row; ask for one, as {name}[0]")
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):

@@ -53,9 +53,11 @@ def joint_log_prob(flow: Flow, mocks: Mocks) -> np.ndarray:
     return log_q.numpy()
 
 
-def ranks(block: int, model: Location, n_galaxies: int, n_draws: int, seed: int) -> dict[str, np.ndarray]:
+def ranks(
+    block: int, model: Location, model_id: str, n_galaxies: int, n_draws: int, seed: int
+) -> dict[str, np.ndarray]:
     """Answer one block of mock galaxies; return truth, ranks and scores of its rows."""
-    posterior, mocks = _posterior(model, n_galaxies, n_draws, seed)
+    posterior, mocks = _posterior(model, model_id, n_galaxies, n_draws, seed)
     rows = slice(block * _BLOCK, min((block + 1) * _BLOCK, n_galaxies))
     part = Mocks(**{name: getattr(mocks, name)[rows] for name in Mocks.__dataclass_fields__})
     theta = truth(posterior.flow, part)
@@ -69,9 +71,12 @@ def ranks(block: int, model: Location, n_galaxies: int, n_draws: int, seed: int)
 
 
 @cache
-def _posterior(model: Location, n_galaxies: int, n_draws: int, seed: int) -> tuple[Posterior, Mocks]:
+def _posterior(model: Location, model_id: str, n_galaxies: int, n_draws: int, seed: int) -> tuple[Posterior, Mocks]:
+    """The posterior engine and the mock galaxies of this worker; ``model_id``: it may outlive the model at a location."""
     torch.set_num_threads(1)
     flow = Flow.from_bytes(*model_store.read(model))
+    if flow.id != model_id:
+        raise ValueError(f"{model} holds model {flow.id}; the job started with {model_id}: it was replaced meanwhile")
     return Posterior(flow, seed, n_draws), mock_galaxies(flow, n_galaxies, seed)
 
 
@@ -96,8 +101,9 @@ def validate(run: RunFile) -> dict[str, Calibration]:
                 progress.update(len(part["truth"]))
 
             dask_engine.map_tasks(
-                client, ranks, blocks, done, model=model, n_galaxies=n, n_draws=run.validation.n_draws, seed=run.seed
-            )
+                client, ranks, blocks, done, model=model, model_id=flow.id, n_galaxies=n,
+                n_draws=run.validation.n_draws, seed=run.seed,
+            )  # fmt: skip
         parts.sort(key=lambda part: int(part["block"]))
         arrays = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in validation.ARRAYS}
         validation.write(out, arrays, PARAMETERS, settings)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 _NODES = 65
-_REACH = 6.0  # standard deviations of the Gaussian factor on either side
+_REACH = 6.0  # standard deviations
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,20 @@ def fit(
     residual = data - best.unsqueeze(-1) * shape
     chi2 = (residual**2).sum(-1)
 
-    log_range = torch.stack([a_hat - _REACH * width, a_hat + _REACH * width]).clamp(math.exp(lo - hi), 1.0).log()
-    start, length = log_range[0], (log_range[1] - log_range[0]).clamp(min=1e-4)
+    peak = ((best - a_hat) / width) ** 2
+    # As far as the density has fallen by exp(-_REACH^2 / 2) from where it peaks inside the prior.
+    reach = width * (peak + _REACH**2).sqrt()
+    log_range = torch.stack([a_hat - reach, a_hat + reach]).clamp(math.exp(lo - hi), 1.0).log()
+    start, length = log_range[0], (log_range[1] - log_range[0]).clamp(min=1e-6)
     start = torch.minimum(start, -length)  # keeps the last node inside the prior
     step = length / (_NODES - 1)
     nodes = start.unsqueeze(-1) + step.unsqueeze(-1) * torch.arange(_NODES, dtype=step.dtype)
     # Exponent relative to its value at the best amplitude: 0 at the peak, negative elsewhere.
     distance = (nodes.exp() - a_hat.unsqueeze(-1)) / width.unsqueeze(-1)
-    peak = ((best - a_hat) / width) ** 2
     density = torch.exp(-0.5 * (distance**2 - peak.unsqueeze(-1)))
     cumulative = torch.cumsum(0.5 * (density[..., 1:] + density[..., :-1]), dim=-1)
     total = cumulative[..., -1].clamp(min=1e-30)
-    log_evidence = -0.5 * chi2 + torch.log(total * step) - (hi - lo)
+    log_evidence = -0.5 * chi2 + torch.log(total * step) - math.log(hi - lo)
     log_evidence = log_evidence + torch.where(mask, inverse_sigma, 1.0).log().sum(-1, keepdim=True)
     log_evidence = log_evidence - 0.5 * math.log(2 * math.pi) * mask.sum(-1, keepdim=True)
 

@@ -66,7 +66,7 @@ class Band:
         return total[i] + antiderivative(lam, offset[i], slope[i]) - antiderivative(x[i], offset[i], slope[i])
 
     def nodes(self) -> np.ndarray:
-        """Return Chebyshev nodes [A] in ln(lambda): four, and eight more per e-fold that the band spans."""
+        """Return Chebyshev nodes [A] in ln(lambda): four, eight more per e-fold that the band spans."""
         lo, hi = np.log(self.range)
         n = 4 + int(np.ceil(8 * (hi - lo)))
         return np.exp(0.5 * (lo + hi) - 0.5 * (hi - lo) * np.cos(np.pi * (np.arange(n) + 0.5) / n))
@@ -95,12 +95,7 @@ class BandWeights:
         bands = tuple(map(Band.load, names))
         rows = []
         for band in bands:
-            lo, hi = band.range
-            if edges[0] * (1 + z_max) > lo or edges[-1] < hi:
-                raise ValueError(
-                    f"band {band.name} needs rest wavelengths {lo / (1 + z_max):.0f}-{hi:.0f} A for z = 0 to {z_max:g}; "
-                    f"the SSP table holds {edges[0]:.0f}-{edges[-1]:.0f} A"
-                )
+            hi = band.range[1]
             zero_point = _AB_FLUX * band.moment(np.array([hi]), -1)[0]
             rows.append(np.diff(band.moment(observed, 1), axis=1) / zero_point)
         return cls(bands, edges, np.stack(rows, axis=1), step)
@@ -145,7 +140,17 @@ class SmoothFactorWeights:
     band: np.ndarray
 
 
-def rest_range(names: Sequence[str], z_max: float) -> tuple[float, float]:
-    """Return the rest-frame wavelengths [A] that the bands see for redshifts from 0 to ``z_max``."""
-    ranges = [Band.load(name).range for name in names]
-    return min(lo for lo, _ in ranges) / (1 + z_max), max(hi for _, hi in ranges)
+def rest_range(names: Sequence[str], z_max: float, edges: np.ndarray) -> tuple[float, float]:
+    """Return the rest-frame wavelengths [A] that the bands see for redshifts from 0 to ``z_max``.
+
+    Raises:
+        ValueError: a band sees more than the pixels between ``edges`` [A]; names it.
+    """
+    ranges = {name: Band.load(name).range for name in names}
+    for name, (lo, hi) in ranges.items():
+        if edges[0] * (1 + z_max) > lo or edges[-1] < hi:
+            raise ValueError(
+                f"band {name} needs rest wavelengths {lo / (1 + z_max):.0f}-{hi:.0f} A for z = 0 to {z_max:g}; "
+                f"the SSP table holds {edges[0]:.0f}-{edges[-1]:.0f} A"
+            )
+    return min(lo for lo, _ in ranges.values()) / (1 + z_max), max(hi for _, hi in ranges.values())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -43,8 +43,8 @@ class FlowSpec(BaseModel):
     amplitude: Literal["exact", "learnt"] = Field(
         description="exact: ten shape dimensions; learnt: eleven, as the paper"
     )
-    transforms: int
-    hidden: int
+    transforms: int = Field(ge=1, le=100)
+    hidden: int = Field(ge=2, le=4096)
     redshift: tuple[float, float] = Field(description="trained range")
     birth_cloud_age: float = Field(description="Gyr")
     selection_band: int
@@ -52,6 +52,18 @@ class FlowSpec(BaseModel):
     prior: dict[str, tuple[float, float]]
     ssp: dict[str, Any] = Field(description="provenance of the SSP table")
     training: dict[str, Any] = Field(default_factory=dict, description="settings and result of the training")
+
+    @model_validator(mode="after")
+    def _check(self) -> FlowSpec:
+        if len(self.labels) != len(self.bands):
+            raise ValueError(f"labels: {len(self.labels)} for {len(self.bands)} bands")
+        if not 0 <= self.selection_band < len(self.bands):
+            raise ValueError(f"selection_band {self.selection_band} is none of {len(self.bands)} bands")
+        if not 0 <= self.redshift[0] < self.redshift[1]:
+            raise ValueError(f"redshift range {self.redshift} is not increasing")
+        if unknown := set(self.prior) - set(Prior().to_dict()):
+            raise ValueError(f"prior: unknown parameters {', '.join(sorted(unknown))}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -141,13 +153,22 @@ class Flow:
             dimensions(parsed.amplitude), features.size(len(parsed.bands)), parsed.transforms, parsed.hidden, seed=0
         )
         expected = {f"network.{name}": tuple(value.shape) for name, value in net.state_dict().items()}
-        found = {name: tuple(value.shape) for name, value in tensors.items() if name.startswith("network.")}
-        if expected != found:
-            wrong = sorted(set(expected.items()) ^ set(found.items()))[:3]
-            raise ValueError(f"weights do not fit the specification; first differences: {wrong}")
-        missing = {"features.mean", "noise.mean", "colour_range", *(f"ssp.{n}" for n in _SSP_ARRAYS)} - set(tensors)
-        if missing:
-            raise ValueError(f"weights lack {', '.join(sorted(missing))}")
+        n_bands, n_features = len(parsed.bands), features.size(len(parsed.bands))
+        n_bins = tensors["noise.mean"].shape[-1] if "noise.mean" in tensors else 0
+        shapes = expected | {f"features.{name}": (n_features,) for name in ("mean", "std")}
+        shapes |= {f"noise.{name}": (n_bands, n_bins) for name in ("magnitude", "mean", "scatter")}
+        shapes["colour_range"] = (n_bands - 1, 2)
+        if missing := {*shapes, *(f"ssp.{n}" for n in _SSP_ARRAYS)} - set(tensors):
+            raise ValueError(f"weights do not fit the specification: they lack {', '.join(sorted(missing)[:3])}")
+        if extra := {name for name in tensors if name.startswith("network.")} - set(expected):
+            raise ValueError(f"weights do not fit the specification: {', '.join(sorted(extra)[:3])} are not in it")
+        for name, shape in shapes.items():
+            if tuple(tensors[name].shape) != shape:
+                raise ValueError(
+                    f"weights do not fit the specification: {name} has shape {tuple(tensors[name].shape)}, not {shape}"
+                )
+            if not torch.isfinite(tensors[name]).all():
+                raise ValueError(f"weights: {name} is not finite")
         net.load_state_dict({name.removeprefix("network."): v for name, v in tensors.items() if name in expected})
         net.eval()
         mode: Literal["colours", "magnitudes"] = "colours" if parsed.amplitude == "exact" else "magnitudes"

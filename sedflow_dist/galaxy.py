@@ -46,7 +46,7 @@ class ForwardModel:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.bands, self.z_max, self.birth_cloud_age, self.dtype = tuple(bands), float(z_max), birth_cloud_age, dtype
-        self.ssp = ssp = ssp.cut(*rest_range(bands, z_max))
+        self.ssp = ssp = ssp.cut(*rest_range(bands, z_max, ssp.edges))
         self.population_model = PopulationModel(z_max, (float(ssp.metallicity[0]), float(ssp.metallicity[-1])), dtype)
         self.weights = BandWeights.build(self.bands, ssp.edges, z_max)
         self.wavelength = torch.as_tensor(ssp.wavelength, dtype=dtype)

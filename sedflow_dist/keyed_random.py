@@ -27,8 +27,8 @@ def uniforms(seed: int, stream: str, first_row: int, n_rows: int, n_columns: int
     counts = -(-n_columns // _PER_COUNT)
     generator = np.random.Philox(key=key(seed, stream))
     generator.advance(first_row * counts)
-    words = generator.random_raw(n_rows * counts * _PER_COUNT).reshape(n_rows, -1)[:, :n_columns]
-    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    words = generator.random_raw(n_rows * counts * _PER_COUNT).reshape(n_rows, counts * _PER_COUNT)[:, :n_columns]
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def torch_seed(seed: int, *names: object) -> int:

@@ -62,7 +62,6 @@ class PopulationModel:
         self._bin_mass = tensor(np.diff(cumulative, axis=0).T)  # (basis, bin)
         self._edge_cumulative = tensor(cumulative)  # (edge, basis)
         self._fixed_metallicity = tensor(histories.metallicity_basis(FIXED_AGES_GYR).T)  # (basis, bin)
-        self._upper_edge = tensor(histories.BIN_EDGES_GYR[1:])
         self._z_grid = np.linspace(0.0, z_max, 4097)
         self._age_grid = cosmology.age_gyr(self._z_grid)
         self._distance_grid = cosmology.comoving_distance_mpc(self._z_grid)
@@ -93,7 +92,7 @@ class PopulationModel:
         fixed = mass[..., :N_FIXED]
         fixed.copy_(beta @ self._bin_mass).mul_(smooth)
         if bool((epoch.cut_index < N_FIXED).any()):
-            fixed.mul_(self._upper_edge < epoch.t_age.unsqueeze(-1))
+            fixed.mul_(torch.arange(N_FIXED) < epoch.cut_index.unsqueeze(-1))
         before_cut = (beta * self._edge_cumulative[epoch.cut_index]).sum(-1)
         mass[..., CUT] = (total - before_cut).clamp(min=0.0) * smooth.squeeze(-1)
         mass[..., BURST] = f_burst

@@ -101,8 +101,11 @@ def calibrate(
         flux, sigma = flux * factor, sigma * factor
         fraction2 = survey.model_error**2 + (_MAG * np.asarray(survey.floor or np.zeros(flux.shape[1]))) ** 2
         sigma = np.sqrt(sigma**2 + fraction2 * flux**2)
-    good_flux = np.isfinite(flux)
-    good_error = np.isfinite(sigma) & (sigma > 0) & (error > 0)
+    with np.errstate(over="ignore"):
+        single = flux.astype(np.float32), sigma.astype(np.float32), np.asarray(redshift, np.float64).astype(np.float32)
+    flux, sigma, redshift = (x.astype(np.float64) for x in single)  # what float32 cannot hold is no measurement
+    good_flux = np.isfinite(flux) & (np.isfinite(factor) & (factor > 0))
+    good_error = np.isfinite(sigma) & (sigma > 0) & np.isfinite(error) & (error > 0)
     mask = good_flux & good_error
     flag(Flag.BAD_FLUX, (~good_flux).any(1))
     flag(Flag.BAD_ERROR, (~good_error).any(1))

@@ -134,8 +134,8 @@ def missing(repo: icechunk.Repository, keys: Sequence[int]) -> list[int]:
 
 
 def is_published(repo: icechunk.Repository, attributes: Mapping[str, Any], keys: Sequence[int]) -> bool:
-    """Whether ``main`` shows a release of this very run, whole."""
-    if not set(repo.list_tags()):
+    """Whether ``main`` shows a release of this very run, whole and named (a job may have died before it named it)."""
+    if repo.lookup_branch(MAIN) not in {repo.lookup_tag(tag) for tag in repo.list_tags()}:
         return False
     group = zarr.open_group(repo.readonly_session(MAIN).store, mode="r")
     if group.attrs.get("run") != json.loads(json.dumps(dict(attributes))):
@@ -175,6 +175,11 @@ def next_release(repo: icechunk.Repository) -> str:
 def store(location: Location, ref: str = MAIN) -> Any:
     """Return the read-only Zarr store of a release: a tag, or ``main``."""
     repo = repository(location)
+    releases = sorted(repo.list_tags())
+    if not releases:
+        raise ValueError(f"{location} holds no release yet; a run may be filling it: see sedflow status")
+    if ref not in (MAIN, *releases):
+        raise ValueError(f"{location} has no release {ref!r}; there are {', '.join(releases)}")
     session = repo.readonly_session(MAIN) if ref == MAIN else repo.readonly_session(tag=ref)
     return session.store
 
@@ -189,7 +194,7 @@ def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
     location = url if isinstance(url, Location) else Location.parse(url)
     dataset = xr.open_zarr(store(location, ref), consolidated=False, chunks=None)
     if dataset.attrs.get("sedflow_kind") != KIND:
-        raise ValueError(f"{location} ({ref}) holds no release yet; a run may be filling it: see sedflow status")
+        raise ValueError(f"{location} ({ref}) holds no posterior catalog of ours")
     return dataset
 
 

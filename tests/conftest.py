@@ -1,0 +1,171 @@
+"""Fixtures that many tests share, and guards against tests that leave torch changed or a run in which nothing ran."""
+
+import numpy as np
+import pytest
+import reference_galaxy
+import torch
+from hypothesis import settings
+
+from sedflow_dist import features, keyed_random, network, posterior, training
+from sedflow_dist.flow import Flow, FlowSpec, dimensions
+from sedflow_dist.galaxy import ForwardModel
+from sedflow_dist.noise import NoiseModel
+from sedflow_dist.prior import COORDINATES, Prior, probit
+from sedflow_dist.ssp import bc03_miles
+from sedflow_dist.training import Estimator, MockSurvey, Shapes
+
+torch.set_num_threads(1)
+settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+settings.load_profile("tests")
+
+Z_MAX = 0.2
+SELECTION = (11.0, 17.8)  # r [mag]
+#: Sky noise [nanomaggies] and calibration floor [mag] of the synthetic survey, u to z: like SDSS.
+SKY, FLOOR = (0.9, 0.25, 0.35, 0.5, 2.0), (0.05, 0.02, 0.02, 0.02, 0.03)
+
+
+# -- guards -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def torch_is_left_as_found():
+    """A test that changes torch's global state would change every test after it."""
+    before = torch.get_default_dtype(), torch.get_num_threads()
+    yield
+    after = torch.get_default_dtype(), torch.get_num_threads()
+    if after != before:
+        torch.set_default_dtype(before[0])
+        torch.set_num_threads(before[1])
+        pytest.fail(f"the test changed torch's (default dtype, number of threads) from {before} to {after}")
+
+
+_passed: list[str] = []
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" and report.passed:
+        _passed.append(report.nodeid)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """A run in which nothing passed (all skipped, or nothing collected) has shown nothing."""
+    seems_fine = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if seems_fine and not _passed and not session.config.option.collectonly:
+        session.config.get_terminal_writer().line("\nno test passed: that is a failure", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# -- galaxies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def ssp():
+    return bc03_miles()
+
+
+@pytest.fixture(scope="session")
+def reference_ssp():
+    return reference_galaxy.load_bc03_miles()
+
+
+@pytest.fixture(scope="session")
+def sdss_bands():
+    return tuple(f"sdss2010-{band}" for band in "ugriz")
+
+
+@pytest.fixture(scope="session")
+def model(ssp, sdss_bands):
+    return ForwardModel(ssp, sdss_bands, Z_MAX)
+
+
+def prior_draws(n: int, seed: int, z_max: float = Z_MAX) -> tuple[torch.Tensor, torch.Tensor]:
+    """Parameters of galaxies drawn from the prior, and redshifts up to ``z_max``: (n, 12) and (n,), float32."""
+    u = torch.as_tensor(keyed_random.uniforms(seed, "prior", 0, n, len(COORDINATES) + 1)).float()
+    return Prior().from_unit(u[:, :-1]), 0.003 + (z_max - 0.003) * u[:, -1]
+
+
+@pytest.fixture(scope="session")
+def galaxies():
+    """`prior_draws`, for tests (they cannot import conftest)."""
+    return prior_draws
+
+
+# -- a survey and a small flow ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def shapes(model):
+    """12,000 simulated galaxies of one solar mass."""
+    u = torch.as_tensor(keyed_random.uniforms(11, "shapes", 0, 12_000, len(COORDINATES) + 1)).float()
+    redshift = 0.003 + (Z_MAX - 0.003) * u[:, -1]
+    theta = Prior().from_unit(u[:, :-1])
+    theta[:, 0] = 0.0
+    return Shapes(probit(u[:, 1:-1]), model.fluxes(theta, redshift), redshift)
+
+
+def synthetic_photometry(per_mass: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fluxes and uncertainties [nanomaggies] of galaxies brighter than r = 18.2 through a survey's sky and floors."""
+    rng = np.random.default_rng(seed)
+    r_magnitude = rng.uniform(SELECTION[0], SELECTION[1] + 0.4, len(per_mass))
+    flux = per_mass / per_mass[:, 2:3] * 10 ** (0.4 * (22.5 - r_magnitude[:, None]))
+    sky = np.asarray(SKY) * np.exp(0.15 * rng.standard_normal(flux.shape))
+    sigma = np.hypot(sky, 0.4 * np.log(10) * np.asarray(FLOOR) * flux)
+    return flux + sigma * rng.standard_normal(flux.shape), sigma
+
+
+@pytest.fixture(scope="session")
+def noise(shapes):
+    """A noise model fitted to synthetic photometry, selected like SDSS' main sample."""
+    flux, sigma = synthetic_photometry(shapes.per_mass.double().numpy(), seed=3)
+    selected = 22.5 - 2.5 * np.log10(np.maximum(flux[:, 2], 1e-9)) < SELECTION[1]
+    return NoiseModel.fit(flux[selected], sigma[selected], np.ones_like(flux[selected], bool), selection_band=2)
+
+
+def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
+    """A `Flow` put together as jobs/train.py does, after ``steps`` steps of training."""
+    prior = Prior()
+    survey = MockSurvey(noise, prior.log_mstar, drop_out=0.2)
+    mode = "colours" if amplitude == "exact" else "magnitudes"
+    standardised = training.fit_features(survey, shapes, mode, seed=5)
+    net = network.build(dimensions(amplitude), features.size(len(bands)), transforms, hidden, seed=5)
+    estimator = Estimator(net)
+    optimizer = torch.optim.Adam(estimator.parameters())
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(keyed_random.torch_seed(5, "train", step))
+        mocks = survey.observe(shapes, 512, generator)
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate(step, steps, 5e-3, 20)
+        optimizer.zero_grad()
+        x = standardised(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+        (-estimator(training.target(mocks, amplitude, prior), x).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
+        optimizer.step()
+    seen = survey.observe(shapes, 20_000, torch.Generator().manual_seed(1))
+    colour, measured = posterior.colours(seen.flux, seen.mask)
+    edges = torch.tensor([0.0005, 0.9995])
+    limits = torch.stack([torch.quantile(colour[:, i][measured[:, i]], edges) for i in range(colour.shape[1])])
+    spec = FlowSpec(
+        bands=bands, labels=tuple(b.rpartition("-")[2] for b in bands), amplitude=amplitude, transforms=transforms,
+        hidden=hidden, redshift=(0.0, Z_MAX), birth_cloud_age=0.01, selection_band=noise.selection_band,
+        selection=noise.selection, prior=prior.to_dict(), ssp=ssp.provenance,
+    )  # fmt: skip
+    return Flow(spec, net.eval(), standardised, noise, limits, ssp)
+
+
+@pytest.fixture(scope="session")
+def flow(shapes, noise, ssp, sdss_bands):
+    """A small flow after a short training: good enough for weights that are neither equal nor hopeless."""
+    return train(shapes, noise, ssp, sdss_bands, "exact", transforms=3, hidden=32, steps=300)
+
+
+@pytest.fixture(scope="session")
+def learnt_flow(shapes, noise, ssp, sdss_bands):
+    """A small flow that has learnt the amplitude too, as the paper's does."""
+    return train(shapes, noise, ssp, sdss_bands, "learnt", transforms=2, hidden=24, steps=60)
+
+
+@pytest.fixture(scope="session")
+def mocks(noise, shapes):
+    """400 mock observations, a third of them without a band or two."""
+    survey = MockSurvey(noise, Prior().log_mstar, drop_out=0.33)
+    return survey.observe(shapes, 400, torch.Generator().manual_seed(9))

@@ -1,0 +1,139 @@
+"""Our arithmetic of the flow against sbi's and nflows' own, on small flows that have learnt something."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sedflow_dist import network
+from sedflow_dist.sampler import Sampler
+from sedflow_dist.training import Estimator
+
+#: (dimensions, features, transforms, hidden): as used, with fewer units than dimensions, degenerate, and one block.
+SHAPES = [(10, 16, 3, 32), (11, 16, 2, 40), (10, 7, 2, 6), (4, 3, 5, 17), (2, 2, 3, 16), (10, 16, 1, 128)]
+
+
+def trained(dimensions, features, transforms, hidden):
+    """A flow that knows a banana-shaped posterior, its features and its correlations."""
+    net = network.build(dimensions, features, transforms, hidden, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    estimator = Estimator(net)
+    mixing = torch.randn(features, dimensions, generator=generator) / math.sqrt(features)
+    for _ in range(80):
+        x = torch.randn(256, features, generator=generator)
+        phi = 0.4 * torch.randn(256, dimensions, generator=generator) + torch.tanh(x @ mixing)
+        phi[:, -1] += 0.5 * phi[:, 0] ** 2
+        optimizer.zero_grad()
+        (-estimator(phi, x).mean()).backward()
+        optimizer.step()
+    return net.eval()
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=str)
+def case(request):
+    """A trained flow, features (20, feature) and base points (20, 50, dimension)."""
+    dimensions, features, _, _ = request.param
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(20, features, generator=generator)
+    base = torch.randn(20, 50, dimensions, generator=generator)
+    return trained(*request.param), x, base
+
+
+def test_log_prob_is_sbis(case):
+    net, x, base = case
+    phi = base[:, 0]
+    with torch.no_grad():
+        found = network.log_prob(network.blocks(net), phi, x)
+        torch.testing.assert_close(found, net.log_prob(phi.unsqueeze(0), x)[0], atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(found, net.net.log_prob(phi, context=x), atol=1e-4, rtol=1e-5)
+
+
+def test_gradients_are_sbis(case):
+    """Training with our arithmetic is training of sbi's network: every weight gets the same gradient."""
+    net, x, base = case
+    parameters = list(net.parameters())
+    ours = torch.autograd.grad(network.log_prob(network.blocks(net), base[:, 0], x).mean(), parameters)
+    theirs = torch.autograd.grad(net.net.log_prob(base[:, 0], context=x).mean(), parameters)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5 * max(float(b.abs().max()), 1.0), rtol=1e-3)
+
+
+def test_draws_are_those_of_the_textbook_inverse(case):
+    """To 1e-5 of the draws' scale, float32 rounding."""
+    net, x, base = case
+    with torch.no_grad():
+        phi, _ = Sampler(network.blocks(net))(base, x)
+        expected, _ = net.net._transform.inverse(base.flatten(0, 1), context=x.repeat_interleave(50, dim=0))
+    scale = expected.std(0)
+    assert float(((phi.flatten(0, 1) - expected) / scale).abs().max()) < 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+def test_the_samplers_log_q_is_the_log_prob_of_its_draws(case):
+    net, x, base = case
+    with torch.no_grad():
+        phi, log_q = Sampler(network.blocks(net))(base, x)
+        expected = net.net.log_prob(phi.flatten(0, 1), context=x.repeat_interleave(50, dim=0)).view(20, 50)
+    torch.testing.assert_close(log_q, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_draws_do_not_depend_on_how_they_are_split(case):
+    """More draws than fit one chunk, in pieces that do not divide it."""
+    net, x, _ = case
+    sampler = Sampler(network.blocks(net))
+    base = torch.randn(2, 5000, sampler.dimensions, generator=torch.Generator().manual_seed(5))
+    phi, log_q = sampler(base, x[:2])
+    for rows in (slice(0, 1), slice(1, 2)):
+        alone, alone_q = sampler(base[rows], x[rows])
+        torch.testing.assert_close(alone, phi[rows], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone_q, log_q[rows], atol=1e-4, rtol=1e-5)
+    few, _ = sampler(base[:, :7], x[:2])
+    torch.testing.assert_close(few, phi[:, :7], atol=1e-5, rtol=1e-5)
+
+
+def test_base_points_are_not_changed(case):
+    net, x, base = case
+    before = base.clone()
+    Sampler(network.blocks(net))(base, x)
+    assert torch.equal(base, before)
+
+
+def test_draws_depend_on_the_features():
+    """A flow that ignores its features answers every galaxy alike: this one must not."""
+    net = trained(4, 3, 2, 16)
+    base = torch.zeros(2, 1, 4)
+    phi, _ = Sampler(network.blocks(net))(base, torch.tensor([[2.0, 2.0, 2.0], [-2.0, -2.0, -2.0]]))
+    assert float((phi[0] - phi[1]).abs().max()) > 0.5
+
+
+def test_the_density_integrates_to_one():
+    """Two dimensions, on a grid."""
+    net = trained(2, 2, 3, 16)
+    axis = torch.linspace(-6, 8, 561)
+    grid = torch.cartesian_prod(axis, axis)
+    x = torch.tensor([[0.5, -1.0]]).expand(len(grid), -1)
+    with torch.no_grad():
+        log_q = network.log_prob(network.blocks(net), grid, x)
+    assert float(log_q.double().exp().sum() * (axis[1] - axis[0]) ** 2) == pytest.approx(1, abs=0.002)
+
+
+def test_weights_depend_on_the_seed_alone():
+    state = torch.random.get_rng_state()
+    first, again, other = (network.build(10, 16, 2, 8, seed=s).state_dict() for s in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_half_precision_steps_are_close():
+    """Under autocast, as training runs: log-probabilities in float32, 2 % of a nat from the exact ones."""
+    net = trained(10, 16, 2, 32)
+    x, phi = torch.randn(64, 16, generator=torch.Generator().manual_seed(1)), torch.zeros(64, 10)
+    with torch.no_grad():
+        exact = network.log_prob(network.blocks(net), phi, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network.log_prob(network.blocks(net), phi, x)
+    assert rounded.dtype == torch.float32
+    assert float((rounded - exact).abs().mean()) < 0.3
+    assert np.isfinite(rounded.numpy()).all()

@@ -1,0 +1,183 @@
+"""The whole chain at tiny size: nothing lost, nothing invented, the same everywhere, and after every interruption."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+
+from cluster.settings import DaskSettings
+from jobs.build_ssp import build_ssp
+from jobs.draws import replay
+from jobs.infer import infer
+from jobs.ingest import ingest
+from jobs.run import run_all
+from jobs.simulate import simulate
+from sedflow_dist.flags import REASONS, Flag
+from sedflow_dist.posterior import Posterior
+from storage_schemas import catalog, open_catalog, training_set
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    return tiny.write_input(tmp_path_factory.mktemp("input") / "galaxies.fits")
+
+
+@pytest.fixture(scope="session")
+def local(source, tmp_path_factory):
+    """The run on a local folder."""
+    run = tiny.settings(tmp_path_factory.mktemp("local"), source)
+    run_all(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def local_contents(local):
+    return tiny.contents(local)
+
+
+@pytest.fixture(scope="module")
+def s3(monkeypatch_module):
+    """A real S3 server on loopback, with a bucket."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": endpoint,
+        "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():  # fmt: skip
+        monkeypatch_module.setenv(name, value)
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="galaxies")
+    yield "s3://galaxies"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def test_every_row_is_answered_or_flagged_with_the_reason(local):
+    data = open_catalog(local.store("catalog"))
+    flags, method = data["flags"].values, data["method"].values
+    unanswered = (flags & int(REASONS)) != 0
+    assert data.sizes["galaxy"] == tiny.N_ROWS
+    np.testing.assert_array_equal(unanswered, method == 0)
+    for name in ("quantiles", "mean", "std", "effective_fraction", "log_evidence", "chi2"):
+        finite = np.isfinite(data[name].values.reshape(tiny.N_ROWS, -1))
+        np.testing.assert_array_equal(finite.all(1), ~unanswered)
+        np.testing.assert_array_equal(finite.any(1), ~unanswered)
+    expected = {
+        tiny.NAN_FLUX: Flag.BAD_FLUX | Flag.BAND_MISSING, tiny.NO_ERRORS: Flag.BAD_ERROR | Flag.TOO_FEW_BANDS,
+        tiny.NO_REDSHIFT: Flag.BAD_REDSHIFT, tiny.FAR: Flag.REDSHIFT_OUTSIDE_MODEL,
+        tiny.NEGATIVE_REDSHIFT: Flag.BAD_REDSHIFT, tiny.NEGATIVE_FLUX: Flag.NEGATIVE_FLUX,
+        tiny.INFINITE: Flag.BAD_ERROR | Flag.BAND_MISSING,
+    }  # fmt: skip
+    for row, wanted in expected.items():
+        assert flags[row] & int(wanted) == int(wanted), (row, flags[row])
+    assert not unanswered[[tiny.NAN_FLUX, tiny.NEGATIVE_FLUX, tiny.INFINITE]].any()
+
+
+def test_rows_keep_the_order_of_the_input(local, source):
+    from astropy.table import Table
+
+    data, table = open_catalog(local.store("catalog")), Table.read(source)
+    np.testing.assert_array_equal(data["ra"].values, np.asarray(table["RA"], float))
+
+
+def test_columns_hold_what_their_names_say(local):
+    """Every summary of a shard computed here, in one process, is the stored one, bit by bit."""
+    from sedflow_dist.flow import Flow
+    from storage_schemas.catalog import model_bytes
+
+    data = open_catalog(local.store("catalog"))
+    part = data.isel(galaxy=slice(100, 200))
+    settings = local.inference
+    posterior = Posterior(
+        Flow.from_bytes(*model_bytes(data)), local.seed, settings.n_draws, settings.min_effective_fraction, 5
+    )
+    inputs = [part[name].values for name in ("flux", "sigma", "mask", "redshift")]
+    answer = posterior.summarise(*inputs, np.zeros(100, np.uint32), 100)
+    for name in ("quantiles", "mean", "std", "effective_fraction", "log_evidence", "chi2", "draws"):
+        assert part[name].values.tobytes() == getattr(answer, name).tobytes(), name
+    assert list(data["param"].values) == list(posterior.columns)
+    quantiles = part["quantiles"].values
+    assert (np.diff(quantiles[np.isfinite(quantiles).all((1, 2))], axis=2) >= 0).all()
+
+
+def test_no_draw_lies_outside_the_prior(local):
+    data = open_catalog(local.store("catalog"))
+    rows = np.flatnonzero(data["method"].values > 0)[:5]
+    draws, names = replay(data, rows.tolist(), 500)
+    mass, t_burst = draws[..., names.index("log_mstar")], draws[..., names.index("t_burst")]
+    assert 7.0 <= mass.min() <= mass.max() <= 12.5
+    assert 0.01 <= t_burst.min() <= t_burst.max() <= 13.27
+    np.testing.assert_allclose(draws[..., 1:5].sum(-1), 1, atol=1e-5)
+
+
+def test_a_second_run_finds_nothing_to_do(local):
+    assert run_all(local)["shards"] == 0
+    assert catalog.repository(local.store("catalog")).list_tags() == {"release-1"}
+
+
+def test_any_number_of_workers_gives_the_same_content(local, local_contents, source, tmp_path):
+    other = tiny.settings(tmp_path / "other", source, engines={"ray": {"actors": 1}, "dask": {"workers": 1}})
+    shutil.copytree(local.store("model").url, other.store("model").url)
+    build_ssp("bc03", other.store("ssp"))
+    ingest(source, other.survey_definition, other.store("photometry"), 100)
+    simulate(other)
+    infer(
+        other.store("photometry"),
+        other.store("model"),
+        other.store("catalog"),
+        other.inference,
+        7,
+        DaskSettings(workers=1),
+    )
+    store = training_set.open(other.store("training"))
+    for name in training_set.NAMES:
+        assert np.asarray(store.group[name][:]).tobytes() == local_contents[f"training/{name}"].tobytes()
+    data = open_catalog(other.store("catalog"))
+    for name in data.data_vars:
+        if data[name].dtype.kind != "T":
+            assert data[name].values.tobytes() == local_contents[f"catalog/{name}"].tobytes(), name
+
+
+def test_the_chain_on_s3_equals_the_local_one(s3, source, local_contents):
+    run = tiny.settings(f"{s3}/run", source)
+    run_all(run)
+    tiny.assert_same(local_contents, tiny.contents(run))
+
+
+def test_killed_jobs_go_on_and_end_in_the_same_content(local_contents, source, tmp_path):
+    """SIGKILL driver and workers of simulate, train and infer once each has written something, and run again."""
+    run = tiny.settings(tmp_path / "run", source)
+    build_ssp("bc03", run.store("ssp"))
+    ingest(source, run.survey_definition, run.store("photometry"), run.inference.rows_per_shard)
+
+    process = tiny.start("simulate", run, tmp_path)
+    written = run.location / "training"
+    tiny.kill_when(process, lambda: any(n.startswith("chunk_digest/c/") for n in written.list()))
+    simulate(run)
+
+    process = tiny.start("train", run, tmp_path)
+    checkpoints = run.store("checkpoints")
+    tiny.kill_when(process, lambda: any(n.endswith("state.json") for n in checkpoints.list()))
+    process = tiny.start("run", run, tmp_path)
+
+    def committed():
+        try:
+            repo = catalog.repository(run.store("catalog"))
+            return "shards" in next(iter(repo.ancestry(branch=catalog.STAGING))).message
+        except Exception:
+            return False
+
+    tiny.kill_when(process, committed)
+    with pytest.raises(ValueError, match="no release yet"):
+        open_catalog(run.store("catalog"))
+    run_all(run)
+    tiny.assert_same(local_contents, tiny.contents(run))
