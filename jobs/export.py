@@ -62,9 +62,9 @@ def _add(table: Table, name: str, values: np.ndarray, unit: str | None, descript
 def _write_fits(table: Table, out: Path) -> None:
     from astropy.io import fits
 
-    hdu = fits.BinTableHDU(table.copy(), name="POSTERIOR")
-    for i, name in enumerate(table.colnames, start=1):
-        hdu.header[f"TTYPE{i}"] = name.upper()
+    upper = table.copy()
+    upper.rename_columns(table.colnames, [name.upper() for name in table.colnames])
+    hdu = fits.BinTableHDU(upper, name="POSTERIOR")
     hdu.writeto(out, overwrite=True, checksum=True)
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import reference_galaxy
+import tiny
 import torch
 from hypothesis import settings
 
+from jobs.run import run_all
 from sedflow_dist import features, keyed_random, network, posterior, training
 from sedflow_dist.flow import Flow, FlowSpec, dimensions
 from sedflow_dist.galaxy import ForwardModel
@@ -169,3 +171,19 @@ def mocks(noise, shapes):
     """400 mock observations, a third of them without a band or two."""
     survey = MockSurvey(noise, Prior().log_mstar, drop_out=0.33)
     return survey.observe(shapes, 400, torch.Generator().manual_seed(9))
+
+
+# -- the tiny run ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    return tiny.write_input(tmp_path_factory.mktemp("input") / "galaxies.fits")
+
+
+@pytest.fixture(scope="session")
+def local(source, tmp_path_factory):
+    """The run on a local folder."""
+    run = tiny.settings(tmp_path_factory.mktemp("local"), source)
+    run_all(run)
+    return run

@@ -19,19 +19,6 @@ from storage_schemas import catalog, open_catalog, training_set
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory):
-    return tiny.write_input(tmp_path_factory.mktemp("input") / "galaxies.fits")
-
-
-@pytest.fixture(scope="session")
-def local(source, tmp_path_factory):
-    """The run on a local folder."""
-    run = tiny.settings(tmp_path_factory.mktemp("local"), source)
-    run_all(run)
-    return run
-
-
-@pytest.fixture(scope="session")
 def local_contents(local):
     return tiny.contents(local)
 

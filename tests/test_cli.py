@@ -1,0 +1,155 @@
+"""The command line, as a user has it: exit codes, clear messages, files that other programs read."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import reference_galaxy
+import torch
+
+from sedflow_dist.prior import PARAMETERS, Prior
+
+
+def sedflow(*arguments, cwd=None):
+    command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+COMMANDS = ("demo", "run", "plan", "status", "submit", "doctor", "build-ssp", "ingest", "simulate", "train", "validate",
+            "infer", "flux", "export", "catalog", "catalog show", "catalog draws", "catalog history", "catalog diff",
+            "catalog rollback")  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command):
+    from typer.testing import CliRunner
+
+    from jobs.cli import app
+
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_flux_agrees_with_an_independent_evaluation(tmp_path, reference_ssp):
+    """0.003 mag in every band; written differently, in float64, per galaxy, with astropy and speclite."""
+    generator = torch.Generator().manual_seed(5)
+    theta = Prior().from_unit(torch.rand(40, 11, generator=generator, dtype=torch.float64)).numpy()
+    z = 0.01 + 0.2 * torch.rand(40, generator=generator, dtype=torch.float64).numpy()
+    header = ",".join((*PARAMETERS, "z"))
+    np.savetxt(tmp_path / "p.csv", np.column_stack([theta, z]), delimiter=",", header=header, comments="", fmt="%.17g")
+    done = sedflow("flux", tmp_path / "p.csv", "--survey", "sdss", "--out", tmp_path / "f.csv")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "f.csv").read_text().splitlines()
+    assert lines[0] == "f_u,f_g,f_r,f_i,f_z"
+    found = np.loadtxt(lines[1:], delimiter=",")
+    bands = [f"sdss2010-{b}" for b in "ugriz"]
+    expected = np.array([
+        reference_galaxy.fluxes(dict(zip(PARAMETERS, row, strict=True)), redshift, bands, reference_ssp)
+        for row, redshift in zip(theta, z, strict=True)
+    ])  # fmt: skip
+    assert np.abs(2.5 * np.log10(found / expected)).max() < 0.003
+
+
+def test_a_bad_parameter_is_named_with_its_row(tmp_path):
+    header = ",".join((*PARAMETERS, "z"))
+    good = "10,0.25,0.25,0.25,0.25,0.1,1,0.001,0.001,0.1,0.1,0,0.1"
+    (tmp_path / "p.csv").write_text(f"{header}\n{good}\n{good.replace('0.25', '0.5', 1)}\n")
+    done = sedflow("flux", tmp_path / "p.csv", "--out", tmp_path / "f.csv")
+    assert done.returncode == 1
+    assert "row 1: beta1 + beta2 + beta3 + beta4 = 1.25" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: x\nroot: y\ninput: z\nsurprise: 1\n", "surprise"),
+        ("name: x\nroot: y\ninput: z\ntraining: {steps: -3}\n", "training.steps"),
+        ("name: x\nroot: ftp://y\ninput: z\n", "s3://bucket/prefix"),
+        ("- a\n", "holds no keys"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_bad_run_file_says_what_is_wrong(tmp_path, content, message):
+    (tmp_path / "run.yaml").write_text(content)
+    done = sedflow("plan", tmp_path / "run.yaml")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_use_has_exit_code_2():
+    assert sedflow("infer").returncode == 2
+    assert sedflow("fly").returncode == 2
+
+
+def test_doctor_probes_storage(tmp_path):
+    done = sedflow("doctor", "--root", tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "conditional writes are refused as they must be" in done.stdout
+
+
+def test_plan_and_status_need_no_stores(tmp_path):
+    plan = sedflow("plan", "demo", "--root", tmp_path / "x")
+    assert plan.returncode == 0, plan.stderr
+    assert "10,000" in plan.stdout
+    assert "1,000,000" in plan.stdout
+    assert sedflow("status", "demo", "--root", tmp_path / "x").returncode == 1
+
+
+@pytest.fixture(scope="module")
+def catalog(local):
+    return local.store("catalog").url
+
+
+def test_status_of_a_finished_run(local, tmp_path):
+    (tmp_path / "run.yaml").write_text(__import__("yaml").safe_dump(local.model_dump(mode="json")))
+    done = sedflow("status", tmp_path / "run.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_draws_are_the_same_twice_and_after_the_catalog_moved(catalog, tmp_path):
+    shutil.copytree(catalog, tmp_path / "moved")
+    files = []
+    for number, where in enumerate((catalog, catalog, tmp_path / "moved")):
+        files.append(tmp_path / f"{number}.csv")
+        done = sedflow("catalog", "draws", where, "--rows", "0,5,7", "-n", "100", "--out", files[-1])
+        assert done.returncode == 0, done.stderr
+    one, two, three = (file.read_bytes() for file in files)
+    assert one == two == three
+    assert one.decode().splitlines()[0].startswith("row,draw,log_mstar,beta1")
+    assert len(one.splitlines()) == 301
+
+
+def test_draws_of_a_row_without_answer_say_why(catalog, tmp_path):
+    import tiny
+
+    done = sedflow("catalog", "draws", catalog, "--rows", str(tiny.FAR), "--out", tmp_path / "d.csv")
+    assert done.returncode == 1
+    assert "REDSHIFT_OUTSIDE_MODEL" in done.stderr
+
+
+def test_exports_are_read_by_other_programs(catalog, tmp_path):
+    import pyarrow.parquet
+    from astropy.io import fits
+
+    for name in ("c.fits", "c.parquet", "c.csv"):
+        assert sedflow("export", catalog, tmp_path / name).returncode == 0
+    with fits.open(tmp_path / "c.fits", checksum=True) as hdus:
+        table = hdus[1]
+        units = {c.name: c.unit for c in table.columns}
+        mass = np.asarray(table.data["LOG_MSTAR_P50"], float)
+    assert {f"LOG_MSTAR_{x}" for x in ("P025", "P16", "P50", "P84", "P975", "MEAN", "STD")} <= set(units)
+    assert units["T_AGE_MW_P50"] == "Gyr"
+    parquet = pyarrow.parquet.read_table(tmp_path / "c.parquet")
+    np.testing.assert_allclose(parquet["log_mstar_p50"].to_numpy(), mass, rtol=1e-6)
+    assert len((tmp_path / "c.csv").read_text().splitlines()) == len(mass) + 1
+    assert sedflow("export", catalog, tmp_path / "c.txt").returncode == 1
+
+
+def test_catalog_show_and_history(catalog):
+    assert "500 galaxies" in sedflow("catalog", "show", catalog).stdout
+    assert "release-1" in sedflow("catalog", "history", catalog).stdout
