@@ -64,7 +64,12 @@ def _write_fits(table: Table, out: Path) -> None:
 
     upper = table.copy()
     upper.rename_columns(table.colnames, [name.upper() for name in table.colnames])
+    units = {name: str(column.unit) for name, column in upper.columns.items() if str(column.unit).startswith("dex")}
+    for name in units:
+        upper[name].unit = None
     hdu = fits.BinTableHDU(upper, name="POSTERIOR")
+    for name, unit in units.items():  # the FITS standard writes a logarithm as log(unit)
+        hdu.columns.change_unit(name, unit.replace("dex(", "log(").replace(" ", "") if "(" in unit else "log(1)")
     hdu.writeto(out, overwrite=True, checksum=True)
 
 
