@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-#: Width of a pixel in ln(lambda). Costs at most 1 mmag in ugriz against full resolution (tests/test_ssp.py).
+#: Width of a pixel in ln(lambda). Costs at most 1.8 mmag in u and 1.1 in griz, 0.35 rms in u (tests/test_ssp.py).
 PIXEL = 0.005
 #: Range of the tables [A]: the far ultraviolet of GALEX to WISE W2 (4.6 um).
 WAVELENGTH_RANGE = (900.0, 56_000.0)
