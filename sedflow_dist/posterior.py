@@ -1,8 +1,8 @@
 """Posteriors of galaxies: photometry and a trained flow in, summaries, weights, evidence and flags out.
 
 One call answers a block of galaxies. Every draw is weighed against the exact likelihood (importance sampling: Dax et al.
-2023, arXiv 2210.05686), and every row carries the effective fraction of its weights. Row i gets the same draws (to float32 rounding) in any
-block, on any worker: base points are one scrambled Sobol set, shifted by numbers keyed to the row.
+2023, arXiv 2210.05686), and every row carries the effective fraction of its weights. Row i gets the same draws, to float32
+rounding, in any block and on any worker: base points are one scrambled Sobol set, shifted by numbers keyed to the row.
 """
 
 from __future__ import annotations
