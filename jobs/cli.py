@@ -68,8 +68,9 @@ def plan(path: Run, root: Annotated[str | None, typer.Option(help="storage root"
     """Show chunks, rows, bytes and hours of every stage of a run, and what exists already."""
     from jobs.plan import plan as stages
 
+    planned = list(stages(RunFile.load(path, root=root)))
     print(f"{'stage':<10} {'chunks':>8} {'missing':>8} {'rows':>14} {'GB':>9} {'hours':>8}  store")
-    for stage in stages(RunFile.load(path, root=root)):
+    for stage in planned:
         print(f"{stage.name:<10} {stage.chunks:>8,} {stage.missing:>8,} {stage.rows:>14,} {stage.gigabytes:>9.3f} "
               f"{stage.hours:>8.2f}  {stage.location}")  # fmt: skip
 

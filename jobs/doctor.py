@@ -44,9 +44,9 @@ def _storage(root: str) -> tuple[bool, str]:
     """Write, read and remove a probe; then ask whether a conditional write is refused when it must be."""
     import obstore
 
-    location = Location.parse(root)
     name = f"sedflow-doctor-{os.getpid()}"
     try:
+        location = Location.parse(root)
         location.put(name, b"probe")
         good = location.get(name) == b"probe"
         try:

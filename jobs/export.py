@@ -55,7 +55,7 @@ def export(source: Location, out: Path, ref: str) -> int:
 
 def _add(table: Table, name: str, values: np.ndarray, unit: str | None, description: str | None = None) -> None:
     if values.dtype.kind in "TO":
-        values = values.astype(str)
+        values = np.array(values.tolist(), dtype=str)
     table[name] = Column(values, unit=_UNITS.get(unit or ""), description=description)
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.fs
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save_file
 
 from cluster import ray_engine
 from jobs.progress import Clock, bar, say
@@ -242,14 +244,18 @@ def _report(
 
 
 def _latest(location: Location) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read the newest checkpoint of a finished training."""
-    from safetensors.torch import load
-
-    states = {name: json.loads(location.get(name)) for name in location.list() if name.endswith(_STATE)}
-    if not states:
-        raise RuntimeError(f"training ended without a checkpoint in {location}")
-    newest = max(states, key=lambda name: states[name]["step"])
-    return load(location.get(newest.removesuffix(_STATE) + _TENSORS)), states[newest]
+    """Read the last checkpoint of a finished training; a worker killed as it wrote one may have left parts of it beside."""
+    states: dict[str, dict[str, Any]] = {}
+    for name in location.list():
+        if name.endswith(_STATE):
+            with suppress(ValueError):
+                states[name] = json.loads(location.get(name))
+    last = max((state["step"] for state in states.values()), default=0)
+    for name, state in states.items():
+        if state["step"] == last:
+            with suppress(FileNotFoundError, SafetensorError):
+                return load(location.get(name.removesuffix(_STATE) + _TENSORS)), state
+    raise RuntimeError(f"training ended without a whole checkpoint in {location}")
 
 
 def _filesystem(location: Location) -> tuple[pyarrow.fs.FileSystem, str]:
