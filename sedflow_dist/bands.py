@@ -17,6 +17,7 @@ import speclite.filters
 #: AB zero point, 3631 Jy as f_lambda lambda^2 [erg/s/cm2 A] (c in A/s).
 _AB_FLUX = 3.631e-20 * 2.99792458e18
 _SHIFTS_PER_PIXEL = 2
+_BUMP_ENDS_A = 2400.0
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,14 @@ class Band:
         i = np.clip(np.searchsorted(x, lam, side="right") - 1, 0, len(x) - 2)
         return total[i] + antiderivative(lam, offset[i], slope[i]) - antiderivative(x[i], offset[i], slope[i])
 
-    def nodes(self) -> np.ndarray:
-        """Return Chebyshev nodes [A] in ln(lambda): four, eight more per e-fold that the band spans."""
+    def nodes(self, stretch: float) -> np.ndarray:
+        """Return Chebyshev nodes [A] in ln(lambda): four, and eight more per e-fold that the band spans.
+
+        About twice as many where 1 + z up to ``stretch`` brings dust's bump at 2175 A into the band.
+        """
         lo, hi = np.log(self.range)
-        n = 4 + int(np.ceil(8 * (hi - lo)))
+        first, per_e_fold = (6, 16) if self.range[0] / stretch < _BUMP_ENDS_A else (4, 8)
+        n = first + int(np.ceil(per_e_fold * (hi - lo)))
         return np.exp(0.5 * (lo + hi) - 0.5 * (hi - lo) * np.cos(np.pi * (np.arange(n) + 0.5) / n))
 
 
@@ -100,43 +105,46 @@ class BandWeights:
             rows.append(np.diff(band.moment(observed, 1), axis=1) / zero_point)
         return cls(bands, edges, np.stack(rows, axis=1), step)
 
-    def with_smooth_factor(self, break_rest: float) -> SmoothFactorWeights:
-        """Weights for a spectrum times a factor that is smooth on either side of a rest wavelength ``break_rest`` [A].
+    def with_smooth_factor(self, breaks: Sequence[float]) -> SmoothFactorWeights:
+        """Weights for a spectrum times a factor that is smooth between rest wavelengths ``breaks`` [A], increasing.
 
-        On each side the factor is interpolated in ln(lambda) by the polynomial through Chebyshev nodes of the band, so the
+        On each piece the factor is interpolated in ln(lambda) by the polynomial through Chebyshev nodes of the band, so the
         flux in a band is a sum over nodes of factor(node) times what the table gives of the spectrum alone.
         """
         centre = 0.5 * (np.log(self.edges[1:]) + np.log(self.edges[:-1]))
         observed = centre + self.step * np.arange(len(self.table))[:, None]
-        is_red = centre >= np.log(break_rest)
-        tables, nodes, red, band_index = [], [], [], []
+        piece_of_pixel = np.searchsorted(np.log(breaks), centre, side="right")
+        stretch = float(np.exp(self.step * (len(self.table) - 1)))
+        tables, nodes, pieces, band_index = [], [], [], []
         for i, band in enumerate(self.bands):
-            x = np.log(band.nodes())
+            x = np.log(band.nodes(stretch))
             n = len(x)
             inside = np.clip(observed, *np.log(band.range))
             cardinal = [
                 np.prod([(inside - x[k]) / (x[j] - x[k]) for k in range(n) if k != j], axis=0) for j in range(n)
             ]
-            for side in (False, True):
-                weights = np.where(is_red == side, self.table[:, i], 0.0)
+            for piece in range(len(breaks) + 1):
+                weights = np.where(piece_of_pixel == piece, self.table[:, i], 0.0)
                 if weights.any():
                     tables += [weights * c for c in cardinal]
                     nodes.append(np.exp(x))
-                    red += [side] * n
+                    pieces += [piece] * n
                     band_index += [i] * n
-        return SmoothFactorWeights(np.stack(tables, axis=1), np.concatenate(nodes), np.array(red), np.array(band_index))
+        arrays = np.concatenate(nodes), np.array(pieces), np.array(band_index)
+        return SmoothFactorWeights(np.stack(tables, axis=1), *arrays)
 
 
 @dataclass(frozen=True)
 class SmoothFactorWeights:
     """Band weights per node of a smooth factor: ``table`` (shift, node, pixel); the others (node,).
 
-    ``wavelength``: observed [A]; ``red``: the node stands for the red side of the break; ``band``: its band's index.
+    ``wavelength``: observed [A]; ``piece``: how many breaks lie below the piece that the node stands for; ``band``: its
+    band's index.
     """
 
     table: np.ndarray
     wavelength: np.ndarray
-    red: np.ndarray
+    piece: np.ndarray
     band: np.ndarray
 
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-#: Where Calzetti's blue formula ends and the red one begins [A].
-CALZETTI_BREAK_A = 6300.0
+#: Where Calzetti's blue formula ends and the red one begins, and where that falls to zero and stays there [A].
+CALZETTI_BREAKS_A = (6300.0, 1.04e4 / (1.857 - 1.78 / 1.17))
 _REFERENCE_A = 5500.0
 _R_V = 4.05
 
@@ -32,18 +32,19 @@ class DustCurves:
     birth_cloud: Tensor
 
     @classmethod
-    def at(cls, wavelength: Tensor, red: Tensor | None = None) -> DustCurves:
+    def at(cls, wavelength: Tensor, piece: Tensor | None = None) -> DustCurves:
         """Evaluate the curves at ``wavelength`` [A]; computed in float64, returned in the dtype that came in.
 
-        Calzetti's two formulas do not quite meet at 6300 A. ``red`` says where to use the red one; without it, the
-        wavelength decides.
+        Calzetti's two formulas do not quite meet at 6300 A. ``piece`` says where to use the blue one (0), the red one (1)
+        or zero (2), on either side of the breaks; without it, the wavelength decides.
         """
         lam = wavelength.double()
-        red = lam >= CALZETTI_BREAK_A if red is None else red
+        if piece is None:
+            piece = torch.bucketize(lam, torch.tensor(CALZETTI_BREAKS_A, dtype=torch.float64), right=True)
         um = lam / 1e4
         blue_formula = 1.17 * (-2.156 + 1.509 / um - 0.198 / um**2 + 0.011 / um**3) + 1.78
         red_formula = 1.17 * (-1.857 + 1.04 / um) + 1.78
-        calzetti = torch.where(red, red_formula, blue_formula).clamp(min=0.0) / (0.44 * _R_V)
+        calzetti = torch.where(piece == 0, blue_formula, torch.where(piece == 1, red_formula, 0.0)) / (0.44 * _R_V)
         width2 = (350.0 * lam) ** 2
         bump = width2 / ((lam**2 - 2175.0**2) ** 2 + width2) / _R_V
         curves = (calzetti, bump, torch.log(lam / _REFERENCE_A), _REFERENCE_A / lam)

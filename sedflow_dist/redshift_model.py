@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from sedflow_dist.cosmology import ABSOLUTE_FACTOR
-from sedflow_dist.dust import CALZETTI_BREAK_A, DustCurves
+from sedflow_dist.dust import CALZETTI_BREAKS_A, DustCurves
 from sedflow_dist.galaxy import ForwardModel
 from sedflow_dist.populations import BURST, CUT, N_FIXED, Epoch, Populations
 from sedflow_dist.prior import PARAMETERS
@@ -49,7 +49,7 @@ class _Tables:
 
 
 class RedshiftModel:
-    """Fluxes of many draws for each of some galaxies; agrees with ``model`` to 2 mmag in every band.
+    """Fluxes of many draws for each of some galaxies; agrees with ``model`` to 2 mmag (docs/model.md says where).
 
     Args:
         model: the full forward model (float32)
@@ -57,9 +57,9 @@ class RedshiftModel:
 
     def __init__(self, model: ForwardModel) -> None:
         self.model = model
-        nodes = model.weights.with_smooth_factor(CALZETTI_BREAK_A)
+        nodes = model.weights.with_smooth_factor(CALZETTI_BREAKS_A)
         self._node_wavelength = model._tensor(nodes.wavelength)
-        self._node_red = torch.as_tensor(nodes.red)
+        self._node_piece = torch.as_tensor(nodes.piece)
         self._to_bands = model._tensor(nodes.band[:, None] == np.arange(len(model.bands)))
         band_table = model._tensor(nodes.table)
         spectra = torch.cat([model.bin_spectra, model.node_spectra])
@@ -67,7 +67,7 @@ class RedshiftModel:
         # Rest frame: the same cells at z = 0, and the surviving mass as one more column, which dust leaves alone.
         surviving = torch.cat([model.bin_surviving, model.node_surviving]).unsqueeze(-1)
         self._rest = torch.cat([self._ladder[0], surviving], dim=-1)
-        rest_dust = DustCurves.at(self._node_wavelength, self._node_red)
+        rest_dust = DustCurves.at(self._node_wavelength, self._node_piece)
         pad = torch.nn.functional.pad
         self._rest_dust = DustCurves(*(pad(getattr(rest_dust, f), (0, 1)) for f in rest_dust.__dataclass_fields__))
 
@@ -89,7 +89,7 @@ class RedshiftModel:
     def _observed_tables(self, epoch: Epoch) -> _Tables:
         cells = self.model._interpolate_shift(self._ladder, epoch.redshift)
         wavelength = self._node_wavelength / (1 + epoch.redshift.unsqueeze(-1))
-        return self._tables(cells, epoch, DustCurves.at(wavelength.unsqueeze(1), self._node_red))
+        return self._tables(cells, epoch, DustCurves.at(wavelength.unsqueeze(1), self._node_piece))
 
     def _tables(self, cells: Tensor, epoch: Epoch, dust: DustCurves) -> _Tables:
         """Split rows into bins and nodes and interpolate the cut bin, whose age the redshift fixes, from the nodes."""

@@ -81,7 +81,7 @@ def test_smooth_factors_are_interpolated_from_nodes():
     """Weights per node with the factor 1 are the band's own; with a smooth factor, its integral."""
     names = ["sdss2010-u", "sdss2010-r"]
     weights = BandWeights.build(names, EDGES, 0.2)
-    nodes = weights.with_smooth_factor(6300.0)
+    nodes = weights.with_smooth_factor((6300.0,))
     spectrum = pixel_weighted_means(lambda lam: 1e-15 * (lam / 5000) ** -1.3, EDGES)
     centre = np.sqrt(EDGES[1:] * EDGES[:-1])
     for shift in (0, 30, len(weights.table) - 1):
@@ -92,16 +92,16 @@ def test_smooth_factors_are_interpolated_from_nodes():
             assert per_node[mine].sum() == pytest.approx(weights.table[shift, band] @ spectrum, rel=1e-9)
             rest = nodes.wavelength[mine] / stretch
             # A factor with a jump at the break.
-            factor = np.exp(-1.2 * (rest / 5500) ** -0.9) * np.where(nodes.red[mine], 0.7, 1.0)
+            factor = np.exp(-1.2 * (rest / 5500) ** -0.9) * np.where(nodes.piece[mine] == 1, 0.7, 1.0)
             on_pixels = np.exp(-1.2 * (centre / 5500) ** -0.9) * np.where(centre >= 6300.0, 0.7, 1.0)
             expected = weights.table[shift, band] @ (spectrum * on_pixels)
             assert per_node[mine] @ factor == pytest.approx(expected, rel=3e-4)
 
 
 def test_only_bands_that_meet_the_break_have_nodes_on_both_sides():
-    nodes = BandWeights.build(["sdss2010-g", "sdss2010-r"], EDGES, 0.2).with_smooth_factor(6300.0)
-    assert not nodes.red[nodes.band == 0].any()
-    assert set(nodes.red[nodes.band == 1]) == {False, True}
+    nodes = BandWeights.build(["sdss2010-g", "sdss2010-r"], EDGES, 0.2).with_smooth_factor((6300.0,))
+    assert set(nodes.piece[nodes.band == 0]) == {0}
+    assert set(nodes.piece[nodes.band == 1]) == {0, 1}
 
 
 def test_rest_range_covers_all_bands():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sedflow_dist.dust import CALZETTI_BREAK_A, DustCurves
+from sedflow_dist.dust import CALZETTI_BREAKS_A, DustCurves
 
 WAVELENGTHS = torch.tensor([1000.0, 1500.0, 2175.0, 3000.0, 5500.0, 6299.0, 6300.0, 8000.0, 22_000.0, 40_000.0])
 
@@ -43,13 +43,14 @@ def test_the_curve_is_nearly_one_at_the_reference_wavelength():
 def test_calzettis_infrared_never_brightens():
     curves = DustCurves.at(torch.linspace(25_000, 56_000, 100))
     assert float(curves.calzetti.min()) == 0.0
+    assert DustCurves.at(torch.tensor([CALZETTI_BREAKS_A[1]])).calzetti.item() == pytest.approx(0, abs=1e-6)
     assert bool((curves.diffuse(torch.tensor(3.0), torch.tensor(-2.0)) <= 1).all())
 
 
 def test_the_side_of_the_break_can_be_chosen():
     """Both formulas near 6300 A; they do not quite meet, so the choice matters."""
-    lam = torch.tensor([CALZETTI_BREAK_A, CALZETTI_BREAK_A]).double()
-    blue, red = DustCurves.at(lam, torch.tensor([False, True])).calzetti.tolist()
+    lam = torch.tensor([CALZETTI_BREAKS_A[0]] * 2).double()
+    blue, red = DustCurves.at(lam, torch.tensor([0, 1])).calzetti.tolist()
     assert DustCurves.at(lam).calzetti.tolist() == [red, red]
     assert 1e-4 < abs(blue / red - 1) < 0.05
 
