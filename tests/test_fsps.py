@@ -7,7 +7,6 @@ pytest too, so that an exit status proves nothing.
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import json
 import os
 import re
@@ -35,10 +34,6 @@ from sedflow_dist.ssp import SSPTable
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("fsps") is None, reason="python-fsps is not installed: pip install 'sedflow-dist[fsps]'"
 )
-needs_birth_cloud_rule = pytest.mark.skipif(
-    "birth_cloud_rule" not in inspect.signature(ForwardModel).parameters, reason="ForwardModel has no birth_cloud_rule"
-)
-
 SDSS = [f"sdss2010-{band}" for band in "ugriz"]
 N_GALAXIES = 20
 #: A galaxy with all that it can have: its burst is older than 10 Myr and mostly in its cloud by FSPS's rule.
@@ -393,7 +388,6 @@ def test_the_table_model_equals_fsps_in_every_band(engine, table, draws):
     assert np.abs(difference).max() <= 0.002
 
 
-@needs_birth_cloud_rule
 def test_the_table_model_equals_fsps_with_birth_clouds(engine, table, draws):
     theta, redshift = draws
     model = ForwardModel(table, SDSS, z_max=0.2)
