@@ -46,13 +46,12 @@ def infer(
     flow = Flow.from_bytes(*files)
     _check(store, flow, model)
     layout = _layout(store, flow, settings)
-    run = {
+    answers = {
         "model": flow.id, "seed": seed, **settings.model_dump(include={"n_draws", "keep_draws", "min_effective_fraction"}),
-        "photometry": store.group.attrs["settings"],
         "software": {name: importlib.metadata.version(name) for name in ("sedflow-dist", "torch", "numpy")},
     }  # fmt: skip
-    keys = _shard_keys(store, layout, fingerprint(run["model"], seed, run["software"], settings.model_dump(
-        include={"n_draws", "keep_draws", "min_effective_fraction"})))  # fmt: skip
+    run = {**answers, "photometry": store.group.attrs["settings"]}
+    keys = _shard_keys(store, layout, fingerprint(answers))
     repo = catalog.repository(out, create=True)
     if catalog.is_published(repo, run, keys):
         say("infer", f"the catalog is there already: {out}")
@@ -62,7 +61,7 @@ def infer(
     clock, counts = Clock(), Counter[str]()
     common = {"source": source, "model": model, "model_id": flow.id, "layout": layout, "settings": settings}
     with dask_engine.client(dask) as client, bar("infer", store.n_rows, "galaxies") as progress:
-        progress.update(store.n_rows - sum(layout.rows(i).stop - layout.rows(i).start for i in missing))
+        progress.update(store.n_rows - layout.shards.count(missing))
         for start in range(0, len(missing), settings.commit_every):
             session = repo.writable_session(catalog.STAGING)
 
@@ -88,7 +87,7 @@ def fill(
 ) -> tuple[Any, dict[str, int]]:  # fmt: skip
     """Answer one shard and write it through the fork; return the fork and counts."""
     shard, key = item
-    rows = layout.rows(shard)
+    rows = layout.shards.rows(shard)
     store = photometry.open(source)
     names = (*photometry.DATA, "ra", "dec", *layout.ids)
     data = {name: np.asarray(array(store.group, name)[rows]) for name in names}
@@ -112,7 +111,13 @@ def fill(
 
 @cache
 def _posterior(model: Location, model_id: str, seed: int, settings: Inference) -> Posterior:
-    """The posterior engine of this worker: the model is loaded once (a worker may outlive the model at a location).
+    """The posterior engine of this worker: the model is loaded once."""
+    flow = load_on_worker(model, model_id)
+    return Posterior(flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws)
+
+
+def load_on_worker(model: Location, model_id: str) -> Flow:
+    """Load the model of a job on a worker, which computes with one thread and may outlive the model at a location.
 
     Raises:
         ValueError: the model at ``model`` is not the one that the job started with.
@@ -121,7 +126,7 @@ def _posterior(model: Location, model_id: str, seed: int, settings: Inference) -
     flow = Flow.from_bytes(*model_store.read(model))
     if flow.id != model_id:
         raise ValueError(f"{model} holds model {flow.id}; the job started with {model_id}: it was replaced meanwhile")
-    return Posterior(flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws)
+    return flow
 
 
 def _check(store: ChunkedStore, flow: Flow, model: Location) -> None:
@@ -152,8 +157,7 @@ def _shard_keys(store: ChunkedStore, layout: Layout, settings: str) -> list[int]
     """Hash, for each shard, of the settings and the content of the photometry chunks it reads."""
     digests = np.asarray(array(store.group, "chunk_digest")[:])
     keys = []
-    for shard in range(layout.n_shards):
-        rows = layout.rows(shard)
+    for rows in map(layout.shards.rows, range(len(layout.shards))):
         first, last = rows.start // store.rows_per_chunk, (rows.stop - 1) // store.rows_per_chunk
         content = digests[first : last + 1].tobytes() + f"{settings}/{rows.start}/{rows.stop}".encode()
         keys.append(max(int.from_bytes(hashlib.sha256(content).digest()[:8], "little"), 1))

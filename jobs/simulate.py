@@ -77,7 +77,7 @@ def simulate(run: RunFile) -> Location:
         say("simulate", f"{store.n_rows:,} galaxies are there already: {store.location}")
         return store.location
     clock = Clock()
-    done = store.n_rows - sum(store.rows(c).stop - store.rows(c).start for c in missing)
+    done = store.n_rows - store.chunks.count(missing)
     with ray_engine.session(run.engines.ray), bar("simulate", store.n_rows, "galaxies", done) as progress:
         ray_engine.map_actors(Simulator, (run,), "fill", missing, run.engines.ray.actors, progress.update)
     rate = (store.n_rows - done) / clock.seconds

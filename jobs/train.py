@@ -165,7 +165,6 @@ def _loop(config: dict[str, Any]) -> None:
     """The training loop of one worker."""
     import ray.train
     import ray.train.torch
-    import torch.distributed
 
     run = RunFile.model_validate(config["run"])
     settings = run.training

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from cluster import dask_engine
+from jobs.infer import load_on_worker
 from jobs.progress import bar, say
 from jobs.runfile import RunFile
 from jobs.simulate import draw_shapes
@@ -21,6 +22,7 @@ from sedflow_dist.prior import PARAMETERS
 from sedflow_dist.training import Mocks, MockSurvey, target
 from storage_schemas import model as model_store
 from storage_schemas import validation
+from storage_schemas.chunked import Chunks
 from storage_schemas.storage import Location
 
 _BLOCK = 25
@@ -58,7 +60,7 @@ def ranks(
 ) -> dict[str, np.ndarray]:
     """Answer one block of mock galaxies; return truth, ranks and scores of its rows."""
     posterior, mocks = _posterior(model, model_id, n_galaxies, n_draws, seed)
-    rows = slice(block * _BLOCK, min((block + 1) * _BLOCK, n_galaxies))
+    rows = Chunks(n_galaxies, _BLOCK).rows(block)
     part = Mocks(**{name: getattr(mocks, name)[rows] for name in Mocks.__dataclass_fields__})
     theta = truth(posterior.flow, part)
     draws = posterior.draw(part.flux, part.sigma, part.mask, part.redshift, np.arange(rows.start, rows.stop), n_draws)
@@ -72,11 +74,8 @@ def ranks(
 
 @cache
 def _posterior(model: Location, model_id: str, n_galaxies: int, n_draws: int, seed: int) -> tuple[Posterior, Mocks]:
-    """The posterior engine and the mock galaxies of this worker; ``model_id``: it may outlive the model at a location."""
-    torch.set_num_threads(1)
-    flow = Flow.from_bytes(*model_store.read(model))
-    if flow.id != model_id:
-        raise ValueError(f"{model} holds model {flow.id}; the job started with {model_id}: it was replaced meanwhile")
+    """The posterior engine and the mock galaxies of this worker."""
+    flow = load_on_worker(model, model_id)
     return Posterior(flow, seed, n_draws), mock_galaxies(flow, n_galaxies, seed)
 
 
@@ -92,7 +91,7 @@ def validate(run: RunFile) -> dict[str, Calibration]:
         stale = True
     if stale:
         n = run.validation.n_galaxies
-        blocks = list(range(-(-n // _BLOCK)))
+        blocks = list(range(len(Chunks(n, _BLOCK))))
         parts: list[dict[str, np.ndarray]] = []
         with dask_engine.client(run.engines.dask) as client, bar("validate", n, "galaxies") as progress:
 

@@ -15,7 +15,7 @@ import numpy as np
 import speclite.filters
 
 #: AB zero point, 3631 Jy as f_lambda lambda^2 [erg/s/cm2 A] (c in A/s).
-_AB_FLUX = 3.631e-20 * 2.99792458e18
+AB_FLUX = 3.631e-20 * 2.99792458e18
 _SHIFTS_PER_PIXEL = 2
 _BUMP_ENDS_A = 2400.0
 
@@ -101,7 +101,7 @@ class BandWeights:
         rows = []
         for band in bands:
             hi = band.range[1]
-            zero_point = _AB_FLUX * band.moment(np.array([hi]), -1)[0]
+            zero_point = AB_FLUX * band.moment(np.array([hi]), -1)[0]
             rows.append(np.diff(band.moment(observed, 1), axis=1) / zero_point)
         return cls(bands, edges, np.stack(rows, axis=1), step)
 

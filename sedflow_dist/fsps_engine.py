@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from sedflow_dist import cosmology, histories
-from sedflow_dist.bands import Band
+from sedflow_dist.bands import AB_FLUX, Band
 from sedflow_dist.fsps_home import check_home
 from sedflow_dist.galaxy import BIRTH_CLOUD_AGE_GYR, check_parameters
 from sedflow_dist.prior import PARAMETERS
@@ -32,7 +32,6 @@ from sedflow_dist.ssp import PIXEL, SSPTable, pixel_edges, pixel_means
 PROVABGS_Z_SOLAR = 0.019
 #: The speed of light inside FSPS [A/s]. `get_spectrum(peraa=True)` of python-fsps has 3e18 instead: 0.07 % more light.
 SPEED_OF_LIGHT = 2.9979e18
-_AB_FLUX = 3.631e-20 * 2.99792458e18  # zero point as f_lambda lambda^2 [erg/s/cm2 A]
 _YOUNGEST_CLOUDS_GYR = 10**-3.4  # FSPS stops at dust_tesc <= 5.5, in log10(yr)
 
 
@@ -278,7 +277,7 @@ def band_fluxes(wavelength: np.ndarray, luminosity: np.ndarray, redshift: float,
     fluxes = []
     for band in bands:
         photons = offset @ np.diff(band.moment(observed, 1)) + slope @ np.diff(band.moment(observed, 2))
-        fluxes.append(photons / (_AB_FLUX * band.moment(np.array([band.range[1]]), -1)[0]))
+        fluxes.append(photons / (AB_FLUX * band.moment(np.array([band.range[1]]), -1)[0]))
     return np.array(fluxes)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from sedflow_dist.bands import BandWeights, rest_range
+from sedflow_dist.bands import AB_FLUX, BandWeights, rest_range
 from sedflow_dist.dust import DustCurves
 from sedflow_dist.populations import BURST, CUT, FIXED_AGES_GYR, N_FIXED, Epoch, PopulationModel, Populations
 from sedflow_dist.prior import PARAMETERS
@@ -120,7 +120,7 @@ class ForwardModel:
         """Return observed wavelengths [A] and flux densities [nanomaggies, f_nu] of rest-frame spectra [Lsun/A]."""
         epoch = self.population_model.epoch(redshift)
         lam = self.wavelength * (1 + epoch.redshift.unsqueeze(-1))
-        return lam, spectrum * epoch.flux_factor.unsqueeze(-1) * lam**2 / (3.631e-20 * 2.99792458e18)
+        return lam, spectrum * epoch.flux_factor.unsqueeze(-1) * lam**2 / AB_FLUX
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

@@ -83,9 +83,8 @@ class PopulationModel:
     def __call__(self, theta: Float[Tensor, "*batch param"], epoch: Epoch) -> Populations:
         """Return the populations of galaxies; ``epoch``'s fields broadcast against the batch of ``theta``."""
         beta, gamma = theta[..., 1:5], theta[..., 7:9]
-        t_burst = theta[..., PARAMETERS.index("t_burst")]
-        f_burst = torch.where(t_burst < epoch.t_age, theta[..., PARAMETERS.index("f_burst")], 0.0)
-        total = (beta * self._interpolate(self._cumulative_table, epoch.t_age)).sum(-1)
+        t_burst, f_burst = self._burst(theta, epoch)
+        total = self._formed(beta, epoch.t_age)
         smooth = ((1 - f_burst) / total).unsqueeze(-1)
 
         mass = theta.new_empty(*theta.shape[:-1], N_POPULATIONS)
@@ -109,11 +108,19 @@ class PopulationModel:
         self, theta: Float[Tensor, "*batch param"], epoch: Epoch, window_gyr: float
     ) -> Float[Tensor, "*batch"]:
         """Return the fraction of the mass that formed in the last ``window_gyr``, burst included."""
-        beta, t_burst = theta[..., 1:5], theta[..., PARAMETERS.index("t_burst")]
-        f_burst = torch.where(t_burst < epoch.t_age, theta[..., PARAMETERS.index("f_burst")], 0.0)
-        total = (beta * self._interpolate(self._cumulative_table, epoch.t_age)).sum(-1)
-        recent = (beta * self._interpolate(self._cumulative_table, epoch.t_age.clamp(max=window_gyr))).sum(-1)
-        return (1 - f_burst) * recent / total + torch.where(t_burst < window_gyr, f_burst, 0.0)
+        beta = theta[..., 1:5]
+        t_burst, f_burst = self._burst(theta, epoch)
+        smooth = self._formed(beta, epoch.t_age.clamp(max=window_gyr)) / self._formed(beta, epoch.t_age)
+        return (1 - f_burst) * smooth + torch.where(t_burst < window_gyr, f_burst, 0.0)
+
+    def _burst(self, theta: Tensor, epoch: Epoch) -> tuple[Tensor, Tensor]:
+        """Lookback time [Gyr] of the burst, and its fraction of the mass: none before the Universe began."""
+        t_burst = theta[..., PARAMETERS.index("t_burst")]
+        return t_burst, torch.where(t_burst < epoch.t_age, theta[..., PARAMETERS.index("f_burst")], 0.0)
+
+    def _formed(self, beta: Tensor, t_lookback: Tensor) -> Tensor:
+        """Integral of the smooth history from now back to ``t_lookback`` [Gyr], before it is normalised."""
+        return (beta * self._interpolate(self._cumulative_table, t_lookback)).sum(-1)
 
     def _interpolate(self, table: Float[Tensor, "time basis"], t: Float[Tensor, "*batch"]) -> Tensor:
         """Linear interpolation in a table on a uniform grid of lookback time (spacing 1.7 Myr: 1e-6 of a basis' peak)."""

@@ -18,7 +18,8 @@ import xarray as xr
 import zarr
 
 from storage_schemas import photometry
-from storage_schemas.schema import ArraySpec, array, seal, write_coordinate
+from storage_schemas.chunked import Chunks
+from storage_schemas.schema import ArraySpec, array, as_json, seal, write_coordinate
 from storage_schemas.storage import Location
 
 KIND = "posterior_catalog"
@@ -32,7 +33,6 @@ METHODS = {0: "none", 1: "flow", 2: "importance-weighted flow"}
 
 def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
     """Return all arrays of a catalog whose rows carry these identifiers (name -> dtype)."""
-    identifiers = [ArraySpec(n, ("galaxy",), t, "", "identifier", "" if t == "str" else 0) for n, t in ids.items()]
     return (
         ArraySpec("quantiles", ("galaxy", "param", "quantile"), "float32", "of the parameter", "posterior quantiles"),
         ArraySpec("mean", ("galaxy", "param"), "float32", "of the parameter", "posterior mean"),
@@ -44,7 +44,7 @@ def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
         ArraySpec("method", ("galaxy",), "uint8", "1", f"how the row was answered: {METHODS}"),
         ArraySpec("draws", ("galaxy", "draw", "coordinate"), "uint16", "1", "kept draws: prior quantile times 2^16"),
         *photometry.ARRAYS,
-        *identifiers,
+        *photometry.identifiers(ids),
     )
 
 
@@ -63,13 +63,9 @@ class Layout:
     ids: Mapping[str, str]
 
     @property
-    def n_shards(self) -> int:
-        """Number of shards: one shard is one task."""
-        return -(-self.n_galaxies // self.rows_per_shard)
-
-    def rows(self, shard: int) -> slice:
-        """Rows of a shard."""
-        return slice(shard * self.rows_per_shard, min((shard + 1) * self.rows_per_shard, self.n_galaxies))
+    def shards(self) -> Chunks:
+        """How rows fall into shards: one shard is one task."""
+        return Chunks(self.n_galaxies, self.rows_per_shard)
 
 
 def repository(location: Location, create: bool = False) -> icechunk.Repository:
@@ -90,7 +86,7 @@ def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, An
 
     ``attributes`` must hold everything the content depends on; ``model`` (weights, specification) is stored along.
     """
-    attributes = json.loads(json.dumps(dict(attributes)))
+    attributes = as_json(attributes)
     if STAGING in repo.list_branches():
         group = zarr.open_group(repo.readonly_session(STAGING).store, mode="r")
         if group.attrs.get("sedflow_kind") == KIND and group.attrs.get("run") == attributes:
@@ -107,7 +103,7 @@ def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, An
         if spec.name != "draws" or layout.n_draws:
             spec.create(group, sizes, layout.rows_per_shard, _ROWS_PER_READ)
     ArraySpec("shard_key", ("shard",), "uint64", "1", "hash of all that the shard depends on; 0: not written").create(
-        group, {"shard": layout.n_shards}, 1
+        group, {"shard": len(layout.shards)}, 1
     )
     write_coordinate(group, "param", layout.params, "parameter or derived property")
     write_coordinate(group, "quantile", np.asarray(layout.quantiles), "probability")
@@ -138,7 +134,7 @@ def is_published(repo: icechunk.Repository, attributes: Mapping[str, Any], keys:
     if repo.lookup_branch(MAIN) not in {repo.lookup_tag(tag) for tag in repo.list_tags()}:
         return False
     group = zarr.open_group(repo.readonly_session(MAIN).store, mode="r")
-    if group.attrs.get("run") != json.loads(json.dumps(dict(attributes))):
+    if group.attrs.get("run") != as_json(attributes):
         return False
     return [int(key) for key in np.asarray(array(group, "shard_key")[:])] == list(keys)
 

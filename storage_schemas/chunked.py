@@ -9,16 +9,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
 
-from storage_schemas.schema import ArraySpec, array, seal
+from storage_schemas.schema import ArraySpec, array, as_json, seal, write_coordinate
 from storage_schemas.storage import Location, open_group
 
 _DIGEST = ArraySpec("chunk_digest", ("chunk",), "uint64", long_name="checksum of the chunk's content; 0: not written")
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How rows fall into runs of ``size``; the last may be shorter."""
+
+    n_rows: int
+    size: int
+
+    def __len__(self) -> int:
+        return -(-self.n_rows // self.size)
+
+    def rows(self, chunk: int) -> slice:
+        """Rows of a chunk."""
+        return slice(chunk * self.size, min((chunk + 1) * self.size, self.n_rows))
+
+    def count(self, chunks: Iterable[int]) -> int:
+        """Number of rows in some chunks."""
+        return sum(rows.stop - rows.start for rows in map(self.rows, chunks))
 
 
 class ChunkedStore:
@@ -29,11 +49,12 @@ class ChunkedStore:
         self.group = open_group(location, kind, mode)
         self.n_rows = int(self.group.attrs["n_rows"])  # type: ignore[arg-type]
         self.rows_per_chunk = int(self.group.attrs["rows_per_chunk"])  # type: ignore[arg-type]
+        self.chunks = Chunks(self.n_rows, self.rows_per_chunk)
 
     @classmethod
     def create(
         cls, location: Location, kind: str, arrays: Sequence[ArraySpec], sizes: Mapping[str, int], rows_per_chunk: int,
-        settings: Mapping[str, Any], attributes: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any], coordinates: Mapping[str, Sequence[str]], attributes: Mapping[str, Any] | None = None,
     ) -> ChunkedStore:  # fmt: skip
         """Create the store, or open it if it is there already with the same settings.
 
@@ -42,12 +63,11 @@ class ChunkedStore:
         """
         dimension = arrays[0].dims[0]
         n_rows = sizes[dimension]
-        settings = json.loads(json.dumps(dict(settings)))
+        settings = as_json(settings)
         try:
             store = cls(location, kind, "r+")
-        except (FileNotFoundError, ValueError) as error:
-            if isinstance(error, ValueError) and "foreign" not in str(error):
-                raise
+        except FileNotFoundError:
+            pass
         else:
             found = _flat(
                 {**cast("dict[str, Any]", store.group.attrs["settings"]), **_shape(store.n_rows, store.rows_per_chunk)}
@@ -63,8 +83,9 @@ class ChunkedStore:
         group = zarr.open_group(location.zarr(), mode="a", zarr_format=3)
         for spec in arrays:
             spec.create(group, sizes, rows_per_chunk)
-        n_chunks = -(-n_rows // rows_per_chunk)
-        _DIGEST.create(group, {"chunk": n_chunks}, 1)
+        for name, values in coordinates.items():
+            write_coordinate(group, name, values, f"name of the {name}")
+        _DIGEST.create(group, {"chunk": len(Chunks(n_rows, rows_per_chunk))}, 1)
         attributes = {**_shape(n_rows, rows_per_chunk), "settings": settings, **(attributes or {})}
         seal(group, kind, attributes)
         return cls(location, kind, "r+")
@@ -72,11 +93,11 @@ class ChunkedStore:
     @property
     def n_chunks(self) -> int:
         """Number of chunks."""
-        return -(-self.n_rows // self.rows_per_chunk)
+        return len(self.chunks)
 
     def rows(self, chunk: int) -> slice:
         """Rows of a chunk."""
-        return slice(chunk * self.rows_per_chunk, min((chunk + 1) * self.rows_per_chunk, self.n_rows))
+        return self.chunks.rows(chunk)
 
     def missing(self) -> list[int]:
         """Chunks that nobody has finished writing (one listing, no reads)."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from storage_schemas.chunked import ChunkedStore
-from storage_schemas.schema import ArraySpec, write_coordinate
+from storage_schemas.schema import ArraySpec
 from storage_schemas.storage import Location
 
 KIND = "photometry"
@@ -24,18 +24,27 @@ ARRAYS = (
 DATA = ("flux", "sigma", "mask", "redshift", "flags")
 
 
+def identifiers(ids: Mapping[str, str]) -> list[ArraySpec]:
+    """Return the arrays of identifying columns (name -> dtype, int64 or str)."""
+    return [ArraySpec(n, ("galaxy",), t, "", "identifier", "" if t == "str" else 0) for n, t in ids.items()]
+
+
 def create(
     location: Location, n_galaxies: int, rows_per_chunk: int, labels: Sequence[str], ids: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> ChunkedStore:  # fmt: skip
     """Create or reopen a photometry store; ``ids`` are identifying columns and their dtypes (int64 or str)."""
-    identifiers = [ArraySpec(n, ("galaxy",), t, "", "identifier", "" if t == "str" else 0) for n, t in ids.items()]
     sizes = {"galaxy": n_galaxies, "band": len(labels)}
-    attributes = {"ids": list(ids)}
-    store = ChunkedStore.create(location, KIND, (*ARRAYS, *identifiers), sizes, rows_per_chunk, settings, attributes)
-    if "band" not in store.group:
-        write_coordinate(store.group, "band", labels, "band")
-    return store
+    return ChunkedStore.create(
+        location,
+        KIND,
+        (*ARRAYS, *identifiers(ids)),
+        sizes,
+        rows_per_chunk,
+        settings,
+        {"band": labels},
+        {"ids": list(ids)},
+    )
 
 
 def open(location: Location, mode: Literal["r", "r+"] = "r") -> ChunkedStore:  # noqa: A001

@@ -6,6 +6,7 @@ store that was being created when its job died is created anew.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -64,6 +65,11 @@ def write_coordinate(group: zarr.Group, name: str, values: Sequence[Any] | np.nd
     array[:] = data
 
 
+def as_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes as they come back from a store: tuples as lists, keys as text."""
+    return json.loads(json.dumps(dict(attributes)))
+
+
 def seal(group: zarr.Group, kind: str, attributes: Mapping[str, Any]) -> None:
     """Write the attributes that make a group a store of ours."""
-    group.attrs.update({**attributes, "sedflow_kind": kind, "sedflow_version": VERSION})
+    group.attrs.update(as_json({**attributes, "sedflow_kind": kind, "sedflow_version": VERSION}))

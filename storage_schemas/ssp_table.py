@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ def write(location: Location, arrays: dict[str, np.ndarray], provenance: dict[st
     for spec in ARRAYS:
         spec.create(group, sizes, None)
         array(group, spec.name)[...] = arrays[spec.name]
-    seal(group, KIND, {"provenance": json.loads(json.dumps(provenance)), "checksum": checksum})
+    seal(group, KIND, {"provenance": provenance, "checksum": checksum})
 
 
 def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:

@@ -151,7 +151,7 @@ def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") ->
     """Open a store of ours read-only (``r``) or for filling (``r+``), and check what it says it is.
 
     Raises:
-        FileNotFoundError: nothing there.
+        FileNotFoundError: nothing there, or a group that was never finished.
         ValueError: it is another kind of store; says what was found.
     """
     try:
@@ -160,6 +160,8 @@ def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") ->
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no {kind} store at {location}") from error
     found = group.attrs.get("sedflow_kind")
+    if found is None:
+        raise FileNotFoundError(f"no {kind} store at {location}: a Zarr group that is not ours, or was never finished")
     if found != kind:
-        raise ValueError(f"{location} holds a {found or 'foreign Zarr'} store; expected a {kind} store")
+        raise ValueError(f"{location} holds a {found} store; expected a {kind} store")
     return group

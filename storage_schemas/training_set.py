@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from storage_schemas.chunked import ChunkedStore
-from storage_schemas.schema import ArraySpec, write_coordinate
+from storage_schemas.schema import ArraySpec
 from storage_schemas.storage import Location
 
 KIND = "training_set"
@@ -24,11 +24,9 @@ def create(
 ) -> ChunkedStore:  # fmt: skip
     """Create or reopen a training set; ``settings`` are everything its content depends on."""
     sizes = {"galaxy": n_galaxies, "shape": len(coordinates), "band": len(labels)}
-    store = ChunkedStore.create(location, KIND, ARRAYS, sizes, rows_per_chunk, settings)
-    if "band" not in store.group:
-        write_coordinate(store.group, "shape", coordinates, "shape coordinate")
-        write_coordinate(store.group, "band", labels, "band")
-    return store
+    return ChunkedStore.create(
+        location, KIND, ARRAYS, sizes, rows_per_chunk, settings, {"shape": coordinates, "band": labels}
+    )
 
 
 def open(location: Location, mode: Literal["r", "r+"] = "r") -> ChunkedStore:  # noqa: A001

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ def write(
         spec.create(group, sizes, None)
         array(group, spec.name)[...] = arrays[spec.name]
     write_coordinate(group, "param", params, "parameter")
-    seal(group, KIND, json.loads(json.dumps(dict(attributes))))
+    seal(group, KIND, attributes)
 
 
 def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

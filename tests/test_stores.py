@@ -47,6 +47,19 @@ def test_reopening_needs_the_same_settings(store, tmp_path):
         training_set.create(tiny.location(tmp_path / "set"), 10, 4, ["a", "b"], ["u", "g", "r"], {"seed": 2})
 
 
+def test_a_store_that_was_never_finished_counts_as_missing_and_is_made_anew(store, tmp_path):
+    """A job that dies between the arrays and the seal leaves a group without our attributes."""
+    import zarr
+
+    where = tiny.location(tmp_path / "set")
+    zarr.open_group(where.zarr(), mode="w", zarr_format=3).create_array("phi", shape=(3,), dtype="f4")
+    with pytest.raises(FileNotFoundError, match="never finished"):
+        training_set.open(where)
+    again = training_set.create(where, 10, 4, ["a", "b"], ["u", "g", "r"], {"seed": 1})
+    assert again.missing() == [0, 1, 2]
+    assert array(again.group, "band")[:].tolist() == ["u", "g", "r"]
+
+
 def test_another_kind_of_store_is_named(tmp_path):
     build_ssp("bc03", tiny.location(tmp_path / "ssp"))
     with pytest.raises(ValueError, match="holds a ssp_table store; expected a training_set store"):
@@ -56,7 +69,7 @@ def test_another_kind_of_store_is_named(tmp_path):
 @given(st.integers(1, 500), st.integers(1, 60))
 def test_chunks_cover_every_row_once(n_rows, per_chunk):
     layout = Layout(n_rows, per_chunk, (), (), (), (), (), 0, {})
-    rows = [row for shard in range(layout.n_shards) for row in range(*layout.rows(shard).indices(n_rows))]
+    rows = [row for shard in range(len(layout.shards)) for row in range(*layout.shards.rows(shard).indices(n_rows))]
     assert rows == list(range(n_rows))
 
 
@@ -101,7 +114,7 @@ def release(repo, seed, name):
     for shard in catalog.missing(repo, [seed, seed]):
         session = repo.writable_session(catalog.STAGING)
         fork = session.fork()
-        catalog.write_shard(fork, layout.rows(shard), shard, seed, {"chi2": np.full(3, seed, np.float32)})
+        catalog.write_shard(fork, layout.shards.rows(shard), shard, seed, {"chi2": np.full(3, seed, np.float32)})
         session.merge(fork)
         session.commit(f"shard {shard}")
         yield shard
