@@ -7,6 +7,7 @@ Linear in the SSP spectra, so it is exact: no emulator stands in for stellar pop
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ class ForwardModel:
         z_max: largest redshift that will be asked for
         birth_cloud_age: stars younger than this [Gyr] lie in birth clouds. FSPS, and so the public PROVABGS code, has
             10 Myr; the paper's text says 100 Myr
+        birth_cloud_rule: what "younger" is asked of. "star": the star's own age. "node": the ages of the table between
+            which it is interpolated, as FSPS does it: a star of 10.07 Myr is then mostly in its cloud. None: what the
+            table's provenance says, "star" if it says nothing
         dtype: float32 (1e-5 mag from float64; see tests/test_galaxy.py) or float64
     """
 
@@ -44,20 +48,37 @@ class ForwardModel:
         z_max: float,
         birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR,
         dtype: torch.dtype = torch.float32,
+        birth_cloud_rule: Literal["star", "node"] | None = None,
     ) -> None:
         self.bands, self.z_max, self.birth_cloud_age, self.dtype = tuple(bands), float(z_max), birth_cloud_age, dtype
+        self.birth_cloud_rule = birth_cloud_rule or ssp.birth_cloud_rule
+        if self.birth_cloud_rule not in ("star", "node"):
+            raise ValueError(f"birth_cloud_rule is {self.birth_cloud_rule!r}; it can be 'star' or 'node'")
         self.ssp = ssp = ssp.cut(*rest_range(bands, z_max))
         self.population_model = PopulationModel(z_max, (float(ssp.metallicity[0]), float(ssp.metallicity[-1])), dtype)
         self.weights = BandWeights.build(self.bands, ssp.edges, z_max)
         self.wavelength = torch.as_tensor(ssp.wavelength, dtype=dtype)
         self.dust = DustCurves.at(self.wavelength)
-        # Rows of the node table: every age of the library, at every metallicity. Rows of the bin tables: every fixed bin.
+        # Rows of the node table: every age of the library, at every metallicity. Rows of the bin tables: every fixed bin
+        # with stars in birth clouds, then every one with others (with "node", one bin can be both).
         self.node_spectra = self._tensor(np.swapaxes(ssp.spectra, 0, 1).reshape(-1, len(ssp.wavelength)))
         self.node_surviving = self._tensor(ssp.surviving.T.reshape(-1))
-        left, right = self._age_weights(torch.as_tensor(FIXED_AGES_GYR))
-        self.bin_spectra = self._between_ages(self.node_spectra, left, right)
-        self.bin_surviving = self._between_ages(self.node_surviving.unsqueeze(-1), left, right).squeeze(-1)
-        self.n_young = int(np.searchsorted(FIXED_AGES_GYR, birth_cloud_age))
+        # FSPS's nodes are logarithms with two decimals: 1e-6 forgives their rounding.
+        self._node_in_cloud = torch.as_tensor(ssp.age <= birth_cloud_age * (1 + 1e-6))
+        ages = torch.as_tensor(FIXED_AGES_GYR)
+        pairs = [(i, t, self._in_cloud(ages, i)) for i, t in self._age_weights(ages)]
+        young = [(i, t * inside) for i, t, inside in pairs]
+        old = [(i, t * ~inside) for i, t, inside in pairs]
+        self.n_young = int(torch.stack([t for _, t in young]).sum(0).count_nonzero())
+        self.first_old = N_FIXED - int(torch.stack([t for _, t in old]).sum(0).count_nonzero())
+
+        def rows_of_bins(nodes: Tensor) -> Tensor:
+            n_z = len(ssp.metallicity)
+            parts = self._between_ages(nodes, *young)[: self.n_young * n_z], self._between_ages(nodes, *old)
+            return torch.cat([parts[0], parts[1][self.first_old * n_z :]])
+
+        self.bin_spectra = rows_of_bins(self.node_spectra)
+        self.bin_surviving = rows_of_bins(self.node_surviving.unsqueeze(-1)).squeeze(-1)
         table = self._tensor(self.weights.table)
         self._band_table = table.reshape(len(table), -1)
 
@@ -111,10 +132,9 @@ class ForwardModel:
         n_young_rows = self.n_young * len(self.ssp.metallicity)
         young = young @ self.bin_spectra[:n_young_rows]
         old = old @ self.bin_spectra[n_young_rows:]
-        rows, row_weights = self._node_rows(populations, weights)
-        is_young = populations.age < self.birth_cloud_age
-        if bool(is_young.any()):
-            in_cloud = row_weights * is_young.repeat_interleave(row_weights.shape[1] // 2, dim=1)
+        rows, row_weights, row_in_cloud = self._node_rows(populations, weights)
+        if bool(row_in_cloud.any()):
+            in_cloud = row_weights * row_in_cloud
             young += embedding_bag(rows, self.node_spectra, mode="sum", per_sample_weights=in_cloud)
             row_weights = row_weights - in_cloud
         old += embedding_bag(rows, self.node_spectra, mode="sum", per_sample_weights=row_weights)
@@ -136,19 +156,23 @@ class ForwardModel:
 
     def _split_bins(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Weights of the fixed bins, flattened over (bin, metallicity): those in birth clouds and the others."""
-        flat = weights[..., :N_FIXED, :].flatten(-2)
-        n = self.n_young * weights.shape[-1]
-        return flat[..., :n], flat[..., n:]
+        return weights[..., : self.n_young, :].flatten(-2), weights[..., self.first_old : N_FIXED, :].flatten(-2)
 
-    def _node_rows(self, populations: Populations, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the node table, and their weights, that make up the cut bin and the burst."""
+    def _in_cloud(self, age: Tensor, node: Tensor) -> Tensor:
+        """Whether the light that stars of an age take from a node of the table comes from inside a birth cloud."""
+        return self._node_in_cloud[node] if self.birth_cloud_rule == "node" else age < self.birth_cloud_age
+
+    def _node_rows(self, populations: Populations, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of the node table that make up the cut bin and the burst, their weights, and which lie in birth clouds."""
         n_z = weights.shape[-1]
         left, right = self._age_weights(populations.age)
         metallicities = torch.arange(n_z)
         rows = torch.cat([(index.unsqueeze(-1) * n_z + metallicities) for index, _ in (left, right)], dim=-1)
         share = weights[..., [CUT, BURST], :]
         row_weights = torch.cat([share * fraction.unsqueeze(-1) for _, fraction in (left, right)], dim=-1)
-        return rows.flatten(-2), row_weights.flatten(-2)
+        clouds = [self._in_cloud(populations.age, index) for index, _ in (left, right)]
+        in_cloud = torch.stack(clouds, dim=-1).repeat_interleave(n_z, dim=-1)
+        return rows.flatten(-2), row_weights.flatten(-2), in_cloud.flatten(-2)
 
     def _age_weights(self, age: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Neighbouring ages of the library and their weights: linear in log(age), the youngest spectrum before it."""

@@ -17,7 +17,7 @@ from torch.nn.functional import embedding_bag
 from sedflow_dist.cosmology import ABSOLUTE_FACTOR
 from sedflow_dist.dust import CALZETTI_BREAK_A, DustCurves
 from sedflow_dist.galaxy import ForwardModel
-from sedflow_dist.populations import BURST, CUT, N_FIXED, Epoch, Populations
+from sedflow_dist.populations import BURST, CUT, Epoch, Populations
 from sedflow_dist.prior import PARAMETERS
 
 
@@ -94,7 +94,7 @@ class RedshiftModel:
     def _tables(self, cells: Tensor, epoch: Epoch, dust: DustCurves) -> _Tables:
         """Split rows into bins and nodes and interpolate the cut bin, whose age the redshift fixes, from the nodes."""
         n_z = len(self.model.ssp.metallicity)
-        bins, nodes = cells[:, : N_FIXED * n_z], cells[:, N_FIXED * n_z :]
+        bins, nodes = cells.split([len(self.model.bin_spectra), len(self.model.node_spectra)], dim=1)
         by_age = nodes.unflatten(1, (-1, n_z))
         galaxy = torch.arange(len(epoch.redshift)) if len(cells) > 1 else torch.zeros(len(epoch.redshift)).long()
         (left, t_left), (right, t_right) = self.model._age_weights(epoch.cut_age)
@@ -107,17 +107,15 @@ class RedshiftModel:
         n = young_weights.shape[-1]
         young = young_weights @ tables.bins[:, :n]
         old = old_weights @ tables.bins[:, n:] + weights[..., CUT, :] @ tables.cut
-        burst = self._burst(populations, weights, tables.nodes)
-        is_young = (populations.age[..., 1] < self.model.birth_cloud_age).unsqueeze(-1)
-        if bool(is_young.any()):
-            young = young + torch.where(is_young, burst, 0.0)
-            burst = torch.where(is_young, 0.0, burst)
+        in_cloud, burst = self._burst(populations, weights, tables.nodes)
+        if in_cloud is not None:
+            young = young + in_cloud
         tau_bc, tau_ism, n_dust = (theta[..., PARAMETERS.index(name)] for name in ("tau_bc", "tau_ism", "n_dust"))
         light = young.mul_(tables.dust.clouds(tau_bc)).add_(old).add_(burst)
         return light.mul_(tables.dust.diffuse(tau_ism, n_dust))
 
-    def _burst(self, populations: Populations, weights: Tensor, nodes: Tensor) -> Tensor:
-        """Light of the burst: two ages times all metallicities of each galaxy's node table."""
+    def _burst(self, populations: Populations, weights: Tensor, nodes: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Light of the burst in birth clouds and outside: two ages times all metallicities of each galaxy's node table."""
         n_galaxy, n_draw = weights.shape[:2]
         n_z = weights.shape[-1]
         share = weights[..., BURST, :].unsqueeze(-2)
@@ -129,7 +127,14 @@ class RedshiftModel:
             rows = rows + (torch.arange(n_galaxy) * nodes.shape[1]).view(-1, 1, 1, 1)
         table = nodes.reshape(-1, nodes.shape[-1])
         shape = (n_galaxy * n_draw, 2 * n_z)
-        light = embedding_bag(
-            rows.reshape(shape), table, mode="sum", per_sample_weights=amount.reshape(shape).to(table.dtype)
-        )
-        return light.view(n_galaxy, n_draw, -1)
+
+        def light(amount: Tensor) -> Tensor:
+            row_weights = amount.reshape(shape).to(table.dtype)
+            bag = embedding_bag(rows.reshape(shape), table, mode="sum", per_sample_weights=row_weights)
+            return bag.view(n_galaxy, n_draw, -1)
+
+        age = populations.age[..., 1]
+        in_cloud = torch.stack([self.model._in_cloud(age, index) for index, _ in pairs], -1).unsqueeze(-1)
+        if not bool(in_cloud.any()):
+            return None, light(amount)
+        return light(amount * in_cloud), light(amount * ~in_cloud)

@@ -60,9 +60,14 @@ class SSPTable:
         return np.sqrt(self.edges[1:] * self.edges[:-1])
 
     @property
+    def birth_cloud_rule(self) -> str:
+        """Whether ages of stars or nodes of the table lie in birth clouds ("star", "node"): see `ForwardModel`."""
+        return str(self.provenance.get("birth_cloud_rule", "star"))
+
+    @property
     def checksum(self) -> str:
-        """SHA-256 of the arrays: two tables with the same checksum give the same fluxes."""
-        digest = hashlib.sha256()
+        """SHA-256 of arrays and birth-cloud rule: two tables with the same checksum give the same fluxes."""
+        digest = hashlib.sha256(b"" if self.birth_cloud_rule == "star" else self.birth_cloud_rule.encode())
         for name in ("edges", "age", "metallicity", "spectra", "surviving"):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()
