@@ -31,6 +31,8 @@ class FSPSActor:
     """
 
     def __init__(self, settings: FSPSSettings, home: str | None, logs: str) -> None:
+        # Read when Fortran's library is loaded. A worker of Ray does not get to write buffers out when it is stopped.
+        os.environ.setdefault("GFORTRAN_UNBUFFERED_PRECONNECTED", "1")
         Path(logs).mkdir(parents=True, exist_ok=True)
         os.chdir(logs)  # Fortran leaves fort.91 and the like where it fails
         # An exception here would look like a death: it is raised where an answer is asked for.
