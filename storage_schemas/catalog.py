@@ -78,12 +78,11 @@ def repository(location: Location, create: bool = False) -> icechunk.Repository:
     Raises:
         FileNotFoundError: there is none.
     """
-    storage = location.icechunk()
     if create:
-        return icechunk.Repository.open_or_create(storage)
-    if not icechunk.Repository.exists(storage):
+        return icechunk.Repository.open_or_create(location.icechunk())
+    if not location.exists() or not icechunk.Repository.exists(location.icechunk()):
         raise FileNotFoundError(f"no posterior catalog at {location}")
-    return icechunk.Repository.open(storage)
+    return icechunk.Repository.open(location.icechunk())
 
 
 def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, Any], model: tuple[bytes, bytes]) -> None:

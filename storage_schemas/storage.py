@@ -75,7 +75,7 @@ class Location:
         return bool(self.endpoint and self.endpoint.startswith("http://"))
 
     def objects(self) -> ObjectStore:
-        """Return an obstore store rooted here."""
+        """Return an obstore store rooted here; a local folder is made."""
         if self.is_local:
             return LocalStore(self.url, mkdir=True)
         bucket, prefix = self._bucket_and_prefix
@@ -110,6 +110,11 @@ class Location:
             return path.is_dir() and any(path.iterdir())
         return next(self.list(), None) is not None
 
+    def require(self) -> None:
+        """Raise FileNotFoundError where a local folder does not exist: looking for a store must not make one."""
+        if self.is_local and not Path(self.url).is_dir():
+            raise FileNotFoundError(f"no folder {self.url}")
+
     def put(self, name: str, data: bytes) -> None:
         """Write one object below this place, atomically."""
         obstore.put(self.objects(), name, data)
@@ -120,6 +125,7 @@ class Location:
         Raises:
             FileNotFoundError: there is none; names it.
         """
+        self.require()
         try:
             return bytes(obstore.get(self.objects(), name).bytes())
         except FileNotFoundError as error:
@@ -127,6 +133,8 @@ class Location:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of all objects below this place."""
+        if self.is_local and not Path(self.url).is_dir():
+            return
         for page in self.objects().list(prefix or None):
             for meta in page:
                 yield meta["path"]
@@ -147,6 +155,7 @@ def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") ->
         ValueError: it is another kind of store; says what was found.
     """
     try:
+        location.require()
         group = zarr.open_group(location.zarr(read_only=mode == "r"), mode=mode, zarr_format=3)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no {kind} store at {location}") from error
