@@ -5,30 +5,36 @@ from __future__ import annotations
 from cluster.settings import RaySettings
 from jobs import build_fsps
 from jobs.progress import say
-from jobs.runfile import SSP, RunFile
+from jobs.runfile import RunFile
 from sedflow_dist import ssp
+from sedflow_dist.fsps_engine import PROVABGS, FSPSSettings
 from sedflow_dist.ssp import SSPTable
 from storage_schemas import ssp_table
 from storage_schemas.storage import Location
 
 
-def build_ssp(settings: SSP, out: Location, ray: RaySettings) -> SSPTable:
+def build_ssp(source: str, out: Location, fsps: FSPSSettings = PROVABGS, ray: RaySettings | None = None) -> SSPTable:
     """Return the table at ``out``; make it if it is missing.
+
+    Args:
+        source: ``bc03``, ``fsps``, or a stored table's URL
+        out: where it goes
+        fsps, ray: what FSPS is run with, and where its actors are
 
     Raises:
         ValueError: FSPS is to make it and it is there, but made otherwise; names the setting
     """
-    source, of_fsps = settings.source, settings.source == "fsps"
+    of_fsps = source == "fsps"
     try:
         found = load(out)
     except FileNotFoundError:
         pass
     else:
         if of_fsps:
-            build_fsps.check_same(found, out, settings.fsps_settings())
+            build_fsps.check_same(found, out, fsps)
         return found
     if of_fsps:
-        table = build_fsps.build_fsps(out, settings.fsps_settings(), ray)
+        table = build_fsps.build_fsps(out, fsps, ray or RaySettings())
     elif source == "bc03":
         table = ssp.bc03_miles()
     else:
@@ -43,7 +49,7 @@ def build_ssp(settings: SSP, out: Location, ray: RaySettings) -> SSPTable:
 
 def build_for(run: RunFile) -> SSPTable:
     """Return the table of a run; make it if it is missing."""
-    return build_ssp(run.ssp, run.store("ssp"), run.engines.ray)
+    return build_ssp(run.ssp.source, run.store("ssp"), run.ssp.fsps_settings(), run.engines.ray)
 
 
 def load(location: Location) -> SSPTable:

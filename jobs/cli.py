@@ -133,7 +133,7 @@ def build_ssp(
     from jobs.build_ssp import build_ssp as build
 
     settings = SSP(source=source, preset=preset, z_solar=z_solar, nebular=nebular, log_u=log_u)
-    build(settings, Location.parse(out), RaySettings(address=ray, actors=actors))
+    build(source, Location.parse(out), settings.fsps_settings(), RaySettings(address=ray, actors=actors))
 
 
 @app.command()

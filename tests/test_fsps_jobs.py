@@ -132,32 +132,32 @@ def broken(home, tmp_path_factory):
 def table_of_one(cluster, tmp_path_factory):
     """Made by one actor without faults."""
     out = Location.parse(tmp_path_factory.mktemp("one") / "ssp")
-    build_ssp.build_ssp(SSP(source="fsps"), out, RaySettings(actors=1))
+    build_ssp.build_ssp("fsps", out, ray=RaySettings(actors=1))
     return out
 
 
 def test_two_actors_with_faults_make_the_table_of_one_byte_for_byte(cluster, table_of_one, broken, tmp_path, capfd):
-    out, settings, two = Location.parse(tmp_path / "ssp"), SSP(source="fsps"), RaySettings(actors=2, tries=2)
+    out, two = Location.parse(tmp_path / "ssp"), RaySettings(actors=2, tries=2)
     with pytest.MonkeyPatch.context() as patch:
         use(patch, build_fsps, faulty_maker(tmp_path, broken))
         with pytest.raises(
             RuntimeError, match=r"metallicity 9 of 13 failed 2 times; FSPS died on SSPs of .*dust_tesc<=5.5"
         ):
-            build_ssp.build_ssp(settings, out, two)
+            build_ssp.build_ssp("fsps", out, ray=two)
     said = capfd.readouterr().err
     assert (
         f"FSPS died on setting up on {broken}; it said:" in said and "isochrone files cannot be opened" in said
     )  # the STOP of the first actor, with FSPS's words
     missing = ssp_parts.open(build_fsps.parts_of(out)).missing()
     assert 9 in missing and 0 not in missing and not out.exists()
-    table = build_ssp.build_ssp(settings, out, two)
+    table = build_ssp.build_ssp("fsps", out, ray=two)
     assert not build_fsps.parts_of(out).exists()
     names = sorted(out.list())
     assert names == sorted(table_of_one.list()) and len(names) > 5
     assert [name for name in names if out.get(name) != table_of_one.get(name)] == []
     assert table.birth_cloud_rule == "node" and table.provenance["z_solar"] == 0.019
     with pytest.raises(ValueError, match=r"made with nebular_emission = False, now \{'log_u': -2.5"):
-        build_ssp.build_ssp(SSP(source="fsps", nebular=True, log_u=-2.5), out, two)
+        build_ssp.build_ssp("fsps", out, SSP(nebular=True, log_u=-2.5).fsps_settings(), two)
 
 
 # -- simulations ----------------------------------------------------------------------------------------------------------
