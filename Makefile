@@ -26,6 +26,7 @@ lint: .venv/installed
 
 benchmarks: .venv/installed  ## prints figures; benchmarks/RESULTS.md keeps some
 	$(BIN)/python benchmarks/forward_model.py
+	$(BIN)/python benchmarks/fsps_direct.py
 	$(BIN)/python benchmarks/sampler.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/inference.py

@@ -53,10 +53,12 @@ def map_actors(
     items: Sequence[Any],
     n_actors: int,
     on_result: Callable[[Any], Any],
+    on_death: Callable[[Any, RayActorError], Sequence[Any]] | None = None,
 ) -> None:
     """Call ``actor.method(item)`` once for every item on ``n_actors`` actors and hand each result on as it comes.
 
-    Calls must be idempotent: an item whose actor dies is given to another, up to four times in all.
+    Calls must be idempotent: an item whose actor dies is given to another, up to four times in all. ``on_death`` replaces
+    that rule: told the item and the error, it returns what is to be done in the item's place.
 
     Raises:
         RuntimeError: an item failed on every try; names it.
@@ -78,9 +80,12 @@ def map_actors(
         try:
             on_result(ray.get(done))
         except RayActorError as error:
-            if attempt == _TRIES:
+            if on_death is None and attempt == _TRIES:
                 raise RuntimeError(f"item {item}: its actor died {_TRIES} times, last: {error}") from error
-            waiting.appendleft((item, attempt + 1))
+            instead = [item] if on_death is None else on_death(item, error)
+            waiting.extendleft((new, attempt + 1) for new in reversed(instead))
+            if not waiting:
+                continue
             actor = remote_class.remote(*arguments)
         give(actor)
         # An actor without work ends here and frees its core: others may wait for one, where cores are fewer than actors.
@@ -121,3 +126,8 @@ def watch(counting: Any, on_progress: Callable[[int], Any]) -> Iterator[None]:
         stop.set()
         thread.join()
         on_progress(ray.get(counting.take.remote()))
+
+
+def actor_id() -> str:
+    """Return the id of the actor that this process is, as a `RayActorError` has it."""
+    return str(ray.get_runtime_context().get_actor_id())

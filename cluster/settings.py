@@ -12,6 +12,7 @@ class RaySettings(BaseModel):
 
     address: str | None = Field(None, description="address of a running cluster; none: one is started on this machine")
     actors: int = Field(2, ge=1, description="actors, one core each")
+    tries: int = Field(3, ge=1, description="deaths of FSPS on one item before it is given up on")
     object_store_memory: int = Field(200_000_000, ge=80_000_000, description="bytes, for a cluster started here")
 
 

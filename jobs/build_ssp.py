@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+from cluster.settings import RaySettings
+from jobs import build_fsps
 from jobs.progress import say
+from jobs.runfile import RunFile
 from sedflow_dist import ssp
+from sedflow_dist.fsps_engine import PROVABGS, FSPSSettings
 from sedflow_dist.ssp import SSPTable
 from storage_schemas import ssp_table
 from storage_schemas.storage import Location
 
-_MAKERS = {"bc03": ssp.bc03_miles}
 
+def build_ssp(source: str, out: Location, fsps: FSPSSettings = PROVABGS, ray: RaySettings | None = None) -> SSPTable:
+    """Return the table at ``out``; make it if it is missing.
 
-def build_ssp(source: str, out: Location) -> SSPTable:
-    """Return the table at ``out``; make it from ``source`` (a library's name or a stored table's URL) if it is missing."""
+    Args:
+        source: ``bc03``, ``fsps``, or a stored table's URL
+        out: where it goes
+        fsps, ray: what FSPS is run with, and where its actors are
+
+    Raises:
+        ValueError: FSPS is to make it and it is there, but made otherwise; names the setting
+    """
+    of_fsps = source == "fsps"
     try:
-        return load(out)
+        found = load(out)
     except FileNotFoundError:
         pass
-    table = _MAKERS[source]() if source in _MAKERS else load(Location.parse(source, out.endpoint, out.region))
+    else:
+        if of_fsps:
+            build_fsps.check_same(found, out, fsps)
+        return found
+    if of_fsps:
+        table = build_fsps.build_fsps(out, fsps, ray or RaySettings())
+    elif source == "bc03":
+        table = ssp.bc03_miles()
+    else:
+        table = load(Location.parse(source, out.endpoint, out.region))
     arrays = {spec.name: getattr(table, spec.name) for spec in ssp_table.ARRAYS}
     ssp_table.write(out, arrays, table.provenance, table.checksum)
+    if of_fsps:
+        build_fsps.parts_of(out).remove()
     say("build-ssp", f"{table.provenance.get('code', source)}, {table.spectra.nbytes / 1e6:.1f} MB in {out}")
     return table
+
+
+def build_for(run: RunFile) -> SSPTable:
+    """Return the table of a run; make it if it is missing."""
+    return build_ssp(run.ssp.source, run.store("ssp"), run.ssp.fsps_settings(), run.engines.ray)
 
 
 def load(location: Location) -> SSPTable:

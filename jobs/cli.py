@@ -12,9 +12,10 @@ import icechunk
 import obstore
 import typer
 
-from cluster.settings import DaskSettings
-from jobs.runfile import Inference, RunFile
+from cluster.settings import DaskSettings, RaySettings
+from jobs.runfile import SSP, Inference, RunFile, Simulation
 from sedflow_dist import surveys
+from sedflow_dist.fsps_engine import PRESETS
 from storage_schemas.storage import Location
 
 app = typer.Typer(
@@ -119,12 +120,21 @@ def doctor(
 @app.command("build-ssp")
 def build_ssp(
     out: Annotated[str, typer.Option(help="where the SSP table goes")],
-    source: Annotated[str, typer.Option(help="bc03, or the URL of a stored table")] = "bc03",
+    source: Annotated[str, typer.Option(help="bc03, fsps (needs SPS_HOME), or the URL of a stored table")] = "bc03",
+    preset: Annotated[str, typer.Option(help=f"settings of FSPS: {', '.join(PRESETS)}")] = "provabgs",
+    z_solar: Annotated[
+        float | None, typer.Option(help="mass fraction that is FSPS's logzsol = 0; replaces the preset's")
+    ] = None,
+    nebular: Annotated[bool, typer.Option(help="let FSPS add the emission of gas around young stars")] = False,
+    log_u: Annotated[float, typer.Option(help="log10 of that gas's ionisation parameter, -4 to -1")] = -2.0,
+    actors: Annotated[int, typer.Option(min=1, help="FSPS actors on this machine, or on the cluster of --ray")] = 2,
+    ray: Annotated[str | None, typer.Option(help="address of a Ray cluster")] = None,
 ) -> None:
-    """Make an SSP table store."""
+    """Make an SSP table store; with FSPS what was interrupted goes on where it stopped."""
     from jobs.build_ssp import build_ssp as build
 
-    build(source, Location.parse(out))
+    settings = SSP(source=source, preset=preset, z_solar=z_solar, nebular=nebular, log_u=log_u)
+    build(source, Location.parse(out), settings.fsps_settings(), RaySettings(address=ray, actors=actors))
 
 
 @app.command()
@@ -143,11 +153,19 @@ def ingest(
 
 
 @app.command()
-def simulate(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
+def simulate(
+    path: Run,
+    root: Annotated[str | None, typer.Option(help="storage root")] = None,
+    engine: Annotated[str | None, typer.Option(help="table or fsps; replaces the run file's")] = None,
+) -> None:
     """Fill the training set of a run with simulated galaxies (Ray actors)."""
     from jobs.simulate import simulate as fill
 
-    fill(RunFile.load(path, root=root))
+    run = RunFile.load(path, root=root)
+    if engine is not None:
+        simulation = Simulation.model_validate({**run.simulation.model_dump(), "engine": engine})
+        run = run.model_copy(update={"simulation": simulation})
+    fill(run)
 
 
 @app.command()

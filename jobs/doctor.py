@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 from collections.abc import Iterator
 
+from sedflow_dist import fsps_home
 from storage_schemas.storage import Location
 
 _PACKAGES = ("sedflow-dist", "torch", "sbi", "ray", "dask", "distributed", "zarr", "icechunk", "obstore", "speclite",
@@ -32,12 +34,23 @@ def doctor(root: str | None, ray_address: str | None, dask_address: str | None) 
     yield "machine", True, f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (everything works without)"
     yield "gpu", True, gpu
+    if "SPS_HOME" in os.environ or importlib.util.find_spec("fsps"):
+        yield ("SPS_HOME", *_fsps(os.environ.get("SPS_HOME")))
     if root:
         yield ("storage", *_storage(root))
     if ray_address:
         yield ("ray", *_ray(ray_address))
     if dask_address:
         yield ("dask", *_dask(dask_address))
+
+
+def _fsps(home: str | None) -> tuple[bool, str]:
+    """Check the files that FSPS reads, then let a subprocess compute a spectrum; without SPS_HOME nothing needs FSPS."""
+    problems = fsps_home.check_home(home)
+    if problems:
+        return home is None, " ".join(problems)
+    result = fsps_home.probe(home)
+    return result.ok, result.message
 
 
 def _storage(root: str) -> tuple[bool, str]:

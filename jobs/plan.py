@@ -15,7 +15,7 @@ from storage_schemas import model as model_store
 from storage_schemas.storage import Location
 
 # Measured on two cores of an AMD EPYC (benchmarks/RESULTS.md); a plan is good to a factor of two.
-_SIMULATED_PER_CORE = 60_000.0
+_SIMULATED_PER_CORE = {"table": 60_000.0, "fsps": 50.0}
 _TRAINED_MFLOP_PER_SECOND_CORE = 30_000.0
 _DRAWS_PER_CORE = 45_000.0
 
@@ -52,7 +52,7 @@ def plan(run: RunFile) -> Iterator[Stage]:
         chunks, missing = training.n_chunks, len(training.missing())
     except FileNotFoundError:
         chunks = missing = math.ceil(n / run.simulation.rows_per_chunk)
-    hours = n * missing / max(chunks, 1) / (_SIMULATED_PER_CORE * run.engines.ray.actors) / 3600
+    hours = n * missing / max(chunks, 1) / (_SIMULATED_PER_CORE[run.simulation.engine] * run.engines.ray.actors) / 3600
     yield Stage("simulate", location, chunks, missing, n, 4 * n * (len(COORDINATES) + n_bands) / 1e9, hours)
 
     location = run.store("model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster import ray_engine
-from jobs.build_ssp import build_ssp
+from jobs.build_ssp import build_for
 from jobs.infer import infer
 from jobs.ingest import ingest
 from jobs.runfile import RunFile
@@ -16,7 +16,7 @@ from jobs.validate import validate
 
 def run_all(run: RunFile) -> dict[str, Any]:
     """Run every stage; return what `infer` counted."""
-    build_ssp(run.ssp.source, run.store("ssp"))
+    build_for(run)
     ingest(run.input, run.survey_definition, run.store("photometry"), run.inference.rows_per_shard)
     with ray_engine.session(run.engines.ray):
         simulate(run)

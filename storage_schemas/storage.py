@@ -7,6 +7,7 @@ the storage libraries' own chains (environment, instance roles), never from here
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,8 @@ class Location:
         for name in list(self.list()):
             if name.startswith(prefix):
                 obstore.delete(store, name)
+        if self.is_local and not prefix:
+            shutil.rmtree(self.url)  # its folders
 
 
 def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") -> zarr.Group:
