@@ -23,7 +23,7 @@ from sedflow_dist.ssp import SSPTable
 
 BIRTH_CLOUD_AGE_GYR = 0.01
 #: Galaxies worked on at once: their spectra then stay in a core's cache.
-_BLOCK = 256
+_BLOCK = 512
 
 
 class ForwardModel:
@@ -79,8 +79,7 @@ class ForwardModel:
 
         self.bin_spectra = rows_of_bins(self.node_spectra)
         self.bin_surviving = rows_of_bins(self.node_surviving.unsqueeze(-1)).squeeze(-1)
-        table = self._tensor(self.weights.table)
-        self._band_table = table.reshape(len(table), -1)
+        self._band_table = self._tensor(self.weights.table)
 
     # -- parameters in, fluxes out ------------------------------------------------------------------------------------
 
@@ -94,15 +93,10 @@ class ForwardModel:
         """
         check_parameters(theta, redshift, self.z_max)
         out = theta.new_empty(len(theta), len(self.bands), dtype=self.dtype)
-        for start in range(0, len(theta), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for rows in redshift.argsort(stable=True).split(_BLOCK):
             block = theta[rows].to(self.dtype)
             epoch = self.population_model.epoch(redshift[rows])
-            spectra = self._spectra(block, epoch)
-            band_weights = self._interpolate_shift(self._band_table, epoch.redshift).view(
-                len(block), len(self.bands), -1
-            )
-            per_mass = torch.bmm(band_weights, spectra.unsqueeze(-1)).squeeze(-1)
+            per_mass = self._through_bands(self._spectra(block, epoch), epoch.redshift)
             out[rows] = per_mass * (10 ** block[:, 0] * epoch.flux_factor).unsqueeze(-1)
         return out
 
@@ -189,12 +183,23 @@ class ForwardModel:
         rows = table[left[0]] * left[1][:, None, None] + table[right[0]] * right[1][:, None, None]
         return rows.reshape(-1, nodes.shape[-1])
 
-    def _interpolate_shift(self, table: Tensor, redshift: Tensor) -> Tensor:
-        """Interpolate a table over the ladder of redshifts (first axis) linearly in ln(1+z)."""
+    def _through_bands(self, spectra: Tensor, redshift: Tensor) -> Tensor:
+        """Band fluxes of spectra in order of redshift: those between two rungs of the ladder are one matrix product."""
+        left, fraction = self._rung(redshift)
+        both = spectra.new_empty(len(spectra), 2, len(self.bands))
+        first = 0
+        for rung, n in zip(*(x.tolist() for x in left.unique_consecutive(return_counts=True)), strict=True):
+            rows = slice(first, first + n)
+            weights = self._band_table[rung : rung + 2].flatten(0, 1)
+            torch.mm(spectra[rows], weights.T, out=both[rows].view(n, -1))
+            first += n
+        return torch.lerp(both[:, 0], both[:, 1], fraction.unsqueeze(-1))
+
+    def _rung(self, redshift: Tensor) -> tuple[Tensor, Tensor]:
+        """Rung of the band weights' ladder below each redshift, and the fraction of ln(1+z) on to the next."""
         position = torch.log1p(redshift) / self.weights.step
-        left = position.long().clamp(0, len(table) - 2)
-        fraction = (position - left).view(-1, *[1] * (table.ndim - 1))
-        return torch.lerp(table[left], table[left + 1], fraction)
+        left = position.long().clamp(0, len(self._band_table) - 2)
+        return left, position - left
 
     def _tensor(self, x: np.ndarray) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(x)).to(self.dtype)

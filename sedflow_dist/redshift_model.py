@@ -87,7 +87,8 @@ class RedshiftModel:
         return DrawPhotometry(per_draw, populations, flux, absolute, light[..., -1])
 
     def _observed_tables(self, epoch: Epoch) -> _Tables:
-        cells = self.model._interpolate_shift(self._ladder, epoch.redshift)
+        rung, fraction = self.model._rung(epoch.redshift)
+        cells = torch.lerp(self._ladder[rung], self._ladder[rung + 1], fraction[:, None, None])
         wavelength = self._node_wavelength / (1 + epoch.redshift.unsqueeze(-1))
         return self._tables(cells, epoch, DustCurves.at(wavelength.unsqueeze(1), self._node_piece))
 

@@ -6,6 +6,7 @@ Faults are a table: which row or metallicity, on which try, ends how. Actors get
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from jobs import build_fsps, build_ssp, simulate, simulate_fsps, train
 from jobs.doctor import doctor
 from jobs.fsps_actor import map_fsps
 from jobs.runfile import SSP, RunFile, Simulation
-from sedflow_dist import fsps_engine
+from sedflow_dist import fsps_engine, fsps_home
 from sedflow_dist.galaxy import ForwardModel
 from sedflow_dist.prior import PARAMETERS, Prior, draw_parameters
 from storage_schemas import ssp_parts, training_set
@@ -158,6 +159,22 @@ def test_two_actors_with_faults_make_the_table_of_one_byte_for_byte(cluster, tab
     assert table.birth_cloud_rule == "node" and table.provenance["z_solar"] == 0.019
     with pytest.raises(ValueError, match=r"made with nebular_emission = False, now \{'log_u': -2.5"):
         build_ssp.build_ssp("fsps", out, SSP(nebular=True, log_u=-2.5).fsps_settings(), two)
+
+
+def test_an_actor_adds_the_light_of_gas_to_young_stars_only(cluster, tmp_path):
+    settings, parts = SSP(source="fsps", nebular=True, log_u=-2.0).fsps_settings(), Location.parse(tmp_path / "parts")
+    store = ssp_parts.create(parts, fsps_home.GRID_SHAPE, {})
+    map_fsps(build_fsps.SSPMaker, settings, (parts,), "make", [10], RaySettings(actors=1), [].append, list, pytest.fail)
+    with_gas = store.read(10, ssp_parts.NAMES)
+    assert json.loads(str(with_gas["provenance"][0]))["nebular_emission"] == {"log_u": -2.0, "log_z_gas": None}
+    map_fsps(
+        build_fsps.SSPMaker, SSP().fsps_settings(), (parts,), "make", [10], RaySettings(actors=1), [].append, list, pytest.fail
+    )  # fmt: skip
+    without = store.read(10, ssp_parts.NAMES)
+    h_alpha = np.argmin(np.abs(with_gas["wavelength"][0] - 6564.6))
+    ratio = with_gas["spectra"][0, :, h_alpha] / without["spectra"][0, :, h_alpha]
+    age = with_gas["age"][0]
+    assert (ratio[age < 0.003] > 1.05).all() and np.array_equal(ratio[age > 0.02], np.ones((age > 0.02).sum()))
 
 
 # -- simulations ----------------------------------------------------------------------------------------------------------
