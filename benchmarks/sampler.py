@@ -18,13 +18,15 @@ def compare(name: str, transforms: int, hidden: int, galaxies: int, draws: int) 
         x = torch.randn(galaxies, FEATURES)
         base = torch.randn(galaxies, draws, 10)
         ours = best_of(3, lambda: sampler(base, x))
+        rounded = Sampler(network.blocks(net), torch.bfloat16)
+        bfloat16 = best_of(3, lambda: rounded(base, x))
         theirs = best_of(1, lambda: net.sample((draws,), condition=x))
     useful = transforms * (2 * hidden**2 + 2 * hidden * (10 + 20)) * galaxies * draws
     report(
         f"{name}, {galaxies} galaxies x {draws} draws: ours", f"{ours:.2f} s, {useful / ours / 1e9:.0f} GFLOP/s useful"
     )
     report(f"{name}, {galaxies} galaxies x {draws} draws: sbi", f"{theirs:.2f} s")
-    report("ratio", f"{theirs / ours:.1f}")
+    report("ratio, float32 and bfloat16", f"{theirs / ours:.1f} and {theirs / bfloat16:.1f}")
 
 
 def main() -> None:

@@ -92,6 +92,33 @@ def test_draws_do_not_depend_on_how_they_are_split(case):
     torch.testing.assert_close(few, phi[:, :7], atol=1e-5, rtol=1e-5)
 
 
+def test_any_mix_of_draws_per_galaxy_is_one_batch(case):
+    """Galaxies with no, one and many draws, in any order, over several chunks."""
+    net, x, base = case
+    masked = network.blocks(net)
+    galaxy = torch.randint(1, 20, (500,), generator=torch.Generator().manual_seed(6))
+    draw = torch.arange(500) % 50
+    everything, log_q = Sampler(masked)(base, x)
+    found, found_q = Sampler(masked, working_set=1).rows(base[galaxy, draw], x, galaxy)
+    torch.testing.assert_close(found, everything[galaxy, draw], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found_q, log_q[galaxy, draw], atol=1e-4, rtol=1e-5)
+
+
+def test_bfloat16_shifts_quantiles_by_little():
+    """The 2.5, 50 and 97.5 % quantiles of each parameter, in units of its posterior's width: 0.05 at most."""
+    net = trained(10, 16, 4, 64)
+    generator = torch.Generator().manual_seed(7)
+    base, x = torch.randn(8, 4000, 10, generator=generator), torch.randn(8, 16, generator=generator)
+    masked = network.blocks(net)
+    exact, log_q = Sampler(masked)(base, x)
+    rounded, rounded_q = Sampler(masked, torch.bfloat16)(base, x)
+    assert not torch.equal(exact, rounded)
+    levels = torch.tensor([0.025, 0.5, 0.975])
+    shift = (torch.quantile(rounded, levels, 1) - torch.quantile(exact, levels, 1)) / exact.std(1)
+    assert float(shift.abs().max()) < 0.05
+    assert float((rounded_q - log_q).abs().max()) < 0.1
+
+
 def test_base_points_are_not_changed(case):
     net, x, base = case
     before = base.clone()
