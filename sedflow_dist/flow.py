@@ -149,6 +149,12 @@ class Flow:
             tensors = load(weights)
         except Exception as error:
             raise ValueError(f"not a safetensors file: {error}") from error
+        least = 8 * parsed.transforms * parsed.hidden**2  # two square matrices of float32 a transform
+        if least > len(weights):
+            raise ValueError(
+                f"weights do not fit the specification: {parsed.transforms} transforms of {parsed.hidden} units need "
+                f"{least:,} bytes or more, and there are {len(weights):,}"
+            )
         net = network.build(
             dimensions(parsed.amplitude), features.size(len(parsed.bands)), parsed.transforms, parsed.hidden, seed=0
         )

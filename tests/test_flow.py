@@ -134,6 +134,7 @@ def test_damaged_headers_are_refused_or_harmless(stored, data):
         ({"transforms": -1}, "transforms|weights do not fit"),
         ({"hidden": 0}, "hidden|weights do not fit"),
         ({"hidden": 10_000_000}, "hidden"),
+        ({"hidden": 4096, "transforms": 100}, "need 13,421,772,800 bytes or more"),  # before it is built
         ({"labels": ["u", "g"]}, "labels"),
         ({"selection_band": 7}, "selection_band"),
         ({"prior": {"mass": [1.0, 2.0]}}, "prior"),
