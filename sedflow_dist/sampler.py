@@ -75,12 +75,12 @@ class Sampler:
             draws, and log q of each given its galaxy's features.
         """
         n_hidden = self._blocks[0].output.shape[1]
-        n = min(self.chunk, len(base))
+        widest = min(self.chunk, len(base))
         kinds = [*(self.precision for _ in self._blocks[0].hidden), torch.float32]
-        layers = [torch.ones(1 + n_hidden, n, dtype=kind) for kind in kinds]
+        layers = [torch.ones(1 + n_hidden, widest, dtype=kind) for kind in kinds]
         phi, log_q = torch.empty_like(base), base.new_empty(len(base))
-        for start in range(0, len(base), n):
-            rows = slice(start, start + n)
+        for start in range(0, len(base), self.chunk):
+            rows = slice(start, start + self.chunk)
             present, index = galaxy[rows].unique(return_inverse=True)
             used = [layer[:, : len(index)] for layer in layers]
             values, log_scale = self._invert(base[rows].T.contiguous(), x[present], index, used)

@@ -104,6 +104,13 @@ def test_any_mix_of_draws_per_galaxy_is_one_batch(case):
     torch.testing.assert_close(found_q, log_q[galaxy, draw], atol=1e-4, rtol=1e-5)
 
 
+def test_no_galaxies_have_no_draws():
+    sampler = Sampler(network.blocks(network.build(4, 3, 2, 16, seed=1)))
+    for shape in ((0, 5, 4), (3, 0, 4)):
+        phi, log_q = sampler(torch.zeros(shape), torch.zeros(shape[0], 3))
+        assert phi.shape == shape and log_q.shape == shape[:2]
+
+
 def test_bfloat16_shifts_quantiles_by_little():
     """The 2.5, 50 and 97.5 % quantiles of each parameter, in units of its posterior's width: 0.05 at most."""
     net = trained(10, 16, 4, 64)
