@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -57,33 +57,31 @@ def map_actors(
 ) -> None:
     """Call ``actor.method(item)`` once for every item on ``n_actors`` actors and hand each result on as it comes.
 
-    Calls must be idempotent: an item whose actor dies is given to another, up to four times in all. ``on_death`` replaces
-    that rule: told the item and the error, it returns what is to be done in the item's place.
+    Items are hashable and calls idempotent: an item whose actor dies is given to another, up to four times in all.
+    ``on_death`` replaces that rule: told the item and the error, it returns what is to be done in the item's place.
 
     Raises:
         RuntimeError: an item failed on every try; names it.
     """
     remote_class: Any = ray.remote(num_cpus=1, max_restarts=0)(actor_class)
-    waiting = deque((item, 1) for item in items)
-    running: dict[Any, tuple[Any, Any, int]] = {}
+    on_death = on_death or _try_again()
+    waiting = deque(items)
+    running: dict[Any, tuple[Any, Any]] = {}
 
     def give(actor: Any) -> None:
         if waiting:
-            item, attempt = waiting.popleft()
-            running[getattr(actor, method).remote(item)] = (actor, item, attempt)
+            item = waiting.popleft()
+            running[getattr(actor, method).remote(item)] = (actor, item)
 
     for _ in range(min(n_actors, len(items))):
         give(remote_class.remote(*arguments))
     while running:
         (done,), _ = ray.wait(list(running), num_returns=1)
-        actor, item, attempt = running.pop(done)
+        actor, item = running.pop(done)
         try:
             on_result(ray.get(done))
         except RayActorError as error:
-            if on_death is None and attempt == _TRIES:
-                raise RuntimeError(f"item {item}: its actor died {_TRIES} times, last: {error}") from error
-            instead = [item] if on_death is None else on_death(item, error)
-            waiting.extendleft((new, attempt + 1) for new in reversed(instead))
+            waiting.extendleft(reversed(on_death(item, error)))
             if not waiting:
                 continue
             actor = remote_class.remote(*arguments)
@@ -92,10 +90,23 @@ def map_actors(
         del actor
 
 
+def _try_again() -> Callable[[Any, RayActorError], Sequence[Any]]:
+    """Return the rule for deaths: the same item again, `_TRIES` times in all."""
+    deaths = Counter[Any]()
+
+    def again(item: Any, error: RayActorError) -> Sequence[Any]:
+        deaths[item] += 1
+        if deaths[item] == _TRIES:
+            raise RuntimeError(f"item {item}: its actor died {_TRIES} times, last: {error}") from error
+        return [item]
+
+    return again
+
+
 def counter() -> Any:
     """Return an actor that counts: what a worker does, for the driver's progress bar."""
 
-    class Counter:
+    class Tally:
         def __init__(self) -> None:
             self.total = 0
 
@@ -106,7 +117,7 @@ def counter() -> Any:
             total, self.total = self.total, 0
             return total
 
-    return ray.remote(num_cpus=0)(Counter).remote()
+    return ray.remote(num_cpus=0)(Tally).remote()
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class Simulation(_Section):
     n_galaxies: int = Field(1_000_000, ge=1000)
     rows_per_chunk: int = Field(50_000, ge=100)
     engine: Literal["table", "fsps"] = Field(
-        "table", description="table: the forward model on the SSP table; fsps: FSPS itself, about 100 galaxies/s a core"
+        "table", description="table: the forward model on the SSP table; fsps: FSPS itself, about 80 galaxies/s a core"
     )
 
 
