@@ -113,7 +113,9 @@ class Training(_Section):
 class Inference(_Section):
     """The catalog."""
 
-    n_draws: int = Field(1024, ge=16, description="Sobol draws per galaxy")
+    n_draws: int = Field(
+        2048, ge=16, description="Sobol draws per galaxy; 2,048 give quantiles as 10,000 independent ones"
+    )
     keep_draws: int = Field(0, ge=0, description="draws stored per galaxy, 16 bits a coordinate")
     min_effective_fraction: float = Field(0.01, ge=0, le=1, description="below: unweighted and flagged")
     rows_per_shard: int = Field(4096, ge=1, description="rows of one task and one stored object")

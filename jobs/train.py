@@ -180,7 +180,7 @@ def _loop(config: dict[str, Any]) -> None:
     amplitude, _, _ = run.flow.resolved()
     prior = run.model.make_prior()
     estimator = Estimator(new_network(run))
-    optimizer = torch.optim.Adam(estimator.parameters(), lr=settings.learning_rate)
+    optimizer = training.optimizer(estimator)
     progress = Progress()
     best = {name: value.clone() for name, value in estimator.state_dict().items()}
     if checkpoint := ray.train.get_checkpoint():
@@ -199,24 +199,17 @@ def _loop(config: dict[str, Any]) -> None:
 
     validation = observe(held_out, settings.validation_galaxies, "validation")
     train_sum, train_count = 0.0, 0
+    bfloat16 = training.use_bfloat16(settings.precision)
     if rank == 0:
         config["counter"].add.remote(progress.step)
     while progress.step < settings.steps and progress.stale < settings.patience:
         phi, x = observe(shapes, max(settings.batch // world, 1), "train", progress.step, rank)
-        for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate(
-                progress.step, settings.steps, settings.learning_rate, settings.warm_up
-            )
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=training.use_bfloat16(settings.precision)):
-            loss = -parallel(phi, x).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
-        optimizer.step()
+        rate = training.learning_rate(progress.step, settings.steps, settings.learning_rate, settings.warm_up)
+        train_sum += training.step(parallel, optimizer, phi, x, rate, bfloat16)
+        train_count += 1
         progress.step += 1
         if rank == 0 and progress.step % _TICK == 0:
             config["counter"].add.remote(_TICK)
-        train_sum, train_count = train_sum - loss.item(), train_count + 1
         if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
             with torch.no_grad():
                 score = estimator(*validation).mean().item()

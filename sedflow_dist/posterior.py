@@ -25,7 +25,8 @@ from sedflow_dist.training import Mocks
 
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 QUANTILE_NAMES = ("p025", "p16", "p50", "p84", "p975")
-_DRAWS_AT_ONCE = 8192
+#: Bytes that the draws of one batch of galaxies may take, beside the sampler's layers: they stay in the last-level cache.
+MEMORY = 32_000_000
 _EDGE_SHARE, _EDGE_WIDTH = 0.05, 0.005
 
 
@@ -76,15 +77,33 @@ class Posterior:
         n_draws: base points per galaxy
         min_effective_fraction: rows below are summarised without weights and flagged
         n_keep: draws kept per galaxy
+        memory: bytes that the draws of a batch of galaxies may take; a batch is one galaxy at least
     """
 
     def __init__(
-        self, flow: Flow, seed: int, n_draws: int = 1024, min_effective_fraction: float = 0.01, n_keep: int = 0
+        self,
+        flow: Flow,
+        seed: int,
+        n_draws: int = 2048,
+        min_effective_fraction: float = 0.01,
+        n_keep: int = 0,
+        memory: int = MEMORY,
     ) -> None:
         self.flow, self.seed, self.n_draws = flow, seed, n_draws
         self.min_effective_fraction, self.n_keep = min_effective_fraction, n_keep
         self.columns = columns(flow.spec.labels)
         self._sobol: dict[int, Tensor] = {}
+        self.batch = max(memory // self._draws_memory(1), 1)  # galaxies
+
+    def memory(self) -> int:
+        """Return the most bytes that `summarise` needs beside its arguments and results."""
+        rows = self.batch * self.n_draws
+        return self._draws_memory(self.batch) + self.flow.sampler.memory(rows)
+
+    def _draws_memory(self, n_galaxies: int) -> int:
+        """The most bytes that draws of so many galaxies need, apart from the sampler: base points, values, photometry."""
+        own = 4 * (6 * len(COORDINATES) + 3 * len(self.columns) + 6 * len(self.flow.spec.bands) + 30)
+        return n_galaxies * self.n_draws * own + self.flow.redshift_model.memory(n_galaxies, self.n_draws)
 
     def summarise(
         self, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray, flags: np.ndarray, row: int
@@ -94,9 +113,8 @@ class Posterior:
         flags = flags | self._support_flags(f, s, m, z)
         answered = np.flatnonzero((flags & int(REASONS)) == 0)
         summary = self._empty(flags)
-        step = max(_DRAWS_AT_ONCE // self.n_draws, 1)
-        for start in range(0, len(answered), step):
-            at = answered[start : start + step]
+        for start in range(0, len(answered), self.batch):
+            at = answered[start : start + self.batch]
             draws = self.draw(f[at], s[at], m[at], z[at], at + row, self.n_draws)
             self._fill(summary, at, draws, at + row)
         return summary
@@ -115,12 +133,16 @@ class Posterior:
         Rows whose effective fraction lies above the threshold are resampled by their weights (systematic resampling).
         """
         f, s, m, z = _tensors(flux, sigma, mask, redshift)
-        out = []
-        for i, row in enumerate(rows):
-            at = slice(i, i + 1)
-            draws = self.draw(f[at], s[at], m[at], z[at], np.array([row]), n_draws)
-            pick = self._resample(draws, np.array([row]), n_draws)
-            out.append(draws.values[0][pick[0]].numpy())
+        out, threads = [], torch.get_num_threads()
+        torch.set_num_threads(1)  # a product split over threads rounds otherwise
+        try:
+            for i, row in enumerate(rows):
+                at = slice(i, i + 1)
+                draws = self.draw(f[at], s[at], m[at], z[at], np.array([row]), n_draws)
+                pick = self._resample(draws, np.array([row]), n_draws)
+                out.append(draws.values[0][pick[0]].numpy())
+        finally:
+            torch.set_num_threads(threads)
         return np.stack(out)
 
     # -- parts --------------------------------------------------------------------------------------------------------

@@ -71,6 +71,14 @@ class RedshiftModel:
         pad = torch.nn.functional.pad
         self._rest_dust = DustCurves(*(pad(getattr(rest_dust, f), (0, 1)) for f in rest_dust.__dataclass_fields__))
 
+    def memory(self, n_galaxies: int, n_draws: int) -> int:
+        """Return the most bytes that a call needs beside its arguments."""
+        rows, cells = self._ladder.shape[1:]
+        n_z = len(self.model.ssp.metallicity)
+        # A galaxy: its tables, at two rungs and between. A draw: light in cells and its terms; weights of populations at
+        # metallicities, and which rows of the tables the burst takes, as 64-bit indices.
+        return n_galaxies * 4 * 3 * rows * cells + n_galaxies * n_draws * 4 * (9 * cells + 60 * n_z + 100)
+
     def __call__(self, theta: Float[Tensor, "galaxy draw param"], redshift: Float[Tensor, " galaxy"]) -> DrawPhotometry:
         """Evaluate draws; their ``log_mstar`` is not used (everything is per solar mass)."""
         model = self.model

@@ -20,6 +20,8 @@ from sedflow_dist.network import SCALE_FLOOR, Block
 #: Bytes of hidden units that are worked on at once: large enough for fast products, small enough for the last-level cache.
 WORKING_SET = 16_000_000
 
+_PIECES, _LEAST = 4, 1024  # rows are split over threads in as many pieces or more, unless they would be shorter
+
 
 @dataclass(frozen=True)
 class _SortedBlock:
@@ -56,9 +58,16 @@ class Sampler:
         self.dimensions = masked[0].inputs.shape[1]
         self.precision = precision
         self._blocks = [_sort(block, self.dimensions, precision) for block in masked]
-        n_hidden, n_layers = len(masked[0].bias), 1 + len(masked[0].hidden)
-        self.chunk = max(working_set // (4 * n_layers * (n_hidden + 1)), 64)
+        self._kinds = [*(precision for _ in masked[0].hidden), torch.float32]  # of the layers
+        self._units = 1 + len(masked[0].bias)
+        self.chunk = max(working_set // (self._units * sum(kind.itemsize for kind in self._kinds)) // 64 * 64, 64)
         self._spare: list[list[Tensor]] = []  # buffers that no thread uses now: fresh pages cost up to 8 % of a call
+
+    def memory(self, n_rows: int) -> int:
+        """Return the most bytes that a call needs beside its arguments: the layers of one chunk a thread, and the rows."""
+        layers = self._units * _stride(self.chunk) * sum(kind.itemsize for kind in self._kinds)
+        temporary = 4 * _stride(self.chunk) * (self._units + 8 * self.dimensions)
+        return torch.get_num_threads() * (layers + temporary) + 4 * n_rows * (2 * self.dimensions + 8)
 
     def __call__(
         self, base: Float[Tensor, "galaxy draw dimension"], x: Float[Tensor, "galaxy feature"]
@@ -68,63 +77,52 @@ class Sampler:
         phi, log_q = self.rows(base.flatten(0, 1), x, galaxy)
         return phi.view(base.shape), log_q.view(base.shape[:2])
 
+    @torch.no_grad()
     def rows(
         self, base: Float[Tensor, "row dimension"], x: Float[Tensor, "galaxy feature"], galaxy: Int[Tensor, " row"]
     ) -> tuple[Float[Tensor, "row dimension"], Float[Tensor, " row"]]:
         """Map standard-normal base points to draws in probit space from the posterior of each row's ``galaxy``.
 
-        Every one of PyTorch's threads takes its share of the rows.
+        PyTorch's threads take chunks of rows. Chunks follow from the number of rows alone and each is the work of one
+        thread, so the numbers do not depend on the number of threads.
 
         Returns:
             draws, and log q of each given its galaxy's features.
         """
         phi, log_q = torch.empty_like(base), base.new_empty(len(base))
+        pieces = max(-(-len(base) // self.chunk), min(len(base) // _LEAST, _PIECES), 1)
+        size = max(-(-len(base) // pieces), 1)
+        chunks = [slice(start, start + size) for start in range(0, len(base), size)]
+
+        def work(rows: slice) -> None:
+            phi[rows], log_q[rows] = self._chunk(base[rows], x, galaxy[rows])
+
         threads = torch.get_num_threads()
-        size = -(-len(base) // threads)
-        shares = [slice(start, min(start + size, len(base))) for start in range(0, len(base), max(size, 1))]
-
-        def work(share: slice) -> None:
-            self._share(base[share], x, galaxy[share], phi[share], log_q[share])
-
-        if len(shares) < 2:
-            for share in shares:
-                work(share)
+        if threads == 1:
+            for rows in chunks:
+                work(rows)
             return phi, log_q
-        # A thread for a share of the rows, not for a share of each small product, which costs a third (RESULTS.md).
-        with ThreadPoolExecutor(len(shares), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, shares))
-        torch.set_num_threads(threads)  # the threads' own number is also what threads born later would begin with
+        # Threads share the chunks, not each small product, which would cost a third (benchmarks/RESULTS.md).
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, chunks))
+        torch.set_num_threads(threads)  # what a thread sets for itself is also what those born later begin with
         return phi, log_q
 
     @torch.no_grad()
-    def _share(self, base: Tensor, x: Tensor, galaxy: Tensor, phi: Tensor, log_q: Tensor) -> None:
-        """Fill ``phi`` and ``log_q``, a chunk of rows at a time in the same buffers."""
-        if not len(base):
-            return
-        size = -(-len(base) // -(-len(base) // self.chunk))  # equal chunks
+    def _chunk(self, base: Tensor, x: Tensor, galaxy: Tensor) -> tuple[Tensor, Tensor]:
         try:
             buffers = self._spare.pop()
         except IndexError:
-            buffers = self._allocate()
-        units = 1 + self._blocks[0].output.shape[1]
-        layers = [buffer[: units * _stride(size)].view(units, -1) for buffer in buffers]
-        for start in range(0, len(base), size):
-            rows = slice(start, start + size)
-            present, index = galaxy[rows].unique(return_inverse=True)
-            used = [layer[:, : len(index)] for layer in layers]
-            for layer in used:
-                layer[0] = 1.0
-            values, log_scale = self._invert(base[rows].T.contiguous(), x[present], index, used)
-            phi[rows] = values.T
-            normal = -0.5 * (base[rows] ** 2).sum(-1) - 0.5 * self.dimensions * math.log(2 * math.pi)
-            log_q[rows] = normal + log_scale
+            buffers = [torch.empty(self._units * _stride(self.chunk), dtype=kind) for kind in self._kinds]
+        stride = _stride(len(base))
+        layers = [buffer[: self._units * stride].view(-1, stride)[:, : len(base)] for buffer in buffers]
+        for layer in layers:
+            layer[0] = 1.0
+        present, index = galaxy.unique(return_inverse=True)
+        values, log_scale = self._invert(base.T.contiguous(), x[present], index, layers)
         self._spare.append(buffers)
-
-    def _allocate(self) -> list[Tensor]:
-        """Memory of the layers of one chunk."""
-        n_hidden = self._blocks[0].output.shape[1]
-        kinds = [*(self.precision for _ in self._blocks[0].hidden), torch.float32]
-        return [torch.empty((1 + n_hidden) * _stride(self.chunk), dtype=kind) for kind in kinds]
+        normal = -0.5 * (base**2).sum(-1) - 0.5 * self.dimensions * math.log(2 * math.pi)
+        return values.T, normal + log_scale
 
     def _invert(self, values: Tensor, x: Tensor, galaxy: Tensor, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Invert all blocks for columns of ``values`` (dimension, row)."""

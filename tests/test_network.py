@@ -2,6 +2,7 @@
 
 import math
 
+import memory
 import numpy as np
 import pytest
 import torch
@@ -102,6 +103,35 @@ def test_any_mix_of_draws_per_galaxy_is_one_batch(case):
     found, found_q = Sampler(masked, working_set=1).rows(base[galaxy, draw], x, galaxy)
     torch.testing.assert_close(found, everything[galaxy, draw], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found_q, log_q[galaxy, draw], atol=1e-4, rtol=1e-5)
+
+
+def test_draws_do_not_depend_on_the_number_of_threads(case):
+    """Bit by bit: a catalog's draws replay on any number of cores."""
+    net, x, _ = case
+    sampler = Sampler(network.blocks(net), working_set=100_000)
+    base = torch.randn(3, 1500, sampler.dimensions, generator=torch.Generator().manual_seed(8))
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            found.append(sampler(base, x[:3]))
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(threads)
+    for phi, log_q in found[1:]:
+        assert torch.equal(phi, found[0][0]) and torch.equal(log_q, found[0][1])
+
+
+@pytest.mark.parametrize(("rows", "working_set"), [(20_000, 2_000_000), (50, 2_000_000), (3000, 16_000_000)])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_memory_is_planned(rows, working_set, precision):
+    """What PyTorch allocates at most is what the sampler says, and not half of it."""
+    sampler = Sampler(network.blocks(network.build(10, 16, 2, 100, seed=1)), precision, working_set)
+    base, x = torch.randn(rows, 10), torch.randn(7, 16)
+    galaxy = torch.arange(rows) % 7
+    measured = memory.peak(lambda: sampler.rows(base, x, galaxy))
+    assert 0.5 * sampler.memory(rows) < measured <= sampler.memory(rows)
 
 
 def test_no_galaxies_have_no_draws():
