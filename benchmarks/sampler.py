@@ -41,7 +41,7 @@ def compare(name: str, transforms: int, hidden: int, galaxies: int, draws: int) 
 
 
 def main() -> None:
-    compare("default 8 x 2 x 128", 8, 128, 10, 1024)
+    compare("default 5 x 2 x 128", 5, 128, 10, 1024)
     compare("paper 15 x 2 x 500", 15, 500, 1, 10_000)
     compare("paper 15 x 2 x 500", 15, 500, 100, 100)
 

@@ -29,7 +29,7 @@ def rate(net: torch.nn.Module, log_prob: Callable[..., torch.Tensor], bfloat16: 
 
 
 def main() -> None:
-    net = network.build(10, FEATURES, 8, 128, seed=0)
+    net = network.build(10, FEATURES, 5, 128, seed=0)
     estimator = Estimator(net)
     sbi = rate(net, lambda phi, x: net.log_prob(phi[None], x)[0], False)
     report(f"sbi's log_prob, {torch.get_num_threads()} threads", f"{sbi:,.0f} galaxies/s")

@@ -87,7 +87,7 @@ class FlowSettings(_Section):
     def resolved(self) -> tuple[Literal["exact", "learnt"], int, int]:
         """Return amplitude mode, blocks and units."""
         paper = self.preset == "paper"
-        transforms, hidden = (15, 500) if paper else (8, 128)
+        transforms, hidden = (15, 500) if paper else (5, 128)
         return "learnt" if paper else "exact", self.transforms or transforms, self.hidden or hidden
 
 
@@ -95,8 +95,8 @@ class Training(_Section):
     """The optimisation: Adam, warm-up, half a cosine."""
 
     steps: int = Field(10_000, ge=1)
-    batch: int = Field(2048, ge=2, description="mock galaxies a step, over all workers")
-    learning_rate: float = Field(2e-3, gt=0)
+    batch: int = Field(1024, ge=2, description="mock galaxies a step, over all workers")
+    learning_rate: float | None = Field(None, gt=0, description="its peak; none: 0.008, and 0.001 for the preset paper")
     warm_up: int = Field(100, ge=1, description="steps")
     drop_out: float = Field(0.15, ge=0, le=1, description="fraction of mock galaxies with missing bands")
     held_out: float = Field(0.02, gt=0, lt=1, description="fraction of the training set kept for validation")
@@ -161,6 +161,11 @@ class RunFile(_Section):
     def store(self, name: str) -> Location:
         """Return the place of one of the run's stores."""
         return self.location / name
+
+    @property
+    def learning_rate(self) -> float:
+        """The training's peak learning rate: small flows bear, and need, a large one."""
+        return self.training.learning_rate or (1e-3 if self.flow.preset == "paper" else 8e-3)
 
     @property
     def survey_definition(self) -> Survey:

@@ -204,7 +204,7 @@ def _loop(config: dict[str, Any]) -> None:
         config["counter"].add.remote(progress.step)
     while progress.step < settings.steps and progress.stale < settings.patience:
         phi, x = observe(shapes, max(settings.batch // world, 1), "train", progress.step, rank)
-        rate = training.learning_rate(progress.step, settings.steps, settings.learning_rate, settings.warm_up)
+        rate = training.learning_rate(progress.step, settings.steps, run.learning_rate, settings.warm_up)
         train_sum += training.step(parallel, optimizer, phi, x, rate, bfloat16)
         train_count += 1
         progress.step += 1
