@@ -9,7 +9,7 @@ from sedflow_dist import network
 from sedflow_dist.network import Block
 from sedflow_dist.sampler import Sampler
 
-FEATURES, ROUNDS = 16, 5
+FEATURES, ROUNDS = 16, 3
 
 
 def useful_flops(blocks: list[Block]) -> int:
