@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -23,23 +24,37 @@ WORKING_SET = 16_000_000
 _PIECES, _LEAST = 4, 1024  # rows are split over threads in as many pieces or more, unless they would be shorter
 
 
+class _Product(NamedTuple):
+    """``weight`` times rows ``source`` of a layer is, or with ``adds`` is added to, rows ``target`` of the next."""
+
+    weight: Tensor
+    source: slice
+    target: slice
+    adds: bool
+
+
+class _Step(NamedTuple):
+    """Weights of the hidden units of one degree: rows ``units`` of the layers, which the inputs so far let us fill."""
+
+    units: slice
+    inputs: Tensor
+    hidden: tuple[tuple[_Product, ...], ...]
+    output: Tensor
+
+
 @dataclass(frozen=True)
 class _SortedBlock:
-    """A masked MADE with hidden units sorted by degree; ``ends[d]`` units have degree <= d.
+    """A masked MADE, hidden units sorted by degree; ``steps[d]`` follows input d, None where no unit has its degree.
 
-    Hidden layers hold sigmoid - 1/2 of a unit, which is tanh / 2, below a row of ones that the first column of ``hidden``,
-    the bias, multiplies. ``output``: (2 dimensions, unit), ``output_bias``: (2 dimensions, 1); scale and shift, paired.
+    Hidden layers hold sigmoid - 1/2 of a unit, which is tanh / 2, below a row of ones that the first column of their
+    weights, the bias, multiplies. ``output_bias``: (2 dimensions, 1); scale and shift, paired.
     """
 
-    inputs: Tensor
     bias: Tensor
     context: Tensor
     context_bias: Tensor
-    hidden: tuple[Tensor, ...]
-    output: Tensor
     output_bias: Tensor
-    ends: tuple[int, ...]
-    middle: int
+    steps: tuple[_Step | None, ...]
     inverse_permutation: Tensor
 
 
@@ -57,6 +72,8 @@ class Sampler:
     ) -> None:
         self.dimensions = masked[0].inputs.shape[1]
         self.precision = precision
+        if any(not torch.equal(block.degrees, masked[0].degrees) for block in masked):
+            raise ValueError("the blocks' hidden units have different degrees; sbi's MAF gives all blocks the same")
         self._blocks = [_sort(block, self.dimensions, precision) for block in masked]
         self._kinds = [*(precision for _ in masked[0].hidden), torch.float32]  # of the layers
         self._units = 1 + len(masked[0].bias)
@@ -119,12 +136,13 @@ class Sampler:
         for layer in layers:
             layer[0] = 1.0
         present, index = galaxy.unique(return_inverse=True)
-        values, log_scale = self._invert(base.T.contiguous(), x[present], index, layers)
+        views = [step and _views(step, layers) for step in self._blocks[0].steps]
+        values, log_scale = self._invert(base.T.contiguous(), x[present], index, views)
         self._spare.append(buffers)
         normal = -0.5 * (base**2).sum(-1) - 0.5 * self.dimensions * math.log(2 * math.pi)
         return values.T, normal + log_scale
 
-    def _invert(self, values: Tensor, x: Tensor, galaxy: Tensor, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _invert(self, values: Tensor, x: Tensor, galaxy: Tensor, views: list[_Views | None]) -> tuple[Tensor, Tensor]:
         """Invert all blocks for columns of ``values`` (dimension, row)."""
         log_scale = values.new_zeros(values.shape[1])
         for block in reversed(self._blocks):
@@ -134,19 +152,14 @@ class Sampler:
             out = torch.empty_like(values)
             raw = block.output_bias.repeat(1, values.shape[1])
             scales = torch.empty_like(values)
-            done = 0
-            for d in range(self.dimensions):
+            for d, (step, view) in enumerate(zip(block.steps, views, strict=True)):
                 # Scale and shift of input d come from hidden units of degree <= d, all filled by now.
                 torch.add(softplus(raw[2 * d]), SCALE_FLOOR, out=scales[d])
                 torch.div(values[d] - raw[2 * d + 1], scales[d], out=out[d])
-                end = block.ends[d + 1] if d + 1 < len(block.ends) else len(context)
-                if end > done:
-                    first = torch.index_select(context[done:end], 1, galaxy)
-                    first.addmm_(block.inputs[done:end, : d + 1], out[: d + 1])
-                    _fill(block, layers, first, done, end)
-                    later = slice(2 * d + 2, None)
-                    raw[later].addmm_(block.output[later, done:end], layers[-1][1 + done : 1 + end])
-                    done = end
+                if step and view:
+                    first = torch.index_select(context[step.units.start - 1 : step.units.stop - 1], 1, galaxy)
+                    _fill(step, view, first.addmm_(step.inputs, out[: d + 1]))
+                    raw[2 * d + 2 :].addmm_(step.output, view.filled[-1])
             log_scale += torch.log(scales).sum(0)
             values = out
         return values, log_scale
@@ -157,41 +170,67 @@ def _stride(rows: int) -> int:
     return 16 * (-(-rows // 16) | 1)
 
 
-def _fill(block: _SortedBlock, layers: list[Tensor], first: Tensor, start: int, end: int) -> None:
-    """Fill hidden units ``start`` to ``end`` of every layer from earlier units and the first layer's sums ``first``."""
-    units = slice(1 + start, 1 + end)
-    torch.sub(first.sigmoid_(), 0.5, out=layers[0][units])
-    for weight, layer, above in zip(block.hidden, layers, layers[1:], strict=False):
-        target = above[units]
-        if layer.dtype != above.dtype:
-            target.copy_(torch.mm(weight[start:end, : 1 + end], layer[: 1 + end]))
-        elif start < block.middle or layer.dtype != torch.float32:
-            torch.mm(weight[start:end, : 1 + end], layer[: 1 + end], out=target)
-        else:
-            if start == block.middle:  # what the first half gives to the second, in one large product
-                torch.mm(weight[start:, : 1 + start], layer[: 1 + start], out=above[1 + start :])
-            target.addmm_(weight[start:end, 1 + block.middle : 1 + end], layer[1 + block.middle : 1 + end])
-        target.sigmoid_().sub_(0.5)
+class _Views(NamedTuple):
+    """What a step reads and writes in the layers: ``filled`` are its units in each, ``products`` sources and targets."""
+
+    filled: list[Tensor]
+    products: list[list[tuple[Tensor, Tensor]]]
+
+
+def _views(step: _Step, layers: list[Tensor]) -> _Views:
+    pairs = zip(step.hidden, layers, layers[1:], strict=False)
+    products = [[(layer[p.source], above[p.target]) for p in hidden] for hidden, layer, above in pairs]
+    return _Views([layer[step.units] for layer in layers], products)
+
+
+def _fill(step: _Step, views: _Views, first: Tensor) -> None:
+    """Fill a step's units in every layer from earlier units and the sums of the first layer."""
+    torch.sub(first.sigmoid_(), 0.5, out=views.filled[0])
+    for hidden, pairs, filled in zip(step.hidden, views.products, views.filled[1:], strict=True):
+        for product, (source, target) in zip(hidden, pairs, strict=True):
+            if product.adds:
+                target.addmm_(product.weight, source)
+            elif source.dtype == target.dtype:
+                torch.mm(product.weight, source, out=target)
+            else:
+                target.copy_(torch.mm(product.weight, source))
+        filled.sigmoid_().sub_(0.5)
 
 
 def _sort(block: Block, dimensions: int, precision: torch.dtype) -> _SortedBlock:
     order = torch.argsort(block.degrees, stable=True)
-    ends = tuple(int(n) for n in torch.bincount(block.degrees, minlength=dimensions).cumsum(0))
+    ends = [int(n) for n in torch.bincount(block.degrees, minlength=dimensions).cumsum(0)]
     # Layers hold sigmoid - 1/2: half of every weight's sum moves into the bias.
-    hidden = tuple(
+    hidden = [
         torch.cat([(b + 0.5 * w.sum(1))[order, None], w[order][:, order]], 1).detach().to(precision)
         for w, b in block.hidden
-    )
+    ]
     weight, bias = block.output
+    inputs, output = block.inputs[order].detach(), weight[:, order].detach()
+    # What the first half of the units gives to the second goes in one large product, which runs faster than small ones;
+    # in bfloat16 it does not, and adding up would round.
+    middle = ends[len(ends) // 2] if precision == torch.float32 else len(order)
+
+    def step(d: int) -> _Step | None:
+        start, end = ends[d], ends[d + 1] if d + 1 < dimensions else len(order)
+        if start == end:
+            return None
+        rows = slice(1 + start, 1 + end)
+        products: list[tuple[_Product, ...]] = []
+        for w in hidden:
+            if start < middle:
+                products.append((_Product(w[start:end, : 1 + end], slice(1 + end), rows, False),))
+                continue
+            late = _Product(w[start:end, 1 + middle : 1 + end], slice(1 + middle, 1 + end), rows, True)
+            early = _Product(w[start:, : 1 + start], slice(1 + start), slice(1 + start, None), False)
+            products.append((early, late) if start == middle else (late,))
+        return _Step(rows, inputs[start:end, : d + 1], tuple(products), output[2 * d + 2 :, start:end])
+
     return _SortedBlock(
-        inputs=block.inputs[order].detach().contiguous(),
         bias=block.bias[order].detach(),
         context=block.context[order].detach().contiguous(),
         context_bias=block.context_bias[order].detach(),
-        hidden=hidden,
-        output=weight[:, order].detach().contiguous(),
         output_bias=(bias + 0.5 * weight.sum(1)).detach().unsqueeze(1),
-        ends=ends,
-        middle=ends[len(ends) // 2],
+        steps=tuple(step(d) for d in range(dimensions)),
         inverse_permutation=torch.argsort(block.permutation),
     )
