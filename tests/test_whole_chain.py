@@ -132,6 +132,9 @@ def test_any_number_of_workers_gives_the_same_content(local, local_contents, sou
     for name in data.data_vars:
         if data[name].dtype.kind != "T":
             assert data[name].values.tobytes() == local_contents[f"catalog/{name}"].tobytes(), name
+    rows = np.flatnonzero(data["method"].values > 0)[:2].tolist()
+    draws, _ = replay(data, rows, 300)
+    assert draws.tobytes() == replay(open_catalog(local.store("catalog")), rows, 300)[0].tobytes()
 
 
 def test_the_chain_on_s3_equals_the_local_one(s3, source, local_contents):
