@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -22,10 +21,9 @@ import torch
 
 from jobs import train
 from jobs.runfile import RunFile
+from jobs.validate import amplitude_log_prob
 from sedflow_dist import network, training
 from sedflow_dist.flow import Flow
-from sedflow_dist.posterior import log_likelihood
-from sedflow_dist.prior import unit
 from sedflow_dist.training import Estimator, Mocks, Shapes
 from storage_schemas import model
 
@@ -35,13 +33,11 @@ SIMULATIONS, VALIDATION = 200_000, 16_384
 class Data:
     """The first simulations of the demo, and 16,384 mock galaxies made of others, as a flow of ``amplitude`` sees them."""
 
-    def __init__(
-        self, root: str, simulations: int = SIMULATIONS, amplitude: Literal["exact", "learnt"] = "exact"
-    ) -> None:
+    def __init__(self, root: str, amplitude: Literal["exact", "learnt"] = "exact") -> None:
         run = self.run = RunFile.load("demo", root=root, flow={"preset": "paper"} if amplitude == "learnt" else {})
         self.amplitude, self.prior = amplitude, run.model.make_prior()
         shapes, held_out = train.load_shapes(run)
-        self.shapes = Shapes(shapes.phi[:simulations], shapes.per_mass[:simulations], shapes.redshift[:simulations])
+        self.shapes = Shapes(*(values[:SIMULATIONS] for values in vars(shapes).values()))
         self.survey = train.mock_survey(run, train.fit_noise(run))
         self.features = train.make_features(run, self.survey, shapes)
         self.mocks = self.survey.observe(held_out, VALIDATION, torch.Generator().manual_seed(0))
@@ -67,14 +63,8 @@ class Data:
         Added to a shape flow's log-probability, it gives that of all eleven coordinates, as the paper's flow learns them.
         """
         flow = Flow.from_bytes(*model.read(self.run.store("model")))  # for its galaxy model
-        z = training.target(self.mocks, "learnt", self.prior)
-        total = 0.0
-        for start in range(0, VALIDATION, 512):
-            rows = slice(start, start + 512)
-            mocks = Mocks(**{name: getattr(self.mocks, name)[rows] for name in Mocks.__dataclass_fields__})
-            full, integrated = log_likelihood(flow, mocks, self.prior.from_unit(unit(z[rows])))
-            total += float((full - integrated - 0.5 * z[rows, 0] ** 2).sum())
-        return total / VALIDATION - 0.5 * math.log(2 * math.pi)
+        parts = [amplitude_log_prob(flow, self.mocks[start : start + 512]) for start in range(0, VALIDATION, 512)]
+        return float(torch.cat(parts).mean())
 
 
 class Curve(list[dict[str, Any]]):

@@ -49,10 +49,15 @@ def joint_log_prob(flow: Flow, mocks: Mocks) -> np.ndarray:
     with torch.no_grad():
         log_q = network.log_prob(network.blocks(flow.network), phi, x)
     if flow.spec.amplitude == "exact":
-        likelihood, evidence = log_likelihood(flow, mocks, truth(flow, mocks))
-        phi_a = target(mocks, "learnt", flow.prior)[:, 0]
-        log_q = log_q + likelihood - evidence - 0.5 * phi_a**2 - 0.5 * math.log(2 * math.pi)
+        log_q = log_q + amplitude_log_prob(flow, mocks)
     return log_q.numpy()
+
+
+def amplitude_log_prob(flow: Flow, mocks: Mocks) -> torch.Tensor:
+    """ln p(true amplitude | true shape, data) in probit space, exact: of ``flow``, its galaxy model and prior count only."""
+    likelihood, evidence = log_likelihood(flow, mocks, truth(flow, mocks))
+    phi_a = target(mocks, "learnt", flow.prior)[:, 0]
+    return likelihood - evidence - 0.5 * phi_a**2 - 0.5 * math.log(2 * math.pi)
 
 
 def ranks(
@@ -61,7 +66,7 @@ def ranks(
     """Answer one block of mock galaxies; return truth, ranks and scores of its rows."""
     posterior, mocks = _posterior(model, model_id, n_galaxies, n_draws, seed)
     rows = Chunks(n_galaxies, _BLOCK).rows(block)
-    part = Mocks(**{name: getattr(mocks, name)[rows] for name in Mocks.__dataclass_fields__})
+    part = mocks[rows]
     theta = truth(posterior.flow, part)
     draws = posterior.draw(part.flux, part.sigma, part.mask, part.redshift, np.arange(rows.start, rows.stop), n_draws)
     below = draws.values[..., : len(PARAMETERS)] < theta.unsqueeze(1)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import pad, softplus
 
 from sedflow_dist.network import SCALE_FLOOR, Block
 
@@ -22,6 +22,7 @@ from sedflow_dist.network import SCALE_FLOOR, Block
 WORKING_SET = 16_000_000
 
 _PIECES, _LEAST = 4, 1024  # rows are split over threads in as many pieces or more, unless they would be shorter
+_GALAXIES = 16  # the first layer is summed for as many or more: a product for one or two would round otherwise
 
 
 class _Product(NamedTuple):
@@ -71,7 +72,6 @@ class Sampler:
         self, masked: list[Block], precision: torch.dtype = torch.float32, working_set: int = WORKING_SET
     ) -> None:
         self.dimensions = masked[0].inputs.shape[1]
-        self.precision = precision
         if any(not torch.equal(block.degrees, masked[0].degrees) for block in masked):
             raise ValueError("the blocks' hidden units have different degrees; sbi's MAF gives all blocks the same")
         self._blocks = [_sort(block, self.dimensions, precision) for block in masked]
@@ -136,8 +136,9 @@ class Sampler:
         for layer in layers:
             layer[0] = 1.0
         present, index = galaxy.unique(return_inverse=True)
+        x = pad(x[present], (0, 0, 0, max(_GALAXIES - len(present), 0)))
         views = [step and _views(step, layers) for step in self._blocks[0].steps]
-        values, log_scale = self._invert(base.T.contiguous(), x[present], index, views)
+        values, log_scale = self._invert(base.T.contiguous(), x, index, views)
         self._spare.append(buffers)
         normal = -0.5 * (base**2).sum(-1) - 0.5 * self.dimensions * math.log(2 * math.pi)
         return values.T, normal + log_scale

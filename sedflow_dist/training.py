@@ -44,6 +44,10 @@ class Mocks:
     mask: Bool[Tensor, "galaxy band"]
     redshift: Float[Tensor, " galaxy"]
 
+    def __getitem__(self, rows: slice) -> Mocks:
+        """Return some of them."""
+        return Mocks(**{name: values[rows] for name, values in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class MockSurvey:

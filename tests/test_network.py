@@ -76,7 +76,7 @@ def test_the_samplers_log_q_is_the_log_prob_of_its_draws(case):
     with torch.no_grad():
         phi, log_q = Sampler(network.blocks(net))(base, x)
         expected = net.net.log_prob(phi.flatten(0, 1), context=x.repeat_interleave(50, dim=0)).view(20, 50)
-    torch.testing.assert_close(log_q, expected, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(log_q, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_draws_do_not_depend_on_how_they_are_split(case):
