@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
 
 from sedflow_dist.flags import MINIMUM_BANDS, Flag
 
@@ -38,7 +38,9 @@ class Survey(BaseModel):
     extinction_kind: Literal["magnitude", "transmission"] = "magnitude"
     ab_offset: tuple[float, ...] | None = Field(None, description="added to magnitudes to make them AB [mag]")
     floor: tuple[float, ...] | None = Field(None, description="calibration error added in quadrature [mag]")
-    model_error: float = Field(0.0, ge=0, description="error of the stellar models, fraction of the flux, per band")
+    model_error: NonNegativeFloat | tuple[NonNegativeFloat, ...] = Field(
+        0.025, description="error of the stellar models themselves, fraction of the flux; one number or one a band"
+    )
     redshift: str = "Z"
     ra: str | None = "RA"
     dec: str | None = "DEC"
@@ -53,6 +55,8 @@ class Survey(BaseModel):
             values = getattr(self, field)
             if values is not None and len(values) != n:
                 raise ValueError(f"survey {self.name}: {field} has {len(values)} entries for {n} bands")
+        if isinstance(self.model_error, tuple) and len(self.model_error) != n:
+            raise ValueError(f"survey {self.name}: model_error has {len(self.model_error)} entries for {n} bands")
         if self.selection_band not in self.labels:
             raise ValueError(f"survey {self.name}: selection_band {self.selection_band!r} is not one of {self.labels}")
         if n < MINIMUM_BANDS:
@@ -99,7 +103,8 @@ def calibrate(
         if survey.ab_offset is not None:
             factor = factor * np.exp(-_MAG * np.asarray(survey.ab_offset))
         flux, sigma = flux * factor, sigma * factor
-        fraction2 = survey.model_error**2 + (_MAG * np.asarray(survey.floor or np.zeros(flux.shape[1]))) ** 2
+        floor = _MAG * np.asarray(survey.floor or 0.0)
+        fraction2 = np.asarray(survey.model_error) ** 2 + floor**2
         sigma = np.sqrt(sigma**2 + fraction2 * flux**2)
     with np.errstate(over="ignore"):
         single = flux.astype(np.float32), sigma.astype(np.float32), np.asarray(redshift, np.float64).astype(np.float32)

@@ -26,6 +26,7 @@ def survey(**changed):
     values = {
         "name": "test", "bands": ("sdss2010-g", "sdss2010-r", "sdss2010-i"), "labels": ("g", "r", "i"),
         "flux": ("F[0]", "F[1]", "F[2]"), "error": ("E_G", "E_R", "E_I"), "error_kind": "sigma",
+        "model_error": 0.0,
     }  # fmt: skip
     return Survey(**{**values, **changed})
 
@@ -47,21 +48,21 @@ def flags_of(photometry):
 def test_nothing_is_done_to_calibrated_catalogs():
     found = calibrate(NSA, FLUX, IVAR, None, Z)
     np.testing.assert_allclose(found.flux, FLUX, rtol=1e-6)
-    np.testing.assert_allclose(found.sigma, 0.5, rtol=1e-6)
+    np.testing.assert_allclose(found.sigma, np.hypot(0.5, NSA.model_error * FLUX), rtol=1e-6)
     assert found.mask.all()
     assert found.flags.tolist() == [0]
     assert found.flux.dtype == found.sigma.dtype == found.redshift.dtype == np.float32
 
 
 def test_sdss_offsets_and_floors():
-    """Blanton & Roweis 2007: magnitudes plus the offset are AB; floors are added to the errors in quadrature."""
+    """Blanton & Roweis 2007: magnitudes plus the offset are AB; floors are added to the errors in quadrature, ours of the models too."""
     found = calibrate(SDSS, FLUX, IVAR, NO_EXTINCTION, Z)
     offset = np.array([-0.036, 0.012, 0.010, 0.028, 0.040])
     floor = np.array([0.05, 0.02, 0.02, 0.02, 0.03])
     magnitude = 22.5 - 2.5 * np.log10(FLUX) + offset
     np.testing.assert_allclose(22.5 - 2.5 * np.log10(found.flux), magnitude, atol=1e-5)
     sigma_magnitude = found.sigma / found.flux / MAG
-    np.testing.assert_allclose(sigma_magnitude**2, (0.5 / FLUX / MAG) ** 2 + floor**2, rtol=1e-5)
+    np.testing.assert_allclose(sigma_magnitude**2, (0.5 / FLUX / MAG) ** 2 + floor**2 + (0.025 / MAG) ** 2, rtol=1e-5)
 
 
 def test_extinction_in_magnitudes_brightens_and_transmission_divides():
@@ -86,6 +87,9 @@ def test_the_model_error_is_a_fraction_of_the_flux():
     found = calibrate(survey(model_error=0.1, floor=(0.0, 0.0, 0.2)), FLUX[:, :3], np.ones((1, 3)), None, Z)
     expected = np.sqrt(1 + FLUX[0, :3] ** 2 * (0.1**2 + np.array([0, 0, (0.2 * MAG) ** 2])))
     np.testing.assert_allclose(found.sigma[0], expected, rtol=1e-6)
+    one_a_band = calibrate(survey(model_error=(0.1, 0.0, 0.2)), FLUX[:, :3], np.ones((1, 3)), None, Z)
+    expected = np.hypot(1, FLUX[0, :3] * np.array([0.1, 0.0, 0.2]))
+    np.testing.assert_allclose(one_a_band.sigma[0], expected, rtol=1e-6)
 
 
 # -- bad values -------------------------------------------------------------------------------------------------------
@@ -239,6 +243,7 @@ def test_nsa_takes_the_optical_bands_of_its_seven():
         ({"floor": (0.1,)}, "floor has 1 entries for 3 bands"),
         ({"selection_band": "u"}, "selection_band 'u' is not one of"),
         ({"model_error": -0.1}, "model_error"),
+        ({"model_error": (0.1,)}, "model_error has 1 entries for 3 bands"),
         ({"colour": 1}, "colour"),
         ({"unit": "Jy"}, "unit"),
     ],
