@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sedflow_dist.flags import MINIMUM_BANDS, Flag
 
@@ -38,7 +38,7 @@ class Survey(BaseModel):
     extinction_kind: Literal["magnitude", "transmission"] = "magnitude"
     ab_offset: tuple[float, ...] | None = Field(None, description="added to magnitudes to make them AB [mag]")
     floor: tuple[float, ...] | None = Field(None, description="calibration error added in quadrature [mag]")
-    model_error: NonNegativeFloat | tuple[NonNegativeFloat, ...] = Field(
+    model_error: float | tuple[float, ...] = Field(
         0.025, description="error of the stellar models themselves, fraction of the flux; one number or one a band"
     )
     redshift: str = "Z"
@@ -57,6 +57,8 @@ class Survey(BaseModel):
                 raise ValueError(f"survey {self.name}: {field} has {len(values)} entries for {n} bands")
         if isinstance(self.model_error, tuple) and len(self.model_error) != n:
             raise ValueError(f"survey {self.name}: model_error has {len(self.model_error)} entries for {n} bands")
+        if not np.all(np.asarray(self.model_error) >= 0):
+            raise ValueError(f"survey {self.name}: model_error {self.model_error} is negative")
         if self.selection_band not in self.labels:
             raise ValueError(f"survey {self.name}: selection_band {self.selection_band!r} is not one of {self.labels}")
         if n < MINIMUM_BANDS:

@@ -55,7 +55,7 @@ def test_nothing_is_done_to_calibrated_catalogs():
 
 
 def test_sdss_offsets_and_floors():
-    """Blanton & Roweis 2007: magnitudes plus the offset are AB; floors are added to the errors in quadrature, ours of the models too."""
+    """Blanton & Roweis 2007: magnitudes plus the offset are AB; floors and the models' error are added in quadrature."""
     found = calibrate(SDSS, FLUX, IVAR, NO_EXTINCTION, Z)
     offset = np.array([-0.036, 0.012, 0.010, 0.028, 0.040])
     floor = np.array([0.05, 0.02, 0.02, 0.02, 0.03])
