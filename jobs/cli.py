@@ -13,7 +13,7 @@ import obstore
 import typer
 
 from cluster.settings import DaskSettings, RaySettings
-from jobs.runfile import SSP, Inference, RunFile, Simulation
+from jobs.runfile import MCMC, SSP, Inference, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
 from storage_schemas.storage import Location
@@ -213,6 +213,45 @@ def infer(
 
 
 @app.command()
+def mcmc(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="photometry store, or mocks:100 for simulated galaxies of the model")
+    ],
+    model: Annotated[str, typer.Option(help="whose galaxy model and prior are sampled")],
+    out: Annotated[str, typer.Option(help="where the chains go")],
+    rows: Annotated[str, typer.Option(help="rows of the store, for example 0,5,7-20")] = "",
+    sampler: Annotated[str, typer.Option(help="zeus, emcee or nautilus (nested)")] = "zeus",
+    walkers: Annotated[int, typer.Option()] = MCMC().walkers,
+    steps: Annotated[int, typer.Option()] = MCMC().steps,
+    burn_in: Annotated[int, typer.Option(help="steps discarded")] = MCMC().burn_in,
+    thin: Annotated[int, typer.Option(help="steps between kept ones")] = MCMC().thin,
+    checkpoint_steps: Annotated[int, typer.Option(help="what a killed actor may lose")] = MCMC().checkpoint_steps,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    actors: Annotated[int, typer.Option(min=1, help="actors on this machine, or on the cluster of --ray")] = 2,
+    ray: Annotated[str | None, typer.Option(help="address of a Ray cluster")] = None,
+) -> None:
+    """Sample galaxies' exact posteriors by MCMC, the flow's reference; what was interrupted goes on where it stopped."""
+    import numpy as np
+
+    from jobs import mcmc as job
+    from sedflow_dist.flow import Flow
+    from storage_schemas import model as model_store
+
+    settings = MCMC.model_validate({
+        "sampler": sampler, "walkers": walkers, "steps": steps, "burn_in": burn_in, "thin": thin,
+        "checkpoint_steps": checkpoint_steps,
+    })  # fmt: skip
+    if source.startswith("mocks:"):
+        flow = Flow.from_bytes(*model_store.read(Location.parse(model)))
+        data, _ = job.mocks(flow, _numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
+    else:
+        data = job.rows_of(Location.parse(source), np.array(_numbers(rows, "--rows")))
+    job.sample(
+        data, Location.parse(model), Location.parse(out), settings, seed, RaySettings(address=ray, actors=actors)
+    )
+
+
+@app.command()
 def flux(
     parameters: Annotated[Path, typer.Argument(metavar="PARAMS.csv", help="log_mstar,beta1,..,n_dust,z")],
     out: Annotated[Path, typer.Option(help="CSV of f_u,f_g,... in nanomaggies")],
@@ -259,10 +298,7 @@ def draws(
     from jobs.draws import replay
     from storage_schemas import open_catalog
 
-    try:
-        numbers = [int(row) for row in rows.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{rows!r} is no list of row numbers such as 0,5,7", param_hint="--rows") from None
+    numbers = _numbers(rows, "--rows")
     values, names = replay(open_catalog(Location.parse(source), release), numbers, n)
     index = np.stack(np.meshgrid(numbers, np.arange(n), indexing="ij"), -1).reshape(-1, 2)
     table = np.concatenate([index, values.reshape(-1, values.shape[-1])], axis=1)
@@ -295,6 +331,15 @@ def rollback(source: CatalogPath, release: str) -> None:
     from storage_schemas import catalog
 
     print(f"main is {release}: {catalog.rollback(catalog.repository(Location.parse(source)), release)}")
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    """Read a list of numbers and ranges: 0,5,7-20."""
+    try:
+        ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
+        return [number for first, *last in ends for number in range(first, (last or [first])[0] + 1)]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of row numbers such as 0,5,7-20", param_hint=option) from None
 
 
 def _summary(location: Location, release: str = "main") -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cluster.settings import Engines
 from sedflow_dist import fsps_engine, surveys
@@ -127,6 +127,41 @@ class Validation(_Section):
 
     n_galaxies: int = Field(1000, ge=10)
     n_draws: int = Field(1024, ge=16)
+
+
+class MCMC(_Section):
+    """The MCMC; the defaults are SEDflow's set-up."""
+
+    sampler: Literal["zeus", "emcee", "nautilus"] = Field(
+        "zeus", description="ensemble slice sampler, ensemble by differential evolution, or nested sampler"
+    )
+    walkers: int = Field(30, ge=22, description="even; at least two a dimension")
+    steps: int = Field(10_000, ge=10)
+    burn_in: int = Field(2_000, ge=0, description="steps discarded")
+    thin: int = Field(10, ge=1, description="steps between kept ones")
+    checkpoint_steps: int = Field(1_000, ge=10, description="steps between checkpoints: what a killed actor may lose")
+
+    @model_validator(mode="after")
+    def _check(self) -> MCMC:
+        if self.walkers % 2:
+            raise ValueError(f"walkers: {self.walkers} is odd; ensembles are halved")
+        if self.sampler != "nautilus" and self.steps % self.checkpoint_steps:
+            raise ValueError(f"steps: {self.steps} is not a multiple of checkpoint_steps = {self.checkpoint_steps}")
+        if self.checkpoint_steps % self.thin:
+            raise ValueError(f"checkpoint_steps: {self.checkpoint_steps} is not a multiple of thin = {self.thin}")
+        if self.burn_in >= self.steps:
+            raise ValueError(f"burn_in: {self.burn_in} leaves none of {self.steps} steps")
+        return self
+
+    @property
+    def segments(self) -> int:
+        """Segments of a chain; a nested sampler has one."""
+        return 1 if self.sampler == "nautilus" else self.steps // self.checkpoint_steps
+
+    @property
+    def kept_steps(self) -> int:
+        """Kept steps of a segment."""
+        return (self.steps if self.sampler == "nautilus" else self.checkpoint_steps) // self.thin
 
 
 class RunFile(_Section):

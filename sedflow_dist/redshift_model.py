@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -39,13 +39,29 @@ class DrawPhotometry:
 class _Tables:
     """SSP light in cells for the rows of the fixed bins (bin, metallicity), the cut bin and the nodes (age, metallicity).
 
-    Leading axis: galaxy, or 1 where all galaxies share the table.
+    Leading axis: galaxy, or 1 where all galaxies share the table. ``table`` says which of ``nodes`` is a galaxy's.
     """
 
     bins: Tensor
     cut: Tensor
     nodes: Tensor
     dust: DustCurves
+    table: Tensor
+
+
+@dataclass(frozen=True)
+class FixedRedshifts:
+    """What redshifts alone decide: ``epoch``, each field (galaxy, 1), and the light of all stars through the bands."""
+
+    epoch: Epoch
+    tables: _Tables
+
+    def __getitem__(self, galaxy: Int[Tensor, " row"]) -> FixedRedshifts:
+        """Return the same for rows of draws, of which a galaxy may have none or several."""
+        t = self.tables
+        epoch = Epoch(**{name: value[galaxy] for name, value in vars(self.epoch).items()})
+        dust = DustCurves(**{name: value[galaxy] for name, value in vars(t.dust).items()})
+        return FixedRedshifts(epoch, _Tables(t.bins[galaxy], t.cut[galaxy], t.nodes, dust, t.table[galaxy]))
 
 
 class RedshiftModel:
@@ -81,18 +97,31 @@ class RedshiftModel:
 
     def __call__(self, theta: Float[Tensor, "galaxy draw param"], redshift: Float[Tensor, " galaxy"]) -> DrawPhotometry:
         """Evaluate draws; their ``log_mstar`` is not used (everything is per solar mass)."""
-        model = self.model
-        epoch = model.population_model.epoch(redshift)
-        per_draw = Epoch(**{f: getattr(epoch, f).unsqueeze(-1) for f in epoch.__dataclass_fields__})
-        populations = model.population_model(theta, per_draw)
-        weights = model.metallicity_weights(populations)
-        observed = self._observed_tables(epoch)
-        rest = self._tables(self._rest.unsqueeze(0), epoch, self._rest_dust)
-        light = self._light(theta, populations, weights, observed)
-        flux = (light @ self._to_bands) * per_draw.flux_factor.unsqueeze(-1)
+        at = self.at(redshift)
+        populations, weights = self._populations(theta, at.epoch)
+        flux = self._flux(theta, populations, weights, at)
+        rest = self._tables(self._rest.unsqueeze(0), self.model.population_model.epoch(redshift), self._rest_dust)
         light = self._light(theta, populations, weights, rest)
         absolute = (light[..., :-1] @ self._to_bands) * ABSOLUTE_FACTOR
-        return DrawPhotometry(per_draw, populations, flux, absolute, light[..., -1])
+        return DrawPhotometry(at.epoch, populations, flux, absolute, light[..., -1])
+
+    def at(self, redshift: Float[Tensor, " galaxy"]) -> FixedRedshifts:
+        """Return what the redshifts alone decide, for `flux`."""
+        epoch = self.model.population_model.epoch(redshift)
+        per_draw = Epoch(**{f: getattr(epoch, f).unsqueeze(-1) for f in epoch.__dataclass_fields__})
+        return FixedRedshifts(per_draw, self._observed_tables(epoch))
+
+    def flux(self, theta: Float[Tensor, "galaxy draw param"], at: FixedRedshifts) -> Float[Tensor, "galaxy draw band"]:
+        """Return observed fluxes per solar mass formed [nanomaggies]: what a sampler calls again and again."""
+        return self._flux(theta, *self._populations(theta, at.epoch), at)
+
+    def _populations(self, theta: Tensor, epoch: Epoch) -> tuple[Populations, Tensor]:
+        populations = self.model.population_model(theta, epoch)
+        return populations, self.model.metallicity_weights(populations)
+
+    def _flux(self, theta: Tensor, populations: Populations, weights: Tensor, at: FixedRedshifts) -> Tensor:
+        light = self._light(theta, populations, weights, at.tables)
+        return (light @ self._to_bands) * at.epoch.flux_factor.unsqueeze(-1)
 
     def _observed_tables(self, epoch: Epoch) -> _Tables:
         rung, fraction = self.model._rung(epoch.redshift)
@@ -105,10 +134,10 @@ class RedshiftModel:
         n_z = len(self.model.ssp.metallicity)
         bins, nodes = cells.split([len(self.model.bin_spectra), len(self.model.node_spectra)], dim=1)
         by_age = nodes.unflatten(1, (-1, n_z))
-        galaxy = torch.arange(len(epoch.redshift)) if len(cells) > 1 else torch.zeros(len(epoch.redshift)).long()
+        galaxy = torch.arange(len(epoch.redshift)) if len(cells) > 1 else torch.zeros_like(epoch.cut_index)
         (left, t_left), (right, t_right) = self.model._age_weights(epoch.cut_age)
         cut = by_age[galaxy, left] * t_left[:, None, None] + by_age[galaxy, right] * t_right[:, None, None]
-        return _Tables(bins, cut, nodes, dust)
+        return _Tables(bins, cut, nodes, dust, galaxy)
 
     def _light(self, theta: Tensor, populations: Populations, weights: Tensor, tables: _Tables) -> Tensor:
         """Attenuated light of draws in cells: (galaxy, draw, cell)."""
@@ -116,14 +145,14 @@ class RedshiftModel:
         n = young_weights.shape[-1]
         young = young_weights @ tables.bins[:, :n]
         old = old_weights @ tables.bins[:, n:] + weights[..., CUT, :] @ tables.cut
-        in_cloud, burst = self._burst(populations, weights, tables.nodes)
+        in_cloud, burst = self._burst(populations, weights, tables)
         if in_cloud is not None:
             young = young + in_cloud
         tau_bc, tau_ism, n_dust = (theta[..., PARAMETERS.index(name)] for name in ("tau_bc", "tau_ism", "n_dust"))
         light = young.mul_(tables.dust.clouds(tau_bc)).add_(old).add_(burst)
         return light.mul_(tables.dust.diffuse(tau_ism, n_dust))
 
-    def _burst(self, populations: Populations, weights: Tensor, nodes: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _burst(self, populations: Populations, weights: Tensor, tables: _Tables) -> tuple[Tensor | None, Tensor]:
         """Light of the burst in birth clouds and outside: two ages times all metallicities of each galaxy's node table."""
         n_galaxy, n_draw = weights.shape[:2]
         n_z = weights.shape[-1]
@@ -132,9 +161,8 @@ class RedshiftModel:
         ages = torch.stack([index for index, _ in pairs], -1).unsqueeze(-1)
         rows = ages * n_z + torch.arange(n_z)
         amount = share * torch.stack([t for _, t in pairs], -1).unsqueeze(-1)
-        if len(nodes) > 1:
-            rows = rows + (torch.arange(n_galaxy) * nodes.shape[1]).view(-1, 1, 1, 1)
-        table = nodes.reshape(-1, nodes.shape[-1])
+        rows = rows + (tables.table * tables.nodes.shape[1]).view(-1, 1, 1, 1)
+        table = tables.nodes.reshape(-1, tables.nodes.shape[-1])
         shape = (n_galaxy * n_draw, 2 * n_z)
 
         def light(amount: Tensor) -> Tensor:

@@ -1,0 +1,183 @@
+"""mcmc: galaxies in, chains of their exact posteriors out. Ray actors sample blocks of galaxies side by side.
+
+Every segment of a galaxy's chain is a checkpoint: it depends on the settings and on the segment before, so what a killed
+actor leaves is gone on with by another, and the chain is the same bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster import ray_engine
+from cluster.settings import RaySettings
+from jobs.infer import load_on_worker
+from jobs.progress import Clock, bar, say
+from jobs.runfile import MCMC, fingerprint
+from jobs.validate import mock_galaxies
+from sedflow_dist import keyed_random, lockstep, mcmc
+from sedflow_dist.flow import Flow
+from sedflow_dist.mcmc import Segment, State, Target
+from sedflow_dist.prior import COORDINATES, probit, unit
+from sedflow_dist.training import Mocks
+from storage_schemas import chains, photometry
+from storage_schemas import model as model_store
+from storage_schemas.chunked import ChunkedStore
+from storage_schemas.schema import array
+from storage_schemas.storage import Location
+
+#: Galaxies that an actor samples side by side: more cost memory and save little.
+BLOCK = 32
+Data = dict[str, np.ndarray]
+
+
+def sample(
+    data: Data, model: Location, out: Location, settings: MCMC, seed: int, ray: RaySettings
+) -> tuple[ChunkedStore, ChunkedStore]:
+    """Fill what is missing of the chains of galaxies; return segments and summary.
+
+    Args:
+        data: ``flux``, ``sigma``, ``mask`` (galaxy, band) [nanomaggies], ``redshift``, ``row`` (galaxy,)
+        model: its galaxy model and prior make the posterior; the flow itself has no part in it
+    """
+    flow = Flow.from_bytes(*model_store.read(model))
+    described = {
+        **settings.model_dump(), "seed": seed, "prior": flow.prior.to_dict(), "ssp": flow.ssp.checksum,
+        "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": _digest(data),
+    }  # fmt: skip
+    segments, summary = chains.create(
+        out, len(data["row"]), settings.segments, settings.kept_steps, settings.walkers, COORDINATES, described
+    )
+    missing = summary.missing()
+    clock, steps = Clock(), settings.steps * len(missing)
+    size = max(min(BLOCK, math.ceil(len(missing) / ray.actors)), 1)
+    blocks = [tuple(missing[start : start + size]) for start in range(0, len(missing), size)]
+    with ray_engine.session(ray), bar("mcmc", steps, "steps") as progress:
+        counter = ray_engine.counter()
+        with ray_engine.watch(counter, progress.update):
+            arguments = (data, model, flow.id, settings, seed, out, counter)
+            ray_engine.map_actors(Sampler, arguments, "sample", blocks, ray.actors, lambda _: None)
+    found = {name: np.asarray(array(summary.group, name)[:]) for name in ("rhat", "effective_draws", "evaluations")}
+    if len(found["rhat"]):
+        say("mcmc", f"{len(missing):,} galaxies in {clock.seconds:.0f} s ({settings.sampler}, {settings.walkers} x "
+            f"{settings.steps:,}); worst R-hat {found['rhat'].max():.3f}, fewest effective draws "
+            f"{found['effective_draws'].min():,.0f}: {out}")  # fmt: skip
+    return segments, summary
+
+
+def rows_of(store: Location, rows: np.ndarray) -> Data:
+    """Read rows of a photometry store.
+
+    Raises:
+        ValueError: a row does not exist.
+    """
+    opened = photometry.open(store)
+    if len(rows) and not 0 <= rows.min() <= rows.max() < opened.n_rows:
+        raise ValueError(f"rows {rows.min()} to {rows.max()} asked for; {store} has rows 0 to {opened.n_rows - 1}")
+    names = ("flux", "sigma", "mask", "redshift")
+    return {**{name: np.asarray(array(opened.group, name)[:])[rows] for name in names}, "row": rows}
+
+
+def mocks(flow: Flow, n: int, seed: int) -> tuple[Data, Mocks]:
+    """Return simulated galaxies as data, and with their truth: those that `validate` checks the flow on."""
+    found = mock_galaxies(flow, n, seed)
+    data = {name: getattr(found, name).numpy() for name in ("flux", "sigma", "mask", "redshift")}
+    return {**data, "row": np.arange(n)}, found
+
+
+class Sampler:
+    """An actor that samples blocks of galaxies; see `sample`."""
+
+    def __init__(
+        self, data: Data, model: Location, model_id: str, settings: MCMC, seed: int, out: Location, counter: Any
+    ) -> None:
+        self.flow = load_on_worker(model, model_id)
+        self.data, self.settings, self.seed, self.counter = data, settings, seed, counter
+        segments, summary = chains.open(out)
+        self.segments = ChunkedStore(segments.location, segments.kind, "r+")
+        self.summary = ChunkedStore(summary.location, summary.kind, "r+")
+
+    def sample(self, block: tuple[int, ...]) -> int:
+        """Finish the chains of the galaxies of a block; return how many there are."""
+        at = list(block)
+        data = (torch.as_tensor(self.data[name][at]) for name in ("flux", "sigma", "mask", "redshift"))
+        target = Target(self.flow.prior, self.flow.redshift_model, *data)
+        missing = set(self.segments.missing())
+        lockstep.run([self._task(target, place, galaxy, missing) for place, galaxy in enumerate(block)], target)
+        for galaxy in block:
+            self._summarise(galaxy)
+        return len(block)
+
+    def _task(self, target: Target, place: int, galaxy: int, missing: set[int]) -> Callable[[lockstep.Ask], None]:
+        """Return the task of a galaxy, the ``place``-th of the target's: it writes the segments that are missing."""
+        settings, first = self.settings, galaxy * self.settings.segments
+        row = int(self.data["row"][galaxy])
+
+        def work(ask: lockstep.Ask) -> None:
+            for number in range(settings.segments):
+                if first + number not in missing:
+                    continue
+                seed = keyed_random.torch_seed(self.seed, "mcmc", row, number)
+                if settings.sampler == "nautilus":
+                    part = mcmc.nested(ask, settings.kept_steps, settings.walkers, seed)
+                else:
+                    start = self._end(first + number - 1) if number else self._start(target, place, row)
+                    part = mcmc.segment(settings.sampler, ask, start, settings.checkpoint_steps, settings.thin, seed)
+                self.segments.write(first + number, self._arrays(target, place, row, number, part))
+                self.counter.add.remote(settings.checkpoint_steps)
+
+        return work
+
+    def _start(self, target: Target, place: int, row: int) -> State:
+        return State(target.start(place, self.settings.walkers, self.seed, row))
+
+    def _end(self, chunk: int) -> State:
+        """Read where a segment ended."""
+        found = self.segments.read(chunk, ["position", "scale", "tune"])
+        return State(found["position"][0], float(found["scale"][0]), bool(found["tune"][0]))
+
+    def _arrays(self, target: Target, place: int, row: int, number: int, part: Segment) -> Data:
+        """Return what is stored of a segment; the amplitude of each kept draw is drawn here, exactly."""
+        u = unit(torch.as_tensor(part.phi)).flatten(0, 1).unsqueeze(0)
+        uniform = keyed_random.uniforms(self.seed, f"mcmc/amplitude/{number}", row * u.shape[1], u.shape[1], 1)
+        fit = target.fit(torch.tensor([place]), u, torch.as_tensor(uniform.T).float())
+        lo, hi = self.flow.prior.log_mstar
+        whole = torch.cat([((fit.log_mstar - lo) / (hi - lo)).unsqueeze(-1), u], -1).view(*part.phi.shape[:2], -1)
+        values = {
+            "chain": np.floor(whole.numpy() * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16), "log_prob": part.log_prob,
+            "position": part.end.position, "scale": part.end.scale, "tune": part.end.tune,
+            "log_evidence": part.log_evidence, "log_evidence_error": part.log_evidence_error,
+            "evaluations": part.evaluations,
+        }  # fmt: skip
+        return {name: np.asarray(value)[None] for name, value in values.items()}
+
+    def _summarise(self, galaxy: int) -> None:
+        settings = self.settings
+        phi = probit(torch.as_tensor(draws_of(self.segments, galaxy, settings)[..., 1:])).numpy()
+        if settings.sampler == "nautilus":  # its draws are independent
+            time, rhat = np.ones(phi.shape[-1]), np.ones(phi.shape[-1])
+        else:
+            time, rhat = mcmc.autocorrelation_time(phi), mcmc.split_rhat(phi)
+        names = ("log_evidence", "log_evidence_error", "evaluations")
+        first = galaxy * settings.segments
+        parts = [self.segments.read(first + n, names) for n in range(settings.segments)]
+        values = {
+            "row": self.data["row"][galaxy], "autocorrelation_time": settings.thin * time, "rhat": rhat,
+            "effective_draws": phi.shape[0] * phi.shape[1] / time.max(),
+            "evaluations": sum(int(part["evaluations"][0]) for part in parts),
+            **{name: parts[0][name][0] for name in names[:2]},
+        }  # fmt: skip
+        self.summary.write(galaxy, {name: np.asarray(value)[None] for name, value in values.items()})
+
+
+def draws_of(segments: ChunkedStore, galaxy: int, settings: MCMC) -> np.ndarray:
+    """Return the kept steps of a galaxy after the burn-in as the prior's unit cube, (step, walker, coordinate)."""
+    return chains.draws(segments, galaxy, settings.segments, settings.burn_in // settings.thin)
+
+
+def _digest(data: Data) -> str:
+    return fingerprint({name: values.tolist() for name, values in data.items()})
