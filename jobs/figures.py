@@ -11,16 +11,18 @@ from matplotlib.figure import Figure
 
 from jobs.draws import replay
 from jobs.runfile import RunFile
-from sedflow_dist import bands, calibration, plots
+from jobs.validate import mock_galaxies
+from sedflow_dist import bands, calibration, keyed_random, plots
 from sedflow_dist.flags import REASONS, Flag
 from sedflow_dist.flow import Flow
 from sedflow_dist.prior import PARAMETERS
-from storage_schemas import validation
+from sedflow_dist.training import MockSurvey, Shapes
+from storage_schemas import training_set, validation
 from storage_schemas.catalog import model_bytes, open_catalog
 from storage_schemas.storage import Location
 
 _CORNER = ("log_mstar_surviving", "log_sfr_1gyr", "log_z_mw", "t_age_mw", "f_burst", "tau_ism", "n_dust")
-_DRAWS, _SPECTRA = 4000, 200
+_DRAWS, _SPECTRA, _MOCKS = 4000, 200, 5000
 
 
 def figures(run: RunFile) -> list[str]:
@@ -28,9 +30,15 @@ def figures(run: RunFile) -> list[str]:
     catalog = open_catalog(run.store("catalog"))
     drawn = {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, _typical(catalog))}
     arrays, _ = validation.read(run.store("validation"))
-    ranks = arrays["rank"]
+    complete = arrays["mask"].all(1)
+    ranks = arrays["rank"][complete]
     drawn["pp.png"] = plots.pp(ranks, PARAMETERS, calibration.check(ranks), "Posteriors of the flow")
     drawn["sbc.png"] = plots.sbc(ranks, PARAMETERS)
+    drawn["tarp.png"] = plots.coverage({
+        title: {kind: arrays[prefix + name][complete] for kind, prefix in (("plain", ""), ("weighted", "weighted_"))}
+        for title, name in (("TARP", "tarp"), ("Expected coverage", "hpd"))
+    })  # fmt: skip
+    drawn["training_data.png"] = training_data(run, catalog)
     return [_save(figure, run.store("figures"), name) for name, figure in drawn.items()]
 
 
@@ -42,6 +50,31 @@ def mass_redshift(catalog) -> Figure:  # noqa: ANN001
     )
     flagged = (catalog["flags"].values & int(doubtful)) != 0
     return plots.mass_redshift(catalog["redshift"].values, catalog["quantiles"].values[:, column, 1:4], flagged)
+
+
+def training_data(run: RunFile, catalog) -> Figure:  # noqa: ANN001
+    """The run's training data, as its model sees them, against the rows of the catalog that were answered."""
+    flow = Flow.from_bytes(*model_bytes(catalog))
+    try:
+        rows = training_set.open(run.store("training")).read(0, training_set.NAMES)
+    except FileNotFoundError:  # the model was trained elsewhere
+        mocks = mock_galaxies(flow, _MOCKS, run.seed)
+    else:
+        shapes = Shapes(**{name: torch.as_tensor(values) for name, values in rows.items()})
+        generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "figures"))
+        mocks = MockSurvey(flow.noise, flow.prior.log_mstar, 0.0).observe(shapes, _MOCKS, generator)
+    answered = (catalog["flags"].values & int(REASONS)) == 0
+    seen = [catalog[name].values[answered] for name in ("flux", "sigma", "mask")]
+    return plots.training_data(
+        flow.spec.labels, flow.spec.selection_band,
+        _magnitudes(mocks.flux.numpy(), mocks.sigma.numpy(), mocks.mask.numpy()), _magnitudes(*seen),
+    )  # fmt: skip
+
+
+def _magnitudes(flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Magnitudes and their errors, (galaxy, band) [mag]; NaN where a flux is masked or not positive."""
+    flux = np.where(mask & (flux > 0), flux, np.nan)
+    return 22.5 - 2.5 * np.log10(flux), 2.5 / np.log(10) * sigma / flux
 
 
 def galaxy(catalog, row: int) -> Figure:  # noqa: ANN001

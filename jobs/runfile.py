@@ -127,6 +127,9 @@ class Validation(_Section):
 
     n_galaxies: int = Field(1000, ge=10)
     n_draws: int = Field(1024, ge=16)
+    patterns: int = Field(
+        0, ge=0, description="most common patterns of missing bands, each checked on as many galaxies again"
+    )
 
 
 class MCMC(_Section):

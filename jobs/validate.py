@@ -1,9 +1,16 @@
-"""validate: a model in, its calibration on simulated galaxies out: ranks, p-p curves, held-out log-probability."""
+"""validate: a model in, its calibration on simulated galaxies out: ranks, coverage, held-out log-probability.
+
+Galaxies with all bands come first; as many again follow for each pattern of missing bands that is asked for.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,38 +23,71 @@ from jobs.runfile import RunFile
 from jobs.simulate import draw_shapes
 from sedflow_dist import calibration, keyed_random, network
 from sedflow_dist.calibration import Calibration
+from sedflow_dist.flags import MINIMUM_BANDS
 from sedflow_dist.flow import Flow
 from sedflow_dist.posterior import Posterior, log_likelihood
 from sedflow_dist.prior import PARAMETERS
 from sedflow_dist.training import Mocks, MockSurvey, target
 from storage_schemas import model as model_store
-from storage_schemas import validation
-from storage_schemas.chunked import Chunks
+from storage_schemas import photometry, validation
+from storage_schemas.chunked import ChunkedStore, Chunks
 from storage_schemas.storage import Location
 
 _BLOCK = 25
+_BINS = 4  # of signal-to-noise
+
+Pattern = tuple[bool, ...]  # which bands are measured
 
 
-def mock_galaxies(flow: Flow, n: int, seed: int) -> Mocks:
-    """Simulate and observe galaxies that no training saw, with all bands, as the survey selects them."""
-    shapes = draw_shapes(flow.redshift_model.model, flow.prior, flow.spec.redshift, seed, "validate", 0, 30 * n)
-    generator = torch.Generator().manual_seed(keyed_random.torch_seed(seed, "validate"))
-    return MockSurvey(flow.noise, flow.prior.log_mstar, 0.0).observe(shapes, n, generator)
+def mock_galaxies(flow: Flow, n: int, seed: int, patterns: Sequence[Pattern] = ()) -> Mocks:
+    """Simulate and observe galaxies that no training saw, as the survey selects them: with all bands, then each pattern."""
+    survey, parts = MockSurvey(flow.noise, flow.prior.log_mstar, 0.0), []
+    for i, pattern in enumerate([(True,) * len(flow.spec.bands), *patterns]):
+        stream = ("validate", i) if i else ("validate",)
+        shapes = draw_shapes(
+            flow.redshift_model.model, flow.prior, flow.spec.redshift, seed, "validate", 30 * n * i, 30 * n
+        )
+        mocks = survey.observe(shapes, n, torch.Generator().manual_seed(keyed_random.torch_seed(seed, *stream)))
+        mask = mocks.mask & torch.tensor(pattern)
+        parts.append(replace(mocks, flux=mocks.flux * mask, sigma=mocks.sigma * mask, mask=mask))
+    return Mocks(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
+def missing_patterns(store: ChunkedStore, n: int) -> list[Pattern]:
+    """Return the ``n`` most common patterns of missing bands in a photometry store that can be answered.
+
+    Where it has fewer, single missing bands make up for them, the first band first.
+    """
+    counts: Counter[Pattern] = Counter()
+    for chunk in range(store.n_chunks):
+        rows, number = np.unique(store.read(chunk, ["mask"])["mask"], axis=0, return_counts=True)
+        counts.update({tuple(map(bool, row)): int(k) for row, k in zip(rows, number, strict=True)})
+    n_bands = len(next(iter(counts)))
+    counts.update({tuple(band != gone for band in range(n_bands)): 0 for gone in range(n_bands)})
+    return list(islice((p for p, _ in counts.most_common() if MINIMUM_BANDS <= sum(p) < n_bands), n))
+
+
+def unit_truth(flow: Flow, mocks: Mocks) -> torch.Tensor:
+    """True coordinates of mock galaxies in the unit cube: (galaxy, coordinate)."""
+    lo, hi = flow.prior.log_mstar
+    return torch.cat([((mocks.log_mstar - lo) / (hi - lo)).unsqueeze(1), torch.special.ndtr(mocks.phi)], dim=1)
 
 
 def truth(flow: Flow, mocks: Mocks) -> torch.Tensor:
     """True parameters of mock galaxies: (galaxy, param)."""
-    lo, hi = flow.prior.log_mstar
-    u = torch.cat([((mocks.log_mstar - lo) / (hi - lo)).unsqueeze(1), torch.special.ndtr(mocks.phi)], dim=1)
-    return flow.prior.from_unit(u)
+    return flow.prior.from_unit(unit_truth(flow, mocks))
+
+
+def flow_log_prob(flow: Flow, mocks: Mocks) -> torch.Tensor:
+    """ln q(truth | data) over the flow's own dimensions: (galaxy,)."""
+    x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+    with torch.no_grad():
+        return network.log_prob(network.blocks(flow.network), target(mocks, flow.spec.amplitude, flow.prior), x)
 
 
 def joint_log_prob(flow: Flow, mocks: Mocks) -> np.ndarray:
     """ln q(truth | data) over all eleven coordinates in probit space; with an exact amplitude its own density counts."""
-    x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
-    phi = target(mocks, flow.spec.amplitude, flow.prior)
-    with torch.no_grad():
-        log_q = network.log_prob(network.blocks(flow.network), phi, x)
+    log_q = flow_log_prob(flow, mocks)
     if flow.spec.amplitude == "exact":
         log_q = log_q + amplitude_log_prob(flow, mocks)
     return log_q.numpy()
@@ -61,41 +101,56 @@ def amplitude_log_prob(flow: Flow, mocks: Mocks) -> torch.Tensor:
 
 
 def ranks(
-    block: int, model: Location, model_id: str, n_galaxies: int, n_draws: int, seed: int
+    block: int, model: Location, model_id: str, n_galaxies: int, n_draws: int, seed: int, patterns: tuple[Pattern, ...]
 ) -> dict[str, np.ndarray]:
     """Answer one block of mock galaxies; return truth, ranks and scores of its rows."""
-    posterior, mocks = _posterior(model, model_id, n_galaxies, n_draws, seed)
-    rows = Chunks(n_galaxies, _BLOCK).rows(block)
+    posterior, mocks = _posterior(model, model_id, n_galaxies, n_draws, seed, patterns)
+    rows = Chunks(len(mocks.phi), _BLOCK).rows(block)
     part = mocks[rows]
     theta = truth(posterior.flow, part)
     draws = posterior.draw(part.flux, part.sigma, part.mask, part.redshift, np.arange(rows.start, rows.stop), n_draws)
     below = draws.values[..., : len(PARAMETERS)] < theta.unsqueeze(1)
+    cube, true = draws.unit.numpy(), unit_truth(posterior.flow, part).numpy()
+    log_q, log_q_truth = draws.log_q.numpy(), flow_log_prob(posterior.flow, part).numpy()
+    weight, points = draws.weight.numpy(), keyed_random.torch_seed(seed, "tarp", block)
+    signal = torch.where(part.mask, part.flux / part.sigma, torch.nan)
     return {
         "block": np.array(block), "truth": theta.numpy(), "rank": below.float().mean(1).numpy(),
         "weighted_rank": (below * draws.weight.unsqueeze(-1)).sum(1).numpy(),
+        "tarp": calibration.tarp(cube, None, true, points), "weighted_tarp": calibration.tarp(cube, weight, true, points),
+        "hpd": calibration.expected_coverage(log_q, None, log_q_truth),
+        "weighted_hpd": calibration.expected_coverage(log_q, weight, log_q_truth),
+        "mask": part.mask.numpy(), "signal_to_noise": np.nanmedian(signal.numpy(), axis=1),
         "log_prob": joint_log_prob(posterior.flow, part), "effective_fraction": draws.effective_fraction.numpy(),
     }  # fmt: skip
 
 
 @cache
-def _posterior(model: Location, model_id: str, n_galaxies: int, n_draws: int, seed: int) -> tuple[Posterior, Mocks]:
+def _posterior(
+    model: Location, model_id: str, n_galaxies: int, n_draws: int, seed: int, patterns: tuple[Pattern, ...]
+) -> tuple[Posterior, Mocks]:
     """The posterior engine and the mock galaxies of this worker."""
     flow = load_on_worker(model, model_id)
-    return Posterior(flow, seed, n_draws), mock_galaxies(flow, n_galaxies, seed)
+    return Posterior(flow, seed, n_draws), mock_galaxies(flow, n_galaxies, seed, patterns)
 
 
 def validate(run: RunFile) -> dict[str, Calibration]:
-    """Fill the run's validation store if it is missing; print and return the calibration, plain and weighted."""
+    """Fill the run's validation store if it is missing; print and return the calibration, as `report` does."""
     out, model = run.store("validation"), run.store("model")
     flow = Flow.from_bytes(*model_store.read(model))
-    settings: dict[str, Any] = {"model": flow.id, "seed": run.seed, **run.validation.model_dump()}
+    patterns: tuple[Pattern, ...] = ()
+    if run.validation.patterns:
+        patterns = tuple(missing_patterns(photometry.open(run.store("photometry")), run.validation.patterns))
+    settings: dict[str, Any] = {
+        "model": flow.id, "seed": run.seed, **run.validation.model_dump(), "measured": [list(p) for p in patterns],
+    }  # fmt: skip
     try:
         arrays, attributes = validation.read(out)
         stale = any(attributes.get(name) != value for name, value in settings.items())
     except (FileNotFoundError, ValueError):
         stale = True
     if stale:
-        n = run.validation.n_galaxies
+        n = run.validation.n_galaxies * (1 + len(patterns))
         blocks = list(range(len(Chunks(n, _BLOCK))))
         parts: list[dict[str, np.ndarray]] = []
         with dask_engine.client(run.engines.dask) as client, bar("validate", n, "galaxies") as progress:
@@ -105,19 +160,51 @@ def validate(run: RunFile) -> dict[str, Calibration]:
                 progress.update(len(part["truth"]))
 
             dask_engine.map_tasks(
-                client, ranks, blocks, done, model=model, model_id=flow.id, n_galaxies=n,
-                n_draws=run.validation.n_draws, seed=run.seed,
+                client, ranks, blocks, done, model=model, model_id=flow.id, n_galaxies=run.validation.n_galaxies,
+                n_draws=run.validation.n_draws, seed=run.seed, patterns=patterns,
             )  # fmt: skip
         parts.sort(key=lambda part: int(part["block"]))
         arrays = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in validation.ARRAYS}
-        validation.write(out, arrays, PARAMETERS, settings)
-    result = {
-        kind: calibration.check(arrays[name]) for kind, name in (("plain", "rank"), ("weighted", "weighted_rank"))
-    }
-    for kind, found in result.items():
+        validation.write(out, arrays, PARAMETERS, flow.spec.labels, settings)
+    result = report(arrays, flow.spec.labels)
+    complete = arrays["mask"].all(1)
+    say("validate", f"held-out log-probability {arrays['log_prob'][complete].mean():.3f}, median effective fraction "
+        f"{np.median(arrays['effective_fraction'][complete]):.2f}: {out}")  # fmt: skip
+    return result
+
+
+def report(arrays: dict[str, np.ndarray], labels: Sequence[str]) -> dict[str, Calibration]:
+    """Print and return the calibration of galaxies with all bands, from the draws as they are and as they are weighted.
+
+    Keys: ``plain`` and ``weighted``, of the parameters, and both with ``tarp`` and ``hpd``, of all dimensions together.
+    Galaxies that miss bands count in the line of the worst pattern only.
+    """
+    complete = arrays["mask"].all(1)
+    bins = np.char.add("S/N ", calibration.quantile_bins(arrays["signal_to_noise"][complete], _BINS))
+    without = np.array(["without " + ", ".join(np.array(labels)[~row]) for row in arrays["mask"]])[~complete]
+    result = {}
+    for kind, prefix in (("plain", ""), ("weighted", "weighted_")):
+        rank = arrays[f"{prefix}rank"]
+        found = result[kind] = calibration.check(rank[complete])
         worst = int(np.argmin(found.p_values))
         say("validate", f"{kind} draws: pooled KS p {found.pooled:.3f}; {int(found.inside.sum())} of {len(PARAMETERS)} p-p "
             f"curves inside the 99 % band; lowest p {found.p_values[worst]:.3f} ({PARAMETERS[worst]})")  # fmt: skip
-    say("validate", f"held-out log-probability {arrays['log_prob'].mean():.3f}, median effective fraction "
-        f"{np.median(arrays['effective_fraction']):.2f}: {out}")  # fmt: skip
+        lines = []
+        for name, title in (("tarp", "TARP"), ("hpd", "expected coverage")):
+            joint = result[f"{kind} {name}"] = calibration.check(arrays[prefix + name][complete, None])
+            lines.append(
+                f"{title} inside its 99 % band: {'yes' if joint.inside[0] else 'no'} (KS p {joint.pooled:.3f})"
+            )
+        lines.append(_worst(calibration.by_group(rank[complete], bins)))
+        if len(without):
+            lines.append(_worst(calibration.by_group(rank[~complete], without)))
+        say("validate", f"{kind} draws: " + "; ".join(lines))
     return result
+
+
+def _worst(groups: dict[str, Calibration]) -> str:
+    """The group with the lowest pooled p-value, in words."""
+    name, found = min(groups.items(), key=lambda item: item[1].pooled)
+    return (
+        f"worst of {len(groups)}: {name}, {int(found.inside.sum())} of {len(found.inside)} inside, p {found.pooled:.3f}"
+    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import corner
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from sedflow_dist.calibration import Calibration, band_half_width, histogram_band, pp_curve
+from sedflow_dist.calibration import Calibration, band_half_width, check, histogram_band, pp_curve, prior_predictive
 
 matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
@@ -103,6 +104,62 @@ def sbc(ranks: np.ndarray, names: Sequence[str], bins: int = 20) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("rank of the truth")
     figure.suptitle(f"Simulation-based calibration, {len(ranks):,} galaxies (band: 99 % of uniform ranks)")
+    figure.tight_layout()
+    return figure
+
+
+def coverage(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Curves of ranks that concern all dimensions together, with the 99 % band: title -> label -> ranks (galaxy,)."""
+    figure, grid = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 5), squeeze=False)
+    for axes, (title, curves) in zip(grid[0], panels.items(), strict=True):
+        for i, (label, ranks) in enumerate(curves.items()):
+            p, curve = pp_curve(ranks[:, None])
+            if i == 0:
+                half = band_half_width(len(ranks))
+                axes.fill_between(p, p - half, p + half, color=_GREY, alpha=0.25, lw=0, label="99 % band")
+            found = check(ranks[:, None])
+            axes.plot(p, curve, color=(_BLUE, _ORANGE)[i % 2], lw=1.4, label=f"{label} (p = {found.pooled:.2f})")
+        axes.plot([0, 1], [0, 1], "k--", lw=0.8)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="credible level", ylabel="fraction of galaxies below", title=title)
+        axes.legend(frameon=False, loc="upper left")
+    figure.tight_layout()
+    return figure
+
+
+def training_data(
+    labels: Sequence[str],
+    selection_band: int,
+    training: tuple[np.ndarray, np.ndarray],
+    catalog: tuple[np.ndarray, np.ndarray],
+) -> Figure:
+    """Training data beside the catalog: magnitudes in the selection band, colours, uncertainties (SEDflow, figure 1).
+
+    Args:
+        training, catalog: magnitudes and their errors, each (galaxy, band) [mag]; NaN where not measured
+    """
+    n = len(labels)
+    figure, grid = plt.subplots(2, n, figsize=(2.9 * n, 5.8), squeeze=False)
+    both = (("training data", training, _GREY, "stepfilled"), ("catalog", catalog, _ORANGE, "step"))
+    names = [labels[selection_band], *(f"{a} − {b}" for a, b in pairwise(labels))]
+    columns = [np.column_stack([m[:, selection_band], m[:, :-1] - m[:, 1:]]) for m in (training[0], catalog[0])]
+    distance = prior_predictive(*columns)
+    for i, axes in enumerate(grid[0]):
+        seen = [column[np.isfinite(column[:, i]), i] for column in columns]
+        limits = np.percentile(np.concatenate(seen), [0.2, 99.8])
+        for values, (title, _, color, kind) in zip(seen, both, strict=True):
+            axes.hist(values, 40, limits, density=True, histtype=kind, color=color, lw=1.3, label=title)
+        axes.set(xlabel=f"{names[i]} [mag]", yticks=[], title=f"KS distance {distance[i]:.2f}")
+    grid[0, 0].legend(frameon=False, fontsize=9)
+    for band, axes in enumerate(grid[1]):
+        for _, (magnitude, error), color, kind in both:
+            ok = np.isfinite(magnitude[:, band]) & np.isfinite(error[:, band])
+            x, y = magnitude[ok, band], np.log10(error[ok, band])
+            if kind == "step":
+                axes.plot(x[:5000], y[:5000], ".", color=color, ms=1.5, alpha=0.5, zorder=3, rasterized=True)
+            else:
+                axes.set(xlim=np.percentile(x, [0.2, 99.8]), ylim=np.percentile(y, [0.2, 99.8]) + [-0.2, 0.2])
+                axes.hist2d(x, y, 50, (axes.get_xlim(), axes.get_ylim()), cmap="Greys")
+        axes.set(xlabel=f"{labels[band]} [mag]", ylabel="log uncertainty [mag]" if band == 0 else "")
     figure.tight_layout()
     return figure
 

@@ -38,11 +38,12 @@ def columns(labels: Sequence[str]) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class Draws:
     """Posterior draws of a block: ``unit`` cube (galaxy, draw, 11), ``values`` (galaxy, draw, column as in `columns`),
-    normalised importance ``weight`` (galaxy, draw), and the certificate, each (galaxy,)."""
+    normalised importance ``weight`` and the flow's ``log_q`` (galaxy, draw), and the certificate, each (galaxy,)."""
 
     unit: Tensor
     values: Tensor
     weight: Tensor
+    log_q: Tensor
     effective_fraction: Tensor
     log_evidence: Tensor
     chi2: Tensor
@@ -184,6 +185,7 @@ class Posterior:
                 [theta, properties.derive(flow.redshift_model.model.population_model, theta, photometry)], -1
             ),
             weight=weight,
+            log_q=log_q,
             effective_fraction=1 / (n_draws * (weight**2).sum(-1).clamp(min=1e-300)),
             log_evidence=total.squeeze(-1) - math.log(n_draws),
             chi2=fit.chi2.amin(-1),

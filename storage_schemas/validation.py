@@ -16,27 +16,46 @@ ARRAYS = (
     ArraySpec("truth", ("galaxy", "param"), "float32", "1", "true parameters"),
     ArraySpec("rank", ("galaxy", "param"), "float32", "1", "fraction of the flow's draws below the truth"),
     ArraySpec("weighted_rank", ("galaxy", "param"), "float32", "1", "weight of the draws below the truth"),
+    ArraySpec(
+        "tarp", ("galaxy",), "float32", "1", "fraction of the flow's draws nearer to a random point than the truth"
+    ),
+    ArraySpec(
+        "weighted_tarp", ("galaxy",), "float32", "1", "weight of the draws nearer to a random point than the truth"
+    ),
+    ArraySpec("hpd", ("galaxy",), "float32", "1", "fraction of the flow's draws of higher density than the truth"),
+    ArraySpec("weighted_hpd", ("galaxy",), "float32", "1", "weight of the draws of higher density than the truth"),
+    ArraySpec("mask", ("galaxy", "band"), "bool", "1", "band was measured", False),
+    ArraySpec("signal_to_noise", ("galaxy",), "float32", "1", "flux over uncertainty, median of the measured bands"),
     ArraySpec("log_prob", ("galaxy",), "float32", "1", "ln q(truth | data), joint over all eleven coordinates"),
     ArraySpec("effective_fraction", ("galaxy",), "float32", "1", "effective fraction of the importance weights"),
 )
 
 
 def write(
-    location: Location, arrays: Mapping[str, np.ndarray], params: Sequence[str], attributes: Mapping[str, Any]
-) -> None:
+    location: Location, arrays: Mapping[str, np.ndarray], params: Sequence[str], labels: Sequence[str],
+    attributes: Mapping[str, Any],
+) -> None:  # fmt: skip
     """Write a validation store; it counts as written when its attributes are."""
     group = zarr.open_group(location.zarr(), mode="w", zarr_format=3)
-    sizes = dict(zip(("galaxy", "param"), arrays["truth"].shape, strict=True))
+    sizes = {"galaxy": len(arrays["truth"]), "param": len(params), "band": len(labels)}
     for spec in ARRAYS:
         spec.create(group, sizes, None)
         array(group, spec.name)[...] = arrays[spec.name]
     write_coordinate(group, "param", params, "parameter")
+    write_coordinate(group, "band", labels, "name of the band")
     seal(group, KIND, attributes)
 
 
 def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return arrays (with the coordinate ``param``) and attributes."""
+    """Return arrays (with the coordinates ``param`` and ``band``) and attributes.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: an earlier version wrote it, without some of the arrays; names them.
+    """
     group = open_group(location, KIND)
+    if missing := sorted({spec.name for spec in ARRAYS} - set(group.array_keys())):
+        raise ValueError(f"{location} lacks {', '.join(missing)}: run sedflow validate again")
     arrays = {spec.name: np.asarray(array(group, spec.name)[...]) for spec in ARRAYS}
-    arrays["param"] = np.asarray(array(group, "param")[...])
+    arrays |= {name: np.asarray(array(group, name)[...]) for name in ("param", "band")}
     return arrays, dict(group.attrs)
