@@ -5,7 +5,8 @@ Gaussian mixture's density of mock galaxies. A band's coordinates are asinh(flux
 at high signal-to-noise and defined for negative fluxes (an asinh magnitude, Lupton et al. 1999, astro-ph/9903081, softened
 by the band's own sigma), and ln sigma. Rescaling a galaxy adds one number to all of them, so their contrasts (projections on
 the complement of (1, ..., 1)) do not change: the density is of contrasts and redshift, as the flow is scale-free too.
-Contrasts of fewer bands are linear in those of all, so missing bands are integrated out exactly, without a second fit.
+Contrasts of fewer bands are linear in those of all, so missing bands are integrated out exactly, without a second fit; the
+density is then per volume of the training data's own spread in what was measured, so that sets of bands can share a limit.
 """
 
 from __future__ import annotations
@@ -99,7 +100,10 @@ class Novelty:
         mask: Bool[Tensor, "galaxy band"],
         redshift: Float[Tensor, " galaxy"],
     ) -> Float[Tensor, " galaxy"]:
-        """Return -ln p(contrasts of the measured bands, redshift), float64; NaN with fewer than three bands."""
+        """Return -ln p(contrasts of the measured bands, redshift), p times det(whole covariance)^(1/2), float64.
+
+        NaN with fewer than three bands.
+        """
         scores = torch.full((len(flux),), math.nan, dtype=torch.float64)
         patterns, pattern, counts = torch.unique(mask, dim=0, return_inverse=True, return_counts=True)
         groups = pattern.argsort(stable=True).split(counts.tolist())
@@ -127,14 +131,21 @@ class Novelty:
         return self.score(flux, sigma, mask, redshift) > self.limit[missing]
 
     def _marginal(self, measured: Bool[Tensor, " band"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, Cholesky factor of the covariance and ln of the norm of each component, for contrasts of some bands."""
+        """Mean, Cholesky factor of the covariance and ln of the norm of each component, for contrasts of some bands.
+
+        The norm is that of a density per unit of the whole mixture's standard deviations: any basis gives the same.
+        """
         both = torch.cat([measured, measured])
         onto = torch.block_diag(
             _helmert(int(both.sum())) @ _helmert(len(both))[:, both].T, torch.ones(1, 1, dtype=torch.float64)
         )
-        root = torch.linalg.cholesky(onto @ self.covariance @ onto.T)
-        log_det = root.diagonal(dim1=1, dim2=2).log().sum(1)
-        return self.mean @ onto.T, root, self.weight.log() - log_det - 0.5 * len(onto) * math.log(2 * math.pi)
+        mean, covariance = self.mean @ onto.T, onto @ self.covariance @ onto.T
+        root = torch.linalg.cholesky(covariance)
+        weight = self.weight / self.weight.sum()
+        from_centre = mean - weight @ mean
+        whole = (weight.view(-1, 1, 1) * covariance).sum(0) + (from_centre.T * weight) @ from_centre
+        log_det = root.diagonal(dim1=1, dim2=2).log().sum(1) - 0.5 * torch.logdet(whole)
+        return mean, root, weight.log() - log_det - 0.5 * len(onto) * math.log(2 * math.pi)
 
 
 def flags(
