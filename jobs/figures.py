@@ -45,9 +45,8 @@ def figures(run: RunFile) -> list[str]:
 def mass_redshift(catalog) -> Figure:  # noqa: ANN001
     """Stellar mass against redshift of a whole catalog."""
     column = list(catalog["param"].values).index("log_mstar_surviving")
-    doubtful = (
-        Flag.LOW_EFFECTIVE_FRACTION | Flag.NOISE_OUTSIDE_TRAINING | Flag.COLOUR_OUTSIDE_TRAINING | Flag.ABSURD_COLOUR
-    )
+    outside = Flag.NOISE_OUTSIDE_TRAINING | Flag.COLOUR_OUTSIDE_TRAINING | Flag.NOVEL
+    doubtful = outside | Flag.LOW_EFFECTIVE_FRACTION | Flag.ABSURD_COLOUR
     flagged = (catalog["flags"].values & int(doubtful)) != 0
     return plots.mass_redshift(catalog["redshift"].values, catalog["quantiles"].values[:, column, 1:4], flagged)
 

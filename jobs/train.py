@@ -23,12 +23,12 @@ from jobs.progress import Clock, bar, say
 from jobs.runfile import RunFile, fingerprint
 from jobs.simulate import forward_model
 from sedflow_dist import features as features_module
-from sedflow_dist import keyed_random, network, training
+from sedflow_dist import keyed_random, network, support, training
 from sedflow_dist.features import Features
 from sedflow_dist.flags import Flag
 from sedflow_dist.flow import Flow, FlowSpec, dimensions
 from sedflow_dist.noise import NoiseModel
-from sedflow_dist.posterior import colours
+from sedflow_dist.support import Novelty
 from sedflow_dist.training import Estimator, MockSurvey, Progress, Shapes
 from storage_schemas import model as model_store
 from storage_schemas import photometry, training_set
@@ -122,9 +122,7 @@ def assemble(
     mocks = mock_survey(run, noise)
     generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "colours"))
     seen = mocks.observe(shapes, 50_000, generator)
-    colour, measured = colours(seen.flux, seen.mask)
-    edges = torch.tensor([0.0005, 0.9995])
-    limits = torch.stack([torch.quantile(colour[:, i][measured[:, i]], edges) for i in range(colour.shape[1])])
+    limits, novelty = support.colour_range(seen.flux, seen.mask), Novelty.fit(mocks, shapes, run.seed)
     net = new_network(run)
     net.load_state_dict({k.removeprefix("best.net."): v for k, v in tensors.items() if k.startswith("best.net.")})
     ssp = forward_model(run).ssp
@@ -135,7 +133,7 @@ def assemble(
         training={**run.training.model_dump(mode="json"), "n_simulations": run.simulation.n_galaxies, "key": key,
                   "best": state["best"], "step": state["step"], "history": state["history"]},
     )  # fmt: skip
-    return Flow(spec, net.eval(), make_features(run, mocks, shapes), noise, limits, ssp)
+    return Flow(spec, net.eval(), make_features(run, mocks, shapes), noise, limits, novelty, ssp)
 
 
 # -- inside Ray Train -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ class Flag(IntFlag):
     LOW_EFFECTIVE_FRACTION = 1 << 10
     PRIOR_EDGE = 1 << 11
     FAILED = 1 << 12
+    NOVEL = 1 << 13
 
 
 DESCRIPTIONS = {
@@ -37,6 +38,7 @@ DESCRIPTIONS = {
     Flag.LOW_EFFECTIVE_FRACTION: "effective fraction of the importance weights below the threshold; draws unweighted",
     Flag.PRIOR_EDGE: "the posterior of the mass is cut by an edge of the prior",
     Flag.FAILED: "the computation gave no finite result: no answer",
+    Flag.NOVEL: "colours, uncertainties and redshift together less likely than those of 99.9 % of the training data",
 }
 
 #: Flags for which a row has no answer (its values are NaN).

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from sedflow_dist import features, network
 from sedflow_dist.features import Features
+from sedflow_dist.flags import MINIMUM_BANDS
 from sedflow_dist.galaxy import ForwardModel
 from sedflow_dist.noise import NoiseModel
 from sedflow_dist.prior import COORDINATES, N_SHAPE, Prior
 from sedflow_dist.redshift_model import RedshiftModel
 from sedflow_dist.sampler import Sampler
 from sedflow_dist.ssp import SSPTable
+from sedflow_dist.support import Novelty
 
 if TYPE_CHECKING:
     from sbi.inference.posteriors import DirectPosterior
@@ -75,6 +77,7 @@ class Flow:
         network: sbi's MAF
         features, noise: as fitted to the training data
         colour_range: 0.05 and 99.95 % of the training data's colours of neighbouring bands, shape (band - 1, 2) [mag]
+        novelty: how unlikely a galaxy is among the training data
         ssp: the SSP table of its galaxy model
     """
 
@@ -83,6 +86,7 @@ class Flow:
     features: Features
     noise: NoiseModel
     colour_range: Tensor
+    novelty: Novelty
     ssp: SSPTable
 
     @property
@@ -129,6 +133,7 @@ class Flow:
         tensors |= {f"noise.{name}": getattr(self.noise, name) for name in ("magnitude", "mean", "scatter")}
         tensors |= {f"ssp.{name}": torch.as_tensor(getattr(self.ssp, name)) for name in _SSP_ARRAYS}
         tensors["colour_range"] = self.colour_range
+        tensors |= {f"novelty.{name}": getattr(self.novelty, name) for name in _NOVELTY}
         tensors = {name: tensors[name].contiguous() for name in sorted(tensors)}
         return save(tensors), json.dumps(self.spec.model_dump(mode="json"), indent=1, sort_keys=True).encode()
 
@@ -164,6 +169,10 @@ class Flow:
         shapes = expected | {f"features.{name}": (n_features,) for name in ("mean", "std")}
         shapes |= {f"noise.{name}": (n_bands, n_bins) for name in ("magnitude", "mean", "scatter")}
         shapes["colour_range"] = (n_bands - 1, 2)
+        n_components = len(tensors["novelty.weight"]) if "novelty.weight" in tensors else 0
+        shapes |= {"novelty.weight": (n_components,), "novelty.mean": (n_components, 2 * n_bands)}
+        shapes["novelty.covariance"] = (n_components, 2 * n_bands, 2 * n_bands)
+        shapes["novelty.limit"] = (n_bands - MINIMUM_BANDS + 1,)
         if missing := {*shapes, *(f"ssp.{n}" for n in _SSP_ARRAYS)} - set(tensors):
             raise ValueError(f"weights do not fit the specification: they lack {', '.join(sorted(missing)[:3])}")
         if extra := {name for name in tensors if name.startswith("network.")} - set(expected):
@@ -185,10 +194,11 @@ class Flow:
                 tensors["noise.magnitude"], tensors["noise.mean"], tensors["noise.scatter"],
                 parsed.selection_band, parsed.selection,
             ),
-            tensors["colour_range"], ssp,
+            tensors["colour_range"], Novelty(*(tensors[f"novelty.{name}"] for name in _NOVELTY)), ssp,
         )  # fmt: skip
 
 
+_NOVELTY = ("weight", "mean", "covariance", "limit")
 _SSP_ARRAYS = ("edges", "age", "metallicity", "spectra", "surviving")
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sedflow_dist import amplitude, keyed_random, properties
+from sedflow_dist import amplitude, keyed_random, properties, support
 from sedflow_dist.amplitude import AmplitudeFit
 from sedflow_dist.flags import REASONS, Flag
 from sedflow_dist.flow import Flow
@@ -111,7 +111,8 @@ class Posterior:
     ) -> Summary:
         """Answer galaxies of a block that starts at catalog row ``row``; arrays as in `surveys.Photometry`."""
         f, s, m, z = _tensors(flux, sigma, mask, redshift)
-        flags = flags | self._support_flags(f, s, m, z)
+        flow = self.flow
+        flags = flags | support.flags(flow.spec.redshift, flow.noise, flow.colour_range, flow.novelty, f, s, m, z)
         answered = np.flatnonzero((flags & int(REASONS)) == 0)
         summary = self._empty(flags)
         for start in range(0, len(answered), self.batch):
@@ -201,19 +202,6 @@ class Posterior:
         points = self._sobol[n_draws] + torch.as_tensor(shifts).unsqueeze(1)
         return (points - points.floor()).float()
 
-    def _support_flags(self, flux: Tensor, sigma: Tensor, mask: Tensor, redshift: Tensor) -> np.ndarray:
-        """Rows outside the training data: redshift (no answer), uncertainties and colours (answered, flagged)."""
-        flags = np.zeros(len(flux), np.uint32)
-        lo, hi = self.flow.spec.redshift
-        flags[((redshift <= lo) | (redshift > hi)).numpy()] |= np.uint32(int(Flag.REDSHIFT_OUTSIDE_MODEL))
-        outside = self.flow.noise.outside(flux, sigma, mask)
-        flags[outside.numpy()] |= np.uint32(int(Flag.NOISE_OUTSIDE_TRAINING))
-        colour, measured = colours(flux, mask)
-        limits = self.flow.colour_range
-        outside = (measured & ((colour < limits[:, 0]) | (colour > limits[:, 1]))).any(1)
-        flags[outside.numpy()] |= np.uint32(int(Flag.COLOUR_OUTSIDE_TRAINING))
-        return flags
-
     def _empty(self, flags: np.ndarray) -> Summary:
         n, n_columns = len(flags), len(self.columns)
         nan = lambda *shape: np.full((n, *shape), np.nan, np.float32)  # noqa: E731
@@ -256,13 +244,6 @@ class Posterior:
         targets = torch.as_tensor((start + np.arange(n)) / n)
         cumulative = weight.cumsum(-1) / weight.sum(-1, keepdim=True)
         return torch.searchsorted(cumulative, targets).clamp(max=weight.shape[1] - 1).numpy()
-
-
-def colours(flux: Tensor, mask: Tensor) -> tuple[Float[Tensor, "galaxy colour"], Bool[Tensor, "galaxy colour"]]:
-    """Return colours of neighbouring bands [mag] and whether both fluxes are measured and positive."""
-    good = mask & (flux > 0)
-    magnitude = -2.5 * torch.log10(torch.where(good, flux, 1.0))
-    return magnitude[:, :-1] - magnitude[:, 1:], good[:, :-1] & good[:, 1:]
 
 
 def weighted_quantiles(

@@ -8,12 +8,13 @@ import torch
 from hypothesis import settings
 
 from jobs.run import run_all
-from sedflow_dist import features, keyed_random, network, posterior, training
+from sedflow_dist import features, keyed_random, network, support, training
 from sedflow_dist.flow import Flow, FlowSpec, dimensions
 from sedflow_dist.galaxy import ForwardModel
 from sedflow_dist.noise import NoiseModel
 from sedflow_dist.prior import COORDINATES, Prior, probit
 from sedflow_dist.ssp import bc03_miles
+from sedflow_dist.support import Novelty
 from sedflow_dist.training import Estimator, MockSurvey, Shapes
 
 torch.set_num_threads(1)
@@ -143,15 +144,13 @@ def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
         torch.nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
         optimizer.step()
     seen = survey.observe(shapes, 20_000, torch.Generator().manual_seed(1))
-    colour, measured = posterior.colours(seen.flux, seen.mask)
-    edges = torch.tensor([0.0005, 0.9995])
-    limits = torch.stack([torch.quantile(colour[:, i][measured[:, i]], edges) for i in range(colour.shape[1])])
+    limits, novelty = support.colour_range(seen.flux, seen.mask), Novelty.fit(survey, shapes, seed=5)
     spec = FlowSpec(
         bands=bands, labels=tuple(b.rpartition("-")[2] for b in bands), amplitude=amplitude, transforms=transforms,
         hidden=hidden, redshift=(0.0, Z_MAX), birth_cloud_age=0.01, selection_band=noise.selection_band,
         selection=noise.selection, prior=prior.to_dict(), ssp=ssp.provenance,
     )  # fmt: skip
-    return Flow(spec, net.eval(), standardised, noise, limits, ssp)
+    return Flow(spec, net.eval(), standardised, noise, limits, novelty, ssp)
 
 
 @pytest.fixture(scope="session")

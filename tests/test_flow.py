@@ -16,7 +16,8 @@ from sedflow_dist.prior import Prior
 
 BIAS = "network.net._transform._transforms.0.autoregressive_net.initial_layer.bias"
 #: What a flow stores besides its network.
-OWN = ("features.mean", "features.std", "noise.magnitude", "noise.mean", "noise.scatter", "colour_range")
+OWN = ("features.mean", "features.std", "noise.magnitude", "noise.mean", "noise.scatter", "colour_range",
+       "novelty.weight", "novelty.mean", "novelty.covariance", "novelty.limit")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +165,14 @@ def test_weights_that_are_not_numbers_are_refused(stored):
         tensors[name].view(-1)[0] = float("nan")
         with pytest.raises(ValueError, match=name):
             Flow.from_bytes(save(tensors), stored[1])
+
+
+@pytest.mark.parametrize(("name", "message"), [("weight", "not positive"), ("covariance", "not positive definite")])
+def test_a_mixture_that_is_none_is_refused(stored, name, message):
+    tensors = load(stored[0])
+    tensors[f"novelty.{name}"].view(-1)[0] = -1
+    with pytest.raises(ValueError, match=message):
+        Flow.from_bytes(save(tensors), stored[1])
 
 
 # -- in sbi -----------------------------------------------------------------------------------------------------------
