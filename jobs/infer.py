@@ -20,11 +20,12 @@ from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.progress import Clock, bar, say
 from jobs.runfile import Inference, fingerprint
-from sedflow_dist.flags import REASONS, Flag
+from sedflow_dist.flags import Flag
 from sedflow_dist.flow import Flow
-from sedflow_dist.posterior import QUANTILES, Posterior, columns
+from sedflow_dist.posterior import QUANTILES, Method, Posterior, columns
 from sedflow_dist.prior import COORDINATES, DESCRIPTIONS
 from sedflow_dist.properties import describe
+from sedflow_dist.routing import Router
 from storage_schemas import catalog, photometry
 from storage_schemas import model as model_store
 from storage_schemas.catalog import Layout
@@ -47,7 +48,8 @@ def infer(
     _check(store, flow, model)
     layout = _layout(store, flow, settings)
     answers = {
-        "model": flow.id, "seed": seed, **settings.model_dump(include={"n_draws", "keep_draws", "min_effective_fraction"}),
+        "model": flow.id, "seed": seed,
+        **settings.model_dump(include={"n_draws", "keep_draws", "min_effective_fraction", "routing"}),
         "software": {name: importlib.metadata.version(name) for name in ("sedflow-dist", "torch", "numpy")},
     }  # fmt: skip
     run = {**answers, "photometry": store.group.attrs["settings"]}
@@ -91,29 +93,25 @@ def fill(
     store = photometry.open(source)
     names = (*photometry.DATA, "ra", "dec", *layout.ids)
     data = {name: np.asarray(array(store.group, name)[rows]) for name in names}
-    answer = _posterior(model, model_id, seed, settings).summarise(
+    answer = _router(model, model_id, seed, settings).summarise(
         data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
     )
-    answered = (answer.flags & int(REASONS)) == 0
-    values = {
-        **data, "flags": answer.flags, "quantiles": answer.quantiles, "mean": answer.mean, "std": answer.std,
-        "effective_fraction": answer.effective_fraction, "log_evidence": answer.log_evidence, "chi2": answer.chi2,
-        "n_bands": data["mask"].sum(1).astype(np.uint8),
-        "method": np.where(answered, 1 + answer.weighted, 0).astype(np.uint8),
-    }  # fmt: skip
-    if settings.keep_draws:
-        values["draws"] = answer.draws
+    values = {**data, **vars(answer), "n_bands": data["mask"].sum(1).astype(np.uint8)}
+    if not settings.keep_draws:
+        del values["draws"]
     catalog.write_shard(fork, rows, shard, key, values)
-    counts = {"rows": len(answered), "answered": int(answered.sum()), "weighted": int(answer.weighted.sum())}
+    counts = {"rows": len(answer.method), "answered": int(np.sum(answer.method != Method.NONE))}
+    counts |= {method.name: int(np.sum(answer.method == method)) for method in Method}
     counts |= {flag.name or "": int(np.sum((answer.flags & int(flag)) != 0)) for flag in Flag}
     return fork, counts
 
 
 @cache
-def _posterior(model: Location, model_id: str, seed: int, settings: Inference) -> Posterior:
-    """The posterior engine of this worker: the model is loaded once."""
+def _router(model: Location, model_id: str, seed: int, settings: Inference) -> Router:
+    """What answers rows on this worker: the model is loaded once."""
     flow = load_on_worker(model, model_id)
-    return Posterior(flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws)
+    posterior = Posterior(flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws)
+    return Router(posterior, settings.routing)
 
 
 def load_on_worker(model: Location, model_id: str) -> Flow:

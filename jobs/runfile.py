@@ -18,6 +18,7 @@ from cluster.settings import Engines
 from sedflow_dist import fsps_engine, surveys
 from sedflow_dist.fsps_engine import FSPSSettings, Nebula
 from sedflow_dist.prior import Prior
+from sedflow_dist.routing import Routing
 from sedflow_dist.surveys import Survey
 from storage_schemas.storage import Location
 
@@ -118,6 +119,7 @@ class Inference(_Section):
     )
     keep_draws: int = Field(0, ge=0, description="draws stored per galaxy, 16 bits a coordinate")
     min_effective_fraction: float = Field(0.01, ge=0, le=1, description="below: unweighted and flagged")
+    routing: Routing = Routing()
     rows_per_shard: int = Field(4096, ge=1, description="rows of one task and one stored object")
     commit_every: int = Field(64, ge=1, description="shards between commits: what a killed driver may lose")
 

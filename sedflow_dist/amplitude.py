@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sedflow_dist import likelihood
+
 _NODES = 65
 _REACH = 6.0  # standard deviations
 
@@ -72,8 +74,7 @@ def fit(
     cumulative = torch.cumsum(0.5 * (density[..., 1:] + density[..., :-1]), dim=-1)
     total = cumulative[..., -1].clamp(min=1e-30)
     log_evidence = -0.5 * chi2 + torch.log(total * step) - math.log(hi - lo)
-    log_evidence = log_evidence + torch.where(mask, inverse_sigma, 1.0).log().sum(-1, keepdim=True)
-    log_evidence = log_evidence - 0.5 * math.log(2 * math.pi) * mask.sum(-1, keepdim=True)
+    log_evidence = log_evidence + likelihood.log_norm(inverse_sigma, mask).unsqueeze(-1)
 
     target = (uniform * total).unsqueeze(-1)
     right = torch.searchsorted(cumulative, target).clamp(max=_NODES - 2)

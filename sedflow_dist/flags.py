@@ -22,6 +22,7 @@ class Flag(IntFlag):
     PRIOR_EDGE = 1 << 11
     FAILED = 1 << 12
     NOVEL = 1 << 13
+    NOT_CONVERGED = 1 << 14
 
 
 DESCRIPTIONS = {
@@ -30,7 +31,7 @@ DESCRIPTIONS = {
     Flag.BAD_FLUX: "a flux is not finite; that band counts as missing",
     Flag.BAD_ERROR: "an uncertainty is not finite or not positive; that band counts as missing",
     Flag.BAD_REDSHIFT: "redshift not finite or not positive: no answer",
-    Flag.REDSHIFT_OUTSIDE_MODEL: "redshift beyond the range the model was trained on: no answer",
+    Flag.REDSHIFT_OUTSIDE_MODEL: "redshift beyond the range the model was trained on: no answer of the flow",
     Flag.ABSURD_COLOUR: "a colour no galaxy has (photometry failed); answered, not to be trusted",
     Flag.NEGATIVE_FLUX: "a flux is negative: a measurement of a faint band, used as it is",
     Flag.NOISE_OUTSIDE_TRAINING: "an uncertainty above the noise model's mean + 3 sigma",
@@ -39,9 +40,10 @@ DESCRIPTIONS = {
     Flag.PRIOR_EDGE: "the posterior of the mass is cut by an edge of the prior",
     Flag.FAILED: "the computation gave no finite result: no answer",
     Flag.NOVEL: "colours, uncertainties and redshift together less likely than those of 99.9 % of the training data",
+    Flag.NOT_CONVERGED: "answered by MCMC whose chain is not converged (split R-hat above 1.1) at its longest",
 }
 
-#: Flags for which a row has no answer (its values are NaN).
+#: Flags for which the flow has no answer: values are NaN, unless MCMC answers (a redshift outside the model).
 REASONS = Flag.TOO_FEW_BANDS | Flag.BAD_REDSHIFT | Flag.REDSHIFT_OUTSIDE_MODEL | Flag.FAILED
 MINIMUM_BANDS = 3
 

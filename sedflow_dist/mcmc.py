@@ -71,17 +71,23 @@ class Target:
         return amplitude.fit(per_mass, flux, sigma, mask, uniform, self.prior.log_mstar)
 
     def start(self, galaxy: int, n_walkers: int, seed: int, row: int, n_draws: int = 16_384) -> np.ndarray:
-        """Return walkers (walker, shape) from the prior, chosen by the likelihood: no flow is needed.
+        """Return walkers (walker, shape) from the prior, chosen by the likelihood, see `choose`: no flow is needed."""
+        engine = torch.quasirandom.SobolEngine(N_SHAPE, scramble=True, seed=keyed_random.torch_seed(seed, "prior", row))
+        u = engine.draw(n_draws).clamp(1e-6, 1 - 1e-6)
+        return choose(u, self.fit(torch.tensor([galaxy]), u.unsqueeze(0)).log_evidence[0], n_walkers, seed, row)
 
-        The likelihood is tempered until walkers are all different, and spread wider than the posterior: ensembles contract
-        fast and expand slowly.
-        """
-        generator = np.random.default_rng(keyed_random.key(seed, "start", row))
-        engine = torch.quasirandom.SobolEngine(N_SHAPE, scramble=True, seed=int(generator.integers(2**31)))
-        u = engine.draw(n_draws).unsqueeze(0).clamp(1e-6, 1 - 1e-6)
-        log_l = self.fit(torch.tensor([galaxy]), u).log_evidence[0]
-        weight = _tempered(log_l.double().nan_to_num(nan=-math.inf), 10 * n_walkers)
-        return probit(u[0][generator.choice(n_draws, n_walkers, replace=False, p=weight)]).double().numpy()
+
+def choose(
+    u: Float[Tensor, "draw shape"], log_weight: Float[Tensor, " draw"], n_walkers: int, seed: int, row: int
+) -> Float[np.ndarray, "walker shape"]:
+    """Return different draws as walkers in probit space.
+
+    Weights are tempered until ten draws a walker have some: walkers spread wider than the posterior, which is as it should
+    be, for ensembles contract fast and expand slowly.
+    """
+    weight = _tempered(log_weight.double().nan_to_num(nan=-math.inf), min(10 * n_walkers, len(u) / 2))
+    generator = np.random.default_rng(keyed_random.key(seed, "walkers", row))
+    return probit(u[generator.choice(len(u), n_walkers, replace=False, p=weight)]).double().numpy()
 
 
 def _tempered(log_weight: Tensor, effective: float) -> np.ndarray:

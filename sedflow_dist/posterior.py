@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sedflow_dist import amplitude, keyed_random, properties, support
-from sedflow_dist.amplitude import AmplitudeFit
+from sedflow_dist import amplitude, calibration, keyed_random, likelihood, properties, support, weights
 from sedflow_dist.flags import REASONS, Flag
 from sedflow_dist.flow import Flow
 from sedflow_dist.prior import COORDINATES, PARAMETERS, probit, unit
+from sedflow_dist.redshift_model import DrawPhotometry
 from sedflow_dist.training import Mocks
 
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
@@ -37,16 +38,30 @@ def columns(labels: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Draws:
-    """Posterior draws of a block: ``unit`` cube (galaxy, draw, 11), ``values`` (galaxy, draw, column as in `columns`),
-    normalised importance ``weight`` and the flow's ``log_q`` (galaxy, draw), and the certificate, each (galaxy,)."""
+    """Posterior draws of a block: ``unit`` cube (galaxy, draw, 11), ``values`` (galaxy, draw, column as in `columns`), the
+    flow's density ``log_q`` and ``chi2`` (galaxy, draw), bands measured (galaxy,), and the rest as in `Certificate`."""
 
     unit: Tensor
     values: Tensor
-    weight: Tensor
     log_q: Tensor
+    chi2: Tensor
+    n_bands: Tensor
+    weight: Tensor
     effective_fraction: Tensor
     log_evidence: Tensor
-    chi2: Tensor
+    log_evidence_error: Tensor
+    pareto_k: Tensor
+
+
+class Method(IntEnum):
+    """How a row was answered."""
+
+    NONE = 0
+    FLOW = 1
+    WEIGHTED = 2
+    MORE_DRAWS = 3
+    SHORT_MCMC = 4
+    MCMC = 5
 
 
 @dataclass(frozen=True)
@@ -54,17 +69,23 @@ class Summary:
     """What a catalog keeps of a block of galaxies; rows without an answer are NaN and flagged.
 
     ``quantiles`` (galaxy, column, quantile); ``mean``, ``std`` (galaxy, column); ``log_evidence`` [ln of the likelihood
-    of the fluxes in nanomaggies]; ``effective_fraction``; ``chi2`` of the best draw; ``weighted``: quantiles use the
-    weights; ``draws``: kept draws as 16-bit quantiles of the prior (galaxy, draw, 11).
+    of the fluxes in nanomaggies] and its standard error; ``effective_fraction`` and ``pareto_k`` of the weights;
+    ``effective_draws`` that the answer is worth; ``chi2`` of the best draw; ``p_value``, posterior-predictive; ``rhat`` of
+    a chain; ``method``; ``draws``: kept draws as 16-bit quantiles of the prior (galaxy, draw, 11).
     """
 
     quantiles: np.ndarray
     mean: np.ndarray
     std: np.ndarray
     log_evidence: np.ndarray
+    log_evidence_error: np.ndarray
     effective_fraction: np.ndarray
+    effective_draws: np.ndarray
+    pareto_k: np.ndarray
     chi2: np.ndarray
-    weighted: np.ndarray
+    p_value: np.ndarray
+    rhat: np.ndarray
+    method: np.ndarray
     flags: np.ndarray
     draws: np.ndarray
 
@@ -118,7 +139,7 @@ class Posterior:
         for start in range(0, len(answered), self.batch):
             at = answered[start : start + self.batch]
             draws = self.draw(f[at], s[at], m[at], z[at], at + row, self.n_draws)
-            self._fill(summary, at, draws, at + row)
+            self.fill(summary, at, draws, at + row)
         return summary
 
     def draws(
@@ -141,7 +162,7 @@ class Posterior:
             for i, row in enumerate(rows):
                 at = slice(i, i + 1)
                 draws = self.draw(f[at], s[at], m[at], z[at], np.array([row]), n_draws)
-                pick = self._resample(draws, np.array([row]), n_draws)
+                pick = self.resample(self.weight(draws), np.array([row]), n_draws)
                 out.append(draws.values[0][pick[0]].numpy())
         finally:
             torch.set_num_threads(threads)
@@ -175,22 +196,22 @@ class Posterior:
             fit = amplitude.fit(photometry.flux, flux, sigma, mask, base[..., -1], flow.prior.log_mstar)
             theta[..., 0] = fit.log_mstar
             u[..., 0] = (fit.log_mstar - lo) / (hi - lo)
+            log_l = fit.log_evidence
         else:
-            fit = _likelihood(photometry.flux * 10 ** theta[..., :1], flux, sigma, mask, theta[..., 0])
-        log_weight = (fit.log_evidence + log_prior - log_q).nan_to_num(nan=-math.inf).double()
-        total = torch.logsumexp(log_weight, -1, keepdim=True)
-        weight = (log_weight - total).exp().nan_to_num(nan=0.0)
+            log_l, _ = likelihood.gaussian(photometry.flux * 10 ** theta[..., :1], flux, sigma, mask)
         return Draws(
             unit=u,
-            values=torch.cat(
-                [theta, properties.derive(flow.redshift_model.model.population_model, theta, photometry)], -1
-            ),
-            weight=weight,
+            values=self.values(theta, photometry),
             log_q=log_q,
-            effective_fraction=1 / (n_draws * (weight**2).sum(-1).clamp(min=1e-300)),
-            log_evidence=total.squeeze(-1) - math.log(n_draws),
-            chi2=fit.chi2.amin(-1),
+            chi2=likelihood.gaussian(photometry.flux * 10 ** theta[..., :1], flux, sigma, mask)[1],
+            n_bands=mask.sum(-1),
+            **vars(weights.certify(log_l + log_prior - log_q)),
         )
+
+    def values(self, theta: Tensor, photometry: DrawPhotometry) -> Float[Tensor, "galaxy draw column"]:
+        """Return parameters and derived properties of draws, columns as in `columns`."""
+        derived = properties.derive(self.flow.redshift_model.model.population_model, theta, photometry)
+        return torch.cat([theta, derived], -1)
 
     def base_points(self, rows: np.ndarray, n_draws: int) -> Float[Tensor, "galaxy draw coordinate"]:
         """Return scrambled Sobol points of the unit cube, shifted (modulo 1) by numbers keyed to each row."""
@@ -205,45 +226,60 @@ class Posterior:
     def _empty(self, flags: np.ndarray) -> Summary:
         n, n_columns = len(flags), len(self.columns)
         nan = lambda *shape: np.full((n, *shape), np.nan, np.float32)  # noqa: E731
+        scalars = ("log_evidence", "log_evidence_error", "effective_fraction", "effective_draws", "pareto_k", "chi2",
+                   "p_value", "rhat")  # fmt: skip
         return Summary(
-            nan(n_columns, len(QUANTILES)), nan(n_columns), nan(n_columns), nan(), nan(), nan(), np.zeros(n, bool),
-            flags.copy(), np.zeros((n, self.n_keep, len(COORDINATES)), np.uint16),
+            quantiles=nan(n_columns, len(QUANTILES)), mean=nan(n_columns), std=nan(n_columns),
+            **{name: nan() for name in scalars}, method=np.zeros(n, np.uint8), flags=flags.copy(),
+            draws=np.zeros((n, self.n_keep, len(COORDINATES)), np.uint16),
         )  # fmt: skip
 
-    def _fill(self, summary: Summary, at: np.ndarray, draws: Draws, rows: np.ndarray) -> None:
-        good = draws.effective_fraction >= self.min_effective_fraction
-        uniform = torch.full_like(draws.weight, 1 / draws.weight.shape[1])
-        weight = torch.where(good.unsqueeze(-1), draws.weight, uniform)
-        quantiles = weighted_quantiles(draws.values, weight.float(), QUANTILES)
-        mean = (weight.unsqueeze(-1) * draws.values).sum(1)
-        std = (weight.unsqueeze(-1) * (draws.values - mean.unsqueeze(1)) ** 2).sum(1).sqrt()
-        at_edge = (draws.unit[..., 0] < _EDGE_WIDTH) | (draws.unit[..., 0] > 1 - _EDGE_WIDTH)
-        edge = (weight * at_edge).sum(-1) > _EDGE_SHARE
-        failed = ~(torch.isfinite(mean).all(-1) & torch.isfinite(draws.log_evidence))
-        for bit, where in (
-            (Flag.LOW_EFFECTIVE_FRACTION, ~good & ~failed), (Flag.PRIOR_EDGE, edge), (Flag.FAILED, failed)
-        ):  # fmt: skip
-            summary.flags[at[where.numpy()]] |= np.uint32(int(bit))
-        ok = ~failed.numpy()
-        at = at[ok]
-        for name, value in (
-            ("quantiles", quantiles), ("mean", mean), ("std", std), ("log_evidence", draws.log_evidence),
-            ("effective_fraction", draws.effective_fraction), ("chi2", draws.chi2), ("weighted", good),
-        ):  # fmt: skip
-            getattr(summary, name)[at] = value.numpy()[ok]
-        if self.n_keep:
-            pick = torch.as_tensor(self._resample(draws, rows, self.n_keep))
-            kept = draws.unit.gather(1, pick.unsqueeze(-1).expand(-1, -1, draws.unit.shape[-1]))
-            summary.draws[at] = np.floor(kept.numpy()[ok] * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16)
+    def fill(self, summary: Summary, at: np.ndarray, draws: Draws, rows: np.ndarray) -> None:
+        """Write the answer of the flow's draws for the galaxies ``at``, which are ``rows`` of their catalog."""
+        ok = (torch.isfinite(draws.log_evidence) & torch.isfinite(draws.values).all(-1).all(-1)).numpy()
+        good = self._serve(draws).numpy()
+        summary.flags[at[~ok]] |= np.uint32(int(Flag.FAILED))
+        summary.flags[at[ok & ~good]] |= np.uint32(int(Flag.LOW_EFFECTIVE_FRACTION))
+        self.describe(summary, at, ok, draws.unit, draws.values, draws.chi2, draws.n_bands, self.weight(draws), rows)
+        for name in ("log_evidence", "log_evidence_error", "effective_fraction", "pareto_k"):
+            getattr(summary, name)[at[ok]] = getattr(draws, name).numpy()[ok]
+        n = draws.weight.shape[1]
+        summary.effective_draws[at[ok]] = np.where(good, n * draws.effective_fraction.numpy(), n)[ok]
+        summary.method[at[ok]] = np.where(good, Method.WEIGHTED, Method.FLOW)[ok]
 
-    def _resample(self, draws: Draws, rows: np.ndarray, n: int) -> np.ndarray:
-        """Systematic resampling with one keyed uniform a row; rows with poor weights keep their draws' own weights."""
-        good = (draws.effective_fraction >= self.min_effective_fraction).unsqueeze(-1)
-        weight = torch.where(good, draws.weight, 1 / draws.weight.shape[1])
+    def describe(
+        self, summary: Summary, at: np.ndarray, ok: np.ndarray, u: Tensor, values: Tensor, chi2: Tensor, n_bands: Tensor,
+        weight: Tensor, rows: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Write what weighted draws say of the galaxies ``at`` that are ``ok``: quantiles, moments, fit, kept draws."""
+        quantiles = weighted_quantiles(values, weight.float(), QUANTILES)
+        mean = (weight.unsqueeze(-1) * values).sum(1)
+        std = (weight.unsqueeze(-1) * (values - mean.unsqueeze(1)) ** 2).sum(1).sqrt()
+        at_edge = (u[..., 0] < _EDGE_WIDTH) | (u[..., 0] > 1 - _EDGE_WIDTH)
+        edge = ((weight * at_edge).sum(-1) > _EDGE_SHARE).numpy()
+        summary.flags[at[edge & ok]] |= np.uint32(int(Flag.PRIOR_EDGE))
+        p_value = calibration.posterior_predictive(chi2.numpy(), n_bands.numpy(), weight.numpy())
+        summary.p_value[at[ok]] = p_value[ok]
+        for name, value in (("quantiles", quantiles), ("mean", mean), ("std", std), ("chi2", chi2.amin(-1))):
+            getattr(summary, name)[at[ok]] = value.numpy()[ok]
+        if self.n_keep:
+            pick = torch.as_tensor(self.resample(weight, rows, self.n_keep))
+            kept = u.gather(1, pick.unsqueeze(-1).expand(-1, -1, u.shape[-1]))
+            summary.draws[at[ok]] = np.floor(kept.numpy()[ok] * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16)
+
+    def _serve(self, draws: Draws) -> Bool[Tensor, " galaxy"]:
+        return draws.effective_fraction >= self.min_effective_fraction
+
+    def weight(self, draws: Draws) -> Float[Tensor, "galaxy draw"]:
+        """Return the weights to use: equal ones where the effective fraction is too low."""
+        return torch.where(self._serve(draws).unsqueeze(-1), draws.weight, 1 / draws.weight.shape[1])
+
+    def resample(self, weight: Float[Tensor, "galaxy draw"], rows: np.ndarray, n: int) -> np.ndarray:
+        """Return ``n`` draws a galaxy, as indices: systematic resampling with one keyed uniform a row."""
         start = np.concatenate([keyed_random.uniforms(self.seed, "resample", int(row), 1, 1) for row in rows])
         targets = torch.as_tensor((start + np.arange(n)) / n)
-        cumulative = weight.cumsum(-1) / weight.sum(-1, keepdim=True)
-        return torch.searchsorted(cumulative, targets).clamp(max=weight.shape[1] - 1).numpy()
+        cumulative = weight.double().cumsum(-1)
+        return torch.searchsorted(cumulative / cumulative[:, -1:], targets).clamp(max=weight.shape[1] - 1).numpy()
 
 
 def weighted_quantiles(
@@ -273,15 +309,6 @@ def log_likelihood(
     """Return ln p(data | theta) of galaxies, and ln of it with the amplitude integrated out under its prior."""
     per_mass = flow.redshift_model(theta.unsqueeze(1), mocks.redshift).flux
     data = (mocks.flux, mocks.sigma, mocks.mask)
-    log_mstar = theta[:, :1]
-    full = _likelihood(per_mass * 10 ** log_mstar.unsqueeze(-1), *data, log_mstar)
-    fit = amplitude.fit(per_mass, *data, torch.full_like(log_mstar, 0.5), flow.prior.log_mstar)
-    return full.log_evidence[:, 0], fit.log_evidence[:, 0]
-
-
-def _likelihood(model: Tensor, flux: Tensor, sigma: Tensor, mask: Tensor, log_mstar: Tensor) -> AmplitudeFit:
-    """The Gaussian likelihood where the flow learnt the amplitude too: (galaxy, draw)."""
-    inverse_sigma = torch.where(mask, 1 / torch.where(mask, sigma, 1.0), 0.0)
-    chi2 = (((model - flux.unsqueeze(1)) * inverse_sigma.unsqueeze(1)) ** 2).sum(-1)
-    norm = torch.where(mask, inverse_sigma, 1.0).log().sum(-1) - 0.5 * math.log(2 * math.pi) * mask.sum(-1)
-    return AmplitudeFit(-0.5 * chi2 + norm.unsqueeze(-1), chi2, log_mstar)
+    full, _ = likelihood.gaussian(per_mass * 10 ** theta[:, None, :1], *data)
+    fit = amplitude.fit(per_mass, *data, torch.full_like(theta[:, :1], 0.5), flow.prior.log_mstar)
+    return full[:, 0], fit.log_evidence[:, 0]

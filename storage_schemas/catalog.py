@@ -28,7 +28,10 @@ icechunk.set_logs_filter("error")  # its warning on local folders is in our docs
 MAIN, STAGING = "main", "staging"
 _ROWS_PER_READ = 64  # rows in a sub-chunk: what reading one galaxy costs
 
-METHODS = {0: "none", 1: "flow", 2: "importance-weighted flow"}
+METHODS = {
+    0: "none", 1: "flow", 2: "importance-weighted flow", 3: "importance-weighted flow, more draws",
+    4: "short MCMC from the flow's draws", 5: "MCMC",
+}  # fmt: skip
 
 
 def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
@@ -39,7 +42,12 @@ def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
         ArraySpec("std", ("galaxy", "param"), "float32", "of the parameter", "posterior standard deviation"),
         ArraySpec("effective_fraction", ("galaxy",), "float32", "1", "effective fraction of the importance weights"),
         ArraySpec("log_evidence", ("galaxy",), "float32", "1", "ln of the Bayesian evidence (fluxes in nanomaggies)"),
+        ArraySpec("log_evidence_error", ("galaxy",), "float32", "1", "standard error of ln of the evidence"),
+        ArraySpec("pareto_k", ("galaxy",), "float32", "1", "shape of the weights' tail; above 0.7 they are not to be trusted"),
+        ArraySpec("effective_draws", ("galaxy",), "float32", "1", "independent draws that the answer is worth"),
         ArraySpec("chi2", ("galaxy",), "float32", "1", "chi^2 of the best draw"),
+        ArraySpec("p_value", ("galaxy",), "float32", "1", "posterior-predictive: of a chi^2 as large as the draws'"),
+        ArraySpec("rhat", ("galaxy",), "float32", "1", "split R-hat of the chain, where MCMC answered"),
         ArraySpec("n_bands", ("galaxy",), "uint8", "1", "number of bands used"),
         ArraySpec("method", ("galaxy",), "uint8", "1", f"how the row was answered: {METHODS}"),
         ArraySpec("draws", ("galaxy", "draw", "coordinate"), "uint16", "1", "kept draws: prior quantile times 2^16"),

@@ -1,0 +1,210 @@
+"""Answer every row: flow, more draws of it, a short MCMC from its draws, a long one; each where the one before does not serve.
+
+The certificate decides (`weights.Certificate`), also for rows outside the training data: where their weights serve, they
+are the exact posterior's whatever the flow has seen. Costs are bounded: see `Routing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from sedflow_dist import keyed_random, likelihood, lockstep, mcmc, weights
+from sedflow_dist.flags import REASONS, Flag
+from sedflow_dist.galaxy import ForwardModel
+from sedflow_dist.mcmc import State, Target
+from sedflow_dist.posterior import Method, Posterior, Summary
+from sedflow_dist.prior import unit
+from sedflow_dist.redshift_model import RedshiftModel
+
+_THIN = 10
+_CONVERGED = 1.1  # split R-hat
+_BATCH = 32  # chains side by side
+Data = tuple[Tensor, ...]  # flux, sigma, mask, redshift
+
+
+class Routing(BaseModel):
+    """Where rows go that the flow's draws do not answer well enough, and what they may cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    effective_draws: int = Field(100, ge=1, description="fewest effective draws of an answer; below, the row goes on")
+    more_draws: int = Field(8, ge=1, description="first step: as many times the draws; 1: skip it")
+    walkers: int = Field(32, ge=22, description="even; of the MCMC (emcee, differential evolution)")
+    short_steps: int = Field(1500, ge=60, description="second step: steps from the flow's draws, a third discarded")
+    long_steps: int = Field(10_500, ge=60, description="last step: as many again until it converges, up to these")
+    share: float = Field(
+        0.1, ge=0, le=1, description="largest share of a shard's rows for MCMC, the worst first; others keep the flow's draws"
+    )
+    redshift: float = Field(0.5, gt=0, description="MCMC answers rows beyond the flow's redshifts up to here")
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """A galaxy's chain: ``phi`` (step, walker, shape) after its burn-in, R-hat, effective draws, and whether it was short."""
+
+    phi: np.ndarray
+    rhat: float
+    effective_draws: float
+    method: Method
+
+
+class Router:
+    """Answers blocks of galaxies as `Posterior.summarise` does, and goes on where that does not serve."""
+
+    def __init__(self, posterior: Posterior, routing: Routing) -> None:
+        self.posterior, self.routing = posterior, routing
+        self._far: RedshiftModel | None = None
+
+    def summarise(
+        self, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray, flags: np.ndarray, row: int
+    ) -> Summary:
+        """Answer galaxies of a block that starts at catalog row ``row``; arrays as in `surveys.Photometry`."""
+        summary = self.posterior.summarise(flux, sigma, mask, redshift, flags, row)
+        data = _tensors(flux, sigma, mask, redshift)
+        poor = [int(i) for i in np.flatnonzero(self._poor(summary))]
+        for i in poor:
+            self._more(summary, data, i, row + i)
+        worst = sorted(np.flatnonzero(self._poor(summary) | self._beyond(summary, redshift)),
+                       key=lambda i: np.nan_to_num(summary.effective_fraction[i], nan=-1.0))  # fmt: skip
+        chosen = sorted(int(i) for i in worst[: int(self.routing.share * len(flux))])
+        for start in range(0, len(chosen), _BATCH):
+            self._mcmc(summary, data, chosen[start : start + _BATCH], row)
+        return summary
+
+    def draws(
+        self, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray, rows: np.ndarray,
+        methods: np.ndarray, n_draws: int,
+    ) -> np.ndarray:  # fmt: skip
+        """Replay equally weighted draws of catalog rows, each by the method that answered it: (galaxy, draw, column)."""
+        posterior, out = self.posterior, []
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # a product split over threads rounds otherwise
+        try:
+            for i, (row, method) in enumerate(zip(rows, methods, strict=True)):
+                one = [x[i : i + 1] for x in (flux, sigma, mask, redshift)]
+                if method >= Method.SHORT_MCMC:
+                    data = _tensors(*one)
+                    (chain,) = self._chains(data, np.array([row]))
+                    _, values, _ = self._evaluate(chain, *data, int(row))
+                    weight = torch.ones(values.shape[:2])
+                else:
+                    n = n_draws * (self.routing.more_draws if method == Method.MORE_DRAWS else 1)
+                    found = posterior.draw(*_tensors(*one), np.array([row]), n)
+                    values, weight = found.values, posterior.weight(found)
+                out.append(values[0][posterior.resample(weight, np.array([row]), n_draws)[0]].numpy())
+        finally:
+            torch.set_num_threads(threads)
+        return np.stack(out)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _poor(self, summary: Summary) -> np.ndarray:
+        """Rows that the flow answers, or failed on, and not well enough."""
+        more = np.where(summary.method == Method.MORE_DRAWS, self.routing.more_draws, 1)
+        number = np.nan_to_num(summary.effective_fraction) * self.posterior.n_draws * more
+        flow = (summary.flags & int(REASONS & ~Flag.FAILED)) == 0
+        return flow & ((number < self.routing.effective_draws) | (summary.pareto_k > weights.LARGEST_K))
+
+    def _beyond(self, summary: Summary, redshift: np.ndarray) -> np.ndarray:
+        """Rows that only their redshift bars from the flow."""
+        reasons = summary.flags & int(REASONS)
+        return (reasons == int(Flag.REDSHIFT_OUTSIDE_MODEL)) & (redshift <= self.routing.redshift)
+
+    def _more(self, summary: Summary, data: Data, i: int, row: int) -> None:
+        """Answer a row with more draws of the flow, where they are worth more."""
+        at, rows = np.array([i]), np.array([row])
+        found = self.posterior.draw(*(x[i : i + 1] for x in data), rows, self.posterior.n_draws * self.routing.more_draws)
+        effective = float(found.effective_fraction) * found.weight.shape[1]
+        if effective > np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws:
+            summary.flags[i] &= ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE))
+            self.posterior.fill(summary, at, found, rows)
+            if summary.method[i] == Method.WEIGHTED:
+                summary.method[i] = Method.MORE_DRAWS
+
+    def _mcmc(self, summary: Summary, data: Data, chosen: list[int], row: int) -> None:
+        """Answer rows of a block by chains, side by side."""
+        part = tuple(x[chosen] for x in data)
+        rows = np.array(chosen) + row
+        for place, (i, chain) in enumerate(zip(chosen, self._chains(part, rows), strict=True)):
+            u, values, chi2 = self._evaluate(chain, *(x[place : place + 1] for x in part), int(rows[place]))
+            at, ok = np.array([i]), np.isfinite(values.numpy()).all((1, 2))
+            weight = torch.full(values.shape[:2], 1 / values.shape[1], dtype=torch.float64)
+            if not ok[0]:
+                continue
+            summary.flags[i] &= ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE))
+            summary.flags[i] |= np.uint32(int(Flag.NOT_CONVERGED) if chain.rhat > _CONVERGED else 0)
+            n_bands = part[2][place : place + 1].sum(-1)
+            self.posterior.describe(summary, at, ok, u, values, chi2, n_bands, weight, rows[place : place + 1])
+            summary.rhat[i], summary.effective_draws[i] = chain.rhat, chain.effective_draws
+            summary.method[i] = chain.method
+
+    def _chains(self, data: Data, rows: np.ndarray) -> list[_Chain]:
+        """Sample galaxies; each chain depends on its own galaxy and row alone."""
+        target = Target(self.posterior.flow.prior, self._model(data[3]), *data)
+
+        def task(place: int) -> Callable[[lockstep.Ask], _Chain]:
+            return lambda ask: self._sample(ask, target, tuple(x[place : place + 1] for x in data), place, int(rows[place]))
+
+        return lockstep.run([task(place) for place in range(len(rows))], target)
+
+    def _sample(self, ask: lockstep.Ask, target: Target, data: Data, place: int, row: int) -> _Chain:
+        """Let a galaxy's chain grow until it has converged or is as long as is allowed."""
+        routing, seed = self.routing, self.posterior.seed
+        state = State(self._start(target, data, place, row))
+        parts: list[np.ndarray] = []
+        for number in range(routing.long_steps // routing.short_steps):
+            part = mcmc.segment(
+                "emcee", ask, state, routing.short_steps, _THIN, keyed_random.torch_seed(seed, "route", row, number)
+            )
+            state = part.end
+            parts.append(part.phi)
+            whole = np.concatenate(parts)
+            phi = whole[len(whole) // 3 :]
+            rhat = float(mcmc.split_rhat(phi).max())
+            effective = phi.shape[0] * phi.shape[1] / float(mcmc.autocorrelation_time(phi).max())
+            if rhat < _CONVERGED and effective >= routing.effective_draws:
+                break
+        return _Chain(phi, rhat, effective, Method.SHORT_MCMC if len(parts) == 1 else Method.MCMC)
+
+    def _start(self, target: Target, data: Data, place: int, row: int) -> np.ndarray:
+        """Return walkers (walker, shape) from the flow's weighted draws, or from the prior beyond its redshifts."""
+        posterior, n = self.posterior, self.routing.walkers
+        if float(data[3]) > posterior.flow.spec.redshift[1]:
+            return target.start(place, n, posterior.seed, row)
+        found = posterior.draw(*data, np.array([row]), posterior.n_draws)
+        return mcmc.choose(found.unit[0, :, 1:], found.weight[0].log(), n, posterior.seed, row)
+
+    def _evaluate(
+        self, chain: _Chain, flux: Tensor, sigma: Tensor, mask: Tensor, redshift: Tensor, row: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a chain's draws with exact amplitudes: the unit cube, columns, and chi^2, each (1, draw, ...)."""
+        posterior, model = self.posterior, self._model(redshift)
+        prior, u = posterior.flow.prior, unit(torch.as_tensor(chain.phi)).flatten(0, 1).unsqueeze(0)
+        uniform = torch.as_tensor(keyed_random.uniforms(posterior.seed, f"route/{row}", 0, u.shape[1], 1).T).float()
+        log_mstar = Target(prior, model, flux, sigma, mask, redshift).fit(torch.tensor([0]), u, uniform).log_mstar
+        lo, hi = prior.log_mstar
+        u = torch.cat([((log_mstar - lo) / (hi - lo)).unsqueeze(-1), u], -1)
+        theta = prior.from_unit(u)
+        photometry = model(theta, redshift)
+        _, chi2 = likelihood.gaussian(photometry.flux * 10 ** theta[..., :1], flux, sigma, mask)
+        return u, posterior.values(theta, photometry), chi2
+
+    def _model(self, redshift: Tensor) -> RedshiftModel:
+        """The galaxy model; where redshifts lie beyond the flow's, another that reaches them."""
+        flow = self.posterior.flow
+        if float(redshift.max()) <= flow.spec.redshift[1]:
+            return flow.redshift_model
+        if self._far is None:
+            far = ForwardModel(flow.ssp, flow.spec.bands, self.routing.redshift, flow.spec.birth_cloud_age)
+            self._far = RedshiftModel(far)
+        return self._far
+
+
+def _tensors(*arrays: np.ndarray) -> Data:
+    return tuple(torch.as_tensor(np.ascontiguousarray(x)) for x in arrays)

@@ -1,0 +1,88 @@
+"""Importance weights: their logarithms in, effective fraction, evidence, smoothed weights and a diagnostic of their tail out.
+
+Sources: evidence and effective fraction as in Dax et al. 2023 (arXiv 2210.05686); Pareto smoothing, Vehtari et al. 2024
+(arXiv 1507.02646), whose k above 0.7 says that the proposal lacks part of the posterior.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+#: Above, a mean of weights cannot be trusted (Vehtari et al. 2024).
+LARGEST_K = 0.7
+_FEWEST = 5  # weights of the tail, to fit it at all
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What log-weights of a galaxy's draws say, each (galaxy,) but ``weight`` (galaxy, draw), which adds up to one.
+
+    ``effective_fraction``: (sum w)^2 / (N sum w^2); ``log_evidence``: ln of the mean weight, and its standard error;
+    ``pareto_k``: shape of the weights' tail, infinite where it cannot be told.
+    """
+
+    weight: Tensor
+    effective_fraction: Tensor
+    log_evidence: Tensor
+    log_evidence_error: Tensor
+    pareto_k: Tensor
+
+
+def certify(log_weight: Float[Tensor, "galaxy draw"]) -> Certificate:
+    """Weigh draws; a draw whose log-weight is NaN does not count. ``weight`` is Pareto-smoothed, all else is not."""
+    log_weight = log_weight.double().nan_to_num(nan=-math.inf)
+    n = log_weight.shape[1]
+    total = torch.logsumexp(log_weight, -1)
+    weight = (log_weight - total.unsqueeze(-1)).exp().nan_to_num(nan=0.0)
+    fraction = 1 / (n * (weight**2).sum(-1).clamp(min=1e-300))
+    smoothed, k = pareto_smooth(weight)
+    error = ((1 / fraction - 1).clamp(min=0) / n).sqrt()
+    return Certificate(smoothed, fraction, total - math.log(n), error, k)
+
+
+def pareto_smooth(
+    weight: Float[Tensor, "galaxy draw"],
+) -> tuple[Float[Tensor, "galaxy draw"], Float[Tensor, " galaxy"]]:
+    """Replace each galaxy's largest weights by quantiles of a generalised Pareto distribution; return them and its k.
+
+    No smoothed weight is larger than the largest that came in, and they add up to one again.
+    """
+    n = weight.shape[1]
+    n_tail = min(n // 5, math.ceil(3 * math.sqrt(n)))
+    k = torch.full_like(weight[:, 0], math.inf)
+    if n_tail < _FEWEST:
+        return weight, k
+    top, index = weight.topk(n_tail + 1, dim=-1)
+    tail, cutoff = top[:, :-1].flip(-1), top[:, -1:]  # ascending
+    excess = tail - cutoff
+    # Without enough different weights there is no tail to fit: one draw has all the weight, or all are alike.
+    fit = (excess > 0).sum(-1) == n_tail
+    if not bool(fit.any()):
+        return weight, k
+    k[fit], scale = _fit_pareto(excess[fit])
+    p = (torch.arange(n_tail, dtype=weight.dtype) + 0.5) / n_tail
+    shape = k[fit].unsqueeze(-1)
+    quantile = scale.unsqueeze(-1) * torch.expm1(-shape * torch.log1p(-p)) / shape
+    smooth = torch.minimum(quantile + cutoff[fit], tail[fit][:, -1:])
+    out = weight.clone()
+    out[fit] = out[fit].scatter(-1, index[fit][:, :-1].flip(-1), smooth)
+    return out / out.sum(-1, keepdim=True).clamp(min=1e-300), k
+
+
+def _fit_pareto(x: Float[Tensor, "galaxy tail"]) -> tuple[Tensor, Tensor]:
+    """Fit shape and scale to ascending positive values (Zhang & Stephens 2009), k drawn to 1/2 by ten values' worth."""
+    n = x.shape[1]
+    n_grid = 30 + math.isqrt(n)
+    grid = torch.arange(1, n_grid + 1, dtype=x.dtype)
+    quartile = x[:, int(n / 4 + 0.5) - 1 : int(n / 4 + 0.5)]
+    b = (1 - torch.sqrt(n_grid / (grid - 0.5))) / (3 * quartile) + 1 / x[:, -1:]
+    k = torch.log1p(-b.unsqueeze(-1) * x.unsqueeze(1)).mean(-1)
+    likelihood = n * (torch.log(-b / k) - k - 1)
+    b = (b * torch.softmax(likelihood, -1)).sum(-1)
+    k = torch.log1p(-b.unsqueeze(-1) * x).mean(-1)
+    return (n * k + 10 * 0.5) / (n + 10), -k / b
