@@ -259,16 +259,35 @@ def draws(
     from jobs.draws import replay
     from storage_schemas import open_catalog
 
-    try:
-        numbers = [int(row) for row in rows.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{rows!r} is no list of row numbers such as 0,5,7", param_hint="--rows") from None
+    numbers = _numbers(rows)
     values, names = replay(open_catalog(Location.parse(source), release), numbers, n)
     index = np.stack(np.meshgrid(numbers, np.arange(n), indexing="ij"), -1).reshape(-1, 2)
     table = np.concatenate([index, values.reshape(-1, values.shape[-1])], axis=1)
     formats = ["%d", "%d", *["%.7g"] * len(names)]
     np.savetxt(out, table, fmt=formats, delimiter=",", header=",".join(("row", "draw", *names)), comments="")
     print(f"{len(table):,} draws: {out}")
+
+
+@catalog_app.command("reweight")
+def reweight(
+    source: CatalogPath,
+    prior: Annotated[
+        list[str],
+        typer.Option(
+            help="new prior of a column, as tau_ism=norm(0.3,0.2) or log_sfr_1gyr=flat; arguments are scipy's"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="OUT.fits, OUT.parquet or OUT.csv: one row per row")],
+    rows: Annotated[str | None, typer.Option(help="row numbers, for example 0,5,7; none: all answered rows")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=100, help="draws a row; none: as many as the catalog's")] = None,
+    release: Release = "main",
+) -> None:
+    """Answer rows under another prior, from the same draws (docs/priors.md)."""
+    from jobs.reweight import reweight as answer
+
+    numbers = None if rows is None else _numbers(rows)
+    done, failed = answer(Location.parse(source), out, prior, numbers, n, release)
+    print(f"{done:,} rows, of which {failed:,} have no answer under the new prior (column reason): {out}")
 
 
 @catalog_app.command("history")
@@ -295,6 +314,14 @@ def rollback(source: CatalogPath, release: str) -> None:
     from storage_schemas import catalog
 
     print(f"main is {release}: {catalog.rollback(catalog.repository(Location.parse(source)), release)}")
+
+
+def _numbers(rows: str) -> list[int]:
+    """Read row numbers."""
+    try:
+        return [int(row) for row in rows.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{rows!r} is no list of row numbers such as 0,5,7", param_hint="--rows") from None
 
 
 def _summary(location: Location, release: str = "main") -> None:

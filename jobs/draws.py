@@ -1,4 +1,4 @@
-"""draws: rows of a catalog in, their full posterior samples out, replayed: the same numbers every time, anywhere.
+"""draws: rows of a catalog in, their posterior samples out, replayed: the same numbers every time, anywhere.
 
 Everything needed stands in the catalog itself: photometry, model, seed.
 """
@@ -22,18 +22,29 @@ def replay(catalog: xr.Dataset, rows: Sequence[int], n_draws: int) -> tuple[np.n
     Raises:
         ValueError: a row does not exist or has no answer; says why.
     """
+    check_rows(catalog, rows)
+    posterior, at = engine(catalog), np.asarray(rows)
+    return posterior.draws(*observed(catalog, at), at, n_draws), posterior.columns
+
+
+def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
+    """Raise ValueError, saying why, if a row does not exist or has no answer."""
     n_rows = catalog.sizes["galaxy"]
     for row in rows:
         if not 0 <= row < n_rows:
             raise ValueError(f"row {row} does not exist; the catalog has rows 0 to {n_rows - 1}")
-    at = np.asarray(rows)
-    part = {name: catalog[name].isel(galaxy=at).values for name in ("flux", "sigma", "mask", "redshift", "flags")}
-    for row, flags in zip(rows, part["flags"], strict=True):
+    for row, flags in zip(rows, catalog["flags"].isel(galaxy=np.asarray(rows)).values, strict=True):
         if flags & int(REASONS):
             raise ValueError(f"row {row} has no posterior: {', '.join(names(int(flags)))}")
+
+
+def engine(catalog: xr.Dataset) -> Posterior:
+    """Return what answered a catalog: its model, seed and settings."""
     run = catalog.attrs["run"]
-    posterior = Posterior(
-        Flow.from_bytes(*model_bytes(catalog)), run["seed"], run["n_draws"], run["min_effective_fraction"]
-    )
-    draws = posterior.draws(part["flux"], part["sigma"], part["mask"], part["redshift"], at, n_draws)
-    return draws, posterior.columns
+    return Posterior(Flow.from_bytes(*model_bytes(catalog)), run["seed"], run["n_draws"], run["min_effective_fraction"])
+
+
+def observed(catalog: xr.Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return flux, sigma and mask (row, band) and redshift (row,) of catalog rows."""
+    part = catalog[["flux", "sigma", "mask", "redshift"]].isel(galaxy=rows)
+    return part["flux"].values, part["sigma"].values, part["mask"].values, part["redshift"].values
