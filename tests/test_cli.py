@@ -142,7 +142,9 @@ def test_reweighting_moves_the_answer_and_says_where_it_cannot(catalog, tmp_path
         assert done.returncode == 0, done.stderr
         table = pyarrow.csv.read_csv(out)
         assert table.column_names[:2] == ["row", "log_mstar_p025"]
-        assert {"tau_ism_mean", "tau_ism_std", "effective_fraction", "weighted", "reason"} <= set(table.column_names)
+        assert {"tau_ism_mean", "tau_ism_std", "effective_fraction", "weighted", "flags", "reason"} <= set(
+            table.column_names
+        )
         assert table["row"].to_pylist() == rows
         answers = zip(table["tau_ism_p50"].to_pylist(), table["reason"].to_pylist(), strict=True)
         medians.append([median for median, reason in answers if not reason])

@@ -214,14 +214,14 @@ def test_a_catalog_under_its_own_prior_is_what_inference_says(catalog, tmp_path)
     table = tables.Table(tmp_path / "o.parquet")
     np.testing.assert_array_equal(table.column("row"), rows)
     posterior = Posterior(engine(data).flow, data.attrs["run"]["seed"], 2048)
-    expected = posterior.summarise(*observed(data, np.arange(60)), np.zeros(60, np.uint32), 0)
+    expected = posterior.summarise(*observed(data, np.arange(60)), data["flags"].values[:60], 0)
     reason = table.column("reason")
     answered = reason == ""
     assert (done, failed) == (len(rows), int((~answered).sum()))
     good = expected.weighted[rows]
     np.testing.assert_array_equal(table.column("weighted"), good)
     assert answered.all(), reason  # a row without weights is summarised without, as in the catalog
-    assert 10 < good.sum() < len(rows)
+    assert 3 <= good.sum() < len(rows)
     fraction = np.where(good, expected.effective_fraction[rows], 1.0)
     np.testing.assert_allclose(table.column("effective_fraction"), fraction, rtol=2e-3)
     for i, name in enumerate(COLUMNS):
