@@ -307,6 +307,28 @@ def draws(
     print(f"{len(table):,} draws: {out}")
 
 
+@catalog_app.command("reweight")
+def reweight(
+    source: CatalogPath,
+    prior: Annotated[
+        list[str],
+        typer.Option(
+            help="new prior of a column, as tau_ism=norm(0.3,0.2) or log_sfr_1gyr=flat; arguments are scipy's"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="OUT.fits, OUT.parquet or OUT.csv: one row per row")],
+    rows: Annotated[str | None, typer.Option(help="row numbers, for example 0,5,7; none: all answered rows")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=100, help="draws a row; none: as many as the catalog's")] = None,
+    release: Release = "main",
+) -> None:
+    """Answer rows under another prior, from the same draws (docs/priors.md)."""
+    from jobs.reweight import reweight as answer
+
+    numbers = None if rows is None else _numbers(rows, "--rows")
+    done, failed = answer(Location.parse(source), out, prior, numbers, n, release)
+    print(f"{done:,} rows, of which {failed:,} have no answer under the new prior (column reason): {out}")
+
+
 @catalog_app.command("history")
 def history(source: CatalogPath) -> None:
     """List the releases and commits of a catalog, newest first."""

@@ -1,4 +1,4 @@
-"""draws: rows of a catalog in, their full posterior samples out, replayed: the same numbers every time, anywhere.
+"""draws: rows of a catalog in, their posterior samples out, replayed: the same numbers every time, anywhere.
 
 Everything needed stands in the catalog itself: photometry, model, seed.
 """
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from sedflow_dist.flags import REASONS, names
+from sedflow_dist.flags import names
 from sedflow_dist.flow import Flow
-from sedflow_dist.posterior import Posterior
+from sedflow_dist.posterior import Method, Posterior
+from sedflow_dist.routing import Router, Routing
 from storage_schemas.catalog import model_bytes
 
 
@@ -22,18 +23,33 @@ def replay(catalog: xr.Dataset, rows: Sequence[int], n_draws: int) -> tuple[np.n
     Raises:
         ValueError: a row does not exist or has no answer; says why.
     """
+    check_rows(catalog, rows)
+    router, at = engine(catalog), np.asarray(rows)
+    methods = catalog["method"].isel(galaxy=at).values
+    return router.draws(*observed(catalog, at), at, methods, n_draws), router.posterior.columns
+
+
+def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
+    """Raise ValueError, saying why, if a row does not exist or has no answer."""
     n_rows = catalog.sizes["galaxy"]
     for row in rows:
         if not 0 <= row < n_rows:
             raise ValueError(f"row {row} does not exist; the catalog has rows 0 to {n_rows - 1}")
-    at = np.asarray(rows)
-    part = {name: catalog[name].isel(galaxy=at).values for name in ("flux", "sigma", "mask", "redshift", "flags")}
-    for row, flags in zip(rows, part["flags"], strict=True):
-        if flags & int(REASONS):
+    part = catalog[["flags", "method"]].isel(galaxy=np.asarray(rows))
+    for row, flags, method in zip(rows, part["flags"].values, part["method"].values, strict=True):
+        if method == Method.NONE:
             raise ValueError(f"row {row} has no posterior: {', '.join(names(int(flags)))}")
+
+
+def engine(catalog: xr.Dataset) -> Router:
+    """Return what answered a catalog: its model, seed and settings."""
     run = catalog.attrs["run"]
-    posterior = Posterior(
-        Flow.from_bytes(*model_bytes(catalog)), run["seed"], run["n_draws"], run["min_effective_fraction"]
-    )
-    draws = posterior.draws(part["flux"], part["sigma"], part["mask"], part["redshift"], at, n_draws)
-    return draws, posterior.columns
+    flow = Flow.from_bytes(*model_bytes(catalog))
+    posterior = Posterior(flow, run["seed"], run["n_draws"], run["min_effective_fraction"])
+    return Router(posterior, Routing.model_validate(run["routing"]))
+
+
+def observed(catalog: xr.Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return flux, sigma and mask (row, band) and redshift (row,) of catalog rows."""
+    part = catalog[["flux", "sigma", "mask", "redshift"]].isel(galaxy=rows)
+    return part["flux"].values, part["sigma"].values, part["mask"].values, part["redshift"].values

@@ -22,13 +22,8 @@ def to_table(catalog: xr.Dataset) -> Table:
     """Return the catalog as an astropy table: identifiers, position, ``{name}_p025 .. _p975, _mean, _std``, quality."""
     table = Table()
     for name in (*catalog.attrs["ids"], *_ROW_COLUMNS):
-        _add(table, name, catalog[name].values, catalog[name].attrs.get("units"), catalog[name].attrs.get("long_name"))
-    quantiles, mean, std = (catalog[name].values for name in ("quantiles", "mean", "std"))
-    for i, (name, unit) in enumerate(zip(catalog["param"].values, catalog.attrs["param_units"], strict=True)):
-        for j, quantile in enumerate(QUANTILE_NAMES):
-            _add(table, f"{name}_{quantile}", quantiles[:, i, j], unit)
-        _add(table, f"{name}_mean", mean[:, i], unit)
-        _add(table, f"{name}_std", std[:, i], unit)
+        add(table, name, catalog[name].values, catalog[name].attrs.get("units"), catalog[name].attrs.get("long_name"))
+    add_summary(table, catalog, *(catalog[name].values for name in ("quantiles", "mean", "std")))
     table.meta["MODEL"] = catalog.attrs["run"]["model"]
     table.meta["SEED"] = catalog.attrs["run"]["seed"]
     return table
@@ -40,20 +35,40 @@ def export(source: Location, out: Path, ref: str) -> int:
     Raises:
         ValueError: the ending is not .fits, .parquet or .csv.
     """
+    check_ending(out)
     table = to_table(open_catalog(source, ref))
+    write(table, out)
+    return len(table)
+
+
+def check_ending(out: Path) -> None:
+    """Raise ValueError unless `write` knows the ending."""
+    if out.suffix.lower() not in (".fits", ".parquet", ".csv"):
+        raise ValueError(f"cannot export to {out}: the ending must be .fits, .parquet or .csv")
+
+
+def write(table: Table, out: Path) -> None:
+    """Write a table; the ending says how."""
     suffix = out.suffix.lower()
     if suffix == ".fits":
         _write_fits(table, out)
     elif suffix == ".parquet":
         _write_parquet(table, out)
-    elif suffix == ".csv":
-        table.write(out, format="ascii.csv", overwrite=True)
     else:
-        raise ValueError(f"cannot export to {out}: the ending must be .fits, .parquet or .csv")
-    return len(table)
+        table.write(out, format="ascii.csv", overwrite=True)
 
 
-def _add(table: Table, name: str, values: np.ndarray, unit: str | None, description: str | None = None) -> None:
+def add_summary(table: Table, catalog: xr.Dataset, quantiles: np.ndarray, mean: np.ndarray, std: np.ndarray) -> None:
+    """Add ``{name}_p025 .. _p975, _mean, _std`` of every parameter and property; arrays as in `posterior.Summary`."""
+    for i, (name, unit) in enumerate(zip(catalog["param"].values, catalog.attrs["param_units"], strict=True)):
+        for j, quantile in enumerate(QUANTILE_NAMES):
+            add(table, f"{name}_{quantile}", quantiles[:, i, j], unit)
+        add(table, f"{name}_mean", mean[:, i], unit)
+        add(table, f"{name}_std", std[:, i], unit)
+
+
+def add(table: Table, name: str, values: np.ndarray, unit: str | None = None, description: str | None = None) -> None:
+    """Add a column; its unit is written as a catalog's arrays have it."""
     if values.dtype.kind in "TO":
         values = np.array(values.tolist(), dtype=str)
     table[name] = Column(values, unit=_UNITS.get(unit or ""), description=description)

@@ -13,7 +13,7 @@ from jobs.draws import replay
 from jobs.runfile import RunFile
 from jobs.validate import mock_galaxies
 from sedflow_dist import bands, calibration, keyed_random, plots
-from sedflow_dist.flags import REASONS, Flag
+from sedflow_dist.flags import Flag
 from sedflow_dist.flow import Flow
 from sedflow_dist.prior import PARAMETERS
 from sedflow_dist.training import MockSurvey, Shapes
@@ -62,7 +62,7 @@ def training_data(run: RunFile, catalog) -> Figure:  # noqa: ANN001
         shapes = Shapes(**{name: torch.as_tensor(values) for name, values in rows.items()})
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "figures"))
         mocks = MockSurvey(flow.noise, flow.prior.log_mstar, 0.0).observe(shapes, _MOCKS, generator)
-    answered = (catalog["flags"].values & int(REASONS)) == 0
+    answered = catalog["method"].values != 0
     seen = [catalog[name].values[answered] for name in ("flux", "sigma", "mask")]
     return plots.training_data(
         flow.spec.labels, flow.spec.selection_band,
@@ -99,7 +99,7 @@ def _typical(catalog) -> int:  # noqa: ANN001
     fraction = catalog["effective_fraction"].values
     clean = (catalog["flags"].values == 0) & np.isfinite(fraction)
     if not clean.any():
-        clean = (catalog["flags"].values & int(REASONS)) == 0
+        clean = catalog["method"].values != 0
     rows = np.flatnonzero(clean)
     return int(rows[np.argsort(fraction[rows], kind="stable")[len(rows) // 2]])
 

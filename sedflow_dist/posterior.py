@@ -142,32 +142,6 @@ class Posterior:
             self.fill(summary, at, draws, at + row)
         return summary
 
-    def draws(
-        self,
-        flux: np.ndarray,
-        sigma: np.ndarray,
-        mask: np.ndarray,
-        redshift: np.ndarray,
-        rows: np.ndarray,
-        n_draws: int,
-    ) -> np.ndarray:
-        """Replay posterior draws of catalog rows: equally weighted, shape (galaxy, draw, column), the same every time.
-
-        Rows whose effective fraction lies above the threshold are resampled by their weights (systematic resampling).
-        """
-        f, s, m, z = _tensors(flux, sigma, mask, redshift)
-        out, threads = [], torch.get_num_threads()
-        torch.set_num_threads(1)  # a product split over threads rounds otherwise
-        try:
-            for i, row in enumerate(rows):
-                at = slice(i, i + 1)
-                draws = self.draw(f[at], s[at], m[at], z[at], np.array([row]), n_draws)
-                pick = self.resample(self.weight(draws), np.array([row]), n_draws)
-                out.append(draws.values[0][pick[0]].numpy())
-        finally:
-            torch.set_num_threads(threads)
-        return np.stack(out)
-
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def draw(

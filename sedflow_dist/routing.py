@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from sedflow_dist.redshift_model import RedshiftModel
 _THIN = 10
 _CONVERGED = 1.1  # split R-hat
 _BATCH = 32  # chains side by side
-Data = tuple[Tensor, ...]  # flux, sigma, mask, redshift
+Data = tuple[Tensor, Tensor, Tensor, Tensor]  # flux, sigma, mask, redshift
 
 
 class Routing(BaseModel):
@@ -39,7 +40,10 @@ class Routing(BaseModel):
     short_steps: int = Field(1500, ge=60, description="second step: steps from the flow's draws, a third discarded")
     long_steps: int = Field(10_500, ge=60, description="last step: as many again until it converges, up to these")
     share: float = Field(
-        0.1, ge=0, le=1, description="largest share of a shard's rows for MCMC, the worst first; others keep the flow's draws"
+        0.1,
+        ge=0,
+        le=1,
+        description="largest share of a shard's rows for MCMC, the worst first; others keep the flow's draws",
     )
     redshift: float = Field(0.5, gt=0, description="MCMC answers rows beyond the flow's redshifts up to here")
 
@@ -81,26 +85,43 @@ class Router:
         self, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray, rows: np.ndarray,
         methods: np.ndarray, n_draws: int,
     ) -> np.ndarray:  # fmt: skip
-        """Replay equally weighted draws of catalog rows, each by the method that answered it: (galaxy, draw, column)."""
-        posterior, out = self.posterior, []
-        threads = torch.get_num_threads()
+        """Replay posterior draws of catalog rows: equally weighted, shape (galaxy, draw, column), the same every time.
+
+        Each row by the method that answered it; weighted draws are resampled (systematic resampling).
+        """
+        data, out, threads = _tensors(flux, sigma, mask, redshift), [], torch.get_num_threads()
         torch.set_num_threads(1)  # a product split over threads rounds otherwise
         try:
-            for i, (row, method) in enumerate(zip(rows, methods, strict=True)):
-                one = [x[i : i + 1] for x in (flux, sigma, mask, redshift)]
-                if method >= Method.SHORT_MCMC:
-                    data = _tensors(*one)
-                    (chain,) = self._chains(data, np.array([row]))
-                    _, values, _ = self._evaluate(chain, *data, int(row))
-                    weight = torch.ones(values.shape[:2])
-                else:
-                    n = n_draws * (self.routing.more_draws if method == Method.MORE_DRAWS else 1)
-                    found = posterior.draw(*_tensors(*one), np.array([row]), n)
-                    values, weight = found.values, posterior.weight(found)
-                out.append(values[0][posterior.resample(weight, np.array([row]), n_draws)[0]].numpy())
+            for i in range(len(rows)):
+                at = slice(i, i + 1)
+                values, weight = self.weighted(*_take(data, at), rows[at], methods[at], n_draws)
+                out.append(values[0][self.posterior.resample(weight, rows[at], n_draws)[0]].numpy())
         finally:
             torch.set_num_threads(threads)
         return np.stack(out)
+
+    def weighted(
+        self, flux: Tensor, sigma: Tensor, mask: Tensor, redshift: Tensor, rows: np.ndarray, methods: np.ndarray, n: int
+    ) -> tuple[Float[Tensor, "galaxy draw column"], Float[Tensor, "galaxy draw"]]:
+        """Return draws of catalog rows and the weights that go with them, each row by the method that answered it."""
+        posterior, data = self.posterior, (flux, sigma, mask, redshift)
+        values = flux.new_empty(len(rows), n, len(posterior.columns))
+        weight = torch.full((len(rows), n), 1 / n, dtype=torch.float64)
+        plain = methods <= Method.WEIGHTED
+        if plain.any():
+            found = posterior.draw(*_take(data, plain), rows[plain], n)
+            values[plain], weight[plain] = found.values, posterior.weight(found)
+        for i in np.flatnonzero(~plain):
+            one, row = _take(data, i : i + 1), rows[i : i + 1]
+            if methods[i] == Method.MORE_DRAWS:
+                found = posterior.draw(*one, row, n * self.routing.more_draws)
+                all_values, own_weight = found.values, posterior.weight(found)
+            else:
+                (chain,) = self._chains(one, row)
+                _, all_values, _ = self._evaluate(chain, *one, int(row[0]))
+                own_weight = torch.ones(all_values.shape[:2])
+            values[i] = all_values[0][posterior.resample(own_weight, row, n)[0]]
+        return values, weight
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -119,7 +140,9 @@ class Router:
     def _more(self, summary: Summary, data: Data, i: int, row: int) -> None:
         """Answer a row with more draws of the flow, where they are worth more."""
         at, rows = np.array([i]), np.array([row])
-        found = self.posterior.draw(*(x[i : i + 1] for x in data), rows, self.posterior.n_draws * self.routing.more_draws)
+        found = self.posterior.draw(
+            *_take(data, i : i + 1), rows, self.posterior.n_draws * self.routing.more_draws
+        )
         effective = float(found.effective_fraction) * found.weight.shape[1]
         if effective > np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws:
             summary.flags[i] &= ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE))
@@ -129,10 +152,10 @@ class Router:
 
     def _mcmc(self, summary: Summary, data: Data, chosen: list[int], row: int) -> None:
         """Answer rows of a block by chains, side by side."""
-        part = tuple(x[chosen] for x in data)
+        part = _take(data, chosen)
         rows = np.array(chosen) + row
         for place, (i, chain) in enumerate(zip(chosen, self._chains(part, rows), strict=True)):
-            u, values, chi2 = self._evaluate(chain, *(x[place : place + 1] for x in part), int(rows[place]))
+            u, values, chi2 = self._evaluate(chain, *_take(part, place : place + 1), int(rows[place]))
             at, ok = np.array([i]), np.isfinite(values.numpy()).all((1, 2))
             weight = torch.full(values.shape[:2], 1 / values.shape[1], dtype=torch.float64)
             if not ok[0]:
@@ -149,7 +172,9 @@ class Router:
         target = Target(self.posterior.flow.prior, self._model(data[3]), *data)
 
         def task(place: int) -> Callable[[lockstep.Ask], _Chain]:
-            return lambda ask: self._sample(ask, target, tuple(x[place : place + 1] for x in data), place, int(rows[place]))
+            return lambda ask: self._sample(
+                ask, target, _take(data, place : place + 1), place, int(rows[place])
+            )
 
         return lockstep.run([task(place) for place in range(len(rows))], target)
 
@@ -206,5 +231,12 @@ class Router:
         return self._far
 
 
-def _tensors(*arrays: np.ndarray) -> Data:
-    return tuple(torch.as_tensor(np.ascontiguousarray(x)) for x in arrays)
+def _tensors(flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray) -> Data:
+    flux, sigma, mask, redshift = (np.ascontiguousarray(x) for x in (flux, sigma, mask, redshift))
+    return torch.as_tensor(flux), torch.as_tensor(sigma), torch.as_tensor(mask), torch.as_tensor(redshift)
+
+
+def _take(data: Data, index: slice | np.ndarray | list[int]) -> Data:
+    """Some galaxies of the data."""
+    flux, sigma, mask, redshift = data
+    return flux[index], sigma[index], mask[index], redshift[index]

@@ -43,7 +43,9 @@ def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
         ArraySpec("effective_fraction", ("galaxy",), "float32", "1", "effective fraction of the importance weights"),
         ArraySpec("log_evidence", ("galaxy",), "float32", "1", "ln of the Bayesian evidence (fluxes in nanomaggies)"),
         ArraySpec("log_evidence_error", ("galaxy",), "float32", "1", "standard error of ln of the evidence"),
-        ArraySpec("pareto_k", ("galaxy",), "float32", "1", "shape of the weights' tail; above 0.7 they are not to be trusted"),
+        ArraySpec(
+            "pareto_k", ("galaxy",), "float32", "1", "shape of the weights' tail; above 0.7 they are not to be trusted"
+        ),
         ArraySpec("effective_draws", ("galaxy",), "float32", "1", "independent draws that the answer is worth"),
         ArraySpec("chi2", ("galaxy",), "float32", "1", "chi^2 of the best draw"),
         ArraySpec("p_value", ("galaxy",), "float32", "1", "posterior-predictive: of a chi^2 as large as the draws'"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow.csv
 import pytest
 import reference_galaxy
 import torch
@@ -19,7 +20,7 @@ def sedflow(*arguments, cwd=None):
 
 COMMANDS = ("demo", "run", "plan", "status", "submit", "doctor", "build-ssp", "ingest", "simulate", "train", "validate",
             "infer", "flux", "export", "catalog", "catalog show", "catalog draws", "catalog history", "catalog diff",
-            "catalog rollback")  # fmt: skip
+            "catalog reweight", "catalog rollback")  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -130,6 +131,40 @@ def test_draws_of_a_row_without_answer_say_why(catalog, tmp_path):
     done = sedflow("catalog", "draws", catalog, "--rows", str(tiny.FAR), "--out", tmp_path / "d.csv")
     assert done.returncode == 1
     assert "REDSHIFT_OUTSIDE_MODEL" in done.stderr
+
+
+def test_reweighting_moves_the_answer_and_says_where_it_cannot(catalog, tmp_path):
+    medians, rows = [], [0, 5, 7, 20, 21, 22]
+    for number, prior in enumerate(("tau_ism=norm(0.3,0.2)", "tau_ism=norm(1.5,0.2)", "tau_ism=uniform(7,1)")):
+        out = tmp_path / f"{number}.csv"
+        done = sedflow("catalog", "reweight", catalog, "--prior", prior, "--prior", "log_z_mw=norm(-2,0.5)", "-n", 1024,
+                       "--rows", ",".join(map(str, rows)), "--out", out)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        table = pyarrow.csv.read_csv(out)
+        assert table.column_names[:2] == ["row", "log_mstar_p025"]
+        assert {"tau_ism_mean", "tau_ism_std", "effective_fraction", "weighted", "flags", "reason"} <= set(
+            table.column_names
+        )
+        assert table["row"].to_pylist() == rows
+        answers = zip(table["tau_ism_p50"].to_pylist(), table["reason"].to_pylist(), strict=True)
+        medians.append([median for median, reason in answers if not reason])
+        assert f"{len(rows) - len(medians[-1])} have no answer" in done.stdout
+    assert 0.1 < np.median(medians[0]) < 0.7
+    assert 0.9 < np.median(medians[1]) < 1.8
+    assert medians[2] == []
+    assert set(table["reason"].to_pylist()) == {"effective fraction 0 is below 0.02"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--prior", "mass=flat", "--out", "o.csv"), "no column 'mass'"),
+     (("--prior", "tau_ism=flat", "--out", "o.txt"), "the ending must be .fits, .parquet or .csv")],
+)  # fmt: skip
+def test_a_reweighting_that_cannot_be_says_why(catalog, tmp_path, arguments, message):
+    done = sedflow("catalog", "reweight", catalog, *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_exports_are_read_by_other_programs(catalog, tmp_path):
