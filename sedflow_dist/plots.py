@@ -157,7 +157,7 @@ def training_data(
             if kind == "step":
                 axes.plot(x[:5000], y[:5000], ".", color=color, ms=1.5, alpha=0.5, zorder=3, rasterized=True)
             else:
-                axes.set(xlim=np.percentile(x, [0.2, 99.8]), ylim=np.percentile(y, [0.2, 99.8]) + [-0.2, 0.2])
+                axes.set(xlim=np.percentile(x, [0.2, 99.8]), ylim=np.percentile(y, [0.2, 99.8]) + np.array([-0.2, 0.2]))
                 axes.hist2d(x, y, 50, (axes.get_xlim(), axes.get_ylim()), cmap="Greys")
         axes.set(xlabel=f"{labels[band]} [mag]", ylabel="log uncertainty [mag]" if band == 0 else "")
     figure.tight_layout()
