@@ -112,7 +112,7 @@ class Router:
             found = posterior.draw(*_take(data, plain), rows[plain], n)
             values[plain], weight[plain] = found.values, posterior.weight(found)
         for i in np.flatnonzero(~plain):
-            one, row = _take(data, i : i + 1), rows[i : i + 1]
+            one, row = _take(data, slice(i, i + 1)), rows[i : i + 1]
             if methods[i] == Method.MORE_DRAWS:
                 found = posterior.draw(*one, row, n * self.routing.more_draws)
                 all_values, own_weight = found.values, posterior.weight(found)
@@ -141,7 +141,7 @@ class Router:
         """Answer a row with more draws of the flow, where they are worth more."""
         at, rows = np.array([i]), np.array([row])
         found = self.posterior.draw(
-            *_take(data, i : i + 1), rows, self.posterior.n_draws * self.routing.more_draws
+            *_take(data, slice(i, i + 1)), rows, self.posterior.n_draws * self.routing.more_draws
         )
         effective = float(found.effective_fraction) * found.weight.shape[1]
         if effective > np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws:
@@ -155,7 +155,7 @@ class Router:
         part = _take(data, chosen)
         rows = np.array(chosen) + row
         for place, (i, chain) in enumerate(zip(chosen, self._chains(part, rows), strict=True)):
-            u, values, chi2 = self._evaluate(chain, *_take(part, place : place + 1), int(rows[place]))
+            u, values, chi2 = self._evaluate(chain, *_take(part, slice(place, place + 1)), int(rows[place]))
             at, ok = np.array([i]), np.isfinite(values.numpy()).all((1, 2))
             weight = torch.full(values.shape[:2], 1 / values.shape[1], dtype=torch.float64)
             if not ok[0]:
@@ -172,9 +172,7 @@ class Router:
         target = Target(self.posterior.flow.prior, self._model(data[3]), *data)
 
         def task(place: int) -> Callable[[lockstep.Ask], _Chain]:
-            return lambda ask: self._sample(
-                ask, target, _take(data, place : place + 1), place, int(rows[place])
-            )
+            return lambda ask: self._sample(ask, target, _take(data, slice(place, place + 1)), place, int(rows[place]))
 
         return lockstep.run([task(place) for place in range(len(rows))], target)
 
