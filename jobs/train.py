@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 
 from cluster import ray_engine
+from jobs.build_ssp import load as load_ssp
 from jobs.progress import Clock, bar, say
 from jobs.runfile import RunFile, fingerprint
-from jobs.simulate import forward_model
+from sedflow_dist import bands, keyed_random, network, support, training
 from sedflow_dist import features as features_module
-from sedflow_dist import keyed_random, network, support, training
 from sedflow_dist.features import Features
 from sedflow_dist.flags import Flag
 from sedflow_dist.flow import Flow, FlowSpec, dimensions
@@ -35,6 +35,7 @@ from storage_schemas import photometry, training_set
 from storage_schemas.schema import array
 from storage_schemas.storage import Location
 
+_FAR = 0.5  # redshift up to which a model keeps the SSP table's wavelengths: MCMC answers beyond the flow's own range
 _TICK = 20  # steps between movements of the progress bar
 _TENSORS, _STATE = "state.safetensors", "state.json"
 _UNRELIABLE = int(Flag.BAD_REDSHIFT | Flag.TOO_FEW_BANDS | Flag.ABSURD_COLOUR)
@@ -125,7 +126,9 @@ def assemble(
     limits, novelty = support.colour_range(seen.flux, seen.mask), Novelty.fit(mocks, shapes, run.seed)
     net = new_network(run)
     net.load_state_dict({k.removeprefix("best.net."): v for k, v in tensors.items() if k.startswith("best.net.")})
-    ssp = forward_model(run).ssp
+    table = load_ssp(run.store("ssp"))
+    far = max(min(_FAR, bands.reach(survey.bands, table.edges)), run.model.redshift[1])
+    ssp = table.cut(*bands.rest_range(survey.bands, far, table.edges))
     spec = FlowSpec(
         bands=survey.bands, labels=survey.labels, amplitude=amplitude, transforms=transforms, hidden=hidden,
         redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age, selection_band=noise.selection_band,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from sedflow_dist import features, network
+from sedflow_dist import bands, features, network
 from sedflow_dist.features import Features
 from sedflow_dist.flags import MINIMUM_BANDS
 from sedflow_dist.galaxy import ForwardModel
@@ -110,6 +110,11 @@ class Flow:
         """The galaxy model for many draws at one redshift."""
         model = ForwardModel(self.ssp, self.spec.bands, self.spec.redshift[1], self.spec.birth_cloud_age)
         return RedshiftModel(model)
+
+    @cached_property
+    def reach(self) -> float:
+        """The redshift up to which its SSP table serves the bands: beyond the flow's own range, for MCMC."""
+        return bands.reach(self.spec.bands, self.ssp.edges)
 
     @cached_property
     def id(self) -> str:

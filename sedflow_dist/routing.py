@@ -45,7 +45,9 @@ class Routing(BaseModel):
         le=1,
         description="largest share of a shard's rows for MCMC, the worst first; others keep the flow's draws",
     )
-    redshift: float = Field(0.5, gt=0, description="MCMC answers rows beyond the flow's redshifts up to here")
+    redshift: float = Field(
+        0.5, gt=0, description="MCMC answers rows beyond the flow's redshifts up to here, if the SSP table serves"
+    )
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Router:
 
     def __init__(self, posterior: Posterior, routing: Routing) -> None:
         self.posterior, self.routing = posterior, routing
+        self._limit = min(routing.redshift, posterior.flow.reach)
         self._far: RedshiftModel | None = None
 
     def summarise(
@@ -135,7 +138,7 @@ class Router:
     def _beyond(self, summary: Summary, redshift: np.ndarray) -> np.ndarray:
         """Rows that only their redshift bars from the flow."""
         reasons = summary.flags & int(REASONS)
-        return (reasons == int(Flag.REDSHIFT_OUTSIDE_MODEL)) & (redshift <= self.routing.redshift)
+        return (reasons == int(Flag.REDSHIFT_OUTSIDE_MODEL)) & (redshift <= self._limit)
 
     def _more(self, summary: Summary, data: Data, i: int, row: int) -> None:
         """Answer a row with more draws of the flow, where they are worth more."""
@@ -224,7 +227,7 @@ class Router:
         if float(redshift.max()) <= flow.spec.redshift[1]:
             return flow.redshift_model
         if self._far is None:
-            far = ForwardModel(flow.ssp, flow.spec.bands, self.routing.redshift, flow.spec.birth_cloud_age)
+            far = ForwardModel(flow.ssp, flow.spec.bands, self._limit, flow.spec.birth_cloud_age)
             self._far = RedshiftModel(far)
         return self._far
 
