@@ -26,7 +26,7 @@ from sedflow_dist import bands, keyed_random, network, support, training
 from sedflow_dist import features as features_module
 from sedflow_dist.features import Features
 from sedflow_dist.flags import Flag
-from sedflow_dist.flow import Flow, FlowSpec, dimensions
+from sedflow_dist.flow import FAR, Flow, FlowSpec, dimensions
 from sedflow_dist.noise import NoiseModel
 from sedflow_dist.support import Novelty
 from sedflow_dist.training import Estimator, MockSurvey, Progress, Shapes
@@ -35,7 +35,6 @@ from storage_schemas import photometry, training_set
 from storage_schemas.schema import array
 from storage_schemas.storage import Location
 
-_FAR = 0.5  # redshift up to which a model keeps the SSP table's wavelengths: MCMC answers beyond the flow's own range
 _TICK = 20  # steps between movements of the progress bar
 _TENSORS, _STATE = "state.safetensors", "state.json"
 _UNRELIABLE = int(Flag.BAD_REDSHIFT | Flag.TOO_FEW_BANDS | Flag.ABSURD_COLOUR)
@@ -127,7 +126,7 @@ def assemble(
     net = new_network(run)
     net.load_state_dict({k.removeprefix("best.net."): v for k, v in tensors.items() if k.startswith("best.net.")})
     table = load_ssp(run.store("ssp"))
-    far = max(min(_FAR, bands.reach(survey.bands, table.edges)), run.model.redshift[1])
+    far = max(min(FAR, bands.reach(survey.bands, table.edges)), run.model.redshift[1])
     ssp = table.cut(*bands.rest_range(survey.bands, far, table.edges))
     spec = FlowSpec(
         bands=survey.bands, labels=survey.labels, amplitude=amplitude, transforms=transforms, hidden=hidden,

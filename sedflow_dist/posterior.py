@@ -134,13 +134,18 @@ class Posterior:
         f, s, m, z = _tensors(flux, sigma, mask, redshift)
         flow = self.flow
         flags = flags | support.flags(flow.spec.redshift, flow.noise, flow.colour_range, flow.novelty, f, s, m, z)
-        answered = np.flatnonzero((flags & int(REASONS)) == 0)
+        answered = np.flatnonzero(self.open(flags, redshift))
         summary = self._empty(flags)
         for start in range(0, len(answered), self.batch):
             at = answered[start : start + self.batch]
             draws = self.draw(f[at], s[at], m[at], z[at], at + row, self.n_draws)
             self.fill(summary, at, draws, at + row)
         return summary
+
+    def open(self, flags: np.ndarray, redshift: np.ndarray) -> np.ndarray:
+        """Return which rows can be answered, (galaxy,): beyond the trained redshifts too, as far as the galaxy model goes."""
+        reasons = int(REASONS & ~Flag.REDSHIFT_OUTSIDE_MODEL)
+        return ((flags & reasons) == 0) & (redshift > 0) & (redshift <= self.flow.reach)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -212,7 +217,9 @@ class Posterior:
         """Write the answer of the flow's draws for the galaxies ``at``, which are ``rows`` of their catalog."""
         ok = (torch.isfinite(draws.log_evidence) & torch.isfinite(draws.values).all(-1).all(-1)).numpy()
         good = self._serve(draws).numpy()
+        outside = (summary.flags[at] & int(Flag.REDSHIFT_OUTSIDE_MODEL)) != 0
         summary.flags[at[~ok]] |= np.uint32(int(Flag.FAILED))
+        ok &= good | ~outside  # there the flow is no answer by itself
         summary.flags[at[ok & ~good]] |= np.uint32(int(Flag.LOW_EFFECTIVE_FRACTION))
         self.describe(summary, at, ok, draws.unit, draws.values, draws.chi2, draws.n_bands, self.weight(draws), rows)
         for name in ("log_evidence", "log_evidence_error", "effective_fraction", "pareto_k"):
