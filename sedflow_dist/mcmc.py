@@ -85,7 +85,10 @@ def choose(
     Weights are tempered until ten draws a walker have some: walkers spread wider than the posterior, which is as it should
     be, for ensembles contract fast and expand slowly.
     """
-    weight = _tempered(log_weight.double().nan_to_num(nan=-math.inf), min(10 * n_walkers, len(u) / 2))
+    log_weight = log_weight.double().nan_to_num(nan=-math.inf)
+    if not bool(torch.isfinite(log_weight).any()):
+        log_weight = torch.zeros_like(log_weight)
+    weight = _tempered(log_weight, min(10 * n_walkers, len(u) / 2))
     generator = np.random.default_rng(keyed_random.key(seed, "walkers", row))
     return probit(u[generator.choice(len(u), n_walkers, replace=False, p=weight)]).double().numpy()
 

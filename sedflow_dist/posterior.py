@@ -221,7 +221,8 @@ class Posterior:
         summary.flags[at[~ok]] |= np.uint32(int(Flag.FAILED))
         ok &= good | ~outside  # there the flow is no answer by itself
         summary.flags[at[ok & ~good]] |= np.uint32(int(Flag.LOW_EFFECTIVE_FRACTION))
-        self.describe(summary, at, ok, draws.unit, draws.values, draws.chi2, draws.n_bands, self.weight(draws), rows)
+        weight = torch.where(self._serve(draws).unsqueeze(-1), draws.weight, 1 / draws.weight.shape[1])
+        self.describe(summary, at, ok, draws.unit, draws.values, draws.chi2, draws.n_bands, weight, rows)
         for name in ("log_evidence", "log_evidence_error", "effective_fraction", "pareto_k"):
             getattr(summary, name)[at[ok]] = getattr(draws, name).numpy()[ok]
         n = draws.weight.shape[1]
@@ -249,11 +250,8 @@ class Posterior:
             summary.draws[at[ok]] = np.floor(kept.numpy()[ok] * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16)
 
     def _serve(self, draws: Draws) -> Bool[Tensor, " galaxy"]:
-        return draws.effective_fraction >= self.min_effective_fraction
-
-    def weight(self, draws: Draws) -> Float[Tensor, "galaxy draw"]:
-        """Return the weights to use: equal ones where the effective fraction is too low."""
-        return torch.where(self._serve(draws).unsqueeze(-1), draws.weight, 1 / draws.weight.shape[1])
+        """Whether weights are worth as many draws as the least fraction of ``n_draws``, however many were drawn."""
+        return draws.effective_fraction * draws.weight.shape[1] >= self.min_effective_fraction * self.n_draws
 
     def resample(self, weight: Float[Tensor, "galaxy draw"], rows: np.ndarray, n: int) -> np.ndarray:
         """Return ``n`` draws a galaxy, as indices: systematic resampling with one keyed uniform a row."""

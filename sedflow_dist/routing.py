@@ -106,12 +106,14 @@ class Router:
         plain = methods <= Method.WEIGHTED
         if plain.any():
             found = posterior.draw(*_take(data, plain), rows[plain], n)
-            values[plain], weight[plain] = found.values, posterior.weight(found)
+            values[plain] = found.values
+            weighted = torch.as_tensor(methods[plain] == Method.WEIGHTED).unsqueeze(-1)
+            weight[plain] = torch.where(weighted, found.weight, weight[plain])
         for i in np.flatnonzero(~plain):
             one, row = _take(data, slice(i, i + 1)), rows[i : i + 1]
             if methods[i] == Method.MORE_DRAWS:
                 found = posterior.draw(*one, row, n * self.routing.more_draws)
-                all_values, own_weight = found.values, posterior.weight(found)
+                all_values, own_weight = found.values, found.weight
             else:
                 (chain,) = self._chains(one, row)
                 _, all_values, _ = self._evaluate(chain, *one, int(row[0]))
@@ -125,9 +127,8 @@ class Router:
         """Rows that the flow answers, or failed on, and not well enough."""
         more = np.where(summary.method == Method.MORE_DRAWS, self.routing.more_draws, 1)
         number = np.nan_to_num(summary.effective_fraction) * self.posterior.n_draws * more
-        return self.posterior.open(summary.flags & ~np.uint32(int(Flag.FAILED)), redshift) & (
-            (number < self.routing.effective_draws) | (summary.pareto_k > weights.LARGEST_K)
-        )
+        low = (number < self.routing.effective_draws) | (summary.pareto_k > weights.LARGEST_K)
+        return low & self.posterior.open(summary.flags & ~np.uint32(int(Flag.FAILED)), redshift)
 
     def _more(self, summary: Summary, data: Data, i: int, row: int) -> None:
         """Answer a row with more draws of the flow, where they are worth more."""
