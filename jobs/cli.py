@@ -13,6 +13,7 @@ import obstore
 import typer
 
 from cluster.settings import DaskSettings, RaySettings
+from jobs import shipped
 from jobs.runfile import MCMC, SSP, Inference, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
@@ -187,7 +188,9 @@ def validate(path: Run, root: Annotated[str | None, typer.Option(help="storage r
 @app.command()
 def infer(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="photometry store, or a FITS, Parquet or CSV table")],
-    model: Annotated[str, typer.Option(help="where the trained model is")],
+    model: Annotated[
+        str, typer.Option(help=f"where the trained model is, or one that comes along: {', '.join(shipped.names())}")
+    ],
     out: Annotated[str, typer.Option(help="where the posterior catalog goes")],
     survey: SurveyName = "sdss",
     seed: Annotated[int, typer.Option(min=0)] = 1,
@@ -208,7 +211,7 @@ def infer(
         read(source, surveys.get(survey), location, rows_per_shard)
     else:
         photometry.open(location)
-    fill(location, Location.parse(model), Location.parse(out), settings, seed, DaskSettings(workers=workers))
+    fill(location, shipped.model(model), Location.parse(out), settings, seed, DaskSettings(workers=workers))
     _summary(Location.parse(out))
 
 
@@ -238,13 +241,11 @@ def mcmc(
         "checkpoint_steps": checkpoint_steps,
     })  # fmt: skip
     if source.startswith("mocks:"):
-        flow = Flow.from_bytes(*model_store.read(Location.parse(model)))
+        flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
         data, _ = job.mocks(flow, _numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
     else:
         data = job.rows_of(Location.parse(source), np.array(_numbers(rows, "--rows")))
-    job.sample(
-        data, Location.parse(model), Location.parse(out), settings, seed, RaySettings(address=ray, actors=actors)
-    )
+    job.sample(data, shipped.model(model), Location.parse(out), settings, seed, RaySettings(address=ray, actors=actors))
 
 
 @app.command()
@@ -258,7 +259,7 @@ def compare(
     """Tell a flow's posteriors, plain and weighted, from those of MCMC: C2ST and evidence."""
     from jobs.compare import compare as tell
 
-    tell(_galaxies(source, model, rows, seed), Location.parse(chains), Location.parse(model), seed)
+    tell(_galaxies(source, model, rows, seed), Location.parse(chains), shipped.model(model), seed)
 
 
 @app.command()
@@ -375,7 +376,7 @@ def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
 
     if not source.startswith("mocks:"):
         return job.rows_of(Location.parse(source), np.array(_numbers(rows, "--rows")))
-    flow = Flow.from_bytes(*model_store.read(Location.parse(model)))
+    flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
     return job.mocks(flow, _numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)[0]
 
 

@@ -11,6 +11,7 @@ from jobs.runfile import MCMC
 from sedflow_dist import calibration, keyed_random
 from sedflow_dist.flow import Flow
 from sedflow_dist.posterior import Posterior
+from sedflow_dist.prior import COORDINATES
 from storage_schemas import chains
 from storage_schemas import model as model_store
 from storage_schemas.schema import array
@@ -35,7 +36,7 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
     with bar("compare", len(data["row"]), "galaxies") as progress:
         for i, row in enumerate(data["row"]):
             generator = np.random.default_rng(keyed_random.key(seed, "compare", row))
-            chain = draws_of(segments, i, settings).reshape(-1, posterior.flow.dimensions + 1)
+            chain = draws_of(segments, i, settings).reshape(-1, len(COORDINATES))
             exact = _probit(chain[generator.choice(len(chain), n_draws, replace=False)])
             at = slice(i, i + 1)
             draws = posterior.draw(*(x[at] for x in tensors), data["row"][at], posterior.n_draws)  # type: ignore[call-arg, arg-type]
