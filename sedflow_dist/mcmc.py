@@ -26,6 +26,7 @@ from sedflow_dist.redshift_model import RedshiftModel
 
 ENSEMBLES = ("zeus", "emcee")
 _POINTS = 8  # a galaxy's points are cut into rows of as many: products of rows of other lengths would round otherwise
+_LEAST = -1e6  # log-weight below the largest: finite, so that any draw can be a walker where too few have weight
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -85,7 +86,9 @@ def choose(
     Weights are tempered until ten draws a walker have some: walkers spread wider than the posterior, which is as it should
     be, for ensembles contract fast and expand slowly.
     """
-    weight = _tempered(log_weight.double().nan_to_num(nan=-math.inf), min(10 * n_walkers, len(u) / 2))
+    log_weight = log_weight.double().nan_to_num(nan=-math.inf)
+    log_weight = (log_weight - log_weight.max()).nan_to_num(nan=0.0).clamp(min=_LEAST)  # all of them -inf: all alike
+    weight = _tempered(log_weight, min(10 * n_walkers, len(u) / 2))
     generator = np.random.default_rng(keyed_random.key(seed, "walkers", row))
     return probit(u[generator.choice(len(u), n_walkers, replace=False, p=weight)]).double().numpy()
 

@@ -211,7 +211,7 @@ class Posterior:
     def fill(self, summary: Summary, at: np.ndarray, draws: Draws, rows: np.ndarray) -> None:
         """Write the answer of the flow's draws for the galaxies ``at``, which are ``rows`` of their catalog."""
         ok = (torch.isfinite(draws.log_evidence) & torch.isfinite(draws.values).all(-1).all(-1)).numpy()
-        good = self._serve(draws).numpy()
+        good = self.serves(draws).numpy()
         summary.flags[at[~ok]] |= np.uint32(int(Flag.FAILED))
         summary.flags[at[ok & ~good]] |= np.uint32(int(Flag.LOW_EFFECTIVE_FRACTION))
         self.describe(summary, at, ok, draws.unit, draws.values, draws.chi2, draws.n_bands, self.weight(draws), rows)
@@ -241,12 +241,13 @@ class Posterior:
             kept = u.gather(1, pick.unsqueeze(-1).expand(-1, -1, u.shape[-1]))
             summary.draws[at[ok]] = np.floor(kept.numpy()[ok] * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16)
 
-    def _serve(self, draws: Draws) -> Bool[Tensor, " galaxy"]:
+    def serves(self, draws: Draws) -> Bool[Tensor, " galaxy"]:
+        """Whether the weights of draws are good enough to be used."""
         return draws.effective_fraction >= self.min_effective_fraction
 
     def weight(self, draws: Draws) -> Float[Tensor, "galaxy draw"]:
         """Return the weights to use: equal ones where the effective fraction is too low."""
-        return torch.where(self._serve(draws).unsqueeze(-1), draws.weight, 1 / draws.weight.shape[1])
+        return torch.where(self.serves(draws).unsqueeze(-1), draws.weight, 1 / draws.weight.shape[1])
 
     def resample(self, weight: Float[Tensor, "galaxy draw"], rows: np.ndarray, n: int) -> np.ndarray:
         """Return ``n`` draws a galaxy, as indices: systematic resampling with one keyed uniform a row."""

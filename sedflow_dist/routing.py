@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from sedflow_dist import keyed_random, likelihood, lockstep, mcmc, weights
@@ -47,6 +47,16 @@ class Routing(BaseModel):
     )
     redshift: float = Field(0.5, gt=0, description="MCMC answers rows beyond the flow's redshifts up to here")
 
+    @model_validator(mode="after")
+    def _check(self) -> Routing:
+        if self.walkers % 2:
+            raise ValueError(f"walkers: {self.walkers} is odd; ensembles are halved")
+        if self.short_steps % _THIN:
+            raise ValueError(f"short_steps: {self.short_steps} is not a multiple of {_THIN}")
+        if self.long_steps % self.short_steps:
+            raise ValueError(f"long_steps: {self.long_steps} is not a multiple of short_steps = {self.short_steps}")
+        return self
+
 
 @dataclass(frozen=True)
 class _Chain:
@@ -71,14 +81,16 @@ class Router:
         """Answer galaxies of a block that starts at catalog row ``row``; arrays as in `surveys.Photometry`."""
         summary = self.posterior.summarise(flux, sigma, mask, redshift, flags, row)
         data = _tensors(flux, sigma, mask, redshift)
-        poor = [int(i) for i in np.flatnonzero(self._poor(summary))]
-        for i in poor:
-            self._more(summary, data, i, row + i)
+        if self.routing.more_draws > 1:
+            for i in np.flatnonzero(self._poor(summary)).tolist():
+                self._more(summary, data, i, row + i)
         worst = sorted(np.flatnonzero(self._poor(summary) | self._beyond(summary, redshift)),
                        key=lambda i: np.nan_to_num(summary.effective_fraction[i], nan=-1.0))  # fmt: skip
-        chosen = sorted(int(i) for i in worst[: int(self.routing.share * len(flux))])
-        for start in range(0, len(chosen), _BATCH):
-            self._mcmc(summary, data, chosen[start : start + _BATCH], row)
+        chosen = np.sort(np.array(worst[: int(self.routing.share * len(flux))], np.intp))
+        far = redshift[chosen] > self.posterior.flow.spec.redshift[1]
+        for some in (chosen[~far], chosen[far]):  # each with its own galaxy model, see `_model`
+            for start in range(0, len(some), _BATCH):
+                self._mcmc(summary, data, some[start : start + _BATCH].tolist(), row)
         return summary
 
     def draws(
@@ -138,13 +150,14 @@ class Router:
         return (reasons == int(Flag.REDSHIFT_OUTSIDE_MODEL)) & (redshift <= self.routing.redshift)
 
     def _more(self, summary: Summary, data: Data, i: int, row: int) -> None:
-        """Answer a row with more draws of the flow, where they are worth more."""
+        """Answer a row with more draws of the flow, where they are worth more and their weights serve, or none were there."""
         at, rows = np.array([i]), np.array([row])
         found = self.posterior.draw(
             *_take(data, slice(i, i + 1)), rows, self.posterior.n_draws * self.routing.more_draws
         )
         effective = float(found.effective_fraction) * found.weight.shape[1]
-        if effective > np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws:
+        more = effective > np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws
+        if more and (self.posterior.serves(found)[0] or summary.method[i] == Method.NONE):
             summary.flags[i] &= ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE))
             self.posterior.fill(summary, at, found, rows)
             if summary.method[i] == Method.WEIGHTED:
@@ -156,7 +169,7 @@ class Router:
         rows = np.array(chosen) + row
         for place, (i, chain) in enumerate(zip(chosen, self._chains(part, rows), strict=True)):
             u, values, chi2 = self._evaluate(chain, *_take(part, slice(place, place + 1)), int(rows[place]))
-            at, ok = np.array([i]), np.isfinite(values.numpy()).all((1, 2))
+            at, ok = np.array([i]), torch.isfinite(torch.cat([values, chi2.unsqueeze(-1)], -1)).all(-1).all(-1).numpy()
             weight = torch.full(values.shape[:2], 1 / values.shape[1], dtype=torch.float64)
             if not ok[0]:
                 continue
@@ -219,7 +232,7 @@ class Router:
         return u, posterior.values(theta, photometry), chi2
 
     def _model(self, redshift: Tensor) -> RedshiftModel:
-        """The galaxy model; where redshifts lie beyond the flow's, another that reaches them."""
+        """The galaxy model; where redshifts lie beyond the flow's, another that reaches them. Their fluxes differ in bits."""
         flow = self.posterior.flow
         if float(redshift.max()) <= flow.spec.redshift[1]:
             return flow.redshift_model

@@ -17,6 +17,16 @@ from sedflow_dist.flags import REASONS, Flag
 from sedflow_dist.posterior import Posterior
 from storage_schemas import catalog, open_catalog, training_set
 
+CERTIFICATE = (
+    "effective_fraction",
+    "effective_draws",
+    "log_evidence",
+    "log_evidence_error",
+    "pareto_k",
+    "chi2",
+    "p_value",
+)
+
 
 @pytest.fixture(scope="session")
 def local_contents(local):
@@ -54,7 +64,7 @@ def test_every_row_is_answered_or_flagged_with_the_reason(local):
     unanswered = (flags & int(REASONS)) != 0
     assert data.sizes["galaxy"] == tiny.N_ROWS
     np.testing.assert_array_equal(unanswered, method == 0)
-    for name in ("quantiles", "mean", "std", "effective_fraction", "log_evidence", "chi2"):
+    for name in ("quantiles", "mean", "std", *CERTIFICATE):
         finite = np.isfinite(data[name].values.reshape(tiny.N_ROWS, -1))
         np.testing.assert_array_equal(finite.all(1), ~unanswered)
         np.testing.assert_array_equal(finite.any(1), ~unanswered)
@@ -89,7 +99,7 @@ def test_columns_hold_what_their_names_say(local):
     )
     inputs = [part[name].values for name in ("flux", "sigma", "mask", "redshift")]
     answer = posterior.summarise(*inputs, np.zeros(100, np.uint32), 100)
-    for name in ("quantiles", "mean", "std", "effective_fraction", "log_evidence", "chi2", "draws"):
+    for name in ("quantiles", "mean", "std", *CERTIFICATE, "rhat", "method", "draws"):
         assert part[name].values.tobytes() == getattr(answer, name).tobytes(), name
     assert list(data["param"].values) == list(posterior.columns)
     quantiles = part["quantiles"].values
