@@ -219,7 +219,12 @@ def split_rhat(phi: Float[np.ndarray, "step walker shape"]) -> Float[np.ndarray,
 
 
 def autocorrelation_time(phi: Float[np.ndarray, "step walker shape"]) -> Float[np.ndarray, " shape"]:
-    """Return the integrated autocorrelation time of each coordinate, in kept steps (Goodman & Weare 2010)."""
+    """Return the integrated autocorrelation time of each coordinate, in kept steps (Goodman & Weare 2010).
+
+    Where a walker has not moved at all, that is the whole chain.
+    """
     import emcee
 
-    return np.maximum(emcee.autocorr.integrated_time(phi.astype(np.float64), quiet=True, tol=0), 1.0)
+    with np.errstate(invalid="ignore"):
+        time = emcee.autocorr.integrated_time(phi.astype(np.float64), quiet=True, tol=0)
+    return np.maximum(np.nan_to_num(time, nan=len(phi)), 1.0)

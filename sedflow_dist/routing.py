@@ -200,20 +200,23 @@ class Router:
             )
             state = part.end
             parts.append(part.phi)
+            hopeless = part.log_prob.max() <= torch.finfo(torch.float32).min
             whole = np.concatenate(parts)
             phi = whole[len(whole) // 3 :]
             rhat = float(mcmc.split_rhat(phi).max())
             effective = phi.shape[0] * phi.shape[1] / float(mcmc.autocorrelation_time(phi).max())
-            if rhat < _CONVERGED and effective >= routing.effective_draws:
+            if hopeless or (rhat < _CONVERGED and effective >= routing.effective_draws):
                 break
         return _Chain(phi, rhat, effective, Method.SHORT_MCMC if len(parts) == 1 else Method.MCMC)
 
     def _start(self, target: Target, data: Data, place: int, row: int) -> np.ndarray:
-        """Return walkers (walker, shape) from the flow's weighted draws, or from the prior beyond its redshifts."""
+        """Return walkers (walker, shape) from the flow's weighted draws, or from the prior where the flow has none."""
         posterior, n = self.posterior, self.routing.walkers
         if float(data[3]) > posterior.flow.spec.redshift[1]:
             return target.start(place, n, posterior.seed, row)
         found = posterior.draw(*data, np.array([row]), posterior.n_draws)
+        if not bool(torch.isfinite(found.log_evidence).all() & torch.isfinite(found.unit).all()):
+            return target.start(place, n, posterior.seed, row)
         return mcmc.choose(found.unit[0, :, 1:], found.weight[0].log(), n, posterior.seed, row)
 
     def _evaluate(
