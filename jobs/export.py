@@ -15,7 +15,10 @@ from storage_schemas.storage import Location
 
 _UNITS = {"log10(Msun)": "dex(solMass)", "log10(Msun/yr)": "dex(solMass/yr)", "log10(1)": "dex", "Gyr": "Gyr",
           "mag": "mag", "deg": "deg", "nanomaggy": "nmgy"}  # fmt: skip
-_ROW_COLUMNS = ("ra", "dec", "redshift", "method", "n_bands", "effective_fraction", "log_evidence", "chi2", "flags")
+_ROW_COLUMNS = (
+    "ra", "dec", "redshift", "method", "n_bands", "effective_draws", "effective_fraction", "pareto_k", "log_evidence",
+    "log_evidence_error", "chi2", "p_value", "rhat", "flags",
+)  # fmt: skip
 
 
 def to_table(catalog: xr.Dataset) -> Table:
@@ -68,7 +71,7 @@ def add_summary(table: Table, catalog: xr.Dataset, quantiles: np.ndarray, mean: 
 
 
 def add(table: Table, name: str, values: np.ndarray, unit: str | None = None, description: str | None = None) -> None:
-    """Add a column; its unit is written as a catalog's arrays have it."""
+    """Add a column; unit and description are written as a catalog's arrays have them."""
     if values.dtype.kind in "TO":
         values = np.array(values.tolist(), dtype=str)
     table[name] = Column(values, unit=_UNITS.get(unit or ""), description=description)
@@ -85,6 +88,9 @@ def _write_fits(table: Table, out: Path) -> None:
     hdu = fits.BinTableHDU(upper, name="POSTERIOR")
     for name, unit in units.items():  # the FITS standard writes a logarithm as log(unit)
         hdu.columns.change_unit(name, unit.replace("dex(", "log(").replace(" ", "") if "(" in unit else "log(1)")
+    for number, name in enumerate(upper.colnames, 1):
+        if description := upper[name].description:
+            hdu.header[f"TCOMM{number}"] = description
     hdu.writeto(out, overwrite=True, checksum=True)
 
 
@@ -96,8 +102,8 @@ def _write_parquet(table: Table, out: Path) -> None:
     arrays = []
     for name in table.colnames:
         values = pa.array(table[name].tolist() if table[name].dtype.kind == "U" else np.asarray(table[name]))
-        unit = str(table[name].unit or "")
-        fields.append(pa.field(name, values.type, metadata={"unit": unit} if unit else None))
+        about = {"unit": str(table[name].unit or ""), "description": table[name].description or ""}
+        fields.append(pa.field(name, values.type, metadata={key: text for key, text in about.items() if text} or None))
         arrays.append(values)
     metadata = {key: str(value) for key, value in table.meta.items()}
     pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata)), out)

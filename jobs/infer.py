@@ -50,7 +50,7 @@ def infer(
     answers = {
         "model": flow.id, "seed": seed,
         **settings.model_dump(include={"n_draws", "keep_draws", "min_effective_fraction", "routing"}),
-        "software": {name: importlib.metadata.version(name) for name in ("sedflow-dist", "torch", "numpy")},
+        "software": {name: importlib.metadata.version(name) for name in ("sedflow-dist", "torch", "numpy", "emcee")},
     }  # fmt: skip
     run = {**answers, "photometry": store.group.attrs["settings"]}
     keys = _shard_keys(store, layout, fingerprint(answers))

@@ -26,6 +26,7 @@ from sedflow_dist.redshift_model import RedshiftModel
 
 ENSEMBLES = ("zeus", "emcee")
 _POINTS = 8  # a galaxy's points are cut into rows of as many: products of rows of other lengths would round otherwise
+_LEAST = -1e6  # log-weight below the largest: finite, so that any draw can be a walker where too few have weight
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -86,8 +87,7 @@ def choose(
     be, for ensembles contract fast and expand slowly.
     """
     log_weight = log_weight.double().nan_to_num(nan=-math.inf)
-    if not bool(torch.isfinite(log_weight).any()):
-        log_weight = torch.zeros_like(log_weight)
+    log_weight = (log_weight - log_weight.max()).nan_to_num(nan=0.0).clamp(min=_LEAST)  # all of them -inf: all alike
     weight = _tempered(log_weight, min(10 * n_walkers, len(u) / 2))
     generator = np.random.default_rng(keyed_random.key(seed, "walkers", row))
     return probit(u[generator.choice(len(u), n_walkers, replace=False, p=weight)]).double().numpy()
@@ -219,7 +219,12 @@ def split_rhat(phi: Float[np.ndarray, "step walker shape"]) -> Float[np.ndarray,
 
 
 def autocorrelation_time(phi: Float[np.ndarray, "step walker shape"]) -> Float[np.ndarray, " shape"]:
-    """Return the integrated autocorrelation time of each coordinate, in kept steps (Goodman & Weare 2010)."""
+    """Return the integrated autocorrelation time of each coordinate, in kept steps (Goodman & Weare 2010).
+
+    Where a walker has not moved at all, that is the whole chain.
+    """
     import emcee
 
-    return np.maximum(emcee.autocorr.integrated_time(phi.astype(np.float64), quiet=True, tol=0), 1.0)
+    with np.errstate(invalid="ignore"):
+        time = emcee.autocorr.integrated_time(phi.astype(np.float64), quiet=True, tol=0)
+    return np.maximum(np.nan_to_num(time, nan=len(phi)), 1.0)

@@ -216,12 +216,12 @@ class Posterior:
     def fill(self, summary: Summary, at: np.ndarray, draws: Draws, rows: np.ndarray) -> None:
         """Write the answer of the flow's draws for the galaxies ``at``, which are ``rows`` of their catalog."""
         ok = (torch.isfinite(draws.log_evidence) & torch.isfinite(draws.values).all(-1).all(-1)).numpy()
-        good = self._serve(draws).numpy()
+        good = self.serves(draws).numpy()
         outside = (summary.flags[at] & int(Flag.REDSHIFT_OUTSIDE_MODEL)) != 0
         summary.flags[at[~ok]] |= np.uint32(int(Flag.FAILED))
         ok &= good | ~outside  # there the flow is no answer by itself
         summary.flags[at[ok & ~good]] |= np.uint32(int(Flag.LOW_EFFECTIVE_FRACTION))
-        weight = torch.where(self._serve(draws).unsqueeze(-1), draws.weight, 1 / draws.weight.shape[1])
+        weight = torch.where(self.serves(draws).unsqueeze(-1), draws.weight, 1 / draws.weight.shape[1])
         self.describe(summary, at, ok, draws.unit, draws.values, draws.chi2, draws.n_bands, weight, rows)
         for name in ("log_evidence", "log_evidence_error", "effective_fraction", "pareto_k"):
             getattr(summary, name)[at[ok]] = getattr(draws, name).numpy()[ok]
@@ -249,7 +249,7 @@ class Posterior:
             kept = u.gather(1, pick.unsqueeze(-1).expand(-1, -1, u.shape[-1]))
             summary.draws[at[ok]] = np.floor(kept.numpy()[ok] * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16)
 
-    def _serve(self, draws: Draws) -> Bool[Tensor, " galaxy"]:
+    def serves(self, draws: Draws) -> Bool[Tensor, " galaxy"]:
         """Whether weights are worth as many draws as the least fraction of ``n_draws``, however many were drawn."""
         return draws.effective_fraction * draws.weight.shape[1] >= self.min_effective_fraction * self.n_draws
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from sedflow_dist import keyed_random, likelihood, lockstep, mcmc, weights
@@ -44,6 +44,16 @@ class Routing(BaseModel):
         description="largest share of a shard's rows for MCMC, the worst first; others keep the flow's draws",
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> Routing:
+        if self.walkers % 2:
+            raise ValueError(f"walkers: {self.walkers} is odd; ensembles are halved")
+        if self.short_steps % _THIN:
+            raise ValueError(f"short_steps: {self.short_steps} is not a multiple of {_THIN}")
+        if self.long_steps % self.short_steps:
+            raise ValueError(f"long_steps: {self.long_steps} is not a multiple of short_steps = {self.short_steps}")
+        return self
+
 
 @dataclass(frozen=True)
 class _Chain:
@@ -67,14 +77,14 @@ class Router:
         """Answer galaxies of a block that starts at catalog row ``row``; arrays as in `surveys.Photometry`."""
         summary = self.posterior.summarise(flux, sigma, mask, redshift, flags, row)
         data = _tensors(flux, sigma, mask, redshift)
-        poor = [int(i) for i in np.flatnonzero(self._poor(summary, redshift))]
-        for i in poor:
-            self._more(summary, data, i, row + i)
+        if self.routing.more_draws > 1:
+            for i in np.flatnonzero(self._poor(summary, redshift)).tolist():
+                self._more(summary, data, i, row + i)
         worst = sorted(np.flatnonzero(self._poor(summary, redshift)),
                        key=lambda i: np.nan_to_num(summary.effective_fraction[i], nan=-1.0))  # fmt: skip
-        chosen = sorted(int(i) for i in worst[: int(self.routing.share * len(flux))])
+        chosen = np.sort(np.array(worst[: int(self.routing.share * len(flux))], np.intp))
         for start in range(0, len(chosen), _BATCH):
-            self._mcmc(summary, data, chosen[start : start + _BATCH], row)
+            self._mcmc(summary, data, chosen[start : start + _BATCH].tolist(), row)
         return summary
 
     def draws(
@@ -131,13 +141,14 @@ class Router:
         return low & self.posterior.open(summary.flags & ~np.uint32(int(Flag.FAILED)), redshift)
 
     def _more(self, summary: Summary, data: Data, i: int, row: int) -> None:
-        """Answer a row with more draws of the flow, where they are worth more."""
+        """Answer a row with more draws of the flow, where they are worth more and their weights serve, or none were there."""
         at, rows = np.array([i]), np.array([row])
         found = self.posterior.draw(
             *_take(data, slice(i, i + 1)), rows, self.posterior.n_draws * self.routing.more_draws
         )
         effective = float(found.effective_fraction) * found.weight.shape[1]
-        if effective > np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws:
+        more = effective > np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws
+        if more and (self.posterior.serves(found)[0] or summary.method[i] == Method.NONE):
             summary.flags[i] &= ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE))
             self.posterior.fill(summary, at, found, rows)
             if summary.method[i] == Method.WEIGHTED:
@@ -149,7 +160,7 @@ class Router:
         rows = np.array(chosen) + row
         for place, (i, chain) in enumerate(zip(chosen, self._chains(part, rows), strict=True)):
             u, values, chi2 = self._evaluate(chain, *_take(part, slice(place, place + 1)), int(rows[place]))
-            at, ok = np.array([i]), np.isfinite(values.numpy()).all((1, 2))
+            at, ok = np.array([i]), torch.isfinite(torch.cat([values, chi2.unsqueeze(-1)], -1)).all(-1).all(-1).numpy()
             weight = torch.full(values.shape[:2], 1 / values.shape[1], dtype=torch.float64)
             if not ok[0]:
                 continue
@@ -172,7 +183,7 @@ class Router:
     def _sample(self, ask: lockstep.Ask, target: Target, data: Data, place: int, row: int) -> _Chain:
         """Let a galaxy's chain grow until it has converged or is as long as is allowed."""
         routing, seed = self.routing, self.posterior.seed
-        state = State(self._start(data, row))
+        state = State(self._start(target, data, place, row))
         parts: list[np.ndarray] = []
         for number in range(routing.long_steps // routing.short_steps):
             part = mcmc.segment(
@@ -180,18 +191,21 @@ class Router:
             )
             state = part.end
             parts.append(part.phi)
+            hopeless = part.log_prob.max() <= torch.finfo(torch.float32).min
             whole = np.concatenate(parts)
             phi = whole[len(whole) // 3 :]
             rhat = float(mcmc.split_rhat(phi).max())
             effective = phi.shape[0] * phi.shape[1] / float(mcmc.autocorrelation_time(phi).max())
-            if rhat < _CONVERGED and effective >= routing.effective_draws:
+            if hopeless or (rhat < _CONVERGED and effective >= routing.effective_draws):
                 break
         return _Chain(phi, rhat, effective, Method.SHORT_MCMC if len(parts) == 1 else Method.MCMC)
 
-    def _start(self, data: Data, row: int) -> np.ndarray:
-        """Return walkers (walker, shape) from the flow's weighted draws."""
+    def _start(self, target: Target, data: Data, place: int, row: int) -> np.ndarray:
+        """Return walkers (walker, shape) from the flow's weighted draws, or from the prior where the flow has none."""
         posterior, n = self.posterior, self.routing.walkers
         found = posterior.draw(*data, np.array([row]), posterior.n_draws)
+        if not bool(torch.isfinite(found.log_evidence).all() & torch.isfinite(found.unit).all()):
+            return target.start(place, n, posterior.seed, row)
         return mcmc.choose(found.unit[0, :, 1:], found.weight[0].log(), n, posterior.seed, row)
 
     def _evaluate(

@@ -39,7 +39,7 @@ def certify(log_weight: Float[Tensor, "galaxy draw"]) -> Certificate:
     n = log_weight.shape[1]
     total = torch.logsumexp(log_weight, -1)
     weight = (log_weight - total.unsqueeze(-1)).exp().nan_to_num(nan=0.0)
-    fraction = 1 / (n * (weight**2).sum(-1).clamp(min=1e-300))
+    fraction = (1 / (n * (weight**2).sum(-1))).nan_to_num(posinf=0.0)  # no draw has any weight: none is effective
     smoothed, k = pareto_smooth(weight)
     error = ((1 / fraction - 1).clamp(min=0) / n).sqrt()
     return Certificate(smoothed, fraction, total - math.log(n), error, k)

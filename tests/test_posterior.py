@@ -11,17 +11,32 @@ from hypothesis import strategies as st
 
 from sedflow_dist import amplitude, network
 from sedflow_dist.flags import REASONS, Flag
-from sedflow_dist.posterior import QUANTILE_NAMES, QUANTILES, Posterior, columns, log_likelihood, weighted_quantiles
-from sedflow_dist.prior import COORDINATES, PARAMETERS, Prior
+from sedflow_dist.posterior import (
+    QUANTILE_NAMES,
+    QUANTILES,
+    Method,
+    Posterior,
+    columns,
+    log_likelihood,
+    weighted_quantiles,
+)
+from sedflow_dist.prior import COORDINATES, PARAMETERS, Prior, probit
 from sedflow_dist.properties import names as property_names
+from sedflow_dist.routing import Router, Routing
 
 LABELS = tuple("ugriz")
-FIELDS = ("quantiles", "mean", "std", "log_evidence", "effective_fraction", "chi2")
+FIELDS = ("quantiles", "mean", "std", "log_evidence", "log_evidence_error", "effective_fraction", "effective_draws",
+          "pareto_k", "chi2", "p_value")  # fmt: skip
 
 
 def arrays(mocks, rows=slice(None)):
     """Mock observations as `summarise` takes them."""
     return tuple(x[rows].numpy() for x in (mocks.flux, mocks.sigma, mocks.mask, mocks.redshift))
+
+
+def replay(posterior, data, rows, n_draws):
+    """Replayed draws of rows that the flow has answered with its weights."""
+    return Router(posterior, Routing()).draws(*data, rows, np.full(len(rows), Method.WEIGHTED), n_draws)
 
 
 def summarise(posterior, data, row=0, flags=None):
@@ -121,7 +136,7 @@ def test_a_row_is_the_same_in_any_block(posterior, block, summary):
     """To float32 rounding: matrix products of another shape add in another order. (Shards have one shape: bit by bit.)"""
     for rows in (slice(0, 1), slice(3, 8), slice(31, 33), slice(10, 69), slice(69, 70)):
         part = summarise(posterior, tuple(x[rows] for x in block), row=rows.start)
-        for name in (*FIELDS, "flags", "weighted", "draws"):
+        for name in (*FIELDS, "flags", "method", "draws"):
             assert_same_to_rounding(getattr(part, name), getattr(summary, name)[rows], f"{name} {rows}")
 
 
@@ -150,13 +165,13 @@ def test_rows_and_seeds_have_their_own_base_points(posterior, flow):
 def test_draws_replay_identically(posterior, flow, block):
     rows = np.array([0, 5, 6])
     data = tuple(x[rows] for x in block)
-    first = posterior.draws(*data, rows, 100)
-    again = Posterior(flow, seed=1).draws(*data, rows, 100)
-    alone = posterior.draws(*(x[1:2] for x in data), rows[1:2], 100)
+    first = replay(posterior, data, rows, 100)
+    again = replay(Posterior(flow, seed=1), data, rows, 100)
+    alone = replay(posterior, tuple(x[1:2] for x in data), rows[1:2], 100)
     assert first.shape == (3, 100, len(posterior.columns))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first[1:2], alone)
-    assert not np.array_equal(first, Posterior(flow, seed=2).draws(*data, rows, 100))
+    assert not np.array_equal(first, replay(Posterior(flow, seed=2), data, rows, 100))
 
 
 def test_draws_do_not_depend_on_the_number_of_threads(flow, block):
@@ -167,7 +182,7 @@ def test_draws_do_not_depend_on_the_number_of_threads(flow, block):
         found = []
         for n in (1, 2, 3):
             torch.set_num_threads(n)
-            found.append(Posterior(flow, seed=1).draws(*data, rows, 5000))
+            found.append(replay(Posterior(flow, seed=1), data, rows, 5000))
     finally:
         torch.set_num_threads(threads)
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
@@ -185,8 +200,8 @@ def test_memory_is_planned(flow, block, n_draws, budget):
 
 def test_replayed_draws_have_the_quantiles_of_the_summary(posterior, block, summary):
     """Resampled by their weights: medians agree within a tenth of the posterior's width, or so."""
-    weighted = np.flatnonzero(summary.weighted)[:20]
-    draws = posterior.draws(*(x[weighted] for x in block), weighted, 256)
+    weighted = np.flatnonzero(summary.method == Method.WEIGHTED)[:20]
+    draws = replay(posterior, tuple(x[weighted] for x in block), weighted, 256)
     width = summary.std[weighted]
     found = np.abs(np.median(draws, axis=1) - summary.quantiles[weighted, :, 2]) / np.maximum(width, 1e-6)
     assert np.median(found) < 0.05
@@ -224,7 +239,7 @@ def test_no_draw_leaves_the_prior_for_absurd_photometry(posterior):
 
 def test_kept_draws_are_the_draws_to_16_bits(posterior, block, summary, flow):
     """Decoded, they are the parameters of replayed draws: equally weighted, one in 65,536 of the prior's width."""
-    row = int(np.flatnonzero(summary.weighted)[0])
+    row = int(np.flatnonzero(summary.method == Method.WEIGHTED)[0])
     decoded = flow.prior.from_unit(torch.as_tensor((summary.draws[row] + 0.5) / 2.0**16)).numpy()
     data = [torch.as_tensor(x[row : row + 1]) for x in block]
     known = posterior.draw(*data, np.array([row]), posterior.n_draws).values[0, :, : len(PARAMETERS)].numpy()
@@ -263,7 +278,7 @@ def test_rows_without_an_answer_are_nan_never_zero(troubled, row, flag):
     assert troubled.flags[row] & int(REASONS)
     for name in FIELDS:
         assert np.isnan(getattr(troubled, name)[row]).all(), name
-    assert not troubled.weighted[row]
+    assert troubled.method[row] == Method.NONE
 
 
 def test_other_rows_are_answered(troubled, summary):
@@ -291,16 +306,19 @@ def test_poor_weights_are_flagged_and_not_used(flow, block):
     data = tuple(x[:5] for x in block)
     found = summarise(strict, data)
     assert ((found.flags & int(Flag.LOW_EFFECTIVE_FRACTION)) != 0).all()
-    assert not found.weighted.any()
+    assert (found.method == Method.FLOW).all()
+    assert (found.effective_draws == 256).all()
     values = strict.draw(*(torch.as_tensor(x) for x in data), np.arange(5), 256).values.numpy()
     expected = np.quantile(values, 0.5, axis=1, method="hazen")
     np.testing.assert_allclose(found.quantiles[..., 2], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_that_serve_are_used(summary):
-    assert summary.weighted.mean() > 0.5
+    weighted = summary.method == Method.WEIGHTED
+    assert weighted.mean() > 0.5
+    np.testing.assert_allclose(summary.effective_draws[weighted], 256 * summary.effective_fraction[weighted], rtol=1e-6)
     low = (summary.flags & int(Flag.LOW_EFFECTIVE_FRACTION)) != 0
-    np.testing.assert_array_equal(low, ~summary.weighted & ((summary.flags & int(REASONS)) == 0))
+    np.testing.assert_array_equal(low, ~weighted & ((summary.flags & int(REASONS)) == 0))
 
 
 def test_colours_outside_the_training_data_are_flagged(posterior, block, flow):
@@ -378,10 +396,26 @@ def test_weights_correct_any_proposal(flow, learnt_flow, faint_galaxy, brute_for
     assert float(found.log_evidence[0]) == pytest.approx(log_evidence, abs=5 * error)
 
 
-def test_weights_are_normalised(draws):
+def test_weights_are_normalised(draws, posterior, mocks):
+    """Fraction and evidence are those of likelihood x prior / density as they are; the weights to use, of their tail smoothed.
+
+    Likelihood, prior and density are evaluated here again, at the draws' parameters: to float32 rounding.
+    """
     assert torch.allclose(draws.weight.sum(1), torch.ones(40, dtype=torch.float64))
-    expected = 1 / (256 * (draws.weight**2).sum(1))
-    assert torch.allclose(draws.effective_fraction, expected)
+    data = [x[:40] for x in (mocks.flux, mocks.sigma, mocks.mask)]
+    per_mass = posterior.flow.redshift_model(draws.values[..., : len(PARAMETERS)], mocks.redshift[:40]).flux
+    log_l = amplitude.fit(per_mass, *data, draws.unit[..., 0], posterior.flow.prior.log_mstar).log_evidence
+    log_prior = torch.distributions.Normal(0, 1).log_prob(probit(draws.unit[..., 1:])).sum(-1)
+    log_weight = (log_l + log_prior - draws.log_q).double()
+    weight = torch.softmax(log_weight, -1)
+    expected = 1 / (256 * (weight**2).sum(1))
+    assert torch.allclose(draws.effective_fraction, expected, rtol=0.02)
+    assert torch.allclose(draws.log_evidence, torch.logsumexp(log_weight, -1) - np.log(256), atol=0.02)
+    assert torch.allclose(draws.log_evidence_error, ((1 / expected - 1) / 256).sqrt(), rtol=0.02)
+    for ours, plain in zip(draws.weight, weight, strict=True):
+        body = plain.argsort()[: 256 - 48]  # 3 sqrt(256) draws are the tail
+        share = ours[body].sum() / plain[body].sum()
+        torch.testing.assert_close(ours[body], share * plain[body], rtol=0.05, atol=1e-7)
 
 
 def test_the_truth_is_as_likely_as_the_draws_say(flow, mocks):

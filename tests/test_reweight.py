@@ -9,7 +9,7 @@ from jobs import tables
 from jobs.draws import engine, observed, replay
 from jobs.reweight import reweight as reweight_catalog
 from sedflow_dist import properties, reweight
-from sedflow_dist.posterior import QUANTILE_NAMES, Posterior, columns, weighted_quantiles
+from sedflow_dist.posterior import QUANTILE_NAMES, Method, Posterior, columns, weighted_quantiles
 from sedflow_dist.prior import COORDINATES, PARAMETERS, Prior
 from sedflow_dist.reweight import Density, InducedPrior, NewPrior, ParameterPrior
 from storage_schemas import open_catalog
@@ -213,12 +213,12 @@ def test_a_catalog_under_its_own_prior_is_what_inference_says(catalog, tmp_path)
     done, failed = reweight_catalog(catalog, tmp_path / "o.parquet", ["tau_ism=flat"], rows.tolist(), 2048, "main")
     table = tables.Table(tmp_path / "o.parquet")
     np.testing.assert_array_equal(table.column("row"), rows)
-    posterior = Posterior(engine(data).flow, data.attrs["run"]["seed"], 2048)
+    posterior = Posterior(engine(data).posterior.flow, data.attrs["run"]["seed"], 2048)
     expected = posterior.summarise(*observed(data, np.arange(60)), data["flags"].values[:60], 0)
     reason = table.column("reason")
     answered = reason == ""
     assert (done, failed) == (len(rows), int((~answered).sum()))
-    good = expected.weighted[rows]
+    good = expected.method[rows] == Method.WEIGHTED
     np.testing.assert_array_equal(table.column("weighted"), good)
     assert answered.all(), reason  # a row without weights is summarised without, as in the catalog
     assert 3 <= good.sum() < len(rows)
@@ -238,4 +238,4 @@ def test_too_few_draws_are_refused(catalog, tmp_path):
 def test_replayed_draws_have_the_columns_of_the_engine(catalog):
     data = open_catalog(catalog)
     row = int(np.flatnonzero(data["method"].values > 0)[0])
-    assert replay(data, [row], 100)[1] == engine(data).columns == COLUMNS
+    assert replay(data, [row], 100)[1] == engine(data).posterior.columns == COLUMNS

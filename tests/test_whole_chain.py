@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import tiny
+from astropy.table import Table
 
 from cluster.settings import DaskSettings
 from jobs.build_ssp import build_ssp
@@ -12,10 +13,22 @@ from jobs.draws import replay
 from jobs.infer import infer
 from jobs.ingest import ingest
 from jobs.run import run_all
+from jobs.runfile import Inference
 from jobs.simulate import simulate
 from sedflow_dist.flags import REASONS, Flag
-from sedflow_dist.posterior import Posterior
+from sedflow_dist.posterior import Method, Posterior
+from sedflow_dist.routing import Routing
 from storage_schemas import catalog, open_catalog, training_set
+
+CERTIFICATE = (
+    "effective_fraction",
+    "effective_draws",
+    "log_evidence",
+    "log_evidence_error",
+    "pareto_k",
+    "chi2",
+    "p_value",
+)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +67,7 @@ def test_every_row_is_answered_or_flagged_with_the_reason(local):
     unanswered = (flags & int(REASONS)) != 0
     assert data.sizes["galaxy"] == tiny.N_ROWS
     np.testing.assert_array_equal(unanswered, method == 0)
-    for name in ("quantiles", "mean", "std", "effective_fraction", "log_evidence", "chi2"):
+    for name in ("quantiles", "mean", "std", *CERTIFICATE):
         finite = np.isfinite(data[name].values.reshape(tiny.N_ROWS, -1))
         np.testing.assert_array_equal(finite.all(1), ~unanswered)
         np.testing.assert_array_equal(finite.any(1), ~unanswered)
@@ -89,7 +102,7 @@ def test_columns_hold_what_their_names_say(local):
     )
     inputs = [part[name].values for name in ("flux", "sigma", "mask", "redshift")]
     answer = posterior.summarise(*inputs, np.zeros(100, np.uint32), 100)
-    for name in ("quantiles", "mean", "std", "effective_fraction", "log_evidence", "chi2", "draws"):
+    for name in ("quantiles", "mean", "std", *CERTIFICATE, "rhat", "method", "draws"):
         assert part[name].values.tobytes() == getattr(answer, name).tobytes(), name
     assert list(data["param"].values) == list(posterior.columns)
     quantiles = part["quantiles"].values
@@ -135,6 +148,34 @@ def test_any_number_of_workers_gives_the_same_content(local, local_contents, sou
     rows = np.flatnonzero(data["method"].values > 0)[:2].tolist()
     draws, _ = replay(data, rows, 300)
     assert draws.tobytes() == replay(open_catalog(local.store("catalog")), rows, 300)[0].tobytes()
+
+
+def test_a_catalog_with_every_row_answered_is_the_same_from_one_worker_and_two(local, source, tmp_path):
+    table = Table.read(source)[:36]
+    table.write(tmp_path / "some.fits")
+    ingest(tmp_path / "some.fits", local.survey_definition, local.location / "some_photometry", 12)
+    routing = Routing(effective_draws=3, more_draws=4, walkers=22, short_steps=60, long_steps=120, share=1.0)
+    settings = Inference(n_draws=64, rows_per_shard=12, keep_draws=5, routing=routing)
+    catalogs = []
+    for workers in (1, 2):
+        out = local.location / f"routed_{workers}"
+        counts = infer(
+            local.location / "some_photometry", local.store("model"), out, settings, 7, DaskSettings(workers=workers)
+        )
+        catalogs.append(open_catalog(out))
+    one, two = catalogs
+    for name in one.data_vars:
+        if one[name].dtype.kind != "T":
+            assert one[name].values.tobytes() == two[name].values.tobytes(), name
+    method = one["method"].values
+    unanswered = [tiny.NO_ERRORS, tiny.NO_REDSHIFT, tiny.NEGATIVE_REDSHIFT]
+    assert np.flatnonzero(method == Method.NONE).tolist() == unanswered
+    assert counts["answered"] == 36 - len(unanswered)
+    assert counts["SHORT_MCMC"] + counts["MCMC"] == (method >= Method.SHORT_MCMC).sum() > 1
+    assert np.isfinite(one["quantiles"].values[method > Method.NONE]).all()
+    rows = [tiny.FAR, *np.flatnonzero((method == Method.MCMC) | (method == Method.MORE_DRAWS))[:2].tolist()]
+    draws, _ = replay(one, rows, 100)
+    assert draws.tobytes() == replay(two, rows, 100)[0].tobytes()
 
 
 def test_the_chain_on_s3_equals_the_local_one(s3, source, local_contents):

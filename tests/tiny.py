@@ -43,7 +43,10 @@ def settings(root, source, **sections):
         "simulation": {"n_galaxies": 12_000, "rows_per_chunk": 3_000},
         "flow": {"transforms": 2, "hidden": 20},
         "training": {"steps": 40, "batch": 256, "validate_every": 10, "validation_galaxies": 256, "threads": 1},
-        "inference": {"n_draws": 64, "rows_per_shard": 100, "commit_every": 2, "keep_draws": 5},
+        "inference": {
+            "n_draws": 64, "rows_per_shard": 100, "commit_every": 2, "keep_draws": 5,
+            "routing": {"share": 0.0, "more_draws": 1},  # this flow answers few rows well
+        },
         "validation": {"n_galaxies": 50, "n_draws": 64},
     }  # fmt: skip
     return RunFile.model_validate({**content, **sections})
