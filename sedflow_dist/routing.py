@@ -141,18 +141,17 @@ class Router:
         return low & self.posterior.open(summary.flags & ~np.uint32(int(Flag.FAILED)), redshift)
 
     def _more(self, summary: Summary, data: Data, i: int, row: int) -> None:
-        """Answer a row with more draws of the flow, where they are worth more and their weights serve, or none were there."""
+        """Answer a row with more draws of the flow, where they are worth more and their weights serve."""
         at, rows = np.array([i]), np.array([row])
         found = self.posterior.draw(
             *_take(data, slice(i, i + 1)), rows, self.posterior.n_draws * self.routing.more_draws
         )
         effective = float(found.effective_fraction) * found.weight.shape[1]
-        more = effective > np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws
-        if more and (self.posterior.serves(found)[0] or summary.method[i] == Method.NONE):
+        before = np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws
+        if effective > before and self.posterior.serves(found)[0]:
             summary.flags[i] &= ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE))
             self.posterior.fill(summary, at, found, rows)
-            if summary.method[i] == Method.WEIGHTED:
-                summary.method[i] = Method.MORE_DRAWS
+            summary.method[i] = Method.MORE_DRAWS
 
     def _mcmc(self, summary: Summary, data: Data, chosen: list[int], row: int) -> None:
         """Answer rows of a block by chains, side by side."""
