@@ -27,6 +27,7 @@ from sedflow_dist.redshift_model import RedshiftModel
 ENSEMBLES = ("zeus", "emcee")
 _POINTS = 8  # a galaxy's points are cut into rows of as many: products of rows of other lengths would round otherwise
 _LOG_2PI = math.log(2 * math.pi)
+_NOT_INSTALLED = "sampler {} is not installed: pip install 'sedflow-dist[mcmc]', or choose sampler emcee"
 
 
 class Target:
@@ -152,7 +153,10 @@ def segment(sampler: str, ask: Ask, state: State, n_steps: int, thin: int, seed:
 
 
 def _zeus(log_prob: Ask, state: State, n_steps: int, thin: int) -> tuple[np.ndarray, np.ndarray, State]:
-    import zeus
+    try:
+        import zeus
+    except ImportError as error:
+        raise ValueError(_NOT_INSTALLED.format("zeus")) from error
 
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level  # zeus takes the root logger for its own
@@ -182,7 +186,10 @@ def nested(ask: Ask, n_steps: int, n_walkers: int, seed: int, n_live: int = 1000
 
     ``ask`` gives likelihood times prior; equally weighted draws fill a chain's shape.
     """
-    import nautilus
+    try:
+        import nautilus
+    except ImportError as error:
+        raise ValueError(_NOT_INSTALLED.format("nautilus")) from error
 
     def log_likelihood(u: np.ndarray) -> np.ndarray:
         phi = probit(torch.as_tensor(u)).numpy()
