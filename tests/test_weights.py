@@ -48,7 +48,10 @@ def test_smoothing_is_arvizs(name, n):
 
 @pytest.mark.parametrize("a", [-0.7, -0.3, 0.2, 0.5, 0.7, 1.0, 1.5])
 def test_k_is_the_shape_of_the_tail(a):
-    """Weights 1/u^a - 1, over a, have a Pareto tail of shape a, bounded below 0. Quantiles of it have no noise; 0.03 is the fit's own bias."""
+    """Weights (1/u^a - 1) / a have a Pareto tail of shape a, bounded where a < 0.
+
+    Theirs are its quantiles, without noise: 0.03 is for the fit's own bias.
+    """
     _, k = weights.pareto_smooth(torch.as_tensor((quantiles(100_000) ** -a - 1) / a).unsqueeze(0))
     assert float(k) == pytest.approx(a, abs=0.03)
 
