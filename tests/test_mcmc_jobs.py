@@ -172,8 +172,8 @@ def command(source, stored_model, out, **options):
 def test_a_killed_job_goes_on_where_it_stopped(cluster, flow, stored_model, tmp_path):
     """Job, Ray and actors are killed; what they had finished is not written again, and the result is that of one go."""
     out, whole = Location.parse(tmp_path / "chains"), Location.parse(tmp_path / "whole")
-    settings = SHORT.model_copy(update={"steps": 400})
-    arguments = command("mocks:2", stored_model, out, steps=400, seed=5, actors=1)
+    settings = SHORT.model_copy(update={"sampler": "emcee", "steps": 400})
+    arguments = command("mocks:2", stored_model, out, sampler="emcee", steps=400, seed=5, actors=1)
     process = subprocess.Popen(
         [sys.executable, "-m", "jobs.cli", *arguments], start_new_session=True, cwd=tmp_path,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
