@@ -50,15 +50,18 @@ def brute_force(model, mocks, row, phi):
 
 
 def test_values_are_those_of_brute_force(target, model, mocks):
-    """To what 1 mmag in every band does to chi^2, the fast model's difference from the full one, and 0.02 of quadrature."""
+    """To 0.02 for the quadrature, and to what 0.1 mmag in every band does to chi^2: by as much the fast model differs.
+
+    (Its largest difference from the full one, 0.9 mmag, is in u, whose errors are the largest.)
+    """
     for row in range(8):
         start = target.start(row, 24, seed=1, row=row, n_draws=2048)  # where the likelihood is not hopeless
         expected = brute_force(model, mocks, row, start)
         (found,) = target([row], [start])
         flux, sigma, mask, _ = data(mocks, row)
-        errors = (0.001 / 1.0857 * flux / sigma)[mask].abs()
+        errors = (1e-4 / 1.0857 * flux / sigma)[mask].abs()
         chi = np.sqrt(2 * np.maximum(expected.max() - expected, 0) + 2 * len(errors))
-        tolerance = 0.02 + 0.1 * chi * float(errors.norm())
+        tolerance = 0.02 + chi * float(errors.norm())
         assert np.all(np.abs(found - expected) < tolerance), (row, np.abs(found - expected).max(), tolerance.min())
         assert np.ptp(expected) > 20 * np.abs(found - expected).max()
 

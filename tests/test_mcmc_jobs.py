@@ -24,7 +24,6 @@ from jobs.runfile import MCMC
 from sedflow_dist.prior import COORDINATES
 from storage_schemas import chains, photometry
 from storage_schemas import model as model_store
-from storage_schemas.chunked import ChunkedStore
 from storage_schemas.storage import Location
 
 N = 4
@@ -77,7 +76,8 @@ def assert_complete_and_same(one, other):
 def chunk_times(out):
     """When each finished segment was finished [ns]."""
     folder = Path(out.url) / "segments/chunk_digest/c"
-    return {int(path.name): path.stat().st_mtime_ns for path in folder.iterdir()} if folder.is_dir() else {}
+    paths = folder.glob("[0-9]*") if folder.is_dir() else ()
+    return {int(path.name): path.stat().st_mtime_ns for path in paths if path.name.isdigit()}
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------
@@ -284,18 +284,15 @@ def test_the_command_samples_mock_galaxies(cluster, of_one, stored_model, tmp_pa
     assert found["segments/chain"].shape == (6, 4, 22, 11)
 
 
-@pytest.mark.parametrize("sampler", ["emcee"])
-def test_the_command_samples_rows_of_a_store(cluster, flow, stored_model, store, tmp_path, sampler):
+def test_the_command_samples_rows_of_a_store(cluster, stored_model, store, tmp_path):
     """Rows keep the numbers they have in the store, which key their chains."""
     out, alone = Location.parse(tmp_path / "chains"), Location.parse(tmp_path / "alone")
-    done = sedflow(*command(store, stored_model, out, sampler=sampler, rows="0,3-4"))
+    done = sedflow(*command(store, stored_model, out, sampler="emcee", rows="0,3-4"))
     assert done.exit_code == 0, done.output
     found = contents(out)
     assert found["summary/row"].tolist() == [0, 3, 4]
-    assert sedflow(*command(store, stored_model, alone, sampler=sampler, rows="4", actors=1)).exit_code == 0
+    assert sedflow(*command(store, stored_model, alone, sampler="emcee", rows="4", actors=1)).exit_code == 0
     assert contents(alone)["segments/chain"].tobytes() == found["segments/chain"][6:].tobytes()
-    segments, _ = chains.open(out)
-    assert isinstance(segments, ChunkedStore) and segments.n_chunks == 9
 
 
 @pytest.mark.parametrize(
