@@ -384,7 +384,10 @@ def _numbers(text: str, option: str) -> list[int]:
     """Read a list of numbers and ranges: 0,5,7-20."""
     try:
         ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
-        return [number for first, *last in ends for number in range(first, (last or [first])[0] + 1)]
+        parts = [range(first, (last or [first])[0] + 1) for first, *last in ends]
+        if not all(parts):  # a range that ends before it starts
+            raise ValueError
+        return [number for part in parts for number in part]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no list of row numbers such as 0,5,7-20", param_hint=option) from None
 
