@@ -240,11 +240,7 @@ def mcmc(
         "sampler": sampler, "walkers": walkers, "steps": steps, "burn_in": burn_in, "thin": thin,
         "checkpoint_steps": checkpoint_steps,
     })  # fmt: skip
-    if source.startswith("mocks:"):
-        flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
-        data, _ = job.mocks(flow, _numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
-    else:
-        data = job.rows_of(Location.parse(source), np.array(_numbers(rows, "--rows")))
+    data = _galaxies(source, model, rows, seed)
     job.sample(data, shipped.model(model), Location.parse(out), settings, seed, RaySettings(address=ray, actors=actors))
 
 

@@ -169,6 +169,7 @@ def command(source, stored_model, out, **options):
     return ["mcmc", str(source), *(text for name, value in given.items() for text in (f"--{name}", str(value)))]
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_where_it_stopped(cluster, flow, stored_model, tmp_path):
     """Job, Ray and actors are killed; what they had finished is not written again, and the result is that of one go."""
     out, whole = Location.parse(tmp_path / "chains"), Location.parse(tmp_path / "whole")
