@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from common import best_of, peak_memory_mb, report
 
+from jobs import shipped
 from jobs.validate import mock_galaxies
 from sedflow_dist.flow import Flow
 from sedflow_dist.posterior import Posterior
 from sedflow_dist.prior import probit
 from storage_schemas import model
-from storage_schemas.storage import Location
 
 GALAXIES, DRAWS = 64, 1024
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    where = sys.argv[1] if len(sys.argv) > 1 else "demo/model"
-    flow = Flow.from_bytes(*model.read(Location.parse(where)))
+    where = sys.argv[1] if len(sys.argv) > 1 else "sdss"
+    flow = Flow.from_bytes(*model.read(shipped.model(where)))
     posterior = Posterior(flow, 1, DRAWS)
     mocks = mock_galaxies(flow, GALAXIES, 1)
     data = [x.numpy() for x in (mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)]

@@ -371,7 +371,7 @@ def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
     from storage_schemas import model as model_store
 
     if not source.startswith("mocks:"):
-        return job.rows_of(Location.parse(source), np.array(_numbers(rows, "--rows")))
+        return job.rows_of(Location.parse(source), np.array(_numbers(rows, "--rows")), shipped.model(model))
     flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
     return job.mocks(flow, _numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)[0]
 

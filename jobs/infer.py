@@ -45,7 +45,7 @@ def infer(
     store = photometry.open(source)
     files = model_store.read(model)
     flow = Flow.from_bytes(*files)
-    _check(store, flow, model)
+    check(store, flow, model)
     layout = _layout(store, flow, settings)
     answers = {
         "model": flow.id, "seed": seed,
@@ -127,7 +127,8 @@ def load_on_worker(model: Location, model_id: str) -> Flow:
     return flow
 
 
-def _check(store: ChunkedStore, flow: Flow, model: Location) -> None:
+def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
+    """Raise ValueError unless the photometry is finished and has the model's bands."""
     if missing := store.missing():
         raise ValueError(
             f"photometry {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run ingest again"

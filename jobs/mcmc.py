@@ -15,11 +15,12 @@ import torch
 
 from cluster import ray_engine
 from cluster.settings import RaySettings
-from jobs.infer import load_on_worker
+from jobs.infer import check, load_on_worker
 from jobs.progress import Clock, bar, say
 from jobs.runfile import MCMC, fingerprint
 from jobs.validate import mock_galaxies
 from sedflow_dist import keyed_random, lockstep, mcmc
+from sedflow_dist.flags import REASONS, names
 from sedflow_dist.flow import Flow
 from sedflow_dist.mcmc import Segment, State, Target
 from sedflow_dist.prior import COORDINATES, probit, unit
@@ -69,17 +70,24 @@ def sample(
     return segments, summary
 
 
-def rows_of(store: Location, rows: np.ndarray) -> Data:
-    """Read rows of a photometry store.
+def rows_of(store: Location, rows: np.ndarray, model: Location) -> Data:
+    """Read rows of a photometry store for a model.
 
     Raises:
-        ValueError: a row does not exist.
+        ValueError: the bands are not the model's, or a row does not exist or has no posterior; says which and why.
     """
-    opened = photometry.open(store)
+    opened, flow = photometry.open(store), Flow.from_bytes(*model_store.read(model))
+    check(opened, flow, model)
     if len(rows) and not 0 <= rows.min() <= rows.max() < opened.n_rows:
         raise ValueError(f"rows {rows.min()} to {rows.max()} asked for; {store} has rows 0 to {opened.n_rows - 1}")
-    names = ("flux", "sigma", "mask", "redshift")
-    return {**{name: np.asarray(array(opened.group, name)[:])[rows] for name in names}, "row": rows}
+    data = {name: np.asarray(array(opened.group, name)[:])[rows] for name in photometry.DATA}
+    flags = data.pop("flags")
+    for row, flag, z in zip(rows, flags, data["redshift"], strict=True):
+        if reasons := int(flag) & int(REASONS):
+            raise ValueError(f"row {row} of {store} has no posterior: {', '.join(names(reasons))}")
+        if z > flow.reach:
+            raise ValueError(f"row {row} of {store} has redshift {z:g}; the model's spectra serve to {flow.reach:g}")
+    return {**data, "row": rows}
 
 
 def mocks(flow: Flow, n: int, seed: int) -> tuple[Data, Mocks]:

@@ -21,6 +21,7 @@ from cluster import ray_engine
 from cluster.settings import RaySettings
 from jobs import cli, mcmc
 from jobs.runfile import MCMC
+from sedflow_dist.flags import Flag
 from sedflow_dist.prior import COORDINATES
 from storage_schemas import chains, photometry
 from storage_schemas import model as model_store
@@ -317,3 +318,24 @@ def test_text_that_names_no_rows_is_wrong_use(stored_model, store, tmp_path, row
 def test_settings_that_make_no_chain_are_an_error(stored_model, tmp_path, monkeypatch, capsys):
     said = refused(monkeypatch, capsys, *command("mocks:2", stored_model, tmp_path / "chains", steps=70))
     assert "steps: 70 is not a multiple of checkpoint_steps = 20" in said and "Traceback" not in said
+
+
+def test_rows_without_a_posterior_are_named(store, stored_model):
+    flags = photometry.open(store, "r+").group["flags"]
+    flags[1] = int(Flag.TOO_FEW_BANDS)
+    try:
+        with pytest.raises(ValueError, match=r"row 1 of .*photometry has no posterior: TOO_FEW_BANDS"):
+            mcmc.rows_of(store, np.array([0, 1]), stored_model)
+    finally:
+        flags[1] = 0
+
+
+def test_photometry_in_other_bands_is_refused(flow, stored_model, tmp_path):
+    location = Location.parse(str(tmp_path / "other"))
+    settings = {"survey": {"bands": [f"decam2014-{b}" for b in "ugriz"]}}
+    made = photometry.create(location, 1, 1, flow.spec.labels, {}, settings)
+    row = {name: np.ones((1, 5), np.float32) for name in ("flux", "sigma")}
+    row |= {"mask": np.ones((1, 5), bool), "redshift": np.ones(1, np.float32), "flags": np.zeros(1, np.uint32)}
+    made.write(0, {**row, "ra": np.zeros(1), "dec": np.zeros(1)})
+    with pytest.raises(ValueError, match=r"has bands decam2014-u, .* was trained on sdss2010-u"):
+        mcmc.rows_of(location, np.array([0]), stored_model)
