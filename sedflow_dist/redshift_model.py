@@ -137,7 +137,7 @@ class RedshiftModel:
         galaxy = torch.arange(len(epoch.redshift)) if len(cells) > 1 else torch.zeros_like(epoch.cut_index)
         (left, t_left), (right, t_right) = self.model._age_weights(epoch.cut_age)
         cut = by_age[galaxy, left] * t_left[:, None, None] + by_age[galaxy, right] * t_right[:, None, None]
-        return _Tables(bins, cut, nodes, dust, galaxy)
+        return _Tables(bins, cut, nodes.contiguous(), dust, galaxy)  # a sampler looks into nodes again and again
 
     def _light(self, theta: Tensor, populations: Populations, weights: Tensor, tables: _Tables) -> Tensor:
         """Attenuated light of draws in cells: (galaxy, draw, cell)."""
@@ -162,7 +162,7 @@ class RedshiftModel:
         rows = ages * n_z + torch.arange(n_z)
         amount = share * torch.stack([t for _, t in pairs], -1).unsqueeze(-1)
         rows = rows + (tables.table * tables.nodes.shape[1]).view(-1, 1, 1, 1)
-        table = tables.nodes.reshape(-1, tables.nodes.shape[-1])
+        table = tables.nodes.flatten(0, 1)
         shape = (n_galaxy * n_draw, 2 * n_z)
 
         def light(amount: Tensor) -> Tensor:
