@@ -64,9 +64,12 @@ def monkeypatch_module():
 def test_every_row_is_answered_or_flagged_with_the_reason(local):
     data = open_catalog(local.store("catalog"))
     flags, method = data["flags"].values, data["method"].values
-    unanswered = (flags & int(REASONS)) != 0
+    unanswered = method == Method.NONE
     assert data.sizes["galaxy"] == tiny.N_ROWS
-    np.testing.assert_array_equal(unanswered, method == 0)
+    assert ((flags[unanswered] & int(REASONS)) != 0).all()
+    beyond = int(Flag.REDSHIFT_OUTSIDE_MODEL)  # the only reason for which weights may answer nevertheless
+    assert ((flags[~unanswered] & int(REASONS) & ~beyond) == 0).all()
+    assert (method[(flags & beyond != 0) & ~unanswered] >= Method.WEIGHTED).all()
     for name in ("quantiles", "mean", "std", *CERTIFICATE):
         finite = np.isfinite(data[name].values.reshape(tiny.N_ROWS, -1))
         np.testing.assert_array_equal(finite.all(1), ~unanswered)
@@ -79,6 +82,7 @@ def test_every_row_is_answered_or_flagged_with_the_reason(local):
     }  # fmt: skip
     for row, wanted in expected.items():
         assert flags[row] & int(wanted) == int(wanted), (row, flags[row])
+    assert unanswered[[tiny.NO_ERRORS, tiny.NO_REDSHIFT, tiny.FAR, tiny.NEGATIVE_REDSHIFT]].all()
     assert not unanswered[[tiny.NAN_FLUX, tiny.NEGATIVE_FLUX, tiny.INFINITE]].any()
 
 
@@ -168,12 +172,16 @@ def test_a_catalog_with_every_row_answered_is_the_same_from_one_worker_and_two(l
         if one[name].dtype.kind != "T":
             assert one[name].values.tobytes() == two[name].values.tobytes(), name
     method = one["method"].values
-    unanswered = [tiny.NO_ERRORS, tiny.NO_REDSHIFT, tiny.NEGATIVE_REDSHIFT]
+    unanswered = [tiny.NO_ERRORS, tiny.NO_REDSHIFT, tiny.FAR, tiny.NEGATIVE_REDSHIFT]
     assert np.flatnonzero(method == Method.NONE).tolist() == unanswered
     assert counts["answered"] == 36 - len(unanswered)
     assert counts["SHORT_MCMC"] + counts["MCMC"] == (method >= Method.SHORT_MCMC).sum() > 1
     assert np.isfinite(one["quantiles"].values[method > Method.NONE]).all()
-    rows = [tiny.FAR, *np.flatnonzero((method == Method.MCMC) | (method == Method.MORE_DRAWS))[:2].tolist()]
+    beyond = (one["flags"].values & int(Flag.REDSHIFT_OUTSIDE_MODEL) != 0) & (method > Method.NONE)
+    rows = [
+        int(np.flatnonzero(beyond)[0]),
+        *np.flatnonzero((method == Method.MCMC) | (method == Method.MORE_DRAWS))[:2].tolist(),
+    ]
     draws, _ = replay(one, rows, 100)
     assert draws.tobytes() == replay(two, rows, 100)[0].tobytes()
 
