@@ -6,13 +6,14 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import icechunk
 import obstore
 import typer
 
 from cluster.settings import DaskSettings, RaySettings
+from jobs import shipped
 from jobs.runfile import MCMC, SSP, Inference, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
@@ -187,7 +188,9 @@ def validate(path: Run, root: Annotated[str | None, typer.Option(help="storage r
 @app.command()
 def infer(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="photometry store, or a FITS, Parquet or CSV table")],
-    model: Annotated[str, typer.Option(help="where the trained model is")],
+    model: Annotated[
+        str, typer.Option(help=f"where the trained model is, or one that comes along: {', '.join(shipped.names())}")
+    ],
     out: Annotated[str, typer.Option(help="where the posterior catalog goes")],
     survey: SurveyName = "sdss",
     seed: Annotated[int, typer.Option(min=0)] = 1,
@@ -208,7 +211,7 @@ def infer(
         read(source, surveys.get(survey), location, rows_per_shard)
     else:
         photometry.open(location)
-    fill(location, Location.parse(model), Location.parse(out), settings, seed, DaskSettings(workers=workers))
+    fill(location, shipped.model(model), Location.parse(out), settings, seed, DaskSettings(workers=workers))
     _summary(Location.parse(out))
 
 
@@ -231,24 +234,32 @@ def mcmc(
     ray: Annotated[str | None, typer.Option(help="address of a Ray cluster")] = None,
 ) -> None:
     """Sample galaxies' exact posteriors by MCMC, the flow's reference; what was interrupted goes on where it stopped."""
-    import numpy as np
-
     from jobs import mcmc as job
-    from sedflow_dist.flow import Flow
-    from storage_schemas import model as model_store
 
     settings = MCMC.model_validate({
         "sampler": sampler, "walkers": walkers, "steps": steps, "burn_in": burn_in, "thin": thin,
         "checkpoint_steps": checkpoint_steps,
     })  # fmt: skip
     if source.startswith("mocks:"):
-        flow = Flow.from_bytes(*model_store.read(Location.parse(model)))
+        flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
         data, _ = job.mocks(flow, _numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
     else:
         data = job.rows_of(Location.parse(source), np.array(_numbers(rows, "--rows")))
-    job.sample(
-        data, Location.parse(model), Location.parse(out), settings, seed, RaySettings(address=ray, actors=actors)
-    )
+    job.sample(data, shipped.model(model), Location.parse(out), settings, seed, RaySettings(address=ray, actors=actors))
+
+
+@app.command()
+def compare(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="as for mcmc")],
+    chains: Annotated[str, typer.Option(help="what sedflow mcmc wrote, for the same galaxies and seed")],
+    model: Annotated[str, typer.Option(help="the model to compare with the chains")],
+    rows: Annotated[str, typer.Option(help="rows of the store, as for mcmc")] = "",
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+) -> None:
+    """Tell a flow's posteriors, plain and weighted, from those of MCMC: C2ST and evidence."""
+    from jobs.compare import compare as tell
+
+    tell(_galaxies(source, model, rows, seed), Location.parse(chains), shipped.model(model), seed)
 
 
 @app.command()
@@ -353,6 +364,20 @@ def rollback(source: CatalogPath, release: str) -> None:
     from storage_schemas import catalog
 
     print(f"main is {release}: {catalog.rollback(catalog.repository(Location.parse(source)), release)}")
+
+
+def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
+    """Galaxies of a photometry store, or simulated ones."""
+    import numpy as np
+
+    from jobs import mcmc as job
+    from sedflow_dist.flow import Flow
+    from storage_schemas import model as model_store
+
+    if not source.startswith("mocks:"):
+        return job.rows_of(Location.parse(source), np.array(_numbers(rows, "--rows")))
+    flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
+    return job.mocks(flow, _numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)[0]
 
 
 def _numbers(text: str, option: str) -> list[int]:

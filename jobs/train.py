@@ -19,14 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 
 from cluster import ray_engine
+from jobs.build_ssp import load as load_ssp
 from jobs.progress import Clock, bar, say
 from jobs.runfile import RunFile, fingerprint
-from jobs.simulate import forward_model
+from sedflow_dist import bands, keyed_random, network, support, training
 from sedflow_dist import features as features_module
-from sedflow_dist import keyed_random, network, support, training
 from sedflow_dist.features import Features
 from sedflow_dist.flags import Flag
-from sedflow_dist.flow import Flow, FlowSpec, dimensions
+from sedflow_dist.flow import FAR, Flow, FlowSpec, dimensions
 from sedflow_dist.noise import NoiseModel
 from sedflow_dist.support import Novelty
 from sedflow_dist.training import Estimator, MockSurvey, Progress, Shapes
@@ -125,7 +125,9 @@ def assemble(
     limits, novelty = support.colour_range(seen.flux, seen.mask), Novelty.fit(mocks, shapes, run.seed)
     net = new_network(run)
     net.load_state_dict({k.removeprefix("best.net."): v for k, v in tensors.items() if k.startswith("best.net.")})
-    ssp = forward_model(run).ssp
+    table = load_ssp(run.store("ssp"))
+    far = max(min(FAR, bands.reach(survey.bands, table.edges)), run.model.redshift[1])
+    ssp = table.cut(*bands.rest_range(survey.bands, far, table.edges))
     spec = FlowSpec(
         bands=survey.bands, labels=survey.labels, amplitude=amplitude, transforms=transforms, hidden=hidden,
         redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age, selection_band=noise.selection_band,

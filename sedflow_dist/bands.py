@@ -148,6 +148,11 @@ class SmoothFactorWeights:
     band: np.ndarray
 
 
+def reach(names: Sequence[str], edges: np.ndarray) -> float:
+    """Return the redshift up to which pixels between ``edges`` [A] serve all the bands."""
+    return float(min(Band.load(name).range[0] for name in names) / edges[0] - 1)
+
+
 def rest_range(names: Sequence[str], z_max: float, edges: np.ndarray) -> tuple[float, float]:
     """Return the rest-frame wavelengths [A] that the bands see for redshifts from 0 to ``z_max``.
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from sedflow_dist import features, network
+from sedflow_dist import bands, features, network
 from sedflow_dist.features import Features
 from sedflow_dist.flags import MINIMUM_BANDS
 from sedflow_dist.galaxy import ForwardModel
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from sbi.inference.posteriors import DirectPosterior
 
 FORMAT = 1
+#: Redshift up to which a model keeps the wavelengths of its SSP table, if that is beyond the trained range.
+FAR = 0.6
 
 
 class FlowSpec(BaseModel):
@@ -108,8 +110,13 @@ class Flow:
     @cached_property
     def redshift_model(self) -> RedshiftModel:
         """The galaxy model for many draws at one redshift."""
-        model = ForwardModel(self.ssp, self.spec.bands, self.spec.redshift[1], self.spec.birth_cloud_age)
+        model = ForwardModel(self.ssp, self.spec.bands, self.reach, self.spec.birth_cloud_age)
         return RedshiftModel(model)
+
+    @cached_property
+    def reach(self) -> float:
+        """The redshift up to which its galaxy model serves, and with it the weights of draws: beyond the trained range."""
+        return max(min(FAR, bands.reach(self.spec.bands, self.ssp.edges)), self.spec.redshift[1])
 
     @cached_property
     def id(self) -> str:

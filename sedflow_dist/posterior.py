@@ -134,13 +134,18 @@ class Posterior:
         f, s, m, z = _tensors(flux, sigma, mask, redshift)
         flow = self.flow
         flags = flags | support.flags(flow.spec.redshift, flow.noise, flow.colour_range, flow.novelty, f, s, m, z)
-        answered = np.flatnonzero((flags & int(REASONS)) == 0)
+        answered = np.flatnonzero(self.open(flags, redshift))
         summary = self._empty(flags)
         for start in range(0, len(answered), self.batch):
             at = answered[start : start + self.batch]
             draws = self.draw(f[at], s[at], m[at], z[at], at + row, self.n_draws)
             self.fill(summary, at, draws, at + row)
         return summary
+
+    def open(self, flags: np.ndarray, redshift: np.ndarray) -> np.ndarray:
+        """Return which rows can be answered, (galaxy,): beyond the trained redshifts too, as far as the galaxy model goes."""
+        reasons = int(REASONS & ~Flag.REDSHIFT_OUTSIDE_MODEL)
+        return ((flags & reasons) == 0) & (redshift > 0) & (redshift <= self.flow.reach)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -212,9 +217,12 @@ class Posterior:
         """Write the answer of the flow's draws for the galaxies ``at``, which are ``rows`` of their catalog."""
         ok = (torch.isfinite(draws.log_evidence) & torch.isfinite(draws.values).all(-1).all(-1)).numpy()
         good = self.serves(draws).numpy()
+        outside = (summary.flags[at] & int(Flag.REDSHIFT_OUTSIDE_MODEL)) != 0
         summary.flags[at[~ok]] |= np.uint32(int(Flag.FAILED))
+        ok &= good | ~outside  # there the flow is no answer by itself
         summary.flags[at[ok & ~good]] |= np.uint32(int(Flag.LOW_EFFECTIVE_FRACTION))
-        self.describe(summary, at, ok, draws.unit, draws.values, draws.chi2, draws.n_bands, self.weight(draws), rows)
+        weight = torch.where(self.serves(draws).unsqueeze(-1), draws.weight, 1 / draws.weight.shape[1])
+        self.describe(summary, at, ok, draws.unit, draws.values, draws.chi2, draws.n_bands, weight, rows)
         for name in ("log_evidence", "log_evidence_error", "effective_fraction", "pareto_k"):
             getattr(summary, name)[at[ok]] = getattr(draws, name).numpy()[ok]
         n = draws.weight.shape[1]
@@ -242,12 +250,8 @@ class Posterior:
             summary.draws[at[ok]] = np.floor(kept.numpy()[ok] * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16)
 
     def serves(self, draws: Draws) -> Bool[Tensor, " galaxy"]:
-        """Whether the weights of draws are good enough to be used."""
-        return draws.effective_fraction >= self.min_effective_fraction
-
-    def weight(self, draws: Draws) -> Float[Tensor, "galaxy draw"]:
-        """Return the weights to use: equal ones where the effective fraction is too low."""
-        return torch.where(self.serves(draws).unsqueeze(-1), draws.weight, 1 / draws.weight.shape[1])
+        """Whether weights are worth as many draws as the least fraction of ``n_draws``, however many were drawn."""
+        return draws.effective_fraction * draws.weight.shape[1] >= self.min_effective_fraction * self.n_draws
 
     def resample(self, weight: Float[Tensor, "galaxy draw"], rows: np.ndarray, n: int) -> np.ndarray:
         """Return ``n`` draws a galaxy, as indices: systematic resampling with one keyed uniform a row."""

@@ -16,12 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from sedflow_dist import keyed_random, likelihood, lockstep, mcmc, weights
-from sedflow_dist.flags import REASONS, Flag
-from sedflow_dist.galaxy import ForwardModel
+from sedflow_dist.flags import Flag
 from sedflow_dist.mcmc import State, Target
 from sedflow_dist.posterior import Method, Posterior, Summary
 from sedflow_dist.prior import unit
-from sedflow_dist.redshift_model import RedshiftModel
 
 _THIN = 10
 _CONVERGED = 1.1  # split R-hat
@@ -45,7 +43,6 @@ class Routing(BaseModel):
         le=1,
         description="largest share of a shard's rows for MCMC, the worst first; others keep the flow's draws",
     )
-    redshift: float = Field(0.5, gt=0, description="MCMC answers rows beyond the flow's redshifts up to here")
 
     @model_validator(mode="after")
     def _check(self) -> Routing:
@@ -73,7 +70,6 @@ class Router:
 
     def __init__(self, posterior: Posterior, routing: Routing) -> None:
         self.posterior, self.routing = posterior, routing
-        self._far: RedshiftModel | None = None
 
     def summarise(
         self, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray, flags: np.ndarray, row: int
@@ -82,15 +78,13 @@ class Router:
         summary = self.posterior.summarise(flux, sigma, mask, redshift, flags, row)
         data = _tensors(flux, sigma, mask, redshift)
         if self.routing.more_draws > 1:
-            for i in np.flatnonzero(self._poor(summary)).tolist():
+            for i in np.flatnonzero(self._poor(summary, redshift)).tolist():
                 self._more(summary, data, i, row + i)
-        worst = sorted(np.flatnonzero(self._poor(summary) | self._beyond(summary, redshift)),
+        worst = sorted(np.flatnonzero(self._poor(summary, redshift)),
                        key=lambda i: np.nan_to_num(summary.effective_fraction[i], nan=-1.0))  # fmt: skip
-        chosen = np.sort(np.array(worst[: int(self.routing.share * len(flux))], np.intp))
-        far = redshift[chosen] > self.posterior.flow.spec.redshift[1]
-        for some in (chosen[~far], chosen[far]):  # each with its own galaxy model, see `_model`
-            for start in range(0, len(some), _BATCH):
-                self._mcmc(summary, data, some[start : start + _BATCH].tolist(), row)
+        chosen = sorted(int(i) for i in worst[: int(self.routing.share * len(flux))])
+        for start in range(0, len(chosen), _BATCH):
+            self._mcmc(summary, data, chosen[start : start + _BATCH], row)
         return summary
 
     def draws(
@@ -122,12 +116,14 @@ class Router:
         plain = methods <= Method.WEIGHTED
         if plain.any():
             found = posterior.draw(*_take(data, plain), rows[plain], n)
-            values[plain], weight[plain] = found.values, posterior.weight(found)
+            values[plain] = found.values
+            weighted = torch.as_tensor(methods[plain] == Method.WEIGHTED).unsqueeze(-1)
+            weight[plain] = torch.where(weighted, found.weight, weight[plain])
         for i in np.flatnonzero(~plain):
             one, row = _take(data, slice(i, i + 1)), rows[i : i + 1]
             if methods[i] == Method.MORE_DRAWS:
                 found = posterior.draw(*one, row, n * self.routing.more_draws)
-                all_values, own_weight = found.values, posterior.weight(found)
+                all_values, own_weight = found.values, found.weight
             else:
                 (chain,) = self._chains(one, row)
                 _, all_values, _ = self._evaluate(chain, *one, int(row[0]))
@@ -137,17 +133,12 @@ class Router:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _poor(self, summary: Summary) -> np.ndarray:
+    def _poor(self, summary: Summary, redshift: np.ndarray) -> np.ndarray:
         """Rows that the flow answers, or failed on, and not well enough."""
         more = np.where(summary.method == Method.MORE_DRAWS, self.routing.more_draws, 1)
         number = np.nan_to_num(summary.effective_fraction) * self.posterior.n_draws * more
-        flow = (summary.flags & int(REASONS & ~Flag.FAILED)) == 0
-        return flow & ((number < self.routing.effective_draws) | (summary.pareto_k > weights.LARGEST_K))
-
-    def _beyond(self, summary: Summary, redshift: np.ndarray) -> np.ndarray:
-        """Rows that only their redshift bars from the flow."""
-        reasons = summary.flags & int(REASONS)
-        return (reasons == int(Flag.REDSHIFT_OUTSIDE_MODEL)) & (redshift <= self.routing.redshift)
+        low = (number < self.routing.effective_draws) | (summary.pareto_k > weights.LARGEST_K)
+        return low & self.posterior.open(summary.flags & ~np.uint32(int(Flag.FAILED)), redshift)
 
     def _more(self, summary: Summary, data: Data, i: int, row: int) -> None:
         """Answer a row with more draws of the flow, where they are worth more and their weights serve, or none were there."""
@@ -182,7 +173,7 @@ class Router:
 
     def _chains(self, data: Data, rows: np.ndarray) -> list[_Chain]:
         """Sample galaxies; each chain depends on its own galaxy and row alone."""
-        target = Target(self.posterior.flow.prior, self._model(data[3]), *data)
+        target = Target(self.posterior.flow.prior, self.posterior.flow.redshift_model, *data)
 
         def task(place: int) -> Callable[[lockstep.Ask], _Chain]:
             return lambda ask: self._sample(ask, target, _take(data, slice(place, place + 1)), place, int(rows[place]))
@@ -210,10 +201,8 @@ class Router:
         return _Chain(phi, rhat, effective, Method.SHORT_MCMC if len(parts) == 1 else Method.MCMC)
 
     def _start(self, target: Target, data: Data, place: int, row: int) -> np.ndarray:
-        """Return walkers (walker, shape) from the flow's weighted draws, or from the prior where the flow has none."""
+        """Return walkers (walker, shape) from the flow's weighted draws, or from the prior where it has failed."""
         posterior, n = self.posterior, self.routing.walkers
-        if float(data[3]) > posterior.flow.spec.redshift[1]:
-            return target.start(place, n, posterior.seed, row)
         found = posterior.draw(*data, np.array([row]), posterior.n_draws)
         if not bool(torch.isfinite(found.log_evidence).all() & torch.isfinite(found.unit).all()):
             return target.start(place, n, posterior.seed, row)
@@ -223,7 +212,7 @@ class Router:
         self, chain: _Chain, flux: Tensor, sigma: Tensor, mask: Tensor, redshift: Tensor, row: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return a chain's draws with exact amplitudes: the unit cube, columns, and chi^2, each (1, draw, ...)."""
-        posterior, model = self.posterior, self._model(redshift)
+        posterior, model = self.posterior, self.posterior.flow.redshift_model
         prior, u = posterior.flow.prior, unit(torch.as_tensor(chain.phi)).flatten(0, 1).unsqueeze(0)
         uniform = torch.as_tensor(keyed_random.uniforms(posterior.seed, f"route/{row}", 0, u.shape[1], 1).T).float()
         log_mstar = Target(prior, model, flux, sigma, mask, redshift).fit(torch.tensor([0]), u, uniform).log_mstar
@@ -233,16 +222,6 @@ class Router:
         photometry = model(theta, redshift)
         _, chi2 = likelihood.gaussian(photometry.flux * 10 ** theta[..., :1], flux, sigma, mask)
         return u, posterior.values(theta, photometry), chi2
-
-    def _model(self, redshift: Tensor) -> RedshiftModel:
-        """The galaxy model; where redshifts lie beyond the flow's, another that reaches them. Their fluxes differ in bits."""
-        flow = self.posterior.flow
-        if float(redshift.max()) <= flow.spec.redshift[1]:
-            return flow.redshift_model
-        if self._far is None:
-            far = ForwardModel(flow.ssp, flow.spec.bands, self.routing.redshift, flow.spec.birth_cloud_age)
-            self._far = RedshiftModel(far)
-        return self._far
 
 
 def _tensors(flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray) -> Data:

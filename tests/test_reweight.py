@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 from scipy import stats
 
 from jobs import tables
 from jobs.draws import engine, observed, replay
+from jobs.infer import infer
+from jobs.ingest import ingest
 from jobs.reweight import reweight as reweight_catalog
+from jobs.runfile import Inference
 from sedflow_dist import properties, reweight
 from sedflow_dist.posterior import QUANTILE_NAMES, Method, Posterior, columns, weighted_quantiles
 from sedflow_dist.prior import COORDINATES, PARAMETERS, Prior
@@ -206,11 +210,22 @@ def catalog(local):
     return local.store("catalog")
 
 
-def test_a_catalog_under_its_own_prior_is_what_inference_says(catalog, tmp_path):
+@pytest.fixture(scope="module")
+def fine_catalog(local, source):
+    """The first 60 rows with 2,048 draws: some have weights that serve, some have not."""
+    Table.read(source)[:60].write(path := source.parent / "sixty.fits")
+    photometry, out = local.location / "sixty_photometry", local.location / "sixty"
+    ingest(path, local.survey_definition, photometry, 60)
+    settings = Inference(n_draws=2048, routing=local.inference.routing)
+    infer(photometry, local.store("model"), out, settings, local.seed, local.engines.dask)
+    return out
+
+
+def test_a_catalog_under_its_own_prior_is_what_inference_says(fine_catalog, tmp_path):
     """Quantiles and fraction are those of `Posterior.summarise`, to float32 rounding; poor rows say so and are NaN."""
-    data = open_catalog(catalog)
+    data = open_catalog(fine_catalog)
     rows = np.flatnonzero(data["method"].values[:60] > 0)
-    done, failed = reweight_catalog(catalog, tmp_path / "o.parquet", ["tau_ism=flat"], rows.tolist(), 2048, "main")
+    done, failed = reweight_catalog(fine_catalog, tmp_path / "o.parquet", ["tau_ism=flat"], rows.tolist(), 2048, "main")
     table = tables.Table(tmp_path / "o.parquet")
     np.testing.assert_array_equal(table.column("row"), rows)
     posterior = Posterior(engine(data).posterior.flow, data.attrs["run"]["seed"], 2048)

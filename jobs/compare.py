@@ -1,0 +1,62 @@
+"""compare: chains of galaxies and a model in, how far its flow, plain and weighted, is from the exact posteriors out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from jobs.mcmc import Data, draws_of
+from jobs.progress import bar, say
+from jobs.runfile import MCMC
+from sedflow_dist import calibration, keyed_random
+from sedflow_dist.flow import Flow
+from sedflow_dist.posterior import Posterior
+from sedflow_dist.prior import COORDINATES
+from storage_schemas import chains
+from storage_schemas import model as model_store
+from storage_schemas.schema import array
+from storage_schemas.storage import Location
+
+_OVERSAMPLE = 20  # the flow's draws a compared one, so that resampling by weight hardly repeats any
+
+
+def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int = 1000) -> dict[str, np.ndarray]:
+    """Compare the chains in ``out`` of galaxies (``data`` as for `mcmc.sample`) with a model's flow; print and return.
+
+    Returns:
+        ``flow``, ``weighted``: C2ST against the chain, (galaxy,), in probit space of all coordinates; ``rhat`` and
+        ``effective_draws`` of the chain; ``pull``: of the flow's ln evidence against nested sampling's, in standard errors
+    """
+    segments, summary = chains.open(out)
+    settings = MCMC.model_validate({n: segments.group.attrs["settings"][n] for n in MCMC.model_fields})  # type: ignore[index, call-overload]
+    posterior = Posterior(Flow.from_bytes(*model_store.read(model)), seed, _OVERSAMPLE * n_draws)
+    tensors = [torch.as_tensor(data[name]) for name in ("flux", "sigma", "mask", "redshift")]
+    found: dict[str, list[float]] = {"flow": [], "weighted": [], "pull": []}
+    nested = {name: np.asarray(array(summary.group, name)[:]) for name in ("log_evidence", "log_evidence_error")}
+    with bar("compare", len(data["row"]), "galaxies") as progress:
+        for i, row in enumerate(data["row"]):
+            generator = np.random.default_rng(keyed_random.key(seed, "compare", row))
+            chain = draws_of(segments, i, settings).reshape(-1, len(COORDINATES))
+            exact = _probit(chain[generator.choice(len(chain), n_draws, replace=False)])
+            at = slice(i, i + 1)
+            draws = posterior.draw(*(x[at] for x in tensors), data["row"][at], posterior.n_draws)  # type: ignore[call-arg, arg-type]
+            u = draws.unit[0].numpy()
+            plain = u[generator.choice(len(u), n_draws, replace=False)]
+            weighted = u[posterior.resample(draws.weight, data["row"][at], n_draws)[0]]
+            found["flow"].append(calibration.c2st(exact, _probit(plain), seed))
+            found["weighted"].append(calibration.c2st(exact, _probit(weighted), seed))
+            error = float(np.hypot(draws.log_evidence_error[0], nested["log_evidence_error"][i]))
+            found["pull"].append((float(draws.log_evidence[0]) - nested["log_evidence"][i]) / error)
+            progress.update(1)
+    result = {name: np.array(values) for name, values in found.items()}
+    result |= {name: np.asarray(array(summary.group, name)[:]) for name in ("rhat", "effective_draws")}
+    say("compare", f"C2ST against {settings.sampler}: flow {np.median(result['flow']):.3f}, weighted flow "
+        f"{np.median(result['weighted']):.3f} (medians of {len(result['flow'])} galaxies; 0.5: alike); worst R-hat of a chain "
+        f"{result['rhat'].max():.3f}")  # fmt: skip
+    if np.isfinite(result["pull"]).all():
+        say("compare", f"ln evidence against {settings.sampler}: pulls {np.round(result['pull'], 1).tolist()}")
+    return result
+
+
+def _probit(u: np.ndarray) -> np.ndarray:
+    return torch.special.ndtri(torch.as_tensor(u).double().clamp(2.0**-17, 1 - 2.0**-17)).numpy()
