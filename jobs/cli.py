@@ -240,11 +240,7 @@ def mcmc(
         "sampler": sampler, "walkers": walkers, "steps": steps, "burn_in": burn_in, "thin": thin,
         "checkpoint_steps": checkpoint_steps,
     })  # fmt: skip
-    if source.startswith("mocks:"):
-        flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
-        data, _ = job.mocks(flow, _numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
-    else:
-        data = job.rows_of(Location.parse(source), np.array(_numbers(rows, "--rows")))
+    data = _galaxies(source, model, rows, seed)
     job.sample(data, shipped.model(model), Location.parse(out), settings, seed, RaySettings(address=ray, actors=actors))
 
 
@@ -384,7 +380,10 @@ def _numbers(text: str, option: str) -> list[int]:
     """Read a list of numbers and ranges: 0,5,7-20."""
     try:
         ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
-        return [number for first, *last in ends for number in range(first, (last or [first])[0] + 1)]
+        parts = [range(first, (last or [first])[0] + 1) for first, *last in ends]
+        if not all(parts):  # a range that ends before it starts
+            raise ValueError
+        return [number for part in parts for number in part]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no list of row numbers such as 0,5,7-20", param_hint=option) from None
 

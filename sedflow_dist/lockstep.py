@@ -68,6 +68,7 @@ def run(tasks: Sequence[Callable[[Ask], Any]], evaluate: Evaluate) -> list[Any]:
         while waiting:
             numbers, points = list(waiting), list(waiting.values())
             waiting.clear()
+            before.restore()  # what the evaluation draws is none of the tasks' numbers
             for number, values in zip(numbers, evaluate(numbers, points), strict=True):
                 resume(number, values)
     finally:

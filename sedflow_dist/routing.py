@@ -82,9 +82,9 @@ class Router:
                 self._more(summary, data, i, row + i)
         worst = sorted(np.flatnonzero(self._poor(summary, redshift)),
                        key=lambda i: np.nan_to_num(summary.effective_fraction[i], nan=-1.0))  # fmt: skip
-        chosen = sorted(int(i) for i in worst[: int(self.routing.share * len(flux))])
+        chosen = np.sort(np.array(worst[: int(self.routing.share * len(flux))], np.intp))
         for start in range(0, len(chosen), _BATCH):
-            self._mcmc(summary, data, chosen[start : start + _BATCH], row)
+            self._mcmc(summary, data, chosen[start : start + _BATCH].tolist(), row)
         return summary
 
     def draws(
@@ -141,18 +141,17 @@ class Router:
         return low & self.posterior.open(summary.flags & ~np.uint32(int(Flag.FAILED)), redshift)
 
     def _more(self, summary: Summary, data: Data, i: int, row: int) -> None:
-        """Answer a row with more draws of the flow, where they are worth more and their weights serve, or none were there."""
+        """Answer a row with more draws of the flow, where they are worth more and their weights serve."""
         at, rows = np.array([i]), np.array([row])
         found = self.posterior.draw(
             *_take(data, slice(i, i + 1)), rows, self.posterior.n_draws * self.routing.more_draws
         )
         effective = float(found.effective_fraction) * found.weight.shape[1]
-        more = effective > np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws
-        if more and (self.posterior.serves(found)[0] or summary.method[i] == Method.NONE):
+        before = np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws
+        if effective > before and self.posterior.serves(found)[0]:
             summary.flags[i] &= ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE))
             self.posterior.fill(summary, at, found, rows)
-            if summary.method[i] == Method.WEIGHTED:
-                summary.method[i] = Method.MORE_DRAWS
+            summary.method[i] = Method.MORE_DRAWS
 
     def _mcmc(self, summary: Summary, data: Data, chosen: list[int], row: int) -> None:
         """Answer rows of a block by chains, side by side."""
@@ -201,7 +200,7 @@ class Router:
         return _Chain(phi, rhat, effective, Method.SHORT_MCMC if len(parts) == 1 else Method.MCMC)
 
     def _start(self, target: Target, data: Data, place: int, row: int) -> np.ndarray:
-        """Return walkers (walker, shape) from the flow's weighted draws, or from the prior where it has failed."""
+        """Return walkers (walker, shape) from the flow's weighted draws, or from the prior where the flow has none."""
         posterior, n = self.posterior, self.routing.walkers
         found = posterior.draw(*data, np.array([row]), posterior.n_draws)
         if not bool(torch.isfinite(found.log_evidence).all() & torch.isfinite(found.unit).all()):

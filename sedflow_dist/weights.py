@@ -34,8 +34,11 @@ class Certificate:
 
 
 def certify(log_weight: Float[Tensor, "galaxy draw"]) -> Certificate:
-    """Weigh draws; a draw whose log-weight is NaN does not count. ``weight`` is Pareto-smoothed, all else is not."""
-    log_weight = log_weight.double().nan_to_num(nan=-math.inf)
+    """Weigh draws; a draw whose log-weight is NaN does not count. ``weight`` is Pareto-smoothed, all else is not.
+
+    Where no draw counts, weights and effective fraction are 0, and the evidence is 0 with an infinite error of its logarithm.
+    """
+    log_weight = log_weight.double().nan_to_num(nan=-math.inf, neginf=-math.inf)
     n = log_weight.shape[1]
     total = torch.logsumexp(log_weight, -1)
     weight = (log_weight - total.unsqueeze(-1)).exp().nan_to_num(nan=0.0)
@@ -50,10 +53,11 @@ def pareto_smooth(
 ) -> tuple[Float[Tensor, "galaxy draw"], Float[Tensor, " galaxy"]]:
     """Replace each galaxy's largest weights by quantiles of a generalised Pareto distribution; return them and its k.
 
-    No smoothed weight is larger than the largest that came in, and they add up to one again.
+    Beside the weights left as they are, none is larger than the largest that came in; then all add up to one again, as they
+    do in ArviZ's ``psislw``.
     """
     n = weight.shape[1]
-    n_tail = min(n // 5, math.ceil(3 * math.sqrt(n)))
+    n_tail = math.ceil(min(n / 5, 3 * math.sqrt(n)))
     k = torch.full_like(weight[:, 0], math.inf)
     if n_tail < _FEWEST:
         return weight, k

@@ -19,7 +19,7 @@ def sedflow(*arguments, cwd=None):
 
 
 COMMANDS = ("demo", "run", "plan", "status", "submit", "doctor", "build-ssp", "ingest", "simulate", "train", "validate",
-            "infer", "flux", "export", "catalog", "catalog show", "catalog draws", "catalog history", "catalog diff",
+            "infer", "mcmc", "flux", "export", "catalog", "catalog show", "catalog draws", "catalog history", "catalog diff",
             "catalog reweight", "catalog rollback")  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def block(mocks):
     data = (mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
     flux, sigma, mask, redshift = (x[take].numpy().copy() for x in data)
     flags = np.zeros(len(take), np.uint32)
-    redshift[[FAR, FARTHER, TOO_FAR]] = 0.21, 0.45, 0.61
+    redshift[[FAR, FARTHER, TOO_FAR]] = 0.21, 0.55, 0.61
     redshift[NO_REDSHIFT], flags[NO_REDSHIFT] = np.nan, int(Flag.BAD_REDSHIFT)
     mask[TWO_BANDS, 2:], flags[TWO_BANDS] = False, int(Flag.TOO_FEW_BANDS | Flag.BAND_MISSING)
     mask[HOPELESS], flux[HOPELESS], sigma[HOPELESS] = True, 1e15 * np.array([1, -1, 1, -1, 1]), 1e-20
@@ -67,12 +67,11 @@ def routed(posterior, block):
 
 
 def poor(summary):
-    """Rows whose weights do not serve, by the definition of docs/model.md; beyond the model those have no answer."""
+    """Rows whose weights do not serve, by the definition of docs/model.md."""
     n = N_DRAWS * np.where(summary.method == Method.MORE_DRAWS, MORE, 1)
     by_flow = (summary.method > Method.NONE) & (summary.method < Method.SHORT_MCMC)
-    found = by_flow & ((n * summary.effective_fraction < LEAST) | (summary.pareto_k > 0.7))
-    found[[FAR, FARTHER]] |= summary.method[[FAR, FARTHER]] == Method.NONE
-    return found
+    by_flow[[FAR, FARTHER]] = summary.method[[FAR, FARTHER]] < Method.SHORT_MCMC  # none where weights do not serve
+    return by_flow & ((n * np.nan_to_num(summary.effective_fraction) < LEAST) | (summary.pareto_k > 0.7))
 
 
 def by_mcmc(summary):
@@ -101,9 +100,9 @@ def test_poor_rows_climb_until_they_are_served(plain, more, routed):
     got_more = more.method == Method.MORE_DRAWS
     assert 3 <= got_more.sum() < climbed.sum()
     assert (climbed | ~got_more).all()
-    worth = N_DRAWS * plain.effective_fraction[got_more]
+    worth = N_DRAWS * np.nan_to_num(plain.effective_fraction[got_more])
     assert (more.effective_draws[got_more] > worth).all()
-    assert (N_DRAWS * MORE * more.effective_fraction[got_more] >= 0.03 * N_DRAWS).all()
+    assert (MORE * more.effective_fraction[got_more] >= 0.03).all()
     expected = N_DRAWS * MORE * more.effective_fraction[got_more]
     np.testing.assert_allclose(more.effective_draws[got_more], expected, rtol=1e-6)
     assert_equal_bits(more, plain, ~got_more, [f.name for f in dataclasses.fields(plain)])
@@ -131,10 +130,10 @@ def test_the_flag_of_poor_weights_goes_where_mcmc_answers(more, routed):
 
 
 def test_the_flag_of_poor_weights_goes_where_more_draws_answer(flow, block, plain, more):
-    """A threshold between what a row's first draws are worth and what more of them are."""
-    gain = np.where(more.method == Method.MORE_DRAWS, more.effective_fraction / plain.effective_fraction, -1)
+    """A threshold between the effective fractions of a row's first draws and of more of them."""
+    gain = np.where(more.method == Method.MORE_DRAWS, more.effective_fraction - plain.effective_fraction, -1)
     i = int(gain.argmax())
-    threshold = 1.5 * float(plain.effective_fraction[i])  # as many effective draws are wanted of more draws, too
+    threshold = float(plain.effective_fraction[i] + 0.5 * gain[i])
     strict = Posterior(flow, seed=1, n_draws=N_DRAWS, min_effective_fraction=threshold)
     first = summarise(strict, block, slice(i, i + 1), i)
     assert first.method[0] == Method.FLOW and first.flags[0] & int(Flag.LOW_EFFECTIVE_FRACTION)
@@ -187,19 +186,14 @@ def test_every_row_with_valid_photometry_is_answered(routed):
     assert ((routed.p_value[answered] >= 0) & (routed.p_value[answered] <= 1)).all()
 
 
-def test_rows_beyond_the_model_are_answered_where_weights_or_mcmc_serve(plain, more, routed, posterior, block):
-    """They stay flagged; draws without weights are no answer there, so without MCMC such rows are NaN."""
+def test_rows_beyond_the_trained_redshifts_are_answered_by_weights_or_mcmc_and_stay_flagged(
+    plain, routed, posterior, block
+):
     for i in (FAR, FARTHER):
-        for summary in (plain, more, routed):
-            assert summary.flags[i] & int(Flag.REDSHIFT_OUTSIDE_MODEL)
-            assert not summary.flags[i] & int(Flag.LOW_EFFECTIVE_FRACTION | Flag.FAILED)
-            assert summary.method[i] != Method.FLOW
-            assert np.isfinite(summary.quantiles[i]).all() == (summary.method[i] != Method.NONE)
-        assert np.isfinite(routed.quantiles[i]).all()
-    assert more.method[FARTHER] == Method.NONE
-    assert by_mcmc(routed)[FARTHER]
-    for name in CERTIFICATE:
-        assert np.isnan(getattr(routed, name)[FARTHER]), name
+        assert plain.method[i] in (Method.NONE, Method.WEIGHTED)  # the flow alone is no answer there
+        assert routed.method[i] >= Method.WEIGHTED
+        assert routed.flags[i] & int(Flag.REDSHIFT_OUTSIDE_MODEL)
+        assert not routed.flags[i] & int(Flag.LOW_EFFECTIVE_FRACTION | Flag.FAILED)
     values = Router(posterior, SETTINGS).draws(
         *(x[[FAR, FARTHER]] for x in block[:4]), np.array([FAR, FARTHER]), routed.method[[FAR, FARTHER]], 200
     )
@@ -217,7 +211,7 @@ def test_share_bounds_the_chains_and_takes_the_worst(posterior, block, more):
     found = summarise(Router(posterior, short), block)
     chains = by_mcmc(found)
     assert chains.sum() == 4
-    assert chains[more.method == Method.NONE].sum() == poor(more)[[FAR, FARTHER]].sum() > 0
+    assert chains[[FAR, FARTHER]][more.method[[FAR, FARTHER]] == Method.NONE].all()
     left = poor(more) & ~chains
     assert left.any()
     assert np.nanmax(more.effective_fraction[chains]) < more.effective_fraction[left].min()
@@ -258,13 +252,13 @@ def test_replayed_draws_are_the_same_twice_and_those_of_the_summary(posterior, f
     assert (np.abs(np.quantile(spread, (0.05, 0.95)) - 1) < 0.4).all()
 
 
-def test_short_chains_and_plain_draws_are_replayed_too(posterior, block, more):
+def test_short_chains_and_plain_draws_are_replayed_too(posterior, block, plain, more):
     """A row that a short chain has answered, and one that only the flow's own draws have: the summary's quantiles."""
-    chain, plain = (int(np.flatnonzero(poor(more) & (more.method == m))[0]) for m in (Method.MORE_DRAWS, Method.FLOW))
+    chain, unweighted = (int(np.flatnonzero(rows)[0]) for rows in (poor(more), plain.method == Method.FLOW))
     short = change(short_steps=60, long_steps=60)
     for i, settings, method, n in [
         (chain, short, Method.SHORT_MCMC, 4 * 22),  # all that a chain keeps: 4 steps of 22 walkers
-        (plain, change(share=0.0), Method.FLOW, N_DRAWS),
+        (unweighted, change(share=0.0, more_draws=1), Method.FLOW, N_DRAWS),
     ]:
         router, one = Router(posterior, settings), slice(i, i + 1)
         found = summarise(router, block, one, i)
