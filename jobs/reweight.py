@@ -108,7 +108,7 @@ def _table(catalog: xr.Dataset, rows: np.ndarray, answer: dict[str, np.ndarray],
     fraction = answer["effective_fraction"]
     reason = [f"effective fraction {x:.2g} is below {least:.2g}" if not x >= least else "" for x in fraction]
     export.add(table, "effective_fraction", fraction, description="effective fraction of the draws under the new prior")
-    export.add(table, "weighted", answer["weighted"], description="the catalog's importance weights count, too")
+    export.add(table, "weighted", answer["weighted"], description="draws of the exact posterior: weighted, or MCMC")
     export.add(table, "flags", catalog["flags"].isel(galaxy=rows).values, description="the catalog's flags")
     export.add(table, "reason", np.array(reason), description="why there is no answer")
     table.meta["MODEL"] = catalog.attrs["run"]["model"]
