@@ -92,10 +92,9 @@ def _answers(
                 np.where(answered.reshape(-1, *[1] * (x.ndim - 1)), x.numpy(), np.nan).astype(np.float32)
                 for x in summarise(values, weight)
             )
-            exact = (methods[at] > Method.WEIGHTED) | (old != old[:, :1]).any(1).numpy()
             yield {
                 "quantiles": quantiles, "mean": mean, "std": std, "effective_fraction": fraction.float().numpy(),
-                "weighted": exact,
+                "weighted": methods[at] != Method.FLOW,
             }  # fmt: skip
 
 

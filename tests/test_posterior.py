@@ -253,11 +253,11 @@ def test_kept_draws_are_the_draws_to_16_bits(posterior, block, summary, flow):
 
 @pytest.fixture(scope="module")
 def troubled(posterior, mocks):
-    """Rows 0-5: as it is, no redshift, z beyond the model, two bands, hopeless photometry, an error far too large."""
+    """Rows 0-5: as it is, no redshift, z beyond the galaxy model, two bands, hopeless photometry, an error far too large."""
     flux, sigma, mask, redshift = (x.copy() for x in arrays(mocks, slice(0, 6)))
     flags = np.zeros(6, np.uint32)
     redshift[1], flags[1] = np.nan, int(Flag.BAD_REDSHIFT)
-    redshift[2] = 0.25
+    redshift[2] = 0.65
     mask[3, 2:], flags[3] = False, int(Flag.TOO_FEW_BANDS | Flag.BAND_MISSING)
     flux[3, 2:] = sigma[3, 2:] = 0
     mask[4], flux[4], sigma[4] = True, 1e15 * np.array([1, -1, 1, -1, 1]), 1e-20

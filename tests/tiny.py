@@ -28,7 +28,7 @@ def write_input(path):
     table["MODELFLUX"][NAN_FLUX, 0] = np.nan
     table["MODELFLUX_IVAR"][NO_ERRORS, :3] = 0.0
     table["Z"][NO_REDSHIFT] = np.nan
-    table["Z"][FAR] = 0.7
+    table["Z"][FAR] = 0.7  # beyond the galaxy model, too
     table["Z"][NEGATIVE_REDSHIFT] = -1.0
     table["MODELFLUX"][NEGATIVE_FLUX, 0] = -1.0
     table["MODELFLUX_IVAR"][INFINITE, 4] = np.inf
