@@ -31,7 +31,7 @@ DESCRIPTIONS = {
     Flag.BAD_FLUX: "a flux is not finite; that band counts as missing",
     Flag.BAD_ERROR: "an uncertainty is not finite or not positive; that band counts as missing",
     Flag.BAD_REDSHIFT: "redshift not finite or not positive: no answer",
-    Flag.REDSHIFT_OUTSIDE_MODEL: "redshift beyond the range the model was trained on: answered where weights or MCMC serve",
+    Flag.REDSHIFT_OUTSIDE_MODEL: "redshift beyond the range the model was trained on: no answer unless weights or MCMC serve",
     Flag.ABSURD_COLOUR: "a colour no galaxy has (photometry failed); answered, not to be trusted",
     Flag.NEGATIVE_FLUX: "a flux is negative: a measurement of a faint band, used as it is",
     Flag.NOISE_OUTSIDE_TRAINING: "an uncertainty above the noise model's mean + 3 sigma",

@@ -34,7 +34,7 @@ class Certificate:
 
 
 def certify(log_weight: Float[Tensor, "galaxy draw"]) -> Certificate:
-    """Weigh draws; a draw whose log-weight is NaN does not count. ``weight`` is Pareto-smoothed, all else is not.
+    """Weigh draws; a draw whose log-weight is NaN does not count. ``weight`` is Pareto-smoothed where k allows, all else is not.
 
     Where no draw counts, weights and effective fraction are 0, and the evidence is 0 with an infinite error of its logarithm.
     """
@@ -44,6 +44,7 @@ def certify(log_weight: Float[Tensor, "galaxy draw"]) -> Certificate:
     weight = (log_weight - total.unsqueeze(-1)).exp().nan_to_num(nan=0.0)
     fraction = (1 / (n * (weight**2).sum(-1))).nan_to_num(posinf=0.0)  # no draw has any weight: none is effective
     smoothed, k = pareto_smooth(weight)
+    smoothed = torch.where((k <= LARGEST_K).unsqueeze(-1), smoothed, weight)  # a tail that cannot be told is left alone
     error = ((1 / fraction - 1).clamp(min=0) / n).sqrt()
     return Certificate(smoothed, fraction, total - math.log(n), error, k)
 
