@@ -34,7 +34,7 @@ class Certificate:
 
 
 def certify(log_weight: Float[Tensor, "galaxy draw"]) -> Certificate:
-    """Weigh draws; a draw whose log-weight is NaN does not count. ``weight`` is Pareto-smoothed where k allows, all else is not.
+    """Weigh draws; a draw whose log-weight is NaN does not count. ``weight`` is Pareto-smoothed where k allows.
 
     Where no draw counts, weights and effective fraction are 0, and the evidence is 0 with an infinite error of its logarithm.
     """
