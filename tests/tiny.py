@@ -86,7 +86,7 @@ def start(command, run, folder):
     )  # fmt: skip
 
 
-def kill_when(process, condition, seconds=120.0):
+def kill_when(process, condition, seconds=240.0):
     """SIGKILL the process and all its children as soon as ``condition()`` holds; it must not have ended before."""
     deadline = time.monotonic() + seconds
     while not condition():
