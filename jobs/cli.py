@@ -14,6 +14,7 @@ import typer
 
 from cluster.settings import DaskSettings, RaySettings
 from jobs import shipped
+from jobs.cli_catalog import CatalogPath, Release, catalog_app, numbers, summary
 from jobs.runfile import MCMC, SSP, Inference, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
@@ -24,13 +25,10 @@ app = typer.Typer(
     help="Bayesian posteriors of galaxies' stellar masses, star-formation histories, metallicities and dust, from "
     "photometry, at survey scale.",
 )  # fmt: skip
-catalog_app = typer.Typer(no_args_is_help=True, help="Look into a posterior catalog, its history and its draws.")
 app.add_typer(catalog_app, name="catalog")
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
 SurveyName = Annotated[str, typer.Option("--survey", help=f"one of {', '.join(surveys.SURVEYS)}")]
-CatalogPath = Annotated[str, typer.Argument(metavar="CATALOG", help="path or s3:// URL of a posterior catalog")]
-Release = Annotated[str, typer.Option("--release", help="a release's name; main is the newest")]
 
 
 @app.command()
@@ -46,7 +44,7 @@ def demo(
     if n is not None:
         run = run.model_copy(update={"training": run.training.model_copy(update={"steps": n})})
     run_all(run)
-    _summary(run.store("catalog"))
+    summary(run.store("catalog"))
     print("\nFigures:")
     for name in figures(run):
         print(f"  {name}")
@@ -62,7 +60,7 @@ def run(
 
     settings = RunFile.load(path, root=root)
     run_all(settings)
-    _summary(settings.store("catalog"))
+    summary(settings.store("catalog"))
 
 
 @app.command()
@@ -212,7 +210,7 @@ def infer(
     else:
         photometry.open(location)
     fill(location, shipped.model(model), Location.parse(out), settings, seed, DaskSettings(workers=workers))
-    _summary(Location.parse(out))
+    summary(Location.parse(out))
 
 
 @app.command()
@@ -285,83 +283,6 @@ def export(
     print(f"{write(Location.parse(source), out, release):,} rows: {out}")
 
 
-@catalog_app.command("show")
-def show(source: CatalogPath, release: Release = "main") -> None:
-    """Show a catalog's size, methods, flags and medians."""
-    _summary(Location.parse(source), release)
-
-
-@catalog_app.command("draws")
-def draws(
-    source: CatalogPath,
-    rows: Annotated[str, typer.Option(help="row numbers, for example 0,5,7")],
-    out: Annotated[Path, typer.Option(help="CSV: row and draw, then parameters and derived properties")],
-    n: Annotated[int, typer.Option("-n", min=1, help="draws a row")] = 10_000,
-    release: Release = "main",
-) -> None:
-    """Replay posterior draws of some rows: the same numbers every time."""
-    import numpy as np
-
-    from jobs.draws import replay
-    from storage_schemas import open_catalog
-
-    numbers = _numbers(rows, "--rows")
-    values, names = replay(open_catalog(Location.parse(source), release), numbers, n)
-    index = np.stack(np.meshgrid(numbers, np.arange(n), indexing="ij"), -1).reshape(-1, 2)
-    table = np.concatenate([index, values.reshape(-1, values.shape[-1])], axis=1)
-    formats = ["%d", "%d", *["%.7g"] * len(names)]
-    np.savetxt(out, table, fmt=formats, delimiter=",", header=",".join(("row", "draw", *names)), comments="")
-    print(f"{len(table):,} draws: {out}")
-
-
-@catalog_app.command("reweight")
-def reweight(
-    source: CatalogPath,
-    prior: Annotated[
-        list[str],
-        typer.Option(
-            help="new prior of a column, as tau_ism=norm(0.3,0.2) or log_sfr_1gyr=flat; arguments are scipy's"
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="OUT.fits, OUT.parquet or OUT.csv: one row per row")],
-    rows: Annotated[str | None, typer.Option(help="row numbers, for example 0,5,7; none: all answered rows")] = None,
-    n: Annotated[int | None, typer.Option("-n", min=100, help="draws a row; none: as many as the catalog's")] = None,
-    release: Release = "main",
-) -> None:
-    """Answer rows under another prior, from the same draws (docs/priors.md)."""
-    from jobs.reweight import reweight as answer
-
-    numbers = None if rows is None else _numbers(rows, "--rows")
-    done, failed = answer(Location.parse(source), out, prior, numbers, n, release)
-    print(f"{done:,} rows, of which {failed:,} have no answer under the new prior (column reason): {out}")
-
-
-@catalog_app.command("history")
-def history(source: CatalogPath) -> None:
-    """List the releases and commits of a catalog, newest first."""
-    from storage_schemas import catalog
-
-    for snapshot, when, message, tags in catalog.history(catalog.repository(Location.parse(source))):
-        print(f"{snapshot}  {when}  {tags:<12} {message}")
-
-
-@catalog_app.command("diff")
-def diff(source: CatalogPath, old: str, new: str) -> None:
-    """Count the rows that differ between two releases, column by column."""
-    from storage_schemas import catalog
-
-    for name, changed, total in catalog.diff(Location.parse(source), old, new):
-        print(f"{name:<20} {changed:>12,} of {total:,} rows differ")
-
-
-@catalog_app.command("rollback")
-def rollback(source: CatalogPath, release: str) -> None:
-    """Let readers see an earlier release again; nothing is deleted."""
-    from storage_schemas import catalog
-
-    print(f"main is {release}: {catalog.rollback(catalog.repository(Location.parse(source)), release)}")
-
-
 def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
     """Galaxies of a photometry store, or simulated ones."""
     import numpy as np
@@ -371,43 +292,9 @@ def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
     from storage_schemas import model as model_store
 
     if not source.startswith("mocks:"):
-        return job.rows_of(Location.parse(source), np.array(_numbers(rows, "--rows")), shipped.model(model))
+        return job.rows_of(Location.parse(source), np.array(numbers(rows, "--rows")), shipped.model(model))
     flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
-    return job.mocks(flow, _numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)[0]
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    """Read a list of numbers and ranges: 0,5,7-20."""
-    try:
-        ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
-        parts = [range(first, (last or [first])[0] + 1) for first, *last in ends]
-        if not all(parts):  # a range that ends before it starts
-            raise ValueError
-        return [number for part in parts for number in part]
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no list of row numbers such as 0,5,7-20", param_hint=option) from None
-
-
-def _summary(location: Location, release: str = "main") -> None:
-    """Print what a catalog holds."""
-    import numpy as np
-
-    from sedflow_dist.flags import DESCRIPTIONS, Flag
-    from storage_schemas import catalog
-
-    data = catalog.open_catalog(location, release)
-    method, flags = data["method"].values, data["flags"].values
-    print(f"\nPosterior catalog {location} ({release}), model {data.attrs['run']['model']}: {len(method):,} galaxies")
-    for code, name in catalog.METHODS.items():
-        print(f"  {int(np.sum(method == code)):>9,}  answered by: {name}")
-    for flag in Flag:
-        if count := int(np.sum((flags & int(flag)) != 0)):
-            print(f"  {count:>9,}  {flag.name}: {DESCRIPTIONS[flag]}")
-    fraction = data["effective_fraction"].values
-    fraction = fraction[np.isfinite(fraction)]
-    if len(fraction):
-        low, middle = np.percentile(fraction, [5, 50])
-        print(f"  effective fraction of the draws: median {middle:.2f}, 5 % below {low:.2f}")
+    return job.mocks(flow, numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
 
 
 def main() -> None:

@@ -23,8 +23,7 @@ from sedflow_dist import keyed_random, lockstep, mcmc
 from sedflow_dist.flags import REASONS, names
 from sedflow_dist.flow import Flow
 from sedflow_dist.mcmc import Segment, State, Target
-from sedflow_dist.prior import COORDINATES, probit, unit
-from sedflow_dist.training import Mocks
+from sedflow_dist.prior import COORDINATES, probit, to_16_bits
 from storage_schemas import chains, photometry
 from storage_schemas import model as model_store
 from storage_schemas.chunked import ChunkedStore
@@ -62,7 +61,7 @@ def sample(
         with ray_engine.watch(counter, progress.update):
             arguments = (data, model, flow.id, settings, seed, out, counter)
             ray_engine.map_actors(Sampler, arguments, "sample", blocks, ray.actors, lambda _: None)
-    found = {name: np.asarray(array(summary.group, name)[:]) for name in ("rhat", "effective_draws", "evaluations")}
+    found = {name: np.asarray(array(summary.group, name)[:]) for name in ("rhat", "effective_draws")}
     if len(found["rhat"]):
         say("mcmc", f"{len(missing):,} galaxies in {clock.seconds:.0f} s ({settings.sampler}, {settings.walkers} x "
             f"{settings.steps:,}); worst R-hat {found['rhat'].max():.3f}, fewest effective draws "
@@ -90,11 +89,11 @@ def rows_of(store: Location, rows: np.ndarray, model: Location) -> Data:
     return {**data, "row": rows}
 
 
-def mocks(flow: Flow, n: int, seed: int) -> tuple[Data, Mocks]:
-    """Return simulated galaxies as data, and with their truth: those that `validate` checks the flow on."""
+def mocks(flow: Flow, n: int, seed: int) -> Data:
+    """Return simulated galaxies as data: those that `validate` checks the flow on."""
     found = mock_galaxies(flow, n, seed)
     data = {name: getattr(found, name).numpy() for name in ("flux", "sigma", "mask", "redshift")}
-    return {**data, "row": np.arange(n)}, found
+    return {**data, "row": np.arange(n)}
 
 
 class Sampler:
@@ -105,9 +104,7 @@ class Sampler:
     ) -> None:
         self.flow = load_on_worker(model, model_id)
         self.data, self.settings, self.seed, self.counter = data, settings, seed, counter
-        segments, summary = chains.open(out)
-        self.segments = ChunkedStore(segments.location, segments.kind, "r+")
-        self.summary = ChunkedStore(summary.location, summary.kind, "r+")
+        self.segments, self.summary = chains.open(out, "r+")
 
     def sample(self, block: tuple[int, ...]) -> int:
         """Finish the chains of the galaxies of a block; return how many there are."""
@@ -150,13 +147,11 @@ class Sampler:
 
     def _arrays(self, target: Target, place: int, row: int, number: int, part: Segment) -> Data:
         """Return what is stored of a segment; the amplitude of each kept draw is drawn here, exactly."""
-        u = unit(torch.as_tensor(part.phi)).flatten(0, 1).unsqueeze(0)
-        uniform = keyed_random.uniforms(self.seed, f"mcmc/amplitude/{number}", row * u.shape[1], u.shape[1], 1)
-        fit = target.fit(torch.tensor([place]), u, torch.as_tensor(uniform.T).float())
-        lo, hi = self.flow.prior.log_mstar
-        whole = torch.cat([((fit.log_mstar - lo) / (hi - lo)).unsqueeze(-1), u], -1).view(*part.phi.shape[:2], -1)
+        n_draws = part.phi.shape[0] * part.phi.shape[1]
+        uniform = keyed_random.uniforms(self.seed, f"mcmc/amplitude/{number}", row * n_draws, n_draws, 1)
+        whole = target.whole(place, part.phi, uniform).view(*part.phi.shape[:2], -1)
         values = {
-            "chain": np.floor(whole.numpy() * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16), "log_prob": part.log_prob,
+            "chain": to_16_bits(whole), "log_prob": part.log_prob,
             "position": part.end.position, "scale": part.end.scale, "tune": part.end.tune,
             "log_evidence": part.log_evidence, "log_evidence_error": part.log_evidence_error,
             "evaluations": part.evaluations,

@@ -73,6 +73,15 @@ class Target:
         uniform = u[..., 0] if uniform is None else uniform
         return amplitude.fit(per_mass, flux, sigma, mask, uniform, self.prior.log_mstar)
 
+    def whole(
+        self, galaxy: int, phi: Float[np.ndarray, "*chain shape"], uniform: Float[np.ndarray, "draw 1"]
+    ) -> Float[Tensor, "1 draw coordinate"]:
+        """Return a galaxy's chain as the unit cube, each draw with an exact amplitude drawn by its ``uniform``."""
+        u = unit(torch.as_tensor(phi)).flatten(0, -2).unsqueeze(0)
+        fit = self.fit(torch.tensor([galaxy]), u, torch.as_tensor(uniform.T).float())
+        lo, hi = self.prior.log_mstar
+        return torch.cat([((fit.log_mstar - lo) / (hi - lo)).unsqueeze(-1), u], -1)
+
     def start(self, galaxy: int, n_walkers: int, seed: int, row: int, n_draws: int = 16_384) -> np.ndarray:
         """Return walkers (walker, shape) from the prior, chosen by the likelihood, see `choose`: no flow is needed."""
         engine = torch.quasirandom.SobolEngine(N_SHAPE, scramble=True, seed=keyed_random.torch_seed(seed, "prior", row))

@@ -20,7 +20,7 @@ from torch import Tensor
 from sedflow_dist import amplitude, calibration, keyed_random, likelihood, properties, support, weights
 from sedflow_dist.flags import REASONS, Flag
 from sedflow_dist.flow import Flow
-from sedflow_dist.prior import COORDINATES, PARAMETERS, probit, unit
+from sedflow_dist.prior import COORDINATES, PARAMETERS, probit, to_16_bits, unit
 from sedflow_dist.redshift_model import DrawPhotometry
 from sedflow_dist.training import Mocks
 
@@ -247,7 +247,7 @@ class Posterior:
         if self.n_keep:
             pick = torch.as_tensor(self.resample(weight, rows, self.n_keep))
             kept = u.gather(1, pick.unsqueeze(-1).expand(-1, -1, u.shape[-1]))
-            summary.draws[at[ok]] = np.floor(kept.numpy()[ok] * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16)
+            summary.draws[at[ok]] = to_16_bits(kept)[ok]
 
     def serves(self, draws: Draws) -> Bool[Tensor, " galaxy"]:
         """Whether weights are worth as many draws as the least fraction of ``n_draws``, however many were drawn."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -110,6 +111,11 @@ def probit(u: Tensor) -> Tensor:
 def unit(phi: Tensor) -> Tensor:
     """Map probit space to the unit cube, strictly inside it."""
     return torch.special.ndtr(phi).clamp(_TINY, 1 - _TINY)
+
+
+def to_16_bits(u: Float[Tensor, "*batch coordinate"]) -> np.ndarray:
+    """Return the unit cube as 16-bit integers, u times 2^16: how draws are stored; read as (integer + 1/2) / 2^16."""
+    return np.floor(u.numpy() * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16)
 
 
 def draw_parameters(

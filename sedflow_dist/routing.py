@@ -19,11 +19,11 @@ from sedflow_dist import keyed_random, likelihood, lockstep, mcmc, weights
 from sedflow_dist.flags import Flag
 from sedflow_dist.mcmc import State, Target
 from sedflow_dist.posterior import Method, Posterior, Summary
-from sedflow_dist.prior import unit
 
 _THIN = 10
 _CONVERGED = 1.1  # split R-hat
 _BATCH = 32  # chains side by side
+_ANEW = ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE))  # flags that an answer sets anew
 Data = tuple[Tensor, Tensor, Tensor, Tensor]  # flux, sigma, mask, redshift
 
 
@@ -149,7 +149,7 @@ class Router:
         effective = float(found.effective_fraction) * found.weight.shape[1]
         before = np.nan_to_num(summary.effective_fraction[i]) * self.posterior.n_draws
         if effective > before and self.posterior.serves(found)[0]:
-            summary.flags[i] &= ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE))
+            summary.flags[i] &= _ANEW
             self.posterior.fill(summary, at, found, rows)
             summary.method[i] = Method.MORE_DRAWS
 
@@ -163,7 +163,7 @@ class Router:
             weight = torch.full(values.shape[:2], 1 / values.shape[1], dtype=torch.float64)
             if not ok[0]:
                 continue
-            summary.flags[i] &= ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE))
+            summary.flags[i] &= _ANEW
             summary.flags[i] |= np.uint32(int(Flag.NOT_CONVERGED) if chain.rhat > _CONVERGED else 0)
             n_bands = part[2][place : place + 1].sum(-1)
             self.posterior.describe(summary, at, ok, u, values, chi2, n_bands, weight, rows[place : place + 1])
@@ -212,11 +212,9 @@ class Router:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return a chain's draws with exact amplitudes: the unit cube, columns, and chi^2, each (1, draw, ...)."""
         posterior, model = self.posterior, self.posterior.flow.redshift_model
-        prior, u = posterior.flow.prior, unit(torch.as_tensor(chain.phi)).flatten(0, 1).unsqueeze(0)
-        uniform = torch.as_tensor(keyed_random.uniforms(posterior.seed, f"route/{row}", 0, u.shape[1], 1).T).float()
-        log_mstar = Target(prior, model, flux, sigma, mask, redshift).fit(torch.tensor([0]), u, uniform).log_mstar
-        lo, hi = prior.log_mstar
-        u = torch.cat([((log_mstar - lo) / (hi - lo)).unsqueeze(-1), u], -1)
+        prior, n_draws = posterior.flow.prior, chain.phi.shape[0] * chain.phi.shape[1]
+        uniform = keyed_random.uniforms(posterior.seed, f"route/{row}", 0, n_draws, 1)
+        u = Target(prior, model, flux, sigma, mask, redshift).whole(0, chain.phi, uniform)
         theta = prior.from_unit(u)
         photometry = model(theta, redshift)
         _, chi2 = likelihood.gaussian(photometry.flux * 10 ** theta[..., :1], flux, sigma, mask)

@@ -7,7 +7,7 @@ written when its last segment is there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -51,9 +51,12 @@ def create(
     return segments, ChunkedStore.create(location / "summary", "chain_summary", SUMMARY, sizes, 1, settings, names)
 
 
-def open(location: Location) -> tuple[ChunkedStore, ChunkedStore]:  # noqa: A001
-    """Open segments and summary for reading."""
-    return ChunkedStore(location / "segments", "chain_segments"), ChunkedStore(location / "summary", "chain_summary")
+def open(location: Location, mode: Literal["r", "r+"] = "r") -> tuple[ChunkedStore, ChunkedStore]:  # noqa: A001
+    """Open segments and summary."""
+    return (
+        ChunkedStore(location / "segments", "chain_segments", mode),
+        ChunkedStore(location / "summary", "chain_summary", mode),
+    )
 
 
 def draws(segments: ChunkedStore, galaxy: int, n_segments: int, burn_in: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def data(flow):
-    return mcmc.mocks(flow, N, seed=5)[0]
+    return mcmc.mocks(flow, N, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_a_killed_job_goes_on_where_it_stopped(cluster, flow, stored_model, tmp_
     tiny.kill_when(process, lambda: len(chunk_times(out)) >= 5)
     before = chunk_times(out)
     assert 5 <= len(before) < 2 * settings.segments
-    data, _ = mcmc.mocks(flow, 2, seed=5)
+    data = mcmc.mocks(flow, 2, seed=5)
     mcmc.sample(data, stored_model, out, settings, 5, TWO)
     after = chunk_times(out)
     assert {chunk: after[chunk] for chunk in before} == before
@@ -263,7 +263,7 @@ def refused(monkeypatch, capsys, *arguments):
 @pytest.fixture(scope="module")
 def store(flow, tmp_path_factory):
     """Six mock galaxies as a photometry store of two chunks."""
-    found, _ = mcmc.mocks(flow, 6, seed=8)
+    found = mcmc.mocks(flow, 6, seed=8)
     location = Location.parse(tmp_path_factory.mktemp("store") / "photometry")
     settings = {"survey": {"bands": flow.spec.bands}}
     made = photometry.create(location, 6, 3, flow.spec.labels, {}, settings)
