@@ -91,7 +91,7 @@ def fill(
     shard, key = item
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
-    names = (*photometry.DATA, "ra", "dec", *layout.ids)
+    names = (*photometry.DATA, *photometry.PASSED, *layout.ids)
     data = {name: np.asarray(array(store.group, name)[rows]) for name in names}
     answer = _router(model, model_id, seed, settings).summarise(
         data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start

@@ -47,6 +47,8 @@ def ingest(source: str | Path, survey: Survey, out: Location, rows_per_chunk: in
             values[name] = table.numbers([column])[:, 0] if column else np.full(table.n_rows, np.nan)
         except ValueError:
             values[name] = np.full(table.n_rows, np.nan)
+    values["healpix_29"] = surveys.healpix(values["ra"], values["dec"])
+    values["input_file"], values["input_row"] = np.zeros(table.n_rows, np.int32), np.arange(table.n_rows)
     values |= {
         name: v.astype("int64" if kinds[name] == "int64" else np.dtypes.StringDType()) for name, v in ids.items()
     }

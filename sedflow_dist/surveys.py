@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import cdshealpix.nested
 import numpy as np
+from astropy.coordinates import Latitude, Longitude
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sedflow_dist.flags import MINIMUM_BANDS, Flag
@@ -125,6 +127,14 @@ def calibrate(
     flag(Flag.BAD_REDSHIFT, ~good_redshift)
     redshift = np.where(good_redshift, redshift, np.nan)
     return Photometry(flux.astype(np.float32), sigma.astype(np.float32), mask, redshift.astype(np.float32), flags)
+
+
+def healpix(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Return the HEALPix pixels of order 29, nested, of positions [deg]; -1 where there is none."""
+    good = np.isfinite(ra) & (np.abs(dec) <= 90)
+    pixels = np.full(len(ra), -1, np.int64)
+    pixels[good] = cdshealpix.nested.lonlat_to_healpix(Longitude(ra[good], "deg"), Latitude(dec[good], "deg"), 29)
+    return pixels
 
 
 def _absurd(flux: np.ndarray, mask: np.ndarray, limits: tuple[float, float]) -> np.ndarray:

@@ -20,8 +20,13 @@ ARRAYS = (
     ArraySpec("flags", ("galaxy",), "uint32", "1", "quality flags (bit mask)"),
     ArraySpec("ra", ("galaxy",), "float64", "deg", "right ascension (ICRS)"),
     ArraySpec("dec", ("galaxy",), "float64", "deg", "declination (ICRS)"),
+    ArraySpec("healpix_29", ("galaxy",), "int64", "1", "HEALPix pixel of order 29, nested; -1: no position", -1),
+    ArraySpec("input_file", ("galaxy",), "int32", "1", "which of the input files, counted from 0"),
+    ArraySpec("input_row", ("galaxy",), "int64", "1", "row in that file, counted from 0"),
 )
+#: What inference reads, and what it only passes on.
 DATA = ("flux", "sigma", "mask", "redshift", "flags")
+PASSED = ("ra", "dec", "healpix_29", "input_file", "input_row")
 
 
 def identifiers(ids: Mapping[str, str]) -> list[ArraySpec]:
