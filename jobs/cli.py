@@ -194,6 +194,7 @@ def infer(
     seed: Annotated[int, typer.Option(min=0)] = 1,
     draws: Annotated[int, typer.Option(min=16, help="draws per galaxy")] = Inference().n_draws,
     keep_draws: Annotated[int, typer.Option(min=0, help="draws stored per galaxy")] = 0,
+    certificate: Annotated[bool, typer.Option(help="weigh draws by the exact likelihood, or quantiles alone")] = True,
     rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
     workers: Annotated[int, typer.Option(min=1, help="Dask workers on this machine")] = 2,
 ) -> None:
@@ -202,7 +203,7 @@ def infer(
     from jobs.ingest import ingest as read
     from storage_schemas import photometry
 
-    settings = Inference(n_draws=draws, keep_draws=keep_draws, rows_per_shard=rows_per_shard)
+    settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
     location = Location.parse(source) if "://" in source or Path(source).is_dir() else None
     if location is None:
         location = Location.parse(f"{out.rstrip('/')}-photometry")
