@@ -221,7 +221,7 @@ def mcmc(
     ],
     model: Annotated[str, typer.Option(help="whose galaxy model and prior are sampled")],
     out: Annotated[str, typer.Option(help="where the chains go")],
-    rows: Annotated[str, typer.Option(help="rows of the store, for example 0,5,7-20")] = "",
+    rows: Annotated[str, typer.Option(help="rows, for example 0,5,7-20; needed for a store")] = "",
     sampler: Annotated[str, typer.Option(help="zeus, emcee or nautilus (nested)")] = "zeus",
     walkers: Annotated[int, typer.Option()] = MCMC().walkers,
     steps: Annotated[int, typer.Option()] = MCMC().steps,
@@ -295,7 +295,8 @@ def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
     if not source.startswith("mocks:"):
         return job.rows_of(Location.parse(source), np.array(numbers(rows, "--rows")), shipped.model(model))
     flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
-    return job.mocks(flow, numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
+    data = job.mocks(flow, numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
+    return {name: values[numbers(rows, "--rows")] for name, values in data.items()} if rows else data
 
 
 def main() -> None:

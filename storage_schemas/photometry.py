@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from storage_schemas.chunked import ChunkedStore
 from storage_schemas.schema import ArraySpec
 from storage_schemas.storage import Location
@@ -55,3 +57,11 @@ def create(
 def open(location: Location, mode: Literal["r", "r+"] = "r") -> ChunkedStore:  # noqa: A001
     """Open a photometry store."""
     return ChunkedStore(location, KIND, mode)
+
+
+def sample(store: ChunkedStore, names: Sequence[str], n_rows: int) -> dict[str, np.ndarray]:
+    """Return about ``n_rows`` rows of some arrays at most: whole chunks, evenly over the store; all where they are fewer."""
+    number = min(max(n_rows // store.rows_per_chunk, 1), store.n_chunks)
+    chunks = np.linspace(0, store.n_chunks - 1, number).round().astype(int).tolist()
+    parts = [store.read(chunk, names) for chunk in chunks]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
