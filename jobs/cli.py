@@ -210,6 +210,7 @@ def infer(
     seed: Annotated[int, typer.Option(min=0)] = 1,
     draws: Annotated[int, typer.Option(min=16, help="draws per galaxy")] = Inference().n_draws,
     keep_draws: Annotated[int, typer.Option(min=0, help="draws stored per galaxy")] = 0,
+    certificate: Annotated[bool, typer.Option(help="weigh draws by the exact likelihood, or quantiles alone")] = True,
     rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
     workers: Workers = 2,
     redshift: Redshift = None,
@@ -219,7 +220,7 @@ def infer(
     from jobs.ingest import ingest as read
     from storage_schemas import photometry
 
-    settings = Inference(n_draws=draws, keep_draws=keep_draws, rows_per_shard=rows_per_shard)
+    settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
     dask = DaskSettings(workers=workers)
     try:
         location = photometry.open(Location.parse(source)).location
@@ -237,7 +238,7 @@ def mcmc(
     ],
     model: Annotated[str, typer.Option(help="whose galaxy model and prior are sampled")],
     out: Annotated[str, typer.Option(help="where the chains go")],
-    rows: Annotated[str, typer.Option(help="rows of the store, for example 0,5,7-20")] = "",
+    rows: Annotated[str, typer.Option(help="rows, for example 0,5,7-20; needed for a store")] = "",
     sampler: Annotated[str, typer.Option(help="zeus, emcee or nautilus (nested)")] = "zeus",
     walkers: Annotated[int, typer.Option()] = MCMC().walkers,
     steps: Annotated[int, typer.Option()] = MCMC().steps,
@@ -311,7 +312,8 @@ def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
     if not source.startswith("mocks:"):
         return job.rows_of(Location.parse(source), np.array(numbers(rows, "--rows")), shipped.model(model))
     flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
-    return job.mocks(flow, numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
+    data = job.mocks(flow, numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
+    return {name: values[numbers(rows, "--rows")] for name, values in data.items()} if rows else data
 
 
 def main() -> None:

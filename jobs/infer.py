@@ -49,7 +49,7 @@ def infer(
     layout = _layout(store, flow, settings)
     answers = {
         "model": flow.id, "seed": seed,
-        **settings.model_dump(include={"n_draws", "keep_draws", "min_effective_fraction", "routing"}),
+        **settings.model_dump(include={"n_draws", "keep_draws", "min_effective_fraction", "certificate", "routing"}),
         "software": {name: importlib.metadata.version(name) for name in ("sedflow-dist", "torch", "numpy", "emcee")},
     }  # fmt: skip
     run = {**answers, "photometry": store.group.attrs["settings"]}
@@ -110,7 +110,9 @@ def fill(
 def _router(model: Location, model_id: str, seed: int, settings: Inference) -> Router:
     """What answers rows on this worker: the model is loaded once."""
     flow = load_on_worker(model, model_id)
-    posterior = Posterior(flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws)
+    posterior = Posterior(
+        flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws, settings.certificate
+    )
     return Router(posterior, settings.routing)
 
 
@@ -142,7 +144,7 @@ def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
 
 
 def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
-    params = columns(flow.spec.labels)
+    params = columns(flow.spec.labels, settings.certificate)
     units = [DESCRIPTIONS[name][0] if name in DESCRIPTIONS else describe(name)[0] for name in params]
     ids = [str(name) for name in cast("list[str]", store.group.attrs["ids"])]
     kinds = {name: "int64" if array(store.group, name).dtype.kind == "i" else "str" for name in ids}

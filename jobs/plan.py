@@ -69,7 +69,7 @@ def plan(run: RunFile) -> Iterator[Stage]:
     chunks = missing = math.ceil(rows / run.inference.rows_per_shard)
     if location.exists():
         missing = 0 if catalog.repository(location).list_tags() else missing
-    n_columns = len(columns(run.survey_definition.labels))
+    n_columns = len(columns(run.survey_definition.labels, run.inference.certificate))
     size = 4 * n_columns * (len(QUANTILES) + 2) + 9 * n_bands + 80 + 2 * len(COORDINATES) * run.inference.keep_draws
     hours = rows * run.inference.n_draws / (_DRAWS_PER_CORE * run.engines.dask.workers) / 3600
     yield Stage("infer", location, chunks, missing, rows, rows * size / 1e9, hours if missing else 0.0)

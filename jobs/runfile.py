@@ -133,6 +133,9 @@ class Inference(_Section):
     )
     keep_draws: int = Field(0, ge=0, description="draws stored per galaxy, 16 bits a coordinate")
     min_effective_fraction: float = Field(0.01, ge=0, le=1, description="below: unweighted and flagged")
+    certificate: bool = Field(
+        True, description="weigh draws by the exact likelihood; false: quantiles of the parameters alone, no routing"
+    )
     routing: Routing = Routing()
     rows_per_shard: int = Field(4096, ge=1, description="rows of one task and one stored object")
     commit_every: int = Field(64, ge=1, description="shards between commits: what a killed driver may lose")

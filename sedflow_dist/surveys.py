@@ -212,7 +212,7 @@ SURVEYS = {
             name="desi-legacy", bands=(*(f"decamDR1-{b}" for b in "grz"), "wise2010-W1", "wise2010-W2"), labels=_LEGACY,
             flux=tuple(f"flux_{b}" for b in _LEGACY), error=tuple(f"flux_ivar_{b}" for b in _LEGACY), no_data=0.0,
             extinction=tuple(f"mw_transmission_{b}" for b in _LEGACY), extinction_kind="transmission",
-            ids=("release", "brickid", "objid"), ra="ra", dec="dec",
+            ids=("release", "brickid", "objid"), ra="ra", dec="dec", colour_limits=(-2.0, 6.0),
             cuts={
                 "bright_star": Cut(column="maskbits", bits=1 << 1), "saturated_or_bad": Cut(column="maskbits", bits=7 << 5),
                 "fit_bailed_out": Cut(column="maskbits", bits=1 << 10), "cluster": Cut(column="maskbits", bits=1 << 13),
@@ -226,6 +226,7 @@ SURVEYS = {
             error_kind="sigma", band_flags=tuple(f"{b}_cModel_flag" for b in "ugrizy"),
             extinction=("ebv",) * 6, extinction_kind="ebv", extinction_per_ebv=(4.145, 3.237, 2.273, 1.684, 1.323, 1.088),
             redshift=None, ids=("objectId",), ra="coord_ra", dec="coord_dec", selection_band="i",
+            colour_limits=(-1.0, 6.0),
         ),
     )
 }  # fmt: skip

@@ -110,12 +110,15 @@ class ChunkedStore:
         """Write whole chunks, one or several in a row: every array's rows, then the digests."""
         chunks = range(chunk, chunk + 1) if isinstance(chunk, int) else chunk
         rows = slice(self.rows(chunks[0]).start, self.rows(chunks[-1]).stop)
+        stored = {}
         for name, values in arrays.items():
             if len(values) != rows.stop - rows.start:
                 raise ValueError(f"{self.location}, chunk {chunk}: {name} has {len(values)} rows, expected {rows}")
-            array(self.group, name)[rows] = values
+            there = array(self.group, name)
+            stored[name] = np.asarray(values, there.dtype)
+            there[rows] = stored[name]
         cuts = [slice(at.start - rows.start, at.stop - rows.start) for at in map(self.rows, chunks)]
-        digests = [digest({name: values[cut] for name, values in arrays.items()}) for cut in cuts]
+        digests = [digest({name: values[cut] for name, values in stored.items()}) for cut in cuts]
         array(self.group, "chunk_digest")[chunks.start : chunks.stop] = np.array(digests)
 
     def forget(self, chunks: Iterable[int]) -> None:

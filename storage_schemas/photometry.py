@@ -110,3 +110,11 @@ def update(
     write_coordinate(store.group, "group_key", np.array(keys, np.uint64), "hash of the input rows in a group of chunks")
     store.group["group_key"].attrs["chunks_per_group"] = chunks_per_group
     return store
+
+
+def sample(store: ChunkedStore, names: Sequence[str], n_rows: int) -> dict[str, np.ndarray]:
+    """Return about ``n_rows`` rows of some arrays at most: whole chunks, evenly over the store; all where they are fewer."""
+    number = min(max(n_rows // store.rows_per_chunk, 1), store.n_chunks)
+    chunks = np.linspace(0, store.n_chunks - 1, number).round().astype(int).tolist()
+    parts = [store.read(chunk, names) for chunk in chunks]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
