@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import icechunk
@@ -37,9 +37,20 @@ METHODS = {
 }  # fmt: skip
 
 
+#: What the IVOA calls (UCD1+) the arrays; those of parameters differ from one to the next.
+_UCDS = {
+    "effective_fraction": "stat.fit.goodness", "log_evidence": "stat.likelihood", "log_evidence_error": "stat.error",
+    "pareto_k": "stat.fit.goodness", "effective_draws": "meta.number", "chi2": "stat.fit.chi2",
+    "p_value": "stat.probability", "rhat": "stat.fit.goodness", "n_bands": "meta.number;instr.bandpass",
+    "method": "meta.code", "flux": "phot.flux", "sigma": "stat.error;phot.flux", "mask": "meta.code",
+    "redshift": "src.redshift", "flags": "meta.code.qual", "ra": "pos.eq.ra;meta.main", "dec": "pos.eq.dec;meta.main",
+    "healpix_29": "pos.healpix", "input_file": "meta.id;meta.file", "input_row": "meta.record",
+}  # fmt: skip
+
+
 def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
     """Return all arrays of a catalog whose rows carry these identifiers (name -> dtype)."""
-    return (
+    specs = (
         ArraySpec("quantiles", ("galaxy", "param", "quantile"), "float32", "of the parameter", "posterior quantiles"),
         ArraySpec("mean", ("galaxy", "param"), "float32", "of the parameter", "posterior mean"),
         ArraySpec("std", ("galaxy", "param"), "float32", "of the parameter", "posterior standard deviation"),
@@ -59,11 +70,13 @@ def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
         *photometry.ARRAYS,
         *photometry.identifiers(ids),
     )
+    ucds = {**_UCDS, **dict.fromkeys(ids, "meta.id")}
+    return tuple(replace(spec, ucd=ucds.get(spec.name, "")) for spec in specs)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes and coordinates of a catalog."""
+    """Sizes and coordinates of a catalog; ``meanings`` and ``ucds`` are those of ``params``."""
 
     n_galaxies: int
     rows_per_shard: int
@@ -74,6 +87,8 @@ class Layout:
     labels: Sequence[str]
     n_draws: int
     ids: Mapping[str, str]
+    meanings: Sequence[str] = ()
+    ucds: Sequence[str] = ()
 
     @property
     def shards(self) -> Chunks:
@@ -147,7 +162,7 @@ def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, An
     stored[:] = np.frombuffer(weights, np.uint8)
     seal(group, KIND, {
         "run": attributes, "ids": list(layout.ids), "rows_per_shard": layout.rows_per_shard,
-        "param_units": list(layout.units),
+        "param_units": list(layout.units), "param_meanings": list(layout.meanings), "param_ucds": list(layout.ucds),
     })  # fmt: skip
     session.commit("empty schema")
 

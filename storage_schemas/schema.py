@@ -21,7 +21,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array: its name, dimensions, dtype, unit and meaning; ``fill`` stands where nothing was written."""
+    """One array: name, dimensions, dtype, unit, meaning, UCD (IVOA); ``fill`` stands where nothing was written."""
 
     name: str
     dims: tuple[str, ...]
@@ -29,6 +29,7 @@ class ArraySpec:
     units: str = "1"
     long_name: str = ""
     fill: Any = 0
+    ucd: str = ""
 
     def create(self, group: zarr.Group, sizes: Mapping[str, int], rows: int | None, read: int | None = None) -> None:
         """Create the array in ``group``: ``rows`` along the first dimension are one object.
@@ -48,8 +49,13 @@ class ArraySpec:
             self.name, shape=shape, dtype=self.dtype, chunks=tuple(max(c, 1) for c in chunks), shards=shards,
             fill_value=np.nan if self.dtype.startswith("float") and self.fill == 0 else self.fill,
             compressors=[ZstdCodec(level=0), Crc32cCodec()], serializer="auto" if self.dtype == "str" else BytesCodec(),
-            dimension_names=self.dims, attributes={"units": self.units, "long_name": self.long_name}, overwrite=True,
+            dimension_names=self.dims, attributes=self.about, overwrite=True,
         )  # fmt: skip
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The array's attributes: unit, meaning and, where it has one, UCD."""
+        return {"units": self.units, "long_name": self.long_name, **({"ucd": self.ucd} if self.ucd else {})}
 
 
 def _itemsize(dtype: str) -> int:
