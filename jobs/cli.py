@@ -14,7 +14,7 @@ import typer
 
 from cluster.settings import DaskSettings, RaySettings
 from jobs import shipped
-from jobs.cli_catalog import CatalogPath, Release, catalog_app, numbers, summary
+from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, numbers, rows_in, summary
 from jobs.runfile import MCMC, SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
@@ -292,13 +292,20 @@ def flux(
 @app.command()
 def export(
     source: CatalogPath,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.fits, OUT.parquet or OUT.csv")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="OUT.fits, .parquet or .csv; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL")
+    ],
+    columns: Annotated[
+        str, typer.Option(help="columns, or parameters and properties, as log_mstar,flags; none: all")
+    ] = "",
+    cone: Cone = None,
     release: Release = "main",
 ) -> None:
-    """Write a catalog as one table, in the input's order."""
+    """Write a catalog, or the rows in a cone, for other programs, in the catalog's order."""
     from jobs.export import export as write
 
-    print(f"{write(Location.parse(source), out, release):,} rows: {out}")
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    print(f"{write(rows_in(Location.parse(source), release, cone), out, names):,} rows: {out}")
 
 
 def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from sedflow_dist.flags import Flag
 from sedflow_dist.flow import Flow
 from sedflow_dist.posterior import QUANTILES, Method, Posterior, columns
 from sedflow_dist.prior import COORDINATES, DESCRIPTIONS
-from sedflow_dist.properties import describe
+from sedflow_dist.properties import describe, ucd
 from sedflow_dist.routing import Router
 from storage_schemas import catalog, photometry
 from storage_schemas import model as model_store
@@ -145,12 +145,12 @@ def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
 
 def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
     params = columns(flow.spec.labels, settings.certificate)
-    units = [DESCRIPTIONS[name][0] if name in DESCRIPTIONS else describe(name)[0] for name in params]
+    units, meanings = zip(*(DESCRIPTIONS.get(name) or describe(name) for name in params), strict=True)
     ids = [str(name) for name in cast("list[str]", store.group.attrs["ids"])]
     kinds = {name: "int64" if array(store.group, name).dtype.kind == "i" else "str" for name in ids}
     return Layout(
         store.n_rows, settings.rows_per_shard, params, units, QUANTILES, COORDINATES, flow.spec.labels,
-        settings.keep_draws, kinds,
+        settings.keep_draws, kinds, meanings, [ucd(name) for name in params],
     )  # fmt: skip
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import icechunk
 import numpy as np
+import pandas as pd
 import xarray as xr
 import zarr
 
-from storage_schemas import photometry
+from storage_schemas import photometry, query
 from storage_schemas.chunked import Chunks
 from storage_schemas.schema import ArraySpec, array, as_json, seal, write_coordinate
 from storage_schemas.storage import Location
@@ -26,7 +27,9 @@ KIND = "posterior_catalog"
 icechunk.set_logs_filter("error")  # its warning on local folders is in our docs: one writer at a time there
 
 MAIN, STAGING = "main", "staging"
-_ROWS_PER_READ = 64  # rows in a sub-chunk: what reading one galaxy costs
+_BYTES_PER_READ = 40_000  # at most, of a sub-chunk before compression: what reading one galaxy costs
+_SHARDS_PER_MANIFEST = 4096
+_BYTES_CACHED = 32 << 20
 
 METHODS = {
     0: "none", 1: "flow", 2: "importance-weighted flow", 3: "importance-weighted flow, more draws",
@@ -34,9 +37,20 @@ METHODS = {
 }  # fmt: skip
 
 
+#: What the IVOA calls (UCD1+) the arrays; those of parameters differ from one to the next.
+_UCDS = {
+    "effective_fraction": "stat.fit.goodness", "log_evidence": "stat.likelihood", "log_evidence_error": "stat.error",
+    "pareto_k": "stat.fit.goodness", "effective_draws": "meta.number", "chi2": "stat.fit.chi2",
+    "p_value": "stat.probability", "rhat": "stat.fit.goodness", "n_bands": "meta.number;instr.bandpass",
+    "method": "meta.code", "flux": "phot.flux", "sigma": "stat.error;phot.flux", "mask": "meta.code",
+    "redshift": "src.redshift", "flags": "meta.code.qual", "ra": "pos.eq.ra;meta.main", "dec": "pos.eq.dec;meta.main",
+    "healpix_29": "pos.healpix", "input_file": "meta.id;meta.file", "input_row": "meta.record",
+}  # fmt: skip
+
+
 def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
     """Return all arrays of a catalog whose rows carry these identifiers (name -> dtype)."""
-    return (
+    specs = (
         ArraySpec("quantiles", ("galaxy", "param", "quantile"), "float32", "of the parameter", "posterior quantiles"),
         ArraySpec("mean", ("galaxy", "param"), "float32", "of the parameter", "posterior mean"),
         ArraySpec("std", ("galaxy", "param"), "float32", "of the parameter", "posterior standard deviation"),
@@ -56,11 +70,13 @@ def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
         *photometry.ARRAYS,
         *photometry.identifiers(ids),
     )
+    ucds = {**_UCDS, **dict.fromkeys(ids, "meta.id")}
+    return tuple(replace(spec, ucd=ucds.get(spec.name, "")) for spec in specs)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes and coordinates of a catalog."""
+    """Sizes and coordinates of a catalog; ``meanings`` and ``ucds`` are those of ``params``."""
 
     n_galaxies: int
     rows_per_shard: int
@@ -71,6 +87,8 @@ class Layout:
     labels: Sequence[str]
     n_draws: int
     ids: Mapping[str, str]
+    meanings: Sequence[str] = ()
+    ucds: Sequence[str] = ()
 
     @property
     def shards(self) -> Chunks:
@@ -85,10 +103,22 @@ def repository(location: Location, create: bool = False) -> icechunk.Repository:
         FileNotFoundError: there is none.
     """
     if create:
-        return icechunk.Repository.open_or_create(location.icechunk())
-    if not location.exists() or not icechunk.Repository.exists(location.icechunk()):
+        repo = icechunk.Repository.open_or_create(location.icechunk(), config=_settings())
+        repo.save_config()
+        return repo
+    if (location.is_local and not location.exists()) or not icechunk.Repository.exists(location.icechunk()):
         raise FileNotFoundError(f"no posterior catalog at {location}")
-    return icechunk.Repository.open(location.icechunk())
+    return icechunk.Repository.open(location.icechunk(), config=_settings())
+
+
+def _settings() -> icechunk.RepositoryConfig:
+    """Manifests that a reader of one galaxy can afford however large the catalog, and a cache for galaxies read together."""
+    rows = ((icechunk.ManifestSplitDimCondition.Axis(0), _SHARDS_PER_MANIFEST),)
+    splitting = icechunk.ManifestSplittingConfig(((icechunk.ManifestSplitCondition.AnyArray(), rows),))
+    return icechunk.RepositoryConfig(
+        manifest=icechunk.ManifestConfig(splitting=splitting),
+        caching=icechunk.CachingConfig(num_bytes_chunks=_BYTES_CACHED),
+    )
 
 
 def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, Any], model: tuple[bytes, bytes]) -> None:
@@ -111,10 +141,15 @@ def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, An
     }  # fmt: skip
     for spec in arrays(layout.ids):
         if spec.name != "draws" or layout.n_draws:
-            spec.create(group, sizes, layout.rows_per_shard, _ROWS_PER_READ)
+            spec.create(group, sizes, layout.rows_per_shard, _BYTES_PER_READ)
     ArraySpec("shard_key", ("shard",), "uint64", "1", "hash of all that the shard depends on; 0: not written").create(
         group, {"shard": len(layout.shards)}, 1
     )
+    indexed = [query.PIXEL, *(name for name, dtype in layout.ids.items() if dtype == "int64")]
+    ArraySpec(
+        "shard_range", ("shard", "indexed", "bound"), "int64", "1", "least and greatest value in the shard"
+    ).create(group, {"shard": len(layout.shards), "indexed": len(indexed), "bound": 2}, 1)
+    write_coordinate(group, "indexed", indexed, "column that the index of shards knows")
     write_coordinate(group, "param", layout.params, "parameter or derived property")
     write_coordinate(group, "quantile", np.asarray(layout.quantiles), "probability")
     write_coordinate(group, "coordinate", layout.coordinates, "coordinate of the prior's unit cube")
@@ -127,7 +162,7 @@ def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, An
     stored[:] = np.frombuffer(weights, np.uint8)
     seal(group, KIND, {
         "run": attributes, "ids": list(layout.ids), "rows_per_shard": layout.rows_per_shard,
-        "param_units": list(layout.units),
+        "param_units": list(layout.units), "param_meanings": list(layout.meanings), "param_ucds": list(layout.ucds),
     })  # fmt: skip
     session.commit("empty schema")
 
@@ -156,6 +191,8 @@ def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping
         if len(value) != rows.stop - rows.start:
             raise ValueError(f"shard {shard}: {name} has {len(value)} rows, expected {rows.stop - rows.start}")
         array(group, name)[rows] = value
+    names = [str(name) for name in np.asarray(array(group, "indexed")[:])]
+    array(group, "shard_range")[shard] = query.shard_range(values, names)
     array(group, "shard_key")[shard] = np.uint64(key)
 
 
@@ -191,7 +228,9 @@ def store(location: Location, ref: str = MAIN) -> Any:
 
 
 def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
-    """Open a release of a posterior catalog lazily as an xarray Dataset.
+    """Open a release of a posterior catalog lazily as an xarray Dataset; ``galaxy`` numbers its rows.
+
+    Its accessor ``.sedflow`` selects rows by position and identifier: `storage_schemas.query.Query`.
 
     Args:
         url: local path or ``s3://bucket/prefix``
@@ -201,7 +240,7 @@ def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
     dataset = xr.open_zarr(store(location, ref), consolidated=False, chunks=None)
     if dataset.attrs.get("sedflow_kind") != KIND:
         raise ValueError(f"{location} ({ref}) holds no posterior catalog of ours")
-    return dataset
+    return dataset.assign_coords(galaxy=pd.RangeIndex(dataset.sizes["galaxy"]))
 
 
 def model_bytes(dataset: xr.Dataset) -> tuple[bytes, bytes]:
