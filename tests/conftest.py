@@ -172,6 +172,15 @@ def mocks(noise, shapes):
     return survey.observe(shapes, 400, torch.Generator().manual_seed(9))
 
 
+@pytest.fixture(scope="session")
+def dask():
+    """Address of a Dask scheduler with two workers: tests of many short runs do not start their own."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
 # -- the tiny run ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,87 @@
+"""A small catalog for tests of storage: mock photometry, a small flow, few draws, so that a run takes a second or two."""
+
+import numpy as np
+import zarr
+
+from cluster.settings import DaskSettings
+from jobs.infer import infer
+from jobs.runfile import Inference
+from sedflow_dist.routing import Routing
+from storage_schemas import catalog, photometry
+from storage_schemas import model as model_store
+
+SHARD, SEED = 20, 7
+LABELS = ("u", "g", "r", "i", "z")
+SETTINGS = Inference(
+    n_draws=64, rows_per_shard=SHARD, commit_every=2, routing=Routing(share=0.0, more_draws=1), min_effective_fraction=0
+)
+
+
+def rows_of(mocks, n_rows):
+    """Columns of a photometry store."""
+    values = {name: getattr(mocks, name)[:n_rows].numpy() for name in ("flux", "sigma", "mask", "redshift")}
+    flags = np.zeros(n_rows, np.uint32)
+    flags[5] = 1 << 3
+    number = np.arange(n_rows)
+    return {
+        **values, "flags": flags, "ra": number / 7.0, "dec": -number / 9.0, "healpix_29": number, "input_row": number,
+        "input_file": np.zeros(n_rows, np.int32), "OBJID": 1000 + number,
+    }  # fmt: skip
+
+
+def write_photometry(location, values, bands):
+    """Make (or make anew) a photometry store."""
+    if location.exists():
+        location.remove()
+    n_rows = len(values["redshift"])
+    settings = {"source": "mocks", "survey": {"bands": list(bands)}}
+    store = photometry.create(location, n_rows, SHARD, LABELS, {"OBJID": "int64"}, settings)
+    for chunk in range(store.n_chunks):
+        store.write(chunk, {name: array[store.rows(chunk)] for name, array in values.items()})
+    return store
+
+
+def brighten(location, chunk, factor=1.1):
+    """Change the fluxes of one row of a chunk, as a new data release would."""
+    store = photometry.open(location, "r+")
+    values = store.read(chunk, [spec.name for spec in photometry.ARRAYS] + ["OBJID"])
+    values["flux"][3] *= factor
+    store.write(chunk, values)
+
+
+def make(root, dask="", **changes):
+    """Run infer on ``root``/photometry and ``root``/model into ``root``/catalog; ``changes`` are infer's or settings'."""
+    seed, out = changes.pop("seed", SEED), changes.pop("out", root / "catalog")
+    more = {name: changes.pop(name) for name in ("verify",) if name in changes}
+    settings = SETTINGS.model_copy(update=changes)
+    engine = DaskSettings(address=dask) if dask else DaskSettings(workers=1)
+    return infer(root / "photometry", root / "model", out, settings, seed, engine, **more)
+
+
+def write_inputs(root, flow, mocks, n_rows):
+    """Write the model and the photometry of a small catalog; return the photometry's columns."""
+    model_store.write(root / "model", *flow.to_bytes())
+    values = rows_of(mocks, n_rows)
+    write_photometry(root / "photometry", values, flow.spec.bands)
+    return values
+
+
+def contents(location, release="main"):
+    """Every array of a release and everything that describes it, by name."""
+    group = zarr.open_group(catalog.store(location, release), mode="r")
+    found = {}
+    for name, values in group.arrays():
+        found[name] = np.asarray(values[...]), values.metadata.to_dict()
+    return found, {k: v for k, v in group.attrs.items() if k != "run_id"}
+
+
+def assert_same(one, other):
+    """Bit by bit, chunks and attributes too."""
+    assert one[0].keys() == other[0].keys()
+    for name, (values, metadata) in one[0].items():
+        assert metadata == other[0][name][1], name
+        if values.dtype.kind == "T":
+            assert values.tolist() == other[0][name][0].tolist(), name
+        else:
+            assert values.tobytes() == other[0][name][0].tobytes(), name
+    assert one[1] == other[1]
