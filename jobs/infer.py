@@ -170,14 +170,16 @@ def fill(
 
 @cache
 def _router(model: Location, model_id: str, seed: int, settings: Inference) -> Router:
-    """What answers rows on this worker: the model is loaded once."""
-    flow = load_on_worker(model, model_id)
-    posterior = Posterior(flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws)
+    """What answers rows on this worker."""
+    posterior = Posterior(
+        load_on_worker(model, model_id), seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws
+    )
     return Router(posterior, settings.routing)
 
 
+@cache
 def load_on_worker(model: Location, model_id: str) -> Flow:
-    """Load the model of a job on a worker, which computes with one thread and may outlive the model at a location.
+    """Load the model of a job, once, on a worker, which computes with one thread and may outlive the model at a location.
 
     Raises:
         ValueError: the model at ``model`` is not the one that the job started with.

@@ -1,5 +1,7 @@
 """A small catalog for tests of storage: mock photometry, a small flow, few draws, so that a run takes a second or two."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import zarr
 
@@ -8,7 +10,7 @@ from jobs.infer import infer
 from jobs.runfile import Inference
 from sedflow_dist.routing import Routing
 from storage_schemas import catalog, photometry
-from storage_schemas import model as model_store
+from storage_schemas.storage import Location
 
 SHARD, SEED = 20, 7
 LABELS = ("u", "g", "r", "i", "z")
@@ -29,41 +31,54 @@ def rows_of(mocks, n_rows):
     }  # fmt: skip
 
 
-def write_photometry(location, values, bands):
-    """Make (or make anew) a photometry store."""
-    if location.exists():
-        location.remove()
-    n_rows = len(values["redshift"])
-    settings = {"source": "mocks", "survey": {"bands": list(bands)}}
-    store = photometry.create(location, n_rows, SHARD, LABELS, {"OBJID": "int64"}, settings)
-    for chunk in range(store.n_chunks):
-        store.write(chunk, {name: array[store.rows(chunk)] for name, array in values.items()})
-    return store
+@dataclass(frozen=True)
+class Small:
+    """A run of `infer` on ``root``/photometry into ``root``/catalog, on a running scheduler."""
 
+    root: Location
+    model: Location
+    dask: str
+    bands: tuple[str, ...]
 
-def brighten(location, chunk, factor=1.1):
-    """Change the fluxes of one row of a chunk, as a new data release would."""
-    store = photometry.open(location, "r+")
-    values = store.read(chunk, [spec.name for spec in photometry.ARRAYS] + ["OBJID"])
-    values["flux"][3] *= factor
-    store.write(chunk, values)
+    @property
+    def photometry(self):
+        return self.root / "photometry"
 
+    @property
+    def catalog(self):
+        return self.root / "catalog"
 
-def make(root, dask="", **changes):
-    """Run infer on ``root``/photometry and ``root``/model into ``root``/catalog; ``changes`` are infer's or settings'."""
-    seed, out = changes.pop("seed", SEED), changes.pop("out", root / "catalog")
-    more = {name: changes.pop(name) for name in ("verify",) if name in changes}
-    settings = SETTINGS.model_copy(update=changes)
-    engine = DaskSettings(address=dask) if dask else DaskSettings(workers=1)
-    return infer(root / "photometry", root / "model", out, settings, seed, engine, **more)
+    def write(self, values):
+        """Make (or make anew) the photometry store."""
+        if self.photometry.exists():
+            self.photometry.remove()
+        n_rows = len(values["redshift"])
+        settings = {"source": "mocks", "survey": {"bands": list(self.bands)}}
+        store = photometry.create(self.photometry, n_rows, SHARD, LABELS, {"OBJID": "int64"}, settings)
+        for chunk in range(store.n_chunks):
+            store.write(chunk, {name: array[store.rows(chunk)] for name, array in values.items()})
 
+    def brighten(self, chunk, factor=1.1):
+        """Change the fluxes of one row of a chunk, as a new data release would."""
+        store = photometry.open(self.photometry, "r+")
+        values = store.read(chunk, [spec.name for spec in photometry.ARRAYS] + ["OBJID"])
+        values["flux"][3] *= factor
+        store.write(chunk, values)
 
-def write_inputs(root, flow, mocks, n_rows):
-    """Write the model and the photometry of a small catalog; return the photometry's columns."""
-    model_store.write(root / "model", *flow.to_bytes())
-    values = rows_of(mocks, n_rows)
-    write_photometry(root / "photometry", values, flow.spec.bands)
-    return values
+    def infer(self, out=None, seed=SEED, model=None, **settings):
+        """Run infer; ``settings`` are those of the run file's section inference."""
+        settings = SETTINGS.model_copy(update=settings)
+        engine = DaskSettings(address=self.dask)
+        return infer(self.photometry, model or self.model, out or self.catalog, settings, seed, engine)
+
+    def contents(self, release="main"):
+        return contents(self.catalog, release)
+
+    def from_scratch(self, **changes):
+        """What a catalog made anew holds."""
+        out = self.root / f"scratch-{len(list(self.root.list()))}"
+        self.infer(out=out, **changes)
+        return contents(out)
 
 
 def contents(location, release="main"):
