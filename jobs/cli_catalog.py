@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -115,6 +116,24 @@ def clean(
     print(f"removed {', '.join(removed) or 'no branch'} and {size / 1e6:,.1f} MB")
     for branch, written, message in releases.unpublished(repo):
         print(f"kept {branch}, last commit {written:%Y-%m-%d %H:%M:%S}: {message}")
+
+
+@catalog_app.command("verify")
+def verify(source: CatalogPath) -> None:
+    """Read a whole catalog; damaged shards count as missing, so that the next run computes them. Exit code 1 if any is."""
+    from jobs.verify import verify_catalog
+
+    report(verify_catalog(Location.parse(source)), "the command that made the catalog")
+
+
+def report(damages: Iterable[str], command: str) -> None:
+    """Print damages, and what mends them."""
+    found = False
+    for line in damages:
+        found = True
+        print(f"damaged: {line}")
+    print(f"run {command} to fill these again" if found else "nothing is damaged")
+    raise typer.Exit(1 if found else 0)
 
 
 def numbers(text: str, option: str) -> list[int]:

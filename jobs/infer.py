@@ -154,7 +154,7 @@ def fill(
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
     names = (*photometry.DATA, *photometry.PASSED, *layout.ids)
-    data = {name: np.asarray(array(store.group, name)[rows]) for name in names}
+    data = store.read_rows(rows, names)
     answer = _router(model, model_id, seed, settings).summarise(
         data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
     )

@@ -22,13 +22,16 @@ import zarr
 from zarr.storage import MemoryStore
 
 from storage_schemas.catalog import KIND, MAIN, SUB_CHUNK, Layout, arrays
-from storage_schemas.schema import ArraySpec, array, as_json, seal, write_coordinate
+from storage_schemas.chunked import Chunks
+from storage_schemas.schema import ArraySpec, array, as_json, dimensions, seal, write_coordinate
 from storage_schemas.storage import Location
 
 STAGING = "staging-"
 _SHARD_KEY = ArraySpec("shard_key", ("shard",), "uint64", "1", "hash of all that the shard depends on; 0: not written")
+_WEIGHTS = ArraySpec("model_weights", ("byte",), "uint8", "1", "the model's weights (safetensors)")
 _REPLACED = {"param", "quantile", "coordinate", "band", "model_weights"}  # arrays that every run writes anew
 _LOCK = "sedflow.lock"
+_GONE = ("not found", "range was invalid", "range not satisfiable")  # icechunk: an object is missing, or was cut off
 #: Two processes of the same run write the same values: whose are kept does not matter.
 _SAME_VALUES = icechunk.BasicConflictSolver(on_chunk_conflict=icechunk.VersionSelection.UseOurs)
 
@@ -60,35 +63,32 @@ def branch_of(run_id: str) -> str:
 
 
 def stage(
-    repo: icechunk.Repository, run_id: str, layout: Layout, attributes: Mapping[str, Any], model: tuple[bytes, bytes],
-    damaged: Collection[int] = (),
-) -> str:  # fmt: skip
+    repo: icechunk.Repository, run_id: str, layout: Layout, attributes: Mapping[str, Any], model: tuple[bytes, bytes]
+) -> str:
     """Make a run's branch ready and return its name: go on where the run stopped, or start from what ``main`` shows.
 
-    ``attributes`` describe the run; ``model`` (weights, specification) is stored along. Shards that are ``damaged`` on
-    ``main`` count as missing.
+    ``attributes`` describe the run; ``model`` (weights, specification) is stored along.
     """
     branch = branch_of(run_id)
-    try:
-        repo.create_branch(branch, repo.lookup_branch(MAIN))
-    except icechunk.IcechunkError:
-        if branch not in repo.list_branches():
-            raise
+    new = branch not in repo.list_branches()
+    if new:
+        try:
+            repo.create_branch(branch, repo.lookup_branch(MAIN))
+        except icechunk.IcechunkError:  # the same run, started elsewhere, was faster, or the answer got lost
+            if branch not in repo.list_branches():
+                raise
     session = repo.writable_session(branch)
     group = zarr.open_group(session.store, mode="a", zarr_format=3)
-    if group.attrs.get("run_id") != run_id:
+    if new or group.attrs.get("run_id") != run_id:
         _prepare(session.store, layout, model)
         seal(zarr.open_group(session.store), KIND, {
             "run": as_json(attributes), "run_id": run_id, "ids": list(layout.ids), "rows_per_shard": layout.rows_per_shard,
             "param_units": list(layout.units),
         })  # fmt: skip
-    for shard in damaged:
-        array(zarr.open_group(session.store), "shard_key")[shard] = 0
-    if session.has_uncommitted_changes:
         try:
             session.commit("staged")
-        except icechunk.ConflictError:  # the same run, started elsewhere, was faster
-            return stage(repo, run_id, layout, attributes, model, damaged)
+        except icechunk.ConflictError:
+            return stage(repo, run_id, layout, attributes, model)
     return branch
 
 
@@ -113,9 +113,14 @@ def commit(session: icechunk.Session, message: str) -> None:
 
 
 def find(repo: icechunk.Repository, run_id: str) -> str | None:
-    """Return the newest release that this very run made, if any."""
-    for release in sorted(repo.list_tags(), key=_number, reverse=True):
-        if zarr.open_group(repo.readonly_session(tag=release).store, mode="r").attrs.get("run_id") == run_id:
+    """Return the newest release that this very run made; none, too, where ``main`` shows it with shards marked damaged."""
+    releases = sorted(repo.list_tags(), key=_number, reverse=True)
+    if releases:
+        main = zarr.open_group(repo.readonly_session(MAIN).store, mode="r")
+        if main.attrs["run_id"] == run_id and not np.all(array(main, "shard_key")[:]):
+            return None
+    for release in releases:
+        if zarr.open_group(repo.readonly_session(tag=release).store, mode="r").attrs["run_id"] == run_id:
             return release
     return None
 
@@ -187,6 +192,44 @@ def rollback(repo: icechunk.Repository, release: str) -> str:
     return snapshot
 
 
+def damaged(repo: icechunk.Repository) -> Iterator[tuple[int, str]]:
+    """Read all that ``main`` shows; yield (shard, reason) of what is not as it was written.
+
+    Raises:
+        icechunk.IcechunkError: storage failed otherwise
+    """
+    group = zarr.open_group(repo.readonly_session(MAIN).store, mode="r")
+    shards = Chunks(array(group, "flags").shape[0], cast(int, group.attrs["rows_per_shard"]))
+    by_row = {name: values for name, values in group.arrays() if dimensions(values)[0] == "galaxy"}
+    for name in _REPLACED:
+        if reason := _damage(array(group, name), slice(None)):
+            yield 0, f"array {name}: {reason}"  # whichever shard: with it, the run writes these arrays anew
+    for shard, rows in enumerate(map(shards.rows, range(len(shards)))):
+        for name, values in by_row.items():
+            if reason := _damage(values, rows):
+                yield shard, f"array {name}, rows {rows.start} to {rows.stop - 1}: {reason}"
+
+
+def _damage(values: zarr.Array[Any], rows: slice) -> str | None:
+    try:
+        values[rows]
+    except ValueError as error:  # a checksum
+        return str(error)
+    except icechunk.IcechunkError as error:
+        if not any(text in str(error) for text in _GONE):
+            raise
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def mark_damaged(repo: icechunk.Repository, shards: Collection[int]) -> None:
+    """Let shards of ``main`` count as missing, so that the next run computes them again; readers see what they saw."""
+    session = repo.writable_session(MAIN)
+    for shard in shards:
+        array(zarr.open_group(session.store), "shard_key")[shard] = 0
+    session.commit(f"damaged shards: {', '.join(map(str, sorted(shards)))}")
+
+
 def unpublished(repo: icechunk.Repository) -> Iterator[tuple[str, datetime, str]]:
     """Yield (branch, time of its last commit, its message) of runs that are under way or died."""
     for branch in sorted(name for name in repo.list_branches() if name.startswith(STAGING)):
@@ -237,10 +280,9 @@ def _prepare(store: Any, layout: Layout, model: tuple[bytes, bytes]) -> None:
     write_coordinate(group, "coordinate", layout.coordinates, "coordinate of the prior's unit cube")
     write_coordinate(group, "band", layout.labels, "band")
     weights, specification = model
-    stored = group.create_array(
-        "model_weights", shape=(len(weights),), dtype="uint8", chunks=(len(weights),), dimension_names=("byte",),
-        attributes={"long_name": "the model's weights (safetensors)", "spec": json.loads(specification)}, overwrite=True,
-    )  # fmt: skip
+    _WEIGHTS.create(group, {"byte": len(weights)}, None)
+    stored = array(group, _WEIGHTS.name)
+    stored.update_attributes({"spec": json.loads(specification)})
     stored[:] = np.frombuffer(weights, np.uint8)
 
 

@@ -5,7 +5,9 @@ import pytest
 import small
 import tiny
 
-from storage_schemas import catalog, open_catalog, photometry, releases
+from jobs.reprocess import reprocess
+from jobs.verify import verify
+from storage_schemas import catalog, open_catalog, photometry, releases, training_set
 from storage_schemas import model as model_store
 
 N_ROWS = 130  # six and a half shards
@@ -123,3 +125,66 @@ def test_the_old_release_is_read_while_the_new_one_is_made(run, monkeypatch):
     assert len(seen) == 4
     new = run.contents()
     assert not np.array_equal(new[0]["mean"][0], old[0]["mean"][0], equal_nan=True)
+
+
+# -- the command, and what is damaged -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny_run(flow, source, dask, tmp_path_factory):
+    """The photometry of the tiny run, a model, and a training set that nobody reads."""
+    run = tiny.settings(tmp_path_factory.mktemp("again"), source, engines={"dask": {"address": dask}})
+    model_store.write(run.store("model"), *flow.to_bytes())
+    training = training_set.create(run.store("training"), 30, 10, ["a"], ["u"], {})
+    for chunk in range(3):
+        values = np.random.default_rng(chunk).random((10, 1), np.float32)
+        training.write(chunk, {"phi": values, "per_mass": values, "redshift": values[:, 0]})
+    assert reprocess(run)["shards"] == 5
+    return run
+
+
+def test_a_preview_says_what_a_run_does_and_why(tiny_run, capsys):
+    assert reprocess(tiny_run)["shards"] == 0
+    assert "nothing has changed since release-1" in capsys.readouterr().err
+    other = tiny_run.model_copy(update={"seed": 9})
+    assert reprocess(other, dry_run=True) == {"rows": tiny.N_ROWS, "shards": 5}
+    assert "0 shards unchanged, 5 to compute (500 rows), because of: seed" in capsys.readouterr().err
+    assert catalog.repository(tiny_run.store("catalog")).list_branches() == {"main"}
+
+
+def corrupt(location, pattern, wanted):
+    """Flip a byte of the ``wanted``-th largest file that matches."""
+    import pathlib
+
+    path = sorted(pathlib.Path(location.url).glob(pattern), key=lambda path: path.stat().st_size)[wanted]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    return path
+
+
+def test_damaged_chunks_are_named_and_filled_again(tiny_run, capsys):
+    before = small.contents(tiny_run.store("catalog"))
+    photometry_before = np.asarray(photometry.open(tiny_run.store("photometry")).group["flux"][:])
+    corrupt(tiny_run.store("photometry"), "flux/c/2/*", 0)
+    (tiny_run.store("photometry") / "ra" / "c").remove("4")  # an object that is gone reads as its fill value
+    corrupt(tiny_run.store("training"), "phi/c/1/*", 0)
+    with pytest.raises(ValueError, match=r"photometry.* is damaged: array flux, rows 200 to 299: .*sedflow verify RUN"):
+        photometry.open(tiny_run.store("photometry")).read(2, ["flux"])
+    corrupt(tiny_run.store("catalog"), "chunks/*", -1)
+    corrupt(tiny_run.store("catalog"), "chunks/*", -2)
+    found = list(verify(tiny_run))
+    assert [line.split(": ")[0].partition(str(tiny_run.location))[2] for line in found[:3]] == [
+        "/photometry, chunk 2 of 5", "/photometry, chunk 4 of 5", "/training, chunk 1 of 3",
+    ]  # fmt: skip
+    assert "array flux, rows 200 to 299" in found[0]
+    assert all("/catalog, shard " in line and ": array " in line for line in found[3:])
+    assert photometry.open(tiny_run.store("photometry")).missing() == [2, 4]
+    shards = {line.partition("shard ")[2].partition(":")[0] for line in found[3:]}
+    capsys.readouterr()
+    assert reprocess(tiny_run)["shards"] == len(shards) > 0
+    assert "because of: damaged shards" in capsys.readouterr().err
+    small.assert_same(small.contents(tiny_run.store("catalog")), before)
+    np.testing.assert_array_equal(photometry.open(tiny_run.store("photometry")).group["flux"][:], photometry_before)
+    assert reprocess(tiny_run)["shards"] == 0
+    assert not [line for line in verify(tiny_run) if "/training" not in line]
