@@ -14,7 +14,7 @@ import typer
 
 from cluster.settings import DaskSettings, RaySettings
 from jobs import shipped
-from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, numbers, rows_in, summary
+from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, numbers, report, rows_in, summary
 from jobs.runfile import MCMC, SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
@@ -229,6 +229,28 @@ def infer(
         read(source, surveys.get(survey), location, rows_per_shard, Ingest(redshift=redshift), dask)
     fill(location, shipped.model(model), Location.parse(out), settings, seed, dask)
     summary(Location.parse(out))
+
+
+@app.command()
+def reprocess(
+    path: Run,
+    root: Annotated[str | None, typer.Option(help="storage root")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what the photometry there is gives to do")
+    ] = False,
+) -> None:
+    """Take in what changed in a run's input and publish the next release: only touched shards are computed."""
+    from jobs.reprocess import reprocess as again
+
+    again(RunFile.load(path, root=root), dry_run)
+
+
+@app.command()
+def verify(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
+    """Read all stores of a run; what is damaged counts as missing, so that the next run fills it. Exit code 1 if any is."""
+    from jobs.verify import verify as check
+
+    report(check(RunFile.load(path, root=root)), f"sedflow run {path}")
 
 
 @app.command()
