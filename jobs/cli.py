@@ -66,15 +66,20 @@ def run(
 
 
 @app.command()
-def plan(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
-    """Show chunks, rows, bytes and hours of every stage of a run, and what exists already."""
-    from jobs.plan import plan as stages
+def plan(
+    path: Run,
+    root: Annotated[str | None, typer.Option(help="storage root")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="as if the input had so many rows, and nothing were there")
+    ] = None,
+) -> None:
+    """Show what every stage of a run takes: chunks, bytes, requests, memory of a worker, hours; refuse what cannot fit."""
+    from jobs import plan as job
 
-    planned = list(stages(RunFile.load(path, root=root)))
-    print(f"{'stage':<10} {'chunks':>8} {'missing':>8} {'rows':>14} {'GB':>9} {'hours':>8}  store")
-    for stage in planned:
-        print(f"{stage.name:<10} {stage.chunks:>8,} {stage.missing:>8,} {stage.rows:>14,} {stage.gigabytes:>9.3f} "
-              f"{stage.hours:>8.2f}  {stage.location}")  # fmt: skip
+    settings = RunFile.load(path, root=root)
+    for line in job.lines(job.plan(settings, rows)):
+        print(line)
+    job.refuse_what_cannot_fit(settings)
 
 
 @app.command()

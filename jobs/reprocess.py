@@ -10,7 +10,8 @@ import zarr
 
 from jobs import infer as job
 from jobs.infer import Work
-from jobs.ingest import ingest
+from jobs.ingest import ingest_of
+from jobs.plan import refuse_what_cannot_fit
 from jobs.progress import say
 from jobs.runfile import RunFile
 from storage_schemas import catalog, releases
@@ -45,8 +46,9 @@ def reprocess(run: RunFile, dry_run: bool = False) -> dict[str, Any]:
     Returns:
         what `infer` counted
     """
+    refuse_what_cannot_fit(run)
     if not dry_run:
-        ingest(run.input, run.survey_definition, run.store("photometry"), run.inference.rows_per_shard)
+        ingest_of(run)
     source, model, out = run.store("photometry"), run.store("model"), run.store("catalog")
     seen = preview(job.work(source, model, run.inference, run.seed), out)
     say("reprocess", f"{seen}: {out}")
