@@ -87,7 +87,8 @@ def small_flow(root: Path) -> Path:
     """Train a flow of two blocks of 2 x 32 units that knows the amplitude, on the demo's survey."""
     content = {
         "name": "scale", "root": str(root / "small"), "input": "kcorrect-sample", "simulation": {"n_galaxies": SHAPES},
-        "flow": {"preset": "paper", "transforms": 2, "hidden": 32}, "training": {"steps": 3000, "learning_rate": 0.005, "threads": 1},
+        "flow": {"preset": "paper", "transforms": 2, "hidden": 32},
+        "training": {"steps": 3000, "learning_rate": 0.005, "threads": 1},
     }  # fmt: skip
     path = root / "small.yaml"
     path.write_text(yaml.safe_dump(content))

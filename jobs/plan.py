@@ -86,6 +86,14 @@ def refuse_what_cannot_fit(run: RunFile) -> None:
         _refuse("infer", needed, allowed, "inference.n_draws", settings.n_draws, most)
 
 
+def _refuse(stage: str, needed: int, allowed: int, setting: str, value: int, fits: int) -> None:
+    at_most = f"at most {fits:,}" if fits > 0 else "none"
+    raise ValueError(
+        f"{stage} would take {format_bytes(needed)} of memory a worker and engines.dask.memory_limit is "
+        f"{format_bytes(allowed)}; of {setting}, now {value:,}, what fits is {at_most}"
+    )
+
+
 def inference_memory(run: RunFile) -> int:
     """Return the most bytes that a worker of `infer` holds: they follow from the settings, not from the number of rows."""
     settings = run.inference
