@@ -88,8 +88,8 @@ def data_model_page() -> str:
     lines += [
         "",
         f"Altogether {sum(SIZES.values()):.0f} bytes a galaxy, without identifiers: `sedflow catalog show --sizes` of 600",
-        "galaxies of the SDSS sample answered by the shipped model. Kept draws (`keep_draws`, none by default) add 22 bytes each",
-        "before compression; any number can be replayed without them (`sedflow catalog draws`).",
+        "galaxies of the SDSS sample answered by the shipped model. Kept draws (`keep_draws`, none by default) add 22",
+        "bytes each before compression; any number can be replayed without them (`sedflow catalog draws`).",
         "",
         "## Beside the rows",
         "",
