@@ -94,7 +94,8 @@ def data_model_page() -> str:
         "## Beside the rows",
         "",
     ]
-    beside = [(f"`{s.name}`", ", ".join(s.dims), s.dtype, s.long_name) for s in catalog.SHARD_ARRAYS]
+    specs = (*catalog.SHARD_ARRAYS, catalog.WEIGHTS)
+    beside = [(f"`{s.name}`", ", ".join(s.dims), s.dtype, s.long_name) for s in specs]
     beside += [(f"`{name}`", name, "", meaning) for name, meaning in catalog.COORDINATES.items()]
     beside += [
         ("`model_weights`", "byte", "uint8", "the model's weights (safetensors); its attribute `spec` is the rest")

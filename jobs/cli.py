@@ -14,8 +14,8 @@ import typer
 
 from cluster.settings import DaskSettings, RaySettings
 from jobs import shipped
-from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, numbers, rows_in, summary
-from jobs.runfile import MCMC, SSP, Inference, RunFile, Simulation
+from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, numbers, report, rows_in, summary
+from jobs.runfile import MCMC, SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
 from storage_schemas.storage import Location
@@ -28,6 +28,8 @@ app = typer.Typer(
 app.add_typer(catalog_app, name="catalog")
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
+Workers = Annotated[int, typer.Option(min=1, help="Dask workers on this machine")]
+Redshift = Annotated[str | None, typer.Option(help="redshift column; replaces the survey's")]
 SurveyName = Annotated[str, typer.Option("--survey", help=f"one of {', '.join(surveys.SURVEYS)}")]
 
 
@@ -139,16 +141,28 @@ def build_ssp(
 @app.command()
 def ingest(
     source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="FITS, Parquet or CSV; kcorrect-sample: real galaxies")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="FITS, Parquet or CSV, patterns, HATS catalogs, Zarr groups, here or on S3; kcorrect-sample: real galaxies",
+        ),
     ],
     out: Annotated[str, typer.Option(help="where the photometry store goes")],
     survey: SurveyName = "sdss",
+    redshift: Redshift = None,
+    order: Annotated[str, typer.Option(help="of the rows: auto, input or healpix")] = Ingest().order,
     rows_per_chunk: Annotated[int, typer.Option(min=1)] = 4096,
+    keep_runs: Annotated[
+        bool, typer.Option(help="keep the sorted pieces, so that a new file costs only itself")
+    ] = False,
+    workers: Workers = 2,
 ) -> None:
-    """Turn a catalog file into a photometry store: every row kept, in order, calibrated, flagged."""
+    """Turn catalogs into a photometry store, or bring it up to date: every row kept, calibrated, flagged, counted."""
     from jobs.ingest import ingest as fill
 
-    fill(source, surveys.get(survey), Location.parse(out), rows_per_chunk)
+    settings = Ingest.model_validate({"order": order, "redshift": redshift, "keep_runs": keep_runs})
+    dask = DaskSettings(workers=workers)
+    fill(source, surveys.get(survey), Location.parse(out), rows_per_chunk, settings, dask)
 
 
 @app.command()
@@ -185,7 +199,9 @@ def validate(path: Run, root: Annotated[str | None, typer.Option(help="storage r
 
 @app.command()
 def infer(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="photometry store, or a FITS, Parquet or CSV table")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="photometry store, or anything that sedflow ingest takes")
+    ],
     model: Annotated[
         str, typer.Option(help=f"where the trained model is, or one that comes along: {', '.join(shipped.names())}")
     ],
@@ -194,23 +210,47 @@ def infer(
     seed: Annotated[int, typer.Option(min=0)] = 1,
     draws: Annotated[int, typer.Option(min=16, help="draws per galaxy")] = Inference().n_draws,
     keep_draws: Annotated[int, typer.Option(min=0, help="draws stored per galaxy")] = 0,
+    certificate: Annotated[bool, typer.Option(help="weigh draws by the exact likelihood, or quantiles alone")] = True,
     rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
-    workers: Annotated[int, typer.Option(min=1, help="Dask workers on this machine")] = 2,
+    workers: Workers = 2,
+    redshift: Redshift = None,
 ) -> None:
     """Answer every galaxy of INPUT and publish the catalog as a release."""
     from jobs.infer import infer as fill
     from jobs.ingest import ingest as read
     from storage_schemas import photometry
 
-    settings = Inference(n_draws=draws, keep_draws=keep_draws, rows_per_shard=rows_per_shard)
-    location = Location.parse(source) if "://" in source or Path(source).is_dir() else None
-    if location is None:
+    settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
+    dask = DaskSettings(workers=workers)
+    try:
+        location = photometry.open(Location.parse(source)).location
+    except (FileNotFoundError, NotADirectoryError):
         location = Location.parse(f"{out.rstrip('/')}-photometry")
-        read(source, surveys.get(survey), location, rows_per_shard)
-    else:
-        photometry.open(location)
-    fill(location, shipped.model(model), Location.parse(out), settings, seed, DaskSettings(workers=workers))
+        read(source, surveys.get(survey), location, rows_per_shard, Ingest(redshift=redshift), dask)
+    fill(location, shipped.model(model), Location.parse(out), settings, seed, dask)
     summary(Location.parse(out))
+
+
+@app.command()
+def reprocess(
+    path: Run,
+    root: Annotated[str | None, typer.Option(help="storage root")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what the photometry there is gives to do")
+    ] = False,
+) -> None:
+    """Take in what changed in a run's input and publish the next release: only touched shards are computed."""
+    from jobs.reprocess import reprocess as again
+
+    again(RunFile.load(path, root=root), dry_run)
+
+
+@app.command()
+def verify(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
+    """Read all stores of a run; what is damaged counts as missing, so that the next run fills it. Exit code 1 if any is."""
+    from jobs.verify import verify as check
+
+    report(check(RunFile.load(path, root=root)), f"sedflow run {path}")
 
 
 @app.command()
@@ -220,7 +260,7 @@ def mcmc(
     ],
     model: Annotated[str, typer.Option(help="whose galaxy model and prior are sampled")],
     out: Annotated[str, typer.Option(help="where the chains go")],
-    rows: Annotated[str, typer.Option(help="rows of the store, for example 0,5,7-20")] = "",
+    rows: Annotated[str, typer.Option(help="rows, for example 0,5,7-20; needed for a store")] = "",
     sampler: Annotated[str, typer.Option(help="zeus, emcee or nautilus (nested)")] = "zeus",
     walkers: Annotated[int, typer.Option()] = MCMC().walkers,
     steps: Annotated[int, typer.Option()] = MCMC().steps,
@@ -301,7 +341,8 @@ def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
     if not source.startswith("mocks:"):
         return job.rows_of(Location.parse(source), np.array(numbers(rows, "--rows")), shipped.model(model))
     flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
-    return job.mocks(flow, numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
+    data = job.mocks(flow, numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
+    return {name: values[numbers(rows, "--rows")] for name, values in data.items()} if rows else data
 
 
 def main() -> None:

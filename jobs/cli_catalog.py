@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,11 +87,15 @@ def reweight(
 
 @catalog_app.command("history")
 def history(source: CatalogPath) -> None:
-    """List the releases and commits of a catalog, newest first."""
-    from storage_schemas import catalog
+    """List the releases and commits of a catalog, newest first, and runs that are under way or died."""
+    from storage_schemas import catalog, releases
 
-    for snapshot, when, message, tags in catalog.history(catalog.repository(Location.parse(source))):
-        print(f"{snapshot}  {when}  {tags:<12} {message}")
+    repo = catalog.repository(Location.parse(source))
+    main = repo.lookup_branch(catalog.MAIN)
+    for snapshot, when, message, tags in releases.history(repo):
+        print(f"{snapshot}  {when}  {tags:<12} {message}{'  <- main' if snapshot == main else ''}")
+    for branch, written, message in releases.unpublished(repo):
+        print(f"{branch}: not published, last commit {written:%Y-%m-%d %H:%M:%S}: {message}")
 
 
 @catalog_app.command("diff")
@@ -111,9 +116,49 @@ def diff(
 @catalog_app.command("rollback")
 def rollback(source: CatalogPath, release: str) -> None:
     """Let readers see an earlier release again; nothing is deleted."""
-    from storage_schemas import catalog
+    from storage_schemas import catalog, releases
 
-    print(f"main is {release}: {catalog.rollback(catalog.repository(Location.parse(source)), release)}")
+    location = Location.parse(source)
+    repo = catalog.repository(location)
+    with releases.writing(location):
+        print(f"main is {release}: {releases.rollback(repo, release)}")
+
+
+@catalog_app.command("clean")
+def clean(
+    source: CatalogPath,
+    days: Annotated[float, typer.Option(min=0, help="without a commit for as long, a run counts as dead")] = 7.0,
+) -> None:
+    """Remove the unpublished work of dead runs, and objects that no release needs; releases stay as they are."""
+    from datetime import timedelta
+
+    from storage_schemas import catalog, releases
+
+    location = Location.parse(source)
+    repo = catalog.repository(location)
+    with releases.writing(location):
+        removed, size = releases.clean(repo, timedelta(days=days))
+    print(f"removed {', '.join(removed) or 'no branch'} and {size / 1e6:,.1f} MB")
+    for branch, written, message in releases.unpublished(repo):
+        print(f"kept {branch}, last commit {written:%Y-%m-%d %H:%M:%S}: {message}")
+
+
+@catalog_app.command("verify")
+def verify(source: CatalogPath) -> None:
+    """Read a whole catalog; damaged shards count as missing, so that the next run computes them. Exit code 1 if any is."""
+    from jobs.verify import verify_catalog
+
+    report(verify_catalog(Location.parse(source)), "the command that made the catalog")
+
+
+def report(damages: Iterable[str], command: str) -> None:
+    """Print damages, and what mends them."""
+    found = False
+    for line in damages:
+        found = True
+        print(f"damaged: {line}")
+    print(f"run {command} to fill these again" if found else "nothing is damaged")
+    raise typer.Exit(1 if found else 0)
 
 
 def numbers(text: str, option: str) -> list[int]:

@@ -50,9 +50,10 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
             progress.update(1)
     result = {name: np.array(values) for name, values in found.items()}
     result |= {name: np.asarray(array(summary.group, name)[:]) for name in ("rhat", "effective_draws")}
+    worst = result["rhat"].reshape(len(data["row"]), -1).max(1)
     say("compare", f"C2ST against {settings.sampler}: flow {np.median(result['flow']):.3f}, weighted flow "
         f"{np.median(result['weighted']):.3f} (medians of {len(result['flow'])} galaxies; 0.5: alike); worst R-hat of a chain "
-        f"{result['rhat'].max():.3f}")  # fmt: skip
+        f"{worst.max():.3f}; above 1.05: rows {data['row'][worst > 1.05].tolist()}")  # fmt: skip
     if np.isfinite(result["pull"]).all():
         say("compare", f"ln evidence against {settings.sampler}: pulls {np.round(result['pull'], 1).tolist()}")
     return result

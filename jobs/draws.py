@@ -45,7 +45,9 @@ def engine(catalog: xr.Dataset) -> Router:
     """Return what answered a catalog: its model, seed and settings."""
     run = catalog.attrs["run"]
     flow = Flow.from_bytes(*model_bytes(catalog))
-    posterior = Posterior(flow, run["seed"], run["n_draws"], run["min_effective_fraction"])
+    posterior = Posterior(
+        flow, run["seed"], run["n_draws"], run["min_effective_fraction"], certificate=run["certificate"]
+    )
     return Router(posterior, Routing.model_validate(run["routing"]))
 
 

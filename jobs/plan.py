@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jobs import inputs
+from jobs.formats import count
 from jobs.runfile import RunFile
-from jobs.tables import Table
 from sedflow_dist.posterior import QUANTILES, columns
 from sedflow_dist.prior import COORDINATES
 from storage_schemas import catalog, photometry, training_set
@@ -40,7 +41,7 @@ def plan(run: RunFile) -> Iterator[Stage]:
         store = photometry.open(location)
         rows, chunks, missing = store.n_rows, store.n_chunks, len(store.missing())
     except FileNotFoundError:
-        rows = Table(run.input).n_rows
+        rows = sum(map(count, inputs.expand(run.input, run.location)))
         chunks = missing = math.ceil(rows / run.inference.rows_per_shard)
     n_bands = len(run.survey_definition.bands)
     yield Stage("ingest", location, chunks, missing, rows, rows * (9 * n_bands + 24) / 1e9, rows / 1e5 / 3600)
@@ -68,7 +69,7 @@ def plan(run: RunFile) -> Iterator[Stage]:
     chunks = missing = math.ceil(rows / run.inference.rows_per_shard)
     if location.exists():
         missing = 0 if catalog.repository(location).list_tags() else missing
-    n_columns = len(columns(run.survey_definition.labels))
+    n_columns = len(columns(run.survey_definition.labels, run.inference.certificate))
     size = 4 * n_columns * (len(QUANTILES) + 2) + 9 * n_bands + 80 + 2 * len(COORDINATES) * run.inference.keep_draws
     hours = rows * run.inference.n_draws / (_DRAWS_PER_CORE * run.engines.dask.workers) / 3600
     yield Stage("infer", location, chunks, missing, rows, rows * size / 1e9, hours if missing else 0.0)

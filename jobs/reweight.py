@@ -17,8 +17,9 @@ from jobs import export
 from jobs.draws import check_rows, engine, observed
 from jobs.export.rows import Column, Rows, summary_columns
 from jobs.progress import bar, say
-from sedflow_dist.posterior import Method
-from sedflow_dist.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior, summarise
+from sedflow_dist import weights
+from sedflow_dist.posterior import QUANTILES, Method
+from sedflow_dist.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.reweight import reweight as new_weights
 from sedflow_dist.routing import Router
 from storage_schemas.catalog import open_catalog
@@ -45,6 +46,10 @@ def reweight(
     if rows is None:
         rows = np.flatnonzero(catalog["method"].values != Method.NONE).tolist()
     check_rows(catalog, rows)
+    if not catalog.attrs["run"]["certificate"]:
+        raise ValueError(
+            f"{source} was made without the certificate: its draws have no weights that a prior could change"
+        )
     if not rows:
         raise ValueError(f"no row of {source} has an answer")
     router, at = engine(catalog), np.asarray(rows)
@@ -89,7 +94,7 @@ def _answers(
             answered = (fraction >= least).numpy()
             quantiles, mean, std = (
                 np.where(answered.reshape(-1, *[1] * (x.ndim - 1)), x.numpy(), np.nan).astype(np.float32)
-                for x in summarise(values, weight)
+                for x in weights.summarise(values, weight, QUANTILES)
             )
             yield {
                 "quantiles": quantiles, "mean": mean, "std": std, "effective_fraction": fraction.float().numpy(),

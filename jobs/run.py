@@ -17,7 +17,14 @@ from jobs.validate import validate
 def run_all(run: RunFile) -> dict[str, Any]:
     """Run every stage; return what `infer` counted."""
     build_for(run)
-    ingest(run.input, run.survey_definition, run.store("photometry"), run.inference.rows_per_shard)
+    ingest(
+        run.input,
+        run.survey_definition,
+        run.store("photometry"),
+        run.inference.rows_per_shard,
+        run.ingest,
+        run.engines.dask,
+    )
     with ray_engine.session(run.engines.ray):
         simulate(run)
         train(run)

@@ -34,6 +34,20 @@ class Storage(_Section):
     region: str | None = None
 
 
+class Ingest(_Section):
+    """The photometry."""
+
+    order: Literal["auto", "input", "healpix"] = Field(
+        "auto", description="of the rows: the input's, or by position (HEALPix, nested); auto: input for a single table"
+    )
+    redshift: str | None = Field(None, description="redshift column; none: the survey's")
+    rows_per_piece: int = Field(500_000, ge=1, description="rows that a task holds at once")
+    keep_runs: bool = Field(
+        False,
+        description="keep the sorted pieces of the input beside the photometry: a new or changed file costs only itself",
+    )
+
+
 class SSP(_Section):
     """The SSP table."""
 
@@ -119,6 +133,9 @@ class Inference(_Section):
     )
     keep_draws: int = Field(0, ge=0, description="draws stored per galaxy, 16 bits a coordinate")
     min_effective_fraction: float = Field(0.01, ge=0, le=1, description="below: unweighted and flagged")
+    certificate: bool = Field(
+        True, description="weigh draws by the exact likelihood; false: quantiles of the parameters alone, no routing"
+    )
     routing: Routing = Routing()
     rows_per_shard: int = Field(4096, ge=1, description="rows of one task and one stored object")
     commit_every: int = Field(64, ge=1, description="shards between commits: what a killed driver may lose")
@@ -174,10 +191,14 @@ class RunFile(_Section):
 
     name: str
     root: str = Field(description="where its stores live: a path or s3://bucket/prefix")
-    input: str = Field(description="catalog: FITS, Parquet or CSV; kcorrect-sample is the demonstration's")
+    input: str | tuple[str, ...] = Field(
+        description="one or several of: FITS, Parquet or CSV tables, patterns such as sweeps/*.fits, HATS catalogs, "
+        "Zarr groups, here or on S3; kcorrect-sample is the demonstration's"
+    )
     survey: str | Survey = "sdss"
     seed: int = Field(1, ge=0)
     storage: Storage = Storage()
+    ingest: Ingest = Ingest()
     ssp: SSP = SSP()
     model: Model = Model()
     simulation: Simulation = Simulation()

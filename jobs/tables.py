@@ -1,15 +1,19 @@
-"""Reading catalogs: FITS, Parquet and CSV as columns of numpy arrays, whatever the container.
+"""Catalogs as tables of numpy arrays, whatever the container: columns by their names, numbers, units.
 
-A column of vectors is addressed as ``NAME[i]``; in CSV that is the header itself. Names match in any case.
+A column of vectors is addressed as ``NAME[i]``; in CSV that is the header itself. A name matches exactly, or else in any case
+where only one column does.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from jobs.formats import open_catalog
+from storage_schemas.storage import Location
 
 #: Spellings of flux units that catalogs use, and what they mean.
 _UNITS = {
@@ -21,48 +25,47 @@ KCORRECT_SAMPLE = "kcorrect-sample"
 
 
 class Table:
-    """Columns of a catalog and their units.
+    """Rows and columns of a catalog, in memory, and their units; all of them unless ``rows`` and ``names`` say which.
+
+    ``names`` that the catalog lacks are left out (`require` tells); the attribute `names` holds all that it has.
 
     Raises:
         FileNotFoundError, ValueError: no such file; not one of the formats; no rows. Says what was found.
     """
 
-    def __init__(self, source: str | Path) -> None:
-        self.path = resolve(source)
-        suffix = self.path.suffix.lower()
-        if suffix in (".fits", ".fit", ".gz"):
-            self._columns, self._units = _read_fits(self.path)
-        elif suffix in (".parquet", ".pq"):
-            self._columns, self._units = _read_arrow(self.path, "parquet")
-        elif suffix == ".csv":
-            self._columns, self._units = _read_arrow(self.path, "csv")
-        else:
-            raise ValueError(f"{self.path}: format {suffix or '(none)'} is not one of .fits, .parquet, .csv")
-        self._names = {name.lower(): name for name in self._columns}
-        self.n_rows = len(next(iter(self._columns.values()))) if self._columns else 0
-        if not self.n_rows:
-            raise ValueError(f"{self.path} holds no rows (columns: {', '.join(self._columns) or 'none'})")
+    def __init__(
+        self, source: str | Path | Location, rows: slice | None = None, names: Iterable[str] | None = None
+    ) -> None:
+        self.path = source if isinstance(source, Location) else Location.parse(resolve(source))
+        with open_catalog(self.path) as catalog:
+            self.names, self._units = catalog.names, catalog.units
+            if not catalog.n_rows:
+                raise ValueError(f"{self.path} holds no rows (columns: {', '.join(self.names) or 'none'})")
+            rows = rows or slice(0, catalog.n_rows)
+            wanted = self.names if names is None else {self._find(name) for name in names} - {None}
+            self._columns = catalog.read(rows.start, rows.stop, [name for name in self.names if name in wanted])
+        self.n_rows = rows.stop - rows.start
 
     def require(self, names: Iterable[str]) -> None:
         """Raise ValueError, naming what is missing and what was found, unless all columns are there."""
-        missing = [name for name in names if not self._has(name)]
+        missing = [name for name in names if self._find(name) is None]
         if missing:
             raise ValueError(
-                f"{self.path} lacks {', '.join(missing)}; its columns are {', '.join(self._columns)}. "
+                f"{self.path} lacks {', '.join(missing)}; its columns are {', '.join(self.names)}. "
                 "A survey's column map can be declared in the run file"
             )
 
     def column(self, name: str) -> np.ndarray:
         """Return a column; ``NAME[i]`` is one entry of a column of vectors."""
-        if name.lower() in self._names:
-            return self._columns[self._names[name.lower()]]
-        base, _, index = name.partition("[")
-        if base.lower() not in self._names:
-            raise ValueError(f"{self.path} lacks {name}; its columns are {', '.join(self._columns)}")
-        values = self._columns[self._names[base.lower()]]
-        i = int(index.rstrip("]"))
+        found = self._find(name)
+        if found is None:
+            raise ValueError(f"{self.path} lacks {name}; its columns are {', '.join(self.names)}")
+        values = self._columns[found]
+        if found.lower() == name.lower():
+            return values
+        i = int(name.partition("[")[2].rstrip("]"))
         if values.ndim != 2 or values.shape[1] <= i:
-            raise ValueError(f"{self.path}: {base} has shape {values.shape[1:]} per row; {name} is asked for")
+            raise ValueError(f"{self.path}: {found} has shape {values.shape[1:]} per row; {name} is asked for")
         return values[:, i]
 
     def numbers(self, names: Iterable[str]) -> np.ndarray:
@@ -71,13 +74,33 @@ class Table:
 
     def check_unit(self, name: str, expected: str) -> None:
         """Raise ValueError if the catalog itself says that a column has another unit."""
-        unit = self._units.get(self._names.get(name.partition("[")[0].lower(), ""))
+        unit = self._units.get(self._find(name) or "")
         found = _UNITS.get((unit or "").strip().lower())
         if found and found != expected:
             raise ValueError(f"{self.path}: {name} is in {unit}; the survey's column map expects {expected}")
 
-    def _has(self, name: str) -> bool:
-        return name.lower() in self._names or name.partition("[")[0].lower() in self._names
+    def _find(self, name: str) -> str | None:
+        try:
+            return find(name, self.names)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+
+
+def find(name: str, names: Sequence[str]) -> str | None:
+    """Return which of ``names`` is meant: the one that is equal, the only one that is in another case, or none.
+
+    Raises:
+        ValueError: several are equal but for their case.
+    """
+    for wanted in dict.fromkeys((name, name.partition("[")[0])):
+        if wanted in names:
+            return wanted
+        alike = [other for other in names if other.lower() == wanted.lower()]
+        if len(alike) > 1:
+            raise ValueError(f"column {wanted} may be {' or '.join(alike)}: a survey must name one of them exactly")
+        if alike:
+            return alike[0]
+    return None
 
 
 def resolve(source: str | Path) -> Path:
@@ -89,63 +112,10 @@ def resolve(source: str | Path) -> Path:
                 "the sample of SDSS galaxies comes with the kcorrect package: pip install 'sedflow-dist[demo]'"
             )
         return Path(package.submodule_search_locations[0]) / "data/test/gst_tests_small.fits"
-    path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"no catalog {path}")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty")
-    return path
+    return Path(source)
 
 
-def _read_fits(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str | None]]:
-    from astropy.io import fits
-
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            tables = [h for h in hdus if isinstance(h, fits.BinTableHDU)]
-            if not tables:
-                raise ValueError(f"{path} holds no binary table; its HDUs are {[h.name for h in hdus]}")
-            data, columns = tables[0].data, tables[0].columns
-            values = {c.name: _native(np.asarray(data[c.name])) for c in columns}
-            return values, {c.name: c.unit for c in columns}
-    except OSError as error:
-        raise ValueError(f"{path} is not a FITS file: {error}") from error
-
-
-def _read_arrow(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str | None]]:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path) if kind == "parquet" else pyarrow.csv.read_csv(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a {kind} file: {error}") from error
-    columns, units = {}, {}
-    for field, column in zip(table.schema, table.columns, strict=True):
-        units[field.name] = ((field.metadata or {}).get(b"unit") or b"").decode() or None
-        if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
-            columns[field.name] = _vectors(column.to_pylist())
-        else:
-            columns[field.name] = column.to_numpy()
-    return columns, units
-
-
-def _vectors(rows: list[list[object] | None]) -> np.ndarray:
-    """A column of vectors as (row, entry); what is no table of numbers stays a column of objects, in case nobody asks."""
-    try:
-        return np.array(rows, dtype=float)
-    except (TypeError, ValueError):
-        column = np.empty(len(rows), dtype=object)
-        column[:] = rows
-        return column
-
-
-def _native(values: np.ndarray) -> np.ndarray:
-    return values.astype(values.dtype.newbyteorder("=")) if values.dtype.kind in "iuf" else values
-
-
-def _as_float(values: np.ndarray, path: Path, name: str) -> np.ndarray:
+def _as_float(values: np.ndarray, path: Location, name: str) -> np.ndarray:
     if values.ndim != 1:
         raise ValueError(f"{path}: column {name} has {values.shape[1]} entries per row; ask for one, as {name}[0]")
     try:

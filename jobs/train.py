@@ -37,6 +37,7 @@ from storage_schemas.storage import Location
 
 _TICK = 20  # steps between movements of the progress bar
 _TENSORS, _STATE = "state.safetensors", "state.json"
+_NOISE_ROWS = 1_000_000  # to which the noise is fitted
 _UNRELIABLE = int(Flag.BAD_REDSHIFT | Flag.TOO_FEW_BANDS | Flag.ABSURD_COLOUR)
 
 
@@ -73,9 +74,9 @@ def training_key(run: RunFile) -> str:
 
 
 def fit_noise(run: RunFile) -> NoiseModel:
-    """Fit the noise of the survey to the run's own photometry."""
-    store = photometry.open(run.store("photometry"))
-    flux, sigma, mask, flags = (np.asarray(array(store.group, n)[:]) for n in ("flux", "sigma", "mask", "flags"))
+    """Fit the noise of the survey to the run's own photometry, to a part of it where it is large."""
+    rows = photometry.sample(photometry.open(run.store("photometry")), photometry.DATA, _NOISE_ROWS)
+    flux, sigma, mask, flags = (rows[name] for name in ("flux", "sigma", "mask", "flags"))
     ok = (flags & _UNRELIABLE) == 0
     survey = run.survey_definition
     return NoiseModel.fit(flux[ok], sigma[ok], mask[ok], survey.labels.index(survey.selection_band))

@@ -34,6 +34,7 @@ from storage_schemas.chunked import ChunkedStore, Chunks
 from storage_schemas.storage import Location
 
 _BLOCK = 25
+_PATTERN_ROWS = 10_000_000  # in which patterns of missing bands are counted
 _BINS = 4  # of signal-to-noise
 
 Pattern = tuple[bool, ...]  # which bands are measured
@@ -58,10 +59,8 @@ def missing_patterns(store: ChunkedStore, n: int) -> list[Pattern]:
 
     Where it has fewer, single missing bands make up for them, the first band first.
     """
-    counts: Counter[Pattern] = Counter()
-    for chunk in range(store.n_chunks):
-        rows, number = np.unique(store.read(chunk, ["mask"])["mask"], axis=0, return_counts=True)
-        counts.update({tuple(map(bool, row)): int(k) for row, k in zip(rows, number, strict=True)})
+    found = np.unique(photometry.sample(store, ["mask"], _PATTERN_ROWS)["mask"], axis=0, return_counts=True)
+    counts = Counter({tuple(map(bool, row)): int(k) for row, k in zip(*found, strict=True)})
     n_bands = len(next(iter(counts)))
     counts.update({tuple(band != gone for band in range(n_bands)): 0 for gone in range(n_bands)})
     return list(islice((p for p, _ in counts.most_common() if MINIMUM_BANDS <= sum(p) < n_bands), n))

@@ -23,6 +23,8 @@ class Flag(IntFlag):
     FAILED = 1 << 12
     NOVEL = 1 << 13
     NOT_CONVERGED = 1 << 14
+    DUPLICATE = 1 << 15
+    QUALITY_CUT = 1 << 16
 
 
 DESCRIPTIONS = {
@@ -41,6 +43,8 @@ DESCRIPTIONS = {
     Flag.FAILED: "the computation gave no finite result: no answer",
     Flag.NOVEL: "colours, uncertainties and redshift together less likely than those of 99.9 % of the training data",
     Flag.NOT_CONVERGED: "answered by MCMC whose chain is not converged (split R-hat above 1.1) at its longest",
+    Flag.DUPLICATE: "an earlier row has the same identifiers (without any: the same position and fluxes); answered",
+    Flag.QUALITY_CUT: "one of the survey's quality cuts hits the row; answered, not to be trusted",
 }
 
 #: Flags for which the flow alone is no answer: values are NaN, unless weights or MCMC serve (a redshift outside the model).

@@ -31,9 +31,9 @@ MEMORY = 32_000_000
 _EDGE_SHARE, _EDGE_WIDTH = 0.05, 0.005
 
 
-def columns(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of everything that is summarised: parameters, then derived properties."""
-    return (*PARAMETERS, *properties.names(labels))
+def columns(labels: Sequence[str], certificate: bool = True) -> tuple[str, ...]:
+    """Return the names of everything that is summarised: parameters, then (with the certificate) derived properties."""
+    return (*PARAMETERS, *properties.names(labels)) if certificate else PARAMETERS
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class Posterior:
         n_draws: base points per galaxy
         min_effective_fraction: rows below are summarised without weights and flagged
         n_keep: draws kept per galaxy
+        certificate: False: quantiles of the flow's draws alone. Nothing is computed but the flow, nothing says how good an
+            answer is, and there are parameters only
         memory: bytes that the draws of a batch of galaxies may take; a batch is one galaxy at least
     """
 
@@ -109,11 +111,15 @@ class Posterior:
         n_draws: int = 2048,
         min_effective_fraction: float = 0.01,
         n_keep: int = 0,
+        certificate: bool = True,
         memory: int = MEMORY,
     ) -> None:
         self.flow, self.seed, self.n_draws = flow, seed, n_draws
-        self.min_effective_fraction, self.n_keep = min_effective_fraction, n_keep
-        self.columns = columns(flow.spec.labels)
+        self.min_effective_fraction, self.n_keep, self.certificate = min_effective_fraction, n_keep, certificate
+        if not certificate and flow.spec.amplitude == "exact":
+            raise ValueError("quantiles without the certificate need a flow that learnt the amplitude (preset paper); this "
+                             "one's is drawn from the exact likelihood, which is most of the certificate's cost")  # fmt: skip
+        self.columns = columns(flow.spec.labels, certificate)
         self._sobol: dict[int, Tensor] = {}
         self.batch = max(memory // self._draws_memory(1), 1)  # galaxies
 
@@ -138,8 +144,11 @@ class Posterior:
         summary = self._empty(flags)
         for start in range(0, len(answered), self.batch):
             at = answered[start : start + self.batch]
-            draws = self.draw(f[at], s[at], m[at], z[at], at + row, self.n_draws)
-            self.fill(summary, at, draws, at + row)
+            data = f[at], s[at], m[at], z[at]
+            if self.certificate:
+                self.fill(summary, at, self.draw(*data, at + row, self.n_draws), at + row)
+            else:
+                self._plain(summary, at, *data, at + row)
         return summary
 
     def open(self, flags: np.ndarray, redshift: np.ndarray) -> np.ndarray:
@@ -189,6 +198,8 @@ class Posterior:
 
     def values(self, theta: Tensor, photometry: DrawPhotometry) -> Float[Tensor, "galaxy draw column"]:
         """Return parameters and derived properties of draws, columns as in `columns`."""
+        if not self.certificate:
+            return theta
         derived = properties.derive(self.flow.redshift_model.model.population_model, theta, photometry)
         return torch.cat([theta, derived], -1)
 
@@ -222,32 +233,58 @@ class Posterior:
         ok &= good | ~outside  # there the flow is no answer by itself
         summary.flags[at[ok & ~good]] |= np.uint32(int(Flag.LOW_EFFECTIVE_FRACTION))
         weight = torch.where(self.serves(draws).unsqueeze(-1), draws.weight, 1 / draws.weight.shape[1])
-        self.describe(summary, at, ok, draws.unit, draws.values, draws.chi2, draws.n_bands, weight, rows)
+        self.describe(summary, at, ok, draws.unit, draws.values, weight, rows)
+        self.judge(summary, at, ok, draws.chi2, draws.n_bands, weight)
         for name in ("log_evidence", "log_evidence_error", "effective_fraction", "pareto_k"):
             getattr(summary, name)[at[ok]] = getattr(draws, name).numpy()[ok]
         n = draws.weight.shape[1]
         summary.effective_draws[at[ok]] = np.where(good, n * draws.effective_fraction.numpy(), n)[ok]
         summary.method[at[ok]] = np.where(good, Method.WEIGHTED, Method.FLOW)[ok]
 
+    def _plain(
+        self,
+        summary: Summary,
+        at: np.ndarray,
+        flux: Tensor,
+        sigma: Tensor,
+        mask: Tensor,
+        redshift: Tensor,
+        rows: np.ndarray,
+    ) -> None:
+        """Write quantiles of the flow's draws, equally weighted, for the galaxies ``at``."""
+        flow, n = self.flow, self.n_draws
+        phi, _ = flow.sampler(probit(self.base_points(rows, n)), flow.features(flux, sigma, mask, redshift))
+        u = unit(phi)
+        theta = flow.prior.from_unit(u)
+        ok = torch.isfinite(theta).all(-1).all(-1).numpy()
+        summary.flags[at[~ok]] |= np.uint32(int(Flag.FAILED))
+        self.describe(summary, at, ok, u, theta, None, rows)
+        summary.method[at[ok]] = Method.FLOW
+
     def describe(
-        self, summary: Summary, at: np.ndarray, ok: np.ndarray, u: Tensor, values: Tensor, chi2: Tensor, n_bands: Tensor,
-        weight: Tensor, rows: np.ndarray,
+        self, summary: Summary, at: np.ndarray, ok: np.ndarray, u: Tensor, values: Tensor, weight: Tensor | None,
+        rows: np.ndarray,
     ) -> None:  # fmt: skip
-        """Write what weighted draws say of the galaxies ``at`` that are ``ok``: quantiles, moments, fit, kept draws."""
-        quantiles = weighted_quantiles(values, weight.float(), QUANTILES)
-        mean = (weight.unsqueeze(-1) * values).sum(1)
-        std = (weight.unsqueeze(-1) * (values - mean.unsqueeze(1)) ** 2).sum(1).sqrt()
+        """Write what draws say of the galaxies ``at`` that are ``ok``: quantiles, moments, kept draws; no weight: all alike."""
+        quantiles, mean, std = weights.summarise(values, weight, QUANTILES)
         at_edge = (u[..., 0] < _EDGE_WIDTH) | (u[..., 0] > 1 - _EDGE_WIDTH)
-        edge = ((weight * at_edge).sum(-1) > _EDGE_SHARE).numpy()
+        share = at_edge.float().mean(-1) if weight is None else (weight * at_edge).sum(-1)
+        edge = (share > _EDGE_SHARE).numpy()
         summary.flags[at[edge & ok]] |= np.uint32(int(Flag.PRIOR_EDGE))
-        p_value = calibration.posterior_predictive(chi2.numpy(), n_bands.numpy(), weight.numpy())
-        summary.p_value[at[ok]] = p_value[ok]
-        for name, value in (("quantiles", quantiles), ("mean", mean), ("std", std), ("chi2", chi2.amin(-1))):
+        for name, value in (("quantiles", quantiles), ("mean", mean), ("std", std)):
             getattr(summary, name)[at[ok]] = value.numpy()[ok]
         if self.n_keep:
+            weight = torch.ones(u.shape[:2]) if weight is None else weight
             pick = torch.as_tensor(self.resample(weight, rows, self.n_keep))
             kept = u.gather(1, pick.unsqueeze(-1).expand(-1, -1, u.shape[-1]))
             summary.draws[at[ok]] = to_16_bits(kept)[ok]
+
+    def judge(
+        self, summary: Summary, at: np.ndarray, ok: np.ndarray, chi2: Tensor, n_bands: Tensor, weight: Tensor
+    ) -> None:
+        """Write how well weighted draws fit the galaxies ``at`` that are ``ok``."""
+        p_value = calibration.posterior_predictive(chi2.numpy(), n_bands.numpy(), weight.numpy())
+        summary.p_value[at[ok]], summary.chi2[at[ok]] = p_value[ok], chi2.amin(-1).numpy()[ok]
 
     def serves(self, draws: Draws) -> Bool[Tensor, " galaxy"]:
         """Whether weights are worth as many draws as the least fraction of ``n_draws``, however many were drawn."""
@@ -259,23 +296,6 @@ class Posterior:
         targets = torch.as_tensor((start + np.arange(n)) / n)
         cumulative = weight.double().cumsum(-1)
         return torch.searchsorted(cumulative / cumulative[:, -1:], targets).clamp(max=weight.shape[1] - 1).numpy()
-
-
-def weighted_quantiles(
-    values: Float[Tensor, "galaxy draw column"], weight: Float[Tensor, "galaxy draw"], quantiles: Sequence[float]
-) -> Float[Tensor, "galaxy column quantile"]:
-    """Return quantiles of weighted draws: draw j stands at its cumulative weight less half its own, linear between.
-
-    With equal weights that is numpy's ``method="hazen"``.
-    """
-    ordered, index = torch.sort(values.transpose(1, 2).contiguous(), dim=-1)
-    w = weight.unsqueeze(1).expand(-1, values.shape[2], -1).gather(-1, index)
-    position = (w.cumsum(-1) - 0.5 * w) / w.sum(-1, keepdim=True)
-    targets = torch.as_tensor(quantiles, dtype=w.dtype).expand(*w.shape[:2], -1).contiguous()
-    right = torch.searchsorted(position, targets).clamp(1, w.shape[-1] - 1)
-    p0, p1 = position.gather(-1, right - 1), position.gather(-1, right)
-    t = ((targets - p0) / (p1 - p0).clamp(min=1e-12)).clamp(0, 1)
-    return torch.lerp(ordered.gather(-1, right - 1), ordered.gather(-1, right), t)
 
 
 def _tensors(*arrays: np.ndarray) -> tuple[Tensor, ...]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sedflow_dist import keyed_random, properties
 from sedflow_dist.flow import Flow
-from sedflow_dist.posterior import QUANTILES, columns, weighted_quantiles
+from sedflow_dist.posterior import columns
 from sedflow_dist.prior import COORDINATES, PARAMETERS, Prior
 
 #: Distributions of scipy.stats that a new prior can be; ``flat`` is uniform over all that the old prior covers.
@@ -291,12 +291,3 @@ def reweight(
     new = torch.where(total > 0, new / total.clamp(min=1e-300), 0.0)
     square = (new**2).sum(-1)
     return new, torch.where(square > 0, 1 / (new.shape[1] * square.clamp(min=1e-300)), 0.0)
-
-
-def summarise(
-    values: Float[Tensor, "galaxy draw column"], weight: Float[Tensor, "galaxy draw"]
-) -> tuple[Float[Tensor, "galaxy column quantile"], Float[Tensor, "galaxy column"], Float[Tensor, "galaxy column"]]:
-    """Return quantiles (`QUANTILES`), mean and standard deviation of weighted draws, as a catalog has them."""
-    mean = (weight.unsqueeze(-1) * values).sum(1)
-    std = (weight.unsqueeze(-1) * (values - mean.unsqueeze(1)) ** 2).sum(1).sqrt()
-    return weighted_quantiles(values, weight.float(), QUANTILES), mean, std

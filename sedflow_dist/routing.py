@@ -76,6 +76,8 @@ class Router:
     ) -> Summary:
         """Answer galaxies of a block that starts at catalog row ``row``; arrays as in `surveys.Photometry`."""
         summary = self.posterior.summarise(flux, sigma, mask, redshift, flags, row)
+        if not self.posterior.certificate:
+            return summary
         data = _tensors(flux, sigma, mask, redshift)
         if self.routing.more_draws > 1:
             for i in np.flatnonzero(self._poor(summary, redshift)).tolist():
@@ -166,7 +168,8 @@ class Router:
             summary.flags[i] &= _ANEW
             summary.flags[i] |= np.uint32(int(Flag.NOT_CONVERGED) if chain.rhat > _CONVERGED else 0)
             n_bands = part[2][place : place + 1].sum(-1)
-            self.posterior.describe(summary, at, ok, u, values, chi2, n_bands, weight, rows[place : place + 1])
+            self.posterior.describe(summary, at, ok, u, values, weight, rows[place : place + 1])
+            self.posterior.judge(summary, at, ok, chi2, n_bands, weight)
             summary.rhat[i], summary.effective_draws[i] = chain.rhat, chain.effective_draws
             summary.method[i] = chain.method
 

@@ -7,6 +7,7 @@ Sources: evidence and effective fraction as in Dax et al. 2023 (arXiv 2210.05686
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,3 +92,40 @@ def _fit_pareto(x: Float[Tensor, "galaxy tail"]) -> tuple[Tensor, Tensor]:
     b = (b * torch.softmax(likelihood, -1)).sum(-1)
     k = torch.log1p(-b.unsqueeze(-1) * x).mean(-1)
     return (n * k + 10 * 0.5) / (n + 10), -k / b
+
+
+def summarise(
+    values: Float[Tensor, "galaxy draw column"],
+    weight: Float[Tensor, "galaxy draw"] | None,
+    probabilities: Sequence[float],
+) -> tuple[Float[Tensor, "galaxy column quantile"], Float[Tensor, "galaxy column"], Float[Tensor, "galaxy column"]]:
+    """Return quantiles, mean and standard deviation of weighted draws, or of draws alike where ``weight`` is None."""
+    if weight is None:
+        std, mean = torch.std_mean(values, dim=1, correction=0)
+        ordered = torch.sort(values.transpose(1, 2).contiguous(), dim=-1).values
+        position = (torch.as_tensor(probabilities, dtype=values.dtype) * ordered.shape[-1] - 0.5).clamp(
+            0, ordered.shape[-1] - 1
+        )
+        left = position.floor().long()
+        right = (left + 1).clamp(max=ordered.shape[-1] - 1)
+        return torch.lerp(ordered[..., left], ordered[..., right], position - left), mean, std
+    mean = (weight.unsqueeze(-1) * values).sum(1)
+    std = (weight.unsqueeze(-1) * (values - mean.unsqueeze(1)) ** 2).sum(1).sqrt()
+    return quantiles(values, weight.float(), probabilities), mean, std
+
+
+def quantiles(
+    values: Float[Tensor, "galaxy draw column"], weight: Float[Tensor, "galaxy draw"], probabilities: Sequence[float]
+) -> Float[Tensor, "galaxy column quantile"]:
+    """Return quantiles of weighted draws: draw j stands at its cumulative weight less half its own, linear between.
+
+    With equal weights that is numpy's ``method="hazen"``.
+    """
+    ordered, index = torch.sort(values.transpose(1, 2).contiguous(), dim=-1)
+    w = weight.unsqueeze(1).expand(-1, values.shape[2], -1).gather(-1, index)
+    position = (w.cumsum(-1) - 0.5 * w) / w.sum(-1, keepdim=True)
+    targets = torch.as_tensor(probabilities, dtype=w.dtype).expand(*w.shape[:2], -1).contiguous()
+    right = torch.searchsorted(position, targets).clamp(1, w.shape[-1] - 1)
+    p0, p1 = position.gather(-1, right - 1), position.gather(-1, right)
+    t = ((targets - p0) / (p1 - p0).clamp(min=1e-12)).clamp(0, 1)
+    return torch.lerp(ordered.gather(-1, right - 1), ordered.gather(-1, right), t)

@@ -1,8 +1,6 @@
 """The posterior catalog: an Icechunk repository whose branch ``main`` always shows a whole release.
 
-A run works on the branch ``staging``: an empty schema is committed there, tasks write whole shards through forks of a
-session, and commits along the way keep what is done. When every shard is there, ``main`` moves to it and a tag names the
-release. Readers of ``main`` see the old release or the new one, never half of one.
+Here: what is in it, and how it is read. How a run fills it and becomes a release: `storage_schemas.releases`.
 """
 
 from __future__ import annotations
@@ -20,14 +18,14 @@ import zarr
 
 from storage_schemas import photometry, query
 from storage_schemas.chunked import Chunks
-from storage_schemas.schema import ArraySpec, array, as_json, seal, write_coordinate
+from storage_schemas.schema import ArraySpec, array
 from storage_schemas.storage import Location
 
 KIND = "posterior_catalog"
 icechunk.set_logs_filter("error")  # its warning on local folders is in our docs: one writer at a time there
 
-MAIN, STAGING = "main", "staging"
-_BYTES_PER_READ = 40_000  # at most, of a sub-chunk before compression: what reading one galaxy costs
+MAIN = "main"
+BYTES_PER_READ = 40_000  # at most, of a sub-chunk before compression: what reading one galaxy costs
 _SHARDS_PER_MANIFEST = 4096
 _BYTES_CACHED = 32 << 20
 
@@ -82,6 +80,7 @@ SHARD_ARRAYS = (
         "least and greatest pixel (-1 aside) and identifier in the shard: the index of searches",
     ),
 )  # fmt: skip
+WEIGHTS = ArraySpec("model_weights", ("byte",), "uint8", "1", "the model's weights (safetensors); `spec` is the rest")
 #: Coordinates: dimension and meaning.
 COORDINATES = {
     "param": "parameter or derived property", "quantile": "probability",
@@ -91,6 +90,7 @@ COORDINATES = {
 
 ATTRIBUTES = {
     "run": "all that the content depends on: model, seed, settings, software, what the photometry was made from",
+    "run_id": "hash of the run: the same run has it again",
     "ids": "names of the identifying columns", "rows_per_shard": "rows that are one task and one object of each array",
     "param_units": "unit of each parameter and property", "param_meanings": "and its meaning", "param_ucds": "and its UCD",
     "sedflow_kind": f"{KIND!r}", "sedflow_version": "version of this schema",
@@ -126,9 +126,7 @@ def repository(location: Location, create: bool = False) -> icechunk.Repository:
         FileNotFoundError: there is none.
     """
     if create:
-        repo = icechunk.Repository.open_or_create(location.icechunk(), config=_settings())
-        repo.save_config()
-        return repo
+        return icechunk.Repository.open_or_create(location.icechunk(), config=_settings())
     if (location.is_local and not location.exists()) or not icechunk.Repository.exists(location.icechunk()):
         raise FileNotFoundError(f"no posterior catalog at {location}")
     return icechunk.Repository.open(location.icechunk(), config=_settings())
@@ -144,66 +142,6 @@ def _settings() -> icechunk.RepositoryConfig:
     )
 
 
-def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, Any], model: tuple[bytes, bytes]) -> None:
-    """Make ``staging`` ready for a run with these attributes: go on where such a run stopped, or start anew.
-
-    ``attributes`` must hold everything the content depends on; ``model`` (weights, specification) is stored along.
-    """
-    attributes = as_json(attributes)
-    if STAGING in repo.list_branches():
-        group = zarr.open_group(repo.readonly_session(STAGING).store, mode="r")
-        if group.attrs.get("sedflow_kind") == KIND and group.attrs.get("run") == attributes:
-            return
-        repo.delete_branch(STAGING)
-    repo.create_branch(STAGING, repo.lookup_branch(MAIN))
-    session = repo.writable_session(STAGING)
-    group = zarr.open_group(session.store, mode="w", zarr_format=3)
-    sizes = {
-        "galaxy": layout.n_galaxies, "param": len(layout.params), "quantile": len(layout.quantiles),
-        "draw": layout.n_draws, "coordinate": len(layout.coordinates), "band": len(layout.labels),
-    }  # fmt: skip
-    for spec in arrays(layout.ids):
-        if spec.name != "draws" or layout.n_draws:
-            spec.create(group, sizes, layout.rows_per_shard, _BYTES_PER_READ)
-    indexed = [query.PIXEL, *(name for name, dtype in layout.ids.items() if dtype == "int64")]
-    for spec in SHARD_ARRAYS:
-        spec.create(group, {"shard": len(layout.shards), "indexed": len(indexed), "bound": 2}, 1)
-    values: dict[str, Sequence[Any] | np.ndarray] = {
-        "param": layout.params, "quantile": np.asarray(layout.quantiles), "coordinate": layout.coordinates,
-        "band": layout.labels, "indexed": indexed,
-    }  # fmt: skip
-    for name, meaning in COORDINATES.items():
-        write_coordinate(group, name, values[name], meaning)
-    weights, specification = model
-    stored = group.create_array(
-        "model_weights", shape=(len(weights),), dtype="uint8", chunks=(len(weights),), dimension_names=("byte",),
-        attributes={"long_name": "the model's weights (safetensors)", "spec": json.loads(specification)},
-    )  # fmt: skip
-    stored[:] = np.frombuffer(weights, np.uint8)
-    seal(group, KIND, {
-        "run": attributes, "ids": list(layout.ids), "rows_per_shard": layout.rows_per_shard,
-        "param_units": list(layout.units), "param_meanings": list(layout.meanings), "param_ucds": list(layout.ucds),
-    })  # fmt: skip
-    session.commit("empty schema")
-
-
-def missing(repo: icechunk.Repository, keys: Sequence[int]) -> list[int]:
-    """Return the shards of ``staging`` whose key is not the wanted one."""
-    group = zarr.open_group(repo.readonly_session(STAGING).store, mode="r")
-    found = np.asarray(array(group, "shard_key")[:])
-    return [i for i, key in enumerate(keys) if int(found[i]) != key]
-
-
-def is_published(repo: icechunk.Repository, attributes: Mapping[str, Any], keys: Sequence[int]) -> bool:
-    """Whether ``main`` shows a release of this very run, whole and named (a job may have died before it named it)."""
-    if repo.lookup_branch(MAIN) not in {repo.lookup_tag(tag) for tag in repo.list_tags()}:
-        return False
-    group = zarr.open_group(repo.readonly_session(MAIN).store, mode="r")
-    if group.attrs.get("run") != as_json(attributes):
-        return False
-    return [int(key) for key in np.asarray(array(group, "shard_key")[:])] == list(keys)
-
-
 def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping[str, np.ndarray]) -> None:
     """Write a whole shard through a fork of a session."""
     group = zarr.open_group(session.store, mode="r+")
@@ -214,25 +152,6 @@ def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping
     names = [str(name) for name in np.asarray(array(group, "indexed")[:])]
     array(group, "shard_range")[shard] = query.shard_range(values, names)
     array(group, "shard_key")[shard] = np.uint64(key)
-
-
-def publish(repo: icechunk.Repository, release: str) -> str:
-    """Move ``main`` to ``staging``, name the release, and return its snapshot id.
-
-    Raises:
-        icechunk.IcechunkError: somebody else moved ``main`` meanwhile; nothing was changed.
-    """
-    snapshot = repo.lookup_branch(STAGING)
-    repo.reset_branch(MAIN, snapshot, from_snapshot_id=repo.lookup_branch(MAIN))
-    repo.create_tag(release, snapshot)
-    repo.delete_branch(STAGING)
-    return snapshot
-
-
-def next_release(repo: icechunk.Repository) -> str:
-    """Return the name of the next release: release-1, release-2, ..."""
-    numbers = [int(t.removeprefix("release-")) for t in repo.list_tags() if t.removeprefix("release-").isdigit()]
-    return f"release-{max(numbers, default=0) + 1}"
 
 
 def store(location: Location, ref: str = MAIN) -> Any:
@@ -278,24 +197,6 @@ def model_bytes(dataset: xr.Dataset) -> tuple[bytes, bytes]:
     """Return weights and specification of the model that a catalog was made with."""
     weights = dataset["model_weights"]
     return weights.values.tobytes(), json.dumps(weights.attrs["spec"], indent=1, sort_keys=True).encode()
-
-
-def history(repo: icechunk.Repository) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (snapshot id, time, message, releases) of ``main``, newest first."""
-    tags: dict[str, list[str]] = {}
-    for tag in sorted(repo.list_tags()):
-        tags.setdefault(repo.lookup_tag(tag), []).append(tag)
-    for info in repo.ancestry(branch=MAIN):
-        yield info.id, f"{info.written_at:%Y-%m-%d %H:%M:%S}", info.message, ", ".join(tags.get(info.id, []))
-
-
-def rollback(repo: icechunk.Repository, release: str) -> str:
-    """Let ``main`` show an earlier release again; nothing is deleted. Return its snapshot id."""
-    if release not in repo.list_tags():
-        raise ValueError(f"no release {release!r}; there are {', '.join(sorted(repo.list_tags())) or 'none'}")
-    snapshot = repo.lookup_tag(release)
-    repo.reset_branch(MAIN, snapshot, from_snapshot_id=repo.lookup_branch(MAIN))
-    return snapshot
 
 
 def diff(location: Location, old: str, new: str, n_rows: int = 0) -> Iterator[tuple[str, int, int, list[int]]]:

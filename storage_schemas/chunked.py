@@ -2,21 +2,21 @@
 
 A chunk is a run of rows, one object in every array. Its digest, the checksum of what was written, is written last: a chunk
 without a digest is missing. A chunk's content depends on the store's settings and the chunk's number only, so writing
-it twice is harmless.
+it twice is harmless. A store whose rows may change (`photometry`) takes the digests of the chunks concerned away first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
 
-from storage_schemas.schema import ArraySpec, array, as_json, seal, write_coordinate
+from storage_schemas.schema import ArraySpec, array, as_json, dimensions, seal, write_coordinate
 from storage_schemas.storage import Location, open_group
 
 _DIGEST = ArraySpec("chunk_digest", ("chunk",), "uint64", long_name="checksum of the chunk's content; 0: not written")
@@ -55,8 +55,9 @@ class ChunkedStore:
     def create(
         cls, location: Location, kind: str, arrays: Sequence[ArraySpec], sizes: Mapping[str, int], rows_per_chunk: int,
         settings: Mapping[str, Any], coordinates: Mapping[str, Sequence[str]], attributes: Mapping[str, Any] | None = None,
+        any_length: bool = False,
     ) -> ChunkedStore:  # fmt: skip
-        """Create the store, or open it if it is there already with the same settings.
+        """Create the store, or open it if it is there already with the same settings (and length, unless ``any_length``).
 
         Raises:
             ValueError: it is there with other settings; names the first that differs.
@@ -72,7 +73,7 @@ class ChunkedStore:
             found = _flat(
                 {**cast("dict[str, Any]", store.group.attrs["settings"]), **_shape(store.n_rows, store.rows_per_chunk)}
             )
-            wanted = _flat({**settings, **_shape(n_rows, rows_per_chunk)})
+            wanted = _flat({**settings, **_shape(store.n_rows if any_length else n_rows, rows_per_chunk)})
             for name in {**found, **wanted}:
                 if found.get(name) != wanted.get(name):
                     raise ValueError(
@@ -105,19 +106,80 @@ class ChunkedStore:
         there = {int(name.removeprefix(prefix)) for name in self.location.list(prefix) if name.startswith(prefix)}
         return [chunk for chunk in range(self.n_chunks) if chunk not in there]
 
-    def write(self, chunk: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write a whole chunk: every array's rows, then the digest."""
-        rows = self.rows(chunk)
+    def write(self, chunk: int | range, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write whole chunks, one or several in a row: every array's rows, then the digests."""
+        chunks = range(chunk, chunk + 1) if isinstance(chunk, int) else chunk
+        rows = slice(self.rows(chunks[0]).start, self.rows(chunks[-1]).stop)
+        stored = {}
         for name, values in arrays.items():
             if len(values) != rows.stop - rows.start:
                 raise ValueError(f"{self.location}, chunk {chunk}: {name} has {len(values)} rows, expected {rows}")
-            array(self.group, name)[rows] = values
-        array(self.group, "chunk_digest")[chunk] = digest(arrays)
+            there = array(self.group, name)
+            stored[name] = np.asarray(values, there.dtype)
+            there[rows] = stored[name]
+        cuts = [slice(at.start - rows.start, at.stop - rows.start) for at in map(self.rows, chunks)]
+        digests = [digest({name: values[cut] for name, values in stored.items()}) for cut in cuts]
+        array(self.group, "chunk_digest")[chunks.start : chunks.stop] = np.array(digests)
+
+    def forget(self, chunks: Iterable[int]) -> None:
+        """Make chunks count as missing: what is written there is about to change."""
+        digests = array(self.group, "chunk_digest")
+        for chunk in chunks:
+            digests[chunk] = 0
+
+    def resize(self, n_rows: int, specs: Sequence[ArraySpec]) -> ChunkedStore:
+        """Give all arrays another length, and return the store; chunks that lose or gain rows must be forgotten before.
+
+        ``specs`` are those of the store's arrays.
+        """
+        for spec in specs:
+            old = array(self.group, spec.name)
+            if old.shape[0] == n_rows:
+                continue
+            if old.chunks[0] == self.rows_per_chunk:
+                old.resize((n_rows, *old.shape[1:]))
+            else:  # the store was shorter than a chunk, and is one chunk
+                sizes = dict(zip(spec.dims, (n_rows, *old.shape[1:]), strict=True))
+                spec.create(self.group, sizes, self.rows_per_chunk)
+        array(self.group, "chunk_digest").resize((len(Chunks(n_rows, self.rows_per_chunk)),))
+        self.group.attrs["n_rows"] = n_rows
+        return ChunkedStore(self.location, self.kind, "r+")
 
     def read(self, chunk: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Read arrays of a chunk."""
-        rows = self.rows(chunk)
-        return {name: np.asarray(array(self.group, name)[rows]) for name in names}
+        return self.read_rows(self.rows(chunk), names)
+
+    def read_rows(self, rows: slice, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read rows of arrays.
+
+        Raises:
+            ValueError: a stored object is damaged; names the array and the rows.
+        """
+        values = {}
+        for name in names:
+            try:
+                values[name] = np.asarray(array(self.group, name)[rows])
+            except ValueError as error:  # of the codecs
+                raise ValueError(
+                    f"{self.kind} store {self.location} is damaged: array {name}, rows {rows.start} to {rows.stop - 1}: "
+                    f"{error} Run sedflow verify RUN, and all that is damaged counts as missing for the next run"
+                ) from error
+        return values
+
+    def damaged(self) -> Iterator[tuple[int, str]]:
+        """Read everything; yield (chunk, reason) of chunks that are not what was written. Missing ones are not damaged."""
+        names = [
+            name
+            for name, values in self.group.arrays()
+            if name != _DIGEST.name and dimensions(values) != (name,)  # else a coordinate
+        ]
+        written = np.asarray(array(self.group, "chunk_digest")[:])
+        for chunk in np.flatnonzero(written).tolist():
+            try:
+                if digest(self.read(chunk, names)) != written[chunk]:
+                    yield chunk, "an object is missing, or holds something else than was written"
+            except ValueError as error:
+                yield chunk, str(error)
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> np.uint64:

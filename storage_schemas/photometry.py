@@ -1,12 +1,20 @@
-"""The photometry store: one row per input row, in order, calibrated to nanomaggies, flagged, filled chunk by chunk."""
+"""The photometry store: one row per input row, calibrated to nanomaggies, flagged, filled chunk by chunk.
+
+It knows its input: the files (names, rows, hashes of their content; ``input_file`` counts them), and for each group of chunks,
+which one task writes, a key of the input rows in it. Where the input changes, so do the keys of the groups concerned: their
+chunks are missing from then on, all others stay.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
+
+import numpy as np
 
 from storage_schemas.chunked import ChunkedStore
-from storage_schemas.schema import ArraySpec
+from storage_schemas.schema import ArraySpec, array, as_json, write_coordinate
 from storage_schemas.storage import Location
 
 KIND = "photometry"
@@ -34,11 +42,23 @@ def identifiers(ids: Mapping[str, str]) -> list[ArraySpec]:
     return [ArraySpec(n, ("galaxy",), t, "", "identifier", "" if t == "str" else 0) for n, t in ids.items()]
 
 
+@dataclass(frozen=True)
+class File:
+    """An input file: where it is, its rows, and the hash of its content. A file that is no longer there has no rows."""
+
+    url: str
+    n_rows: int
+    content: str
+
+
 def create(
     location: Location, n_galaxies: int, rows_per_chunk: int, labels: Sequence[str], ids: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> ChunkedStore:  # fmt: skip
-    """Create or reopen a photometry store; ``ids`` are identifying columns and their dtypes (int64 or str)."""
+    """Create or reopen a photometry store; ``ids`` are identifying columns and their dtypes (int64 or str).
+
+    A store that is there may have another number of rows: `update` changes that.
+    """
     sizes = {"galaxy": n_galaxies, "band": len(labels)}
     return ChunkedStore.create(
         location,
@@ -49,9 +69,52 @@ def create(
         settings,
         {"band": labels},
         {"ids": list(ids)},
+        any_length=True,
     )
 
 
 def open(location: Location, mode: Literal["r", "r+"] = "r") -> ChunkedStore:  # noqa: A001
     """Open a photometry store."""
     return ChunkedStore(location, KIND, mode)
+
+
+def files(store: ChunkedStore) -> list[File]:
+    """Return the input files by their number, as far as the store knows them."""
+    names = [f"file_{field.name}" for field in fields(File)]
+    if any(name not in store.group for name in names):
+        return []
+    columns = [np.asarray(array(store.group, name)[:]).tolist() for name in names]
+    return [File(*row) for row in zip(*columns, strict=False)]
+
+
+def update(
+    store: ChunkedStore, n_rows: int, inputs: Sequence[File], chunks_per_group: int, keys: Sequence[int], report: Any
+) -> ChunkedStore:
+    """Make the store that of ``inputs``: chunks of groups whose key is another than before are missing afterwards.
+
+    Killed at any moment, the store has missing chunks, or is as it was, or as it will be.
+    """
+    group = store.group
+    same = "group_key" in group and group["group_key"].attrs.get("chunks_per_group") == chunks_per_group
+    old = np.asarray(array(group, "group_key")[:]).tolist() if same else []
+    kept = {number for number, (a, b) in enumerate(zip(old, keys, strict=False)) if a == b}
+    written = sorted(set(range(store.n_chunks)) - set(store.missing()))
+    store.forget(chunk for chunk in written if chunk // chunks_per_group not in kept)
+    ids = [str(name) for name in cast("list[str]", group.attrs["ids"])]
+    kinds = {name: "int64" if array(group, name).dtype.kind == "i" else "str" for name in ids}
+    store = store.resize(n_rows, (*ARRAYS, *identifiers(kinds)))
+    for field in fields(File):
+        values = [getattr(file, field.name) for file in inputs]
+        write_coordinate(store.group, f"file_{field.name}", values, f"{field.name} of the input files")
+    store.group.attrs["report"] = as_json(report)
+    write_coordinate(store.group, "group_key", np.array(keys, np.uint64), "hash of the input rows in a group of chunks")
+    store.group["group_key"].attrs["chunks_per_group"] = chunks_per_group
+    return store
+
+
+def sample(store: ChunkedStore, names: Sequence[str], n_rows: int) -> dict[str, np.ndarray]:
+    """Return about ``n_rows`` rows of some arrays at most: whole chunks, evenly over the store; all where they are fewer."""
+    number = min(max(n_rows // store.rows_per_chunk, 1), store.n_chunks)
+    chunks = np.linspace(0, store.n_chunks - 1, number).round().astype(int).tolist()
+    parts = [store.read(chunk, names) for chunk in chunks]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}

@@ -67,6 +67,11 @@ def array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return cast("zarr.Array[Any]", group[name])
 
 
+def dimensions(values: zarr.Array[Any]) -> tuple[str, ...]:
+    """Return the names of an array's dimensions."""
+    return cast("Any", values.metadata).dimension_names
+
+
 def write_coordinate(group: zarr.Group, name: str, values: Sequence[Any] | np.ndarray, long_name: str = "") -> None:
     """Write a coordinate array: its only dimension bears its own name."""
     data = np.asarray(values)
@@ -74,7 +79,8 @@ def write_coordinate(group: zarr.Group, name: str, values: Sequence[Any] | np.nd
         data = data.astype(np.dtypes.StringDType())
     array = group.create_array(
         name, shape=data.shape, dtype="str" if data.dtype.kind == "T" else data.dtype, chunks=data.shape,
-        dimension_names=(name,), attributes={"long_name": long_name}, overwrite=True,
+        compressors=[ZstdCodec(level=0), Crc32cCodec()], dimension_names=(name,), attributes={"long_name": long_name},
+        overwrite=True,
     )  # fmt: skip
     array[:] = data
 

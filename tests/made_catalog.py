@@ -6,7 +6,7 @@ from sedflow_dist.posterior import QUANTILES, columns
 from sedflow_dist.prior import DESCRIPTIONS
 from sedflow_dist.properties import describe, ucd
 from sedflow_dist.surveys import healpix
-from storage_schemas import catalog
+from storage_schemas import catalog, releases
 from storage_schemas.catalog import Layout
 
 LABELS = tuple("ugriz")
@@ -36,8 +36,9 @@ def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", nam
     ucds = [ucd(name) for name in PARAMS]
     layout = Layout(n, rows_per_shard, PARAMS, units, QUANTILES, ["c"], LABELS, 0, ids, meanings, ucds)
     repo = catalog.repository(where, create=True)
-    catalog.stage(repo, layout, {"model": "made", "seed": 1, "release": release}, (b"weights", b"{}"))
-    session = repo.writable_session(catalog.STAGING)
+    main = repo.lookup_branch(catalog.MAIN)
+    branch = releases.stage(repo, release, layout, {"model": "made", "seed": 1}, (b"weights", b"{}"))
+    session = repo.writable_session(branch)
     fork = session.fork()
     for shard in range(len(layout.shards)):
         rows = layout.shards.rows(shard)
@@ -51,7 +52,7 @@ def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", nam
         catalog.write_shard(fork, rows, shard, 1 + int(np.any(moved)), values)
     session.merge(fork)
     session.commit("shards")
-    catalog.publish(repo, release)
+    assert releases.publish(repo, branch, main) == release
 
 
 def _answers(at):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sedflow_dist import amplitude, network
+from sedflow_dist import amplitude, network, weights
 from sedflow_dist.flags import REASONS, Flag
 from sedflow_dist.posterior import (
     QUANTILE_NAMES,
@@ -18,7 +18,6 @@ from sedflow_dist.posterior import (
     Posterior,
     columns,
     log_likelihood,
-    weighted_quantiles,
 )
 from sedflow_dist.prior import COORDINATES, PARAMETERS, Prior, probit
 from sedflow_dist.properties import names as property_names
@@ -73,7 +72,7 @@ def draws(posterior, mocks):
 @pytest.mark.parametrize("n", [2, 3, 10, 257])
 def test_equal_weights_give_hazens_quantiles(n):
     values = torch.randn(3, n, 4, generator=torch.Generator().manual_seed(n))
-    found = weighted_quantiles(values, torch.full((3, n), 0.37), QUANTILES)
+    found = weights.quantiles(values, torch.full((3, n), 0.37), QUANTILES)
     expected = np.quantile(values.numpy(), QUANTILES, axis=1, method="hazen").transpose(1, 2, 0)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
@@ -81,19 +80,19 @@ def test_equal_weights_give_hazens_quantiles(n):
 def test_weighted_quantiles_are_those_of_the_weighted_distribution():
     """Uniform draws with weights x: the density 2x, whose quantile q is sqrt(q)."""
     x = ((torch.arange(4000) + 0.5) / 4000).view(1, -1, 1)
-    found = weighted_quantiles(x, x[..., 0], QUANTILES)
+    found = weights.quantiles(x, x[..., 0], QUANTILES)
     assert torch.allclose(found[0, 0], torch.tensor(QUANTILES).sqrt(), atol=1e-3)
 
 
 @given(st.lists(st.tuples(st.floats(-5, 5, width=32), st.floats(0.0625, 1, width=32)), min_size=2, max_size=30))
 def test_order_and_scale_of_the_weights_do_not_matter(pairs):
     values, weight = torch.tensor([[v] for v, _ in pairs]).unsqueeze(0), torch.tensor([[w for _, w in pairs]])
-    found = weighted_quantiles(values, weight, QUANTILES)
+    found = weights.quantiles(values, weight, QUANTILES)
     assert bool((found.diff(dim=-1) >= -1e-5).all())
     assert float(found.min()) >= float(values.min())
     assert float(found.max()) <= float(values.max())
     if len({v for v, _ in pairs}) == len(pairs):  # ties may stand in either order
-        other = weighted_quantiles(values.flip(1), 8 * weight.flip(1), QUANTILES)
+        other = weights.quantiles(values.flip(1), 8 * weight.flip(1), QUANTILES)
         torch.testing.assert_close(other, found, atol=1e-4, rtol=1e-4)
 
 
@@ -101,14 +100,14 @@ def test_draws_without_weight_do_not_count():
     values = torch.randn(1, 500, 2, generator=torch.Generator().manual_seed(0))
     weight = torch.ones(1, 500)
     weight[:, 250:] = 0
-    without = weighted_quantiles(values[:, :250], weight[:, :250], QUANTILES)
-    assert torch.allclose(weighted_quantiles(values, weight, QUANTILES), without, atol=0.02)
+    without = weights.quantiles(values[:, :250], weight[:, :250], QUANTILES)
+    assert torch.allclose(weights.quantiles(values, weight, QUANTILES), without, atol=0.02)
 
 
 def test_all_weight_on_one_draw_is_that_draw():
     values = torch.arange(5.0).view(1, 5, 1)
     weight = torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0]])
-    found = weighted_quantiles(values, weight, (0.5,))
+    found = weights.quantiles(values, weight, (0.5,))
     assert float(found) == pytest.approx(2.0)
 
 
@@ -455,3 +454,30 @@ def test_a_flow_that_learnt_the_amplitude_is_summarised_too(learnt_flow, block):
     assert np.isfinite(found.quantiles).all()
     values = Posterior(learnt_flow, seed=1).draw(*(torch.as_tensor(x[:5]) for x in block), np.arange(5), 128).values
     assert_inside_prior(values[..., : len(PARAMETERS)])
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64])
+def test_draws_alike_have_numpys_quantiles_and_moments(n):
+    values = torch.randn(5, n, 3, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    found, mean, std = weights.summarise(values, None, QUANTILES)
+    expected = np.quantile(values.numpy(), QUANTILES, axis=1, method="hazen").transpose(1, 2, 0)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(mean.numpy(), values.numpy().mean(1), atol=1e-12)
+    np.testing.assert_allclose(std.numpy(), values.numpy().std(1), atol=1e-12)
+
+
+def test_without_the_certificate_a_row_has_the_quantiles_of_its_replayed_draws(learnt_flow, block):
+    posterior, n = Posterior(learnt_flow, seed=1, n_draws=64, n_keep=8, certificate=False), 30
+    found = Router(posterior, Routing()).summarise(*(x[:n] for x in block), np.zeros(n, np.uint32), 100)
+    assert posterior.columns == PARAMETERS and (found.method == Method.FLOW).all()
+    assert np.isnan(found.effective_fraction).all() and np.isnan(found.chi2).all()
+    draws = Router(posterior, Routing()).draws(*(x[:n] for x in block), np.arange(100, 100 + n), found.method, 64)
+    expected = np.quantile(draws, QUANTILES, axis=1, method="hazen").transpose(1, 2, 0)
+    np.testing.assert_allclose(found.quantiles, expected, atol=1e-4)
+    np.testing.assert_allclose(found.mean, draws.mean(1), atol=1e-4)
+    assert found.draws.shape == (n, 8, 11) and found.draws.any(axis=(1, 2)).all()
+
+
+def test_an_exact_amplitude_cannot_do_without_the_certificate(flow):
+    with pytest.raises(ValueError, match="learnt the amplitude"):
+        Posterior(flow, seed=1, certificate=False)

@@ -12,8 +12,8 @@ from jobs.infer import infer
 from jobs.ingest import ingest
 from jobs.reweight import reweight as reweight_catalog
 from jobs.runfile import Inference
-from sedflow_dist import properties, reweight
-from sedflow_dist.posterior import QUANTILE_NAMES, Method, Posterior, columns, weighted_quantiles
+from sedflow_dist import properties, reweight, weights
+from sedflow_dist.posterior import QUANTILE_NAMES, QUANTILES, Method, Posterior, columns
 from sedflow_dist.prior import COORDINATES, PARAMETERS, Prior
 from sedflow_dist.reweight import Density, InducedPrior, NewPrior, ParameterPrior
 from storage_schemas import open_catalog
@@ -44,7 +44,7 @@ def test_a_gaussian_posterior_times_a_gaussian_prior_is_the_known_gaussian(flow,
     m, s = 1.5, 0.15
     values, weight = gaussian_draws(m, s)
     new, fraction = reweight.reweight(values, weight, new_prior(flow, f"tau_ism=norm({mean},{std})"), REDSHIFT)
-    quantiles, found_mean, found_std = reweight.summarise(values, new)
+    quantiles, found_mean, found_std = weights.summarise(values, new, QUANTILES)
     precision = 1 / s**2 + 1 / std**2
     expected = stats.norm((m / s**2 + mean / std**2) / precision, precision**-0.5)
     assert abs(float(found_mean[0, TAU]) - expected.mean()) < 1e-3 * s
@@ -67,8 +67,8 @@ def test_the_old_prior_changes_nothing(flow, text):
     new, fraction = reweight.reweight(values, weight, new_prior(flow, text), REDSHIFT.expand(3))
     torch.testing.assert_close(new, weight, rtol=1e-5, atol=0)
     torch.testing.assert_close(fraction, 1 / (500 * (weight**2).sum(-1)), rtol=1e-5, atol=0)
-    quantiles = weighted_quantiles(values, weight.float(), (0.16, 0.5, 0.84))
-    torch.testing.assert_close(reweight.summarise(values, new)[0][..., 1:4], quantiles, rtol=1e-4, atol=1e-4)
+    quantiles = weights.quantiles(values, weight.float(), (0.16, 0.5, 0.84))
+    torch.testing.assert_close(weights.summarise(values, new, QUANTILES)[0][..., 1:4], quantiles, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("text", ["tau_ism=norm(2.9,1e-4)", "tau_ism=norm(1e6,1e-3)", "tau_ism=uniform(5,1)"])
