@@ -1,15 +1,30 @@
-"""Write the pages that follow from the code: docs/run-file.md and docs/flags.md. A test compares them with the code."""
+"""Write the pages that follow from the code: run file, flags and data model. A test compares them with the code."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
 from jobs.runfile import RunFile
 from sedflow_dist import flags
+from sedflow_dist.posterior import columns
+from sedflow_dist.prior import DESCRIPTIONS
+from sedflow_dist.properties import describe, ucd
 from sedflow_dist.surveys import Survey
+from storage_schemas import catalog
+from storage_schemas.schema import VERSION
+
+#: Bytes stored per galaxy: `sedflow catalog show --sizes` of 600 galaxies of the SDSS sample in one shard.
+SIZES = {
+    "quantiles": 489.4, "mean": 98.9, "std": 97.8, "effective_fraction": 4.8, "log_evidence": 4.9,
+    "log_evidence_error": 4.8, "pareto_k": 5.0, "effective_draws": 4.8, "chi2": 5.0, "p_value": 4.9, "rhat": 1.5,
+    "n_bands": 1.3, "method": 1.6, "flux": 19.6, "sigma": 19.6, "mask": 1.3, "redshift": 5.0, "flags": 1.6, "ra":
+    8.3, "dec": 9.0, "healpix_29": 9.4, "input_file": 1.3, "input_row": 2.9,
+}  # fmt: skip
 
 
 def run_file_page() -> str:
@@ -40,9 +55,82 @@ def run_file_page() -> str:
 def flags_page() -> str:
     """Return the table of flags."""
     lines = ["# Flags", "", "Bits of a row's `flags`. Generated from the code by `docs/generate.py`.", ""]
-    lines += ["| bit | name | meaning |", "| --- | --- | --- |"]
-    lines += [f"| {int(flag)} | {flag.name} | {flags.DESCRIPTIONS[flag]} |" for flag in flags.Flag]
+    return "\n".join([*lines, *_flags()]) + "\n"
+
+
+def _flags() -> list[str]:
+    return _table(("bit", "name", "meaning"), [(int(f), f.name, flags.DESCRIPTIONS[f]) for f in flags.Flag])
+
+
+def data_model_page() -> str:
+    """Return every array of a posterior catalog, and every column of its exports."""
+    specs = catalog.arrays({"ID": "int64 or string"})
+    lines = [
+        "# The posterior catalog",
+        "",
+        f"Version {VERSION} of the schema (attribute `sedflow_version`). Generated from the code by `docs/generate.py`; a test",
+        "compares it with the code and with a catalog. How to open, query and export one: [querying](query.md).",
+        "",
+        "An Icechunk repository, that is a Zarr v3 group with history. One row a galaxy; a row without an answer is NaN and",
+        "flagged. `ID` stands for the survey's own identifiers under their own names.",
+        "",
+        "## Arrays",
+        "",
+    ]
+    lines += _table(
+        ("name", "dimensions", "type", "unit", "UCD", "bytes a galaxy on disk", "meaning"),
+        [
+            (f"`{s.name}`", ", ".join(s.dims), s.dtype, "" if s.units == "1" else s.units, s.ucd,
+             SIZES.get(s.name, ""), s.long_name.partition(": {")[0])
+            for s in specs
+        ],
+    )  # fmt: skip
+    lines += [
+        "",
+        f"Altogether {sum(SIZES.values()):.0f} bytes a galaxy, without identifiers: `sedflow catalog show --sizes` of 600",
+        "galaxies of the SDSS sample answered by the shipped model. Kept draws (`keep_draws`, none by default) add 22",
+        "bytes each before compression; any number can be replayed without them (`sedflow catalog draws`).",
+        "",
+        "## Beside the rows",
+        "",
+    ]
+    specs = (*catalog.SHARD_ARRAYS, catalog.WEIGHTS)
+    beside = [(f"`{s.name}`", ", ".join(s.dims), s.dtype, s.long_name) for s in specs]
+    beside += [(f"`{name}`", name, "", meaning) for name, meaning in catalog.COORDINATES.items()]
+    beside += [
+        ("`model_weights`", "byte", "uint8", "the model's weights (safetensors); its attribute `spec` is the rest")
+    ]
+    lines += _table(("name", "dimensions", "type", "meaning"), beside)
+    lines += ["", "Attributes:", ""]
+    lines += _table(
+        ("attribute", "meaning"), [(f"`{name}`", text) for name, text in sorted(catalog.ATTRIBUTES.items())]
+    )
+    lines += ["", "## Parameters and properties", "", "The coordinate `param`, for the bands u, g, r, i, z:", ""]
+    about = [(name, *(DESCRIPTIONS.get(name) or describe(name)), ucd(name)) for name in columns("ugriz")]
+    lines += _table(
+        ("name", "unit", "UCD", "meaning"),
+        [(f"`{n}`", "" if u == "1" else u, word, text) for n, u, text, word in about],
+    )
+    lines += ["", "## How a row was answered (`method`)", ""]
+    lines += _table(("method", "meaning"), list(catalog.METHODS.items()))
+    lines += ["", "## Bits of `flags`", "", *_flags(), "", "## Columns of an export", ""]
+    lines += [
+        "In Parquet, CSV and HATS under these names, in FITS in upper case. First the identifiers, then",
+        "",
+        ", ".join(f"`{exported(name)}`" for name in ROW_COLUMNS) + ",",
+        "",
+        "as the arrays above, and of each parameter and property:",
+        "",
+    ]
+    lines += _table(
+        ("column", "array", "UCD", "meaning"),
+        [(f"`{{param}}_{s.ending}`", f"`{s.array}`", s.ucd.format("{ucd}"), s.meaning) for s in SUMMARIES],
+    )
     return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    return [f"| {' | '.join(map(str, cells))} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 def _default(field: Any) -> str:
@@ -52,7 +140,7 @@ def _default(field: Any) -> str:
     return f"`{value!r}`"
 
 
-PAGES = {"run-file.md": run_file_page, "flags.md": flags_page}
+PAGES = {"run-file.md": run_file_page, "flags.md": flags_page, "data-model.md": data_model_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -24,9 +24,20 @@ Release = Annotated[str, typer.Option("--release", help="a release's name; main 
 
 
 @catalog_app.command("show")
-def show(source: CatalogPath, cone: Cone = None, release: Release = "main") -> None:
+def show(
+    source: CatalogPath,
+    cone: Cone = None,
+    sizes: Annotated[bool, typer.Option("--sizes", help="also bytes stored per galaxy, array by array")] = False,
+    release: Release = "main",
+) -> None:
     """Show the size, methods, flags and medians of a catalog, or of the rows in a cone."""
+    from storage_schemas import catalog
+
     summary(Location.parse(source), release, cone)
+    if sizes:
+        found = catalog.sizes(Location.parse(source), release)
+        for name, size in {**found, "all": sum(found.values())}.items():
+            print(f"  {size:>9.1f}  bytes a galaxy: {name}")
 
 
 @catalog_app.command("draws")
@@ -88,12 +99,18 @@ def history(source: CatalogPath) -> None:
 
 
 @catalog_app.command("diff")
-def diff(source: CatalogPath, old: str, new: str) -> None:
+def diff(
+    source: CatalogPath,
+    old: str,
+    new: str,
+    rows: Annotated[int, typer.Option(min=0, help="also list so many of the rows that differ, of each column")] = 0,
+) -> None:
     """Count the rows that differ between two releases, column by column."""
     from storage_schemas import catalog
 
-    for name, changed, total in catalog.diff(Location.parse(source), old, new):
-        print(f"{name:<20} {changed:>12,} of {total:,} rows differ")
+    for name, changed, total, first in catalog.diff(Location.parse(source), old, new, rows):
+        listed = f": {', '.join(map(str, first))}{', ...' if changed > len(first) else ''}" if first else ""
+        print(f"{name:<20} {changed:>12,} of {total:,} rows differ{listed}")
 
 
 @catalog_app.command("rollback")

@@ -72,6 +72,31 @@ def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
     return tuple(replace(spec, ucd=ucds.get(spec.name, "")) for spec in specs)
 
 
+#: What is kept of a shard beside its rows.
+SHARD_ARRAYS = (
+    ArraySpec("shard_key", ("shard",), "uint64", "1", "hash of all that the shard depends on; 0: not written"),
+    ArraySpec(
+        "shard_range", ("shard", "indexed", "bound"), "int64", "1",
+        "least and greatest pixel (-1 aside) and identifier in the shard: the index of searches",
+    ),
+)  # fmt: skip
+WEIGHTS = ArraySpec("model_weights", ("byte",), "uint8", "1", "the model's weights (safetensors); `spec` is the rest")
+#: Coordinates: dimension and meaning.
+COORDINATES = {
+    "param": "parameter or derived property", "quantile": "probability",
+    "coordinate": "coordinate of the prior's unit cube", "band": "band", "indexed": "column that the index of shards knows",
+}  # fmt: skip
+
+
+ATTRIBUTES = {
+    "run": "all that the content depends on: model, seed, settings, software, what the photometry was made from",
+    "run_id": "hash of the run: the same run has it again",
+    "ids": "names of the identifying columns", "rows_per_shard": "rows that are one task and one object of each array",
+    "param_units": "unit of each parameter and property", "param_meanings": "and its meaning", "param_ucds": "and its UCD",
+    "sedflow_kind": f"{KIND!r}", "sedflow_version": "version of this schema",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Layout:
     """Sizes and coordinates of a catalog; ``meanings`` and ``ucds`` are those of ``params``."""
@@ -157,25 +182,47 @@ def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
     return dataset.assign_coords(galaxy=pd.RangeIndex(dataset.sizes["galaxy"]))
 
 
+def sizes(location: Location, ref: str = MAIN) -> dict[str, float]:
+    """Return bytes stored per galaxy of every array that has galaxies (one request a shard and array)."""
+    group = zarr.open_group(store(location, ref), mode="r")
+    found = {}
+    for spec in arrays(dict.fromkeys(group.attrs["ids"], "")):  # type: ignore[arg-type]
+        if spec.name in group:
+            stored = array(group, spec.name)
+            found[spec.name] = stored.nbytes_stored() / stored.shape[0]
+    return found
+
+
 def model_bytes(dataset: xr.Dataset) -> tuple[bytes, bytes]:
     """Return weights and specification of the model that a catalog was made with."""
     weights = dataset["model_weights"]
     return weights.values.tobytes(), json.dumps(weights.attrs["spec"], indent=1, sort_keys=True).encode()
 
 
-def diff(location: Location, old: str, new: str) -> Iterator[tuple[str, int, int]]:
-    """Yield (array, rows that differ, rows) between two releases; NaN equals NaN."""
+def diff(location: Location, old: str, new: str, n_rows: int = 0) -> Iterator[tuple[str, int, int, list[int]]]:
+    """Yield (array, rows that differ, rows, the first ``n_rows`` that differ) between two releases; NaN equals NaN.
+
+    Shards of the same key are the same and not read; others are compared one at a time.
+    """
     before, after = open_catalog(location, old), open_catalog(location, new)
-    for name in after.data_vars:
+    total = after.sizes["galaxy"]
+    shards = Chunks(total, after.attrs["rows_per_shard"])
+    changed = np.ones(len(shards), bool)
+    if before.sizes["galaxy"] == total and before.attrs["rows_per_shard"] == shards.size:
+        changed = before["shard_key"].values != after["shard_key"].values
+    for name in map(str, after.data_vars):
         if "galaxy" not in after[name].dims:
             continue
-        new_values = after[name].values
-        n_rows = len(new_values)
-        if name not in before or before[name].shape != new_values.shape:
-            yield str(name), n_rows, n_rows
+        if name not in before or before[name].shape != after[name].shape:
+            yield name, total, total, list(range(min(n_rows, total)))
             continue
-        old_values = before[name].values
-        same = old_values == new_values
-        if new_values.dtype.kind == "f":
-            same |= np.isnan(old_values) & np.isnan(new_values)
-        yield str(name), int((~same.reshape(n_rows, -1).all(axis=1)).sum()), n_rows
+        count, first = 0, list[int]()
+        for rows in map(shards.rows, np.flatnonzero(changed).tolist()):
+            one, other = (data[name].isel(galaxy=rows).values for data in (before, after))
+            same = one == other
+            if other.dtype.kind == "f":
+                same |= np.isnan(one) & np.isnan(other)
+            found = rows.start + np.flatnonzero(~same.reshape(len(same), -1).all(axis=1))
+            count += len(found)
+            first += found[: n_rows - len(first)].tolist()
+        yield name, count, total, first

@@ -22,18 +22,13 @@ import zarr
 from zarr.storage import MemoryStore
 
 from storage_schemas import query
-from storage_schemas.catalog import BYTES_PER_READ, KIND, MAIN, Layout, arrays
+from storage_schemas.catalog import BYTES_PER_READ, COORDINATES, KIND, MAIN, SHARD_ARRAYS, WEIGHTS, Layout, arrays
 from storage_schemas.chunked import Chunks
-from storage_schemas.schema import ArraySpec, array, as_json, dimensions, seal, write_coordinate
+from storage_schemas.schema import array, as_json, dimensions, seal, write_coordinate
 from storage_schemas.storage import Location
 
 STAGING = "staging-"
-_SHARD_KEY = ArraySpec("shard_key", ("shard",), "uint64", "1", "hash of all that the shard depends on; 0: not written")
-_SHARD_RANGE = ArraySpec(
-    "shard_range", ("shard", "indexed", "bound"), "int64", "1", "least and greatest value in the shard"
-)
-_WEIGHTS = ArraySpec("model_weights", ("byte",), "uint8", "1", "the model's weights (safetensors)")
-_REPLACED = {"indexed", "param", "quantile", "coordinate", "band", "model_weights"}  # arrays that every run writes anew
+_REPLACED = {*COORDINATES, WEIGHTS.name}  # arrays that every run writes anew
 _LOCK = "sedflow.lock"
 _GONE = ("not found", "range was invalid", "range not satisfiable")  # icechunk: an object is missing, or was cut off
 #: Two processes of the same run write the same values: whose are kept does not matter.
@@ -279,14 +274,15 @@ def _prepare(store: Any, layout: Layout, model: tuple[bytes, bytes]) -> None:
     else:
         group = zarr.open_group(store, mode="w", zarr_format=3)
         _create(group, layout)
-    write_coordinate(group, "indexed", _indexed(layout), "column that the index of shards knows")
-    write_coordinate(group, "param", layout.params, "parameter or derived property")
-    write_coordinate(group, "quantile", np.asarray(layout.quantiles), "probability")
-    write_coordinate(group, "coordinate", layout.coordinates, "coordinate of the prior's unit cube")
-    write_coordinate(group, "band", layout.labels, "band")
+    coordinates: dict[str, Sequence[Any] | np.ndarray] = {
+        "param": layout.params, "quantile": np.asarray(layout.quantiles), "coordinate": layout.coordinates,
+        "band": layout.labels, "indexed": _indexed(layout),
+    }  # fmt: skip
+    for name, meaning in COORDINATES.items():
+        write_coordinate(group, name, coordinates[name], meaning)
     weights, specification = model
-    _WEIGHTS.create(group, {"byte": len(weights)}, None)
-    stored = array(group, _WEIGHTS.name)
+    WEIGHTS.create(group, {"byte": len(weights)}, None)
+    stored = array(group, WEIGHTS.name)
     stored.update_attributes({"spec": json.loads(specification)})
     stored[:] = np.frombuffer(weights, np.uint8)
 
@@ -299,8 +295,8 @@ def _create(group: zarr.Group, layout: Layout) -> None:
     for spec in arrays(layout.ids):
         if spec.name != "draws" or layout.n_draws:
             spec.create(group, sizes, layout.rows_per_shard, BYTES_PER_READ)
-    _SHARD_KEY.create(group, {"shard": len(layout.shards)}, 1)
-    _SHARD_RANGE.create(group, {"shard": len(layout.shards), "indexed": len(_indexed(layout)), "bound": 2}, 1)
+    for spec in SHARD_ARRAYS:
+        spec.create(group, {"shard": len(layout.shards), "indexed": len(_indexed(layout)), "bound": 2}, 1)
 
 
 def _indexed(layout: Layout) -> list[str]:

@@ -6,7 +6,7 @@ from sedflow_dist.posterior import QUANTILES, columns
 from sedflow_dist.prior import DESCRIPTIONS
 from sedflow_dist.properties import describe, ucd
 from sedflow_dist.surveys import healpix
-from storage_schemas import catalog
+from storage_schemas import catalog, releases
 from storage_schemas.catalog import Layout
 
 LABELS = tuple("ugriz")
@@ -26,8 +26,8 @@ def positions(n, seed=3):
     return np.where(lost, np.nan, ra % 360), np.where(lost, np.nan, dec)
 
 
-def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", shift=0.0, name_rows=False):
-    """Publish a catalog of ``n`` rows; ``shift`` is added to all means, and rows may bear names beside their objectId."""
+def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", name_rows=False, shift=None):
+    """Publish a catalog of ``n`` rows, which may bear names beside their objectId; ``shift`` (n,) is added to the means."""
     ra, dec = positions(n)
     pixel = healpix(ra, dec)
     order = np.argsort(pixel, kind="stable") if in_healpix_order else np.arange(n)
@@ -36,23 +36,26 @@ def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", shi
     ucds = [ucd(name) for name in PARAMS]
     layout = Layout(n, rows_per_shard, PARAMS, units, QUANTILES, ["c"], LABELS, 0, ids, meanings, ucds)
     repo = catalog.repository(where, create=True)
-    catalog.stage(repo, layout, {"model": "made", "seed": 1, "release": release}, (b"weights", b"{}"))
-    session = repo.writable_session(catalog.STAGING)
+    main = repo.lookup_branch(catalog.MAIN)
+    branch = releases.stage(repo, release, layout, {"model": "made", "seed": 1}, (b"weights", b"{}"))
+    session = repo.writable_session(branch)
     fork = session.fork()
     for shard in range(len(layout.shards)):
         rows = layout.shards.rows(shard)
         at = order[rows]
-        values = _answers(at, shift)
+        moved = 0 if shift is None else shift[at]
+        values = _answers(at)
+        values["mean"] += np.reshape(moved, (-1, 1))
         values |= {"ra": ra[at], "dec": dec[at], "healpix_29": pixel[at], "objectId": 10_000_000_007 * at % 2**40}
         if name_rows:
             values["NAME"] = np.array([f"galaxy {i}" for i in at], np.dtypes.StringDType())
-        catalog.write_shard(fork, rows, shard, 1, values)
+        catalog.write_shard(fork, rows, shard, 1 + int(np.any(moved)), values)
     session.merge(fork)
     session.commit("shards")
-    catalog.publish(repo, release)
+    assert releases.publish(repo, branch, main) == release
 
 
-def _answers(at, shift):
+def _answers(at):
     m, width = len(at), len(PARAMS)
     rng = np.random.default_rng(int(at.sum()) % 2**32)
     values = {
@@ -61,7 +64,7 @@ def _answers(at, shift):
         if spec.dtype == "float32" and not {"param", "draw"} & set(spec.dims)
     }
     answered = (at % UNANSWERED != 0)[:, None]
-    mean = at[:, None] / 8 + np.arange(width) + shift
+    mean = at[:, None] / 8 + np.arange(width)
     values["mean"] = np.where(answered, mean, np.nan).astype(np.float32)
     values["std"] = np.where(answered, np.ones((m, width)), np.nan).astype(np.float32)
     steps = np.array([-2, -1, 0, 1, 2]) + 0.25 * rng.random((m, width, 5))

@@ -264,7 +264,7 @@ import sys
 from pathlib import Path
 from jobs.export import export, hats_catalog
 from storage_schemas import open_catalog
-hats_catalog.ROWS_PER_PARTITION = 5000
+hats_catalog.ROWS_PER_PARTITION = 20_000
 source, folder, *endings = sys.argv[1:]
 for ending in endings:
     export(open_catalog(source), Path(folder) / f"all{ending}", ["log_mstar"] if "qp" in ending else [])
@@ -284,4 +284,4 @@ def test_memory_is_flat_in_the_number_of_rows(tmp_path):
         shutil.rmtree(tmp_path / "all_hats")
     for ending, few, many in zip(endings, *peaks, strict=True):
         print(f"{ending}: {few / 1024:.0f} and {many / 1024:.0f} MB")
-        assert many < few + 60 * 1024, (ending, peaks)  # 120,000 rows more are 100 MB
+        assert many < few + 80 * 1024, (ending, peaks)  # 120,000 rows more are 100 MB; 32 MB are cached

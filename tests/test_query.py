@@ -8,7 +8,7 @@ from counting_s3 import BUCKET, serve
 
 from sedflow_dist.surveys import healpix
 from storage_schemas import Location, open_catalog
-from storage_schemas.catalog import arrays
+from storage_schemas.catalog import arrays, diff
 
 N, ROWS_PER_SHARD = 12_000, 1024
 N_ARRAYS = len(arrays({"objectId": "int64"})) - 1  # no draws are kept
@@ -145,3 +145,17 @@ def test_a_cone_in_object_storage_reads_the_index_and_what_it_needs(s3):
     with s3.watch() as seen:
         found["mean"].load()
     assert sum(size for *_, size in seen) < 2 * 80_000
+
+
+def test_a_diff_reads_what_changed_and_lists_rows(s3):
+    """Three rows of two shards have other means: the rest of the second release is not read."""
+    where = Location.parse(f"s3://{BUCKET}/compared")
+    shift = np.zeros(4096)
+    made_catalog.publish(where, 4096, 512, False)
+    shift[[600, 601, 3000]] = 1.0  # two of them in one shard
+    made_catalog.publish(where, 4096, 512, False, "release-2", shift=shift)
+    with s3.watch() as seen:
+        found = {name: rest for name, *rest in diff(where, "release-1", "release-2", 2)}
+    assert found.pop("mean") == [3, 4096, [600, 601]]
+    assert len(found) == N_ARRAYS - 1 and all(rest == [0, 4096, []] for rest in found.values())
+    assert sum("/chunks/" in path for _, path, *_ in seen) <= 2 * 2 * 3 * N_ARRAYS

@@ -133,7 +133,7 @@ def test_readers_see_whole_releases_only(tmp_path):
         assert (catalog.open_catalog(where)["chi2"].values == 1).all()
     assert (catalog.open_catalog(where)["chi2"].values == 2).all()
     assert (catalog.open_catalog(where, "release-1")["chi2"].values == 1).all()
-    assert {name: n for name, n, _ in catalog.diff(where, "release-1", "release-2")}["chi2"] == 6
+    assert {name: n for name, n, *_ in catalog.diff(where, "release-1", "release-2")}["chi2"] == 6
     tags = [tags for *_, tags in releases.history(repo) if tags]
     assert tags == ["release-2", "release-1"]
     assert releases.next_release(repo) == "release-3"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from sedflow_dist.posterior import QUANTILE_NAMES
+from sedflow_dist.posterior import QUANTILE_NAMES, QUANTILES
 
 #: Rows read, converted and written at once: some 15 MB of a whole catalog's columns.
 BLOCK = 16_384
@@ -21,14 +21,33 @@ CERTIFICATE = (
     "log_evidence_error", "chi2", "p_value", "rhat", "flags",
 )  # fmt: skip
 ROW_COLUMNS = (*_PLACE, *CERTIFICATE)
-#: What is told of each parameter and property: ending of the column, meaning, UCD, where it stands.
-_PERCENT = ("2.5", "16", "50", "84", "97.5")
-_SUMMARIES = (
-    *((name, f"{percent} % quantile", "{};stat.median" if name == "p50" else "{}", "quantiles", (i,))
-      for i, (name, percent) in enumerate(zip(QUANTILE_NAMES, _PERCENT, strict=True))),
-    ("mean", "posterior mean", "{};stat.mean", "mean", ()),
-    ("std", "posterior standard deviation", "stat.stdev;{}", "std", ()),
-)  # fmt: skip
+
+
+class Summary(NamedTuple):
+    """What is told of each parameter and property: ending of the column, meaning, UCD (in which {} is the parameter's) and
+    where in the catalog it stands."""
+
+    ending: str
+    meaning: str
+    ucd: str
+    array: str
+    entry: tuple[int, ...]
+
+
+SUMMARIES = (
+    *(
+        Summary(
+            ending,
+            f"{100 * probability:g} % quantile",
+            "{};stat.median" if probability == 0.5 else "{}",
+            "quantiles",
+            (i,),
+        )
+        for i, (ending, probability) in enumerate(zip(QUANTILE_NAMES, QUANTILES, strict=True))
+    ),
+    Summary("mean", "posterior mean", "{};stat.mean", "mean", ()),
+    Summary("std", "posterior standard deviation", "stat.stdev;{}", "std", ()),
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +118,7 @@ def of_catalog(catalog: xr.Dataset, names: Sequence[str] = ()) -> Rows:
         known = {column.name for column in every} | {str(name) for name in catalog["param"].values}
         if unknown := sorted(chosen - known):
             raise ValueError(f"no column {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-        always = {*catalog.attrs["ids"], *(HEALPIX if name == "healpix_29" else name for name in _PLACE)}
+        always = {*catalog.attrs["ids"], *map(exported, _PLACE)}
         columns = tuple(c for c in every if c.name in always | chosen or c.name.rpartition("_")[0] in chosen)
     metadata = {"MODEL": str(catalog.attrs["run"]["model"]), "SEED": str(catalog.attrs["run"]["seed"])}
     return Rows(columns, catalog.sizes["galaxy"], metadata, lambda some: read(catalog, some))
@@ -122,10 +141,15 @@ def row_columns(catalog: xr.Dataset) -> list[Column]:
     return [_column(catalog, name) for name in (*catalog.attrs["ids"], *ROW_COLUMNS) if name in catalog]
 
 
+def exported(array: str) -> str:
+    """Return the name of an array's column: the pixel bears the one that HATS gives it."""
+    return HEALPIX if array == "healpix_29" else array
+
+
 def _column(catalog: xr.Dataset, array: str) -> Column:
     about, dtype = catalog[array].attrs, catalog[array].dtype
     return Column(
-        HEALPIX if array == "healpix_29" else array, str if dtype.kind in "TOU" else dtype, about.get("units", ""),
+        exported(array), str if dtype.kind in "TOU" else dtype, about.get("units", ""),
         about.get("ucd", ""), about.get("long_name", ""), array,
     )  # fmt: skip
 
@@ -137,9 +161,9 @@ def summary_columns(catalog: xr.Dataset) -> list[Column]:
     ucds = catalog.attrs.get("param_ucds") or [""] * len(names)
     return [
         Column(
-            f"{name}_{ending}", np.dtype(np.float32), unit, words.format(ucd) if ucd else "",
-            f"{what}: {meaning}" if meaning else "", array, (i, *entry),
+            f"{name}_{summary.ending}", np.dtype(np.float32), unit, summary.ucd.format(ucd) if ucd else "",
+            f"{summary.meaning}: {meaning}" if meaning else "", summary.array, (i, *summary.entry),
         )
         for i, (name, unit, meaning, ucd) in enumerate(zip(names, units, meanings, ucds, strict=True))
-        for ending, what, words, array, entry in _SUMMARIES
+        for summary in SUMMARIES
     ]  # fmt: skip
