@@ -1,6 +1,7 @@
 """Ingest of many files: one content whatever the workers, interruptions and history; a changed input costs what it changed."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -408,3 +409,33 @@ def test_cuts_are_counted_by_name_and_reported(dask, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "100 rows, 98 of them usable" in said
     assert "hit by the cuts: 5 bright, 5 bailed, 0 faint" in said
+
+
+# -- memory -------------------------------------------------------------------------------------------------------------
+
+
+def peak_memory(n_rows, folder):
+    """Most bytes that each of two workers held while ``n_rows`` rows in 20 files were ingested, in pieces of 25,000."""
+    rng = np.random.default_rng(1)
+    folder.mkdir()
+    for number in range(20):
+        n = n_rows // 20
+        table = {name: rng.lognormal(3, 1, n).astype(np.float32) for name in ("F_G", "F_R", "F_I")}
+        table |= {f"E_{b}": 0.1 * table[f"F_{b}"] for b in "GRI"}
+        table |= {"ID": np.arange(n) + n * number, "NAME": np.full(n, "x"), "Z": rng.random(n)}
+        table |= {"RA": rng.uniform(0, 360, n), "DEC": rng.uniform(-90, 90, n)}
+        pa.parquet.write_table(pa.table(table), folder / f"{number:02}.parquet", row_group_size=10_000)
+    with dask_engine.client(DaskSettings(workers=2)) as client:
+        settings = Ingest(rows_per_piece=25_000)
+        source = str(folder / "*.parquet")
+        where = tiny.location(folder / "out")
+        store = ingest(source, SURVEY, where, 5_000, settings, DaskSettings(address=client.scheduler.address))
+        assert store.n_rows == n_rows
+        return max(client.run(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024).values())
+
+
+@pytest.mark.slow
+def test_memory_is_flat_in_the_number_of_rows(tmp_path):
+    few, many = (peak_memory(n, tmp_path / f"{n}") for n in (100_000, 1_000_000))
+    print(f"peak of a worker: {few / 1e6:.0f} MB for 10^5 rows, {many / 1e6:.0f} MB for 10^6")
+    assert many < 1.2 * few
