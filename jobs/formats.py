@@ -6,6 +6,7 @@ In: a `Location` (local or S3). Out: numpy columns by name, (row,) or (row, entr
 from __future__ import annotations
 
 import gzip
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -15,10 +16,12 @@ from typing import IO, Any, cast
 import numpy as np
 import obstore
 import zarr
+from obstore.store import ObjectStore
 
 from storage_schemas.storage import Location
 
 _BLOCK_BYTES = 32 << 20
+_READ_AHEAD_BYTES = 1 << 20
 _MOST_CSV_BYTES = 512 << 20
 
 
@@ -86,7 +89,7 @@ def open_file(location: Location) -> IO[bytes]:
             file: Any = open(location.url, "rb")  # noqa: SIM115
         else:
             folder, name = parent(location)
-            file = obstore.open_reader(folder.objects(), name, buffer_size=_BLOCK_BYTES)
+            file = io.BufferedReader(_Object(folder.objects(), name), _READ_AHEAD_BYTES)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(f"no catalog {location}") from error
     file.seek(0, 2)
@@ -112,6 +115,34 @@ def is_zarr(location: Location) -> bool:
             continue
         return True
     return False
+
+
+class _Object(io.RawIOBase):
+    """An object of a bucket as a file: obstore's own reader is none that pyarrow and astropy take."""
+
+    def __init__(self, store: ObjectStore, name: str) -> None:
+        self._store, self._name, self._at = store, name, 0
+        self._size = obstore.head(store, name)["size"]
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        length = min(len(buffer), self._size - self._at)
+        if length > 0:
+            buffer[:length] = obstore.get_range(self._store, self._name, start=self._at, length=length)
+            self._at += length
+        return max(length, 0)
 
 
 class _Fits(Catalog):

@@ -103,8 +103,8 @@ def find(name: str, names: Sequence[str]) -> str | None:
     return None
 
 
-def resolve(source: str | Path) -> Path:
-    """Return the path of a catalog; ``kcorrect-sample`` is the 10,000 SDSS galaxies that kcorrect carries."""
+def resolve(source: str | Path) -> str | Path:
+    """Return the path or URL of a catalog; ``kcorrect-sample`` is the 10,000 SDSS galaxies that kcorrect carries."""
     if str(source) == KCORRECT_SAMPLE:
         package = importlib.util.find_spec("kcorrect")
         if package is None or not package.submodule_search_locations:
@@ -112,7 +112,7 @@ def resolve(source: str | Path) -> Path:
                 "the sample of SDSS galaxies comes with the kcorrect package: pip install 'sedflow-dist[demo]'"
             )
         return Path(package.submodule_search_locations[0]) / "data/test/gst_tests_small.fits"
-    return Path(source)
+    return source
 
 
 def _as_float(values: np.ndarray, path: Location, name: str) -> np.ndarray:

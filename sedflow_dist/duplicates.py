@@ -45,9 +45,9 @@ def _words(column: np.ndarray) -> list[np.ndarray]:
         return [column.astype(np.int64).view(np.uint64)]
     if column.dtype.kind == "f":
         return [(column.astype(np.float64) + 0.0).view(np.uint64)]  # + 0.0: -0 is 0
-    text = np.char.encode(column.astype(str), "utf-8")
-    width = -(-max(text.dtype.itemsize, 1) // 8) * 8
-    return list(text.astype(f"S{width}").view(np.uint64).reshape(len(column), -1).T)
+    text = column.astype(np.dtypes.StringDType())
+    longest = max(int(np.strings.str_len(text).max(initial=1)), 1)
+    return list(text.astype(f"U{longest + longest % 2}").view(np.uint64).reshape(len(column), -1).T)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

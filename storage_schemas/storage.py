@@ -142,10 +142,8 @@ class Location:
 
     def remove(self, prefix: str = "") -> None:
         """Delete every object below this place whose name starts with ``prefix``."""
-        store = self.objects()
-        for name in list(self.list()):
-            if name.startswith(prefix):
-                obstore.delete(store, name)
+        if names := [name for name in self.list() if name.startswith(prefix)]:
+            obstore.delete(self.objects(), names)
         if self.is_local and not prefix:
             shutil.rmtree(self.url)  # its folders
 

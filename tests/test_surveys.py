@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from sedflow_dist import surveys
 from sedflow_dist.flags import DESCRIPTIONS, REASONS, Flag, names
-from sedflow_dist.surveys import SURVEYS, Survey, calibrate
+from sedflow_dist.surveys import SURVEYS, Cut, Survey, calibrate
 
 SDSS, NSA = SURVEYS["sdss"], SURVEYS["nsa"]
 FLUX = np.array([[10.0, 30.0, 50.0, 70.0, 80.0]])
@@ -215,6 +215,55 @@ def test_rows_do_not_touch_each_other():
             np.testing.assert_array_equal(getattr(together, name)[i], getattr(alone, name)[0])
 
 
+# -- surveys with a sky of their own ------------------------------------------------------------------------------------
+
+LEGACY, RUBIN = SURVEYS["desi-legacy"], SURVEYS["rubin"]
+
+
+def test_no_data_is_not_an_error_and_not_detected_is_not_not_observed():
+    """DESI: ivar 0 says that the band was not observed; a negative flux was, and nothing was detected."""
+    flux, ivar = one(-0.3, band=0), one(0.0, band=3, base=IVAR)
+    found = calibrate(LEGACY, flux, ivar, np.ones((1, 5)), Z)
+    assert found.mask.tolist() == [[True, True, True, False, True]]
+    assert flags_of(found) == {"BAND_MISSING", "NEGATIVE_FLUX"}
+    assert flags_of(calibrate(LEGACY, FLUX, one(-1.0, band=3, base=IVAR), np.ones((1, 5)), Z)) >= {"BAD_ERROR"}
+
+
+def test_legacy_fluxes_are_divided_by_the_transmission():
+    transmission = np.array([[0.8, 0.9, 0.95, 0.99, 1.0]])
+    found = calibrate(LEGACY, FLUX, IVAR, transmission, Z)
+    np.testing.assert_allclose(found.flux, FLUX / transmission, rtol=1e-6)
+    sigma = np.hypot(1 / np.sqrt(IVAR * transmission**2), LEGACY.model_error * FLUX / transmission)
+    np.testing.assert_allclose(found.sigma, sigma, rtol=1e-6)
+
+
+def test_rubin_fluxes_are_dereddened_and_flagged_bands_are_missing():
+    """A = R E(B-V); 31.4 is the AB zero point of nJy. A flagged band may hold anything."""
+    njy = np.array([[100.0, 300.0, 500.0, 700.0, 800.0, 900.0]])
+    unusable = np.zeros((1, 6), bool)
+    unusable[0, 5] = True
+    njy_flagged = njy.copy()
+    njy_flagged[0, 5] = np.nan
+    found = calibrate(RUBIN, njy_flagged, 0.1 * njy, np.full((1, 6), 0.1), Z, unusable)
+    magnitude = 31.4 - 2.5 * np.log10(njy) - 0.1 * np.array(RUBIN.extinction_per_ebv)
+    np.testing.assert_allclose(22.5 - 2.5 * np.log10(found.flux[0, :5]), magnitude[0, :5], atol=2e-4)
+    assert found.mask[0].tolist() == [True] * 5 + [False]
+    assert flags_of(found) == {"BAND_MISSING"}
+    assert RUBIN.required[-1] == "objectId"  # and no redshift
+    assert "u_cModel_flag" in RUBIN.columns
+
+
+def test_cuts_hit_bits_and_ranges_and_never_nan():
+    values = np.array([0.0, 2.0, 3.0, 1024.0, np.nan, -1.0])
+    assert Cut(column="x", bits=2).hits(values).tolist() == [False, True, True, False, False, True]
+    assert Cut(column="x", below=0, above=3).hits(values).tolist() == [False, False, False, True, False, True]
+
+
+def test_declared_cuts_name_the_bits_of_maskbits():
+    bits = {name: cut.bits for name, cut in LEGACY.cuts.items()}
+    assert bits == {"bright_star": 2, "saturated_or_bad": 32 + 64 + 128, "fit_bailed_out": 1024, "cluster": 8192}
+
+
 # -- declarations -----------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +295,11 @@ def test_nsa_takes_the_optical_bands_of_its_seven():
         ({"model_error": (0.1,)}, "model_error has 1 entries for 3 bands"),
         ({"colour": 1}, "colour"),
         ({"unit": "Jy"}, "unit"),
+        (
+            {"extinction": ("A", "A", "A"), "extinction_kind": "ebv"},
+            "extinction_per_ebv belongs to extinction_kind ebv",
+        ),
+        ({"band_flags": ("A",)}, "band_flags has 1 entries for 3 bands"),
     ],
 )
 def test_bad_declarations_are_refused(changed, message):
