@@ -33,8 +33,8 @@ _CHAINS = 600_000_000  # 32 galaxies side by side
 _COPIES = 6  # of a block of rows: as it is read, as it is worked on, and as it is written
 
 # Requests to an object store.
-_OPEN = 20  # to open a store: its metadata
-_PER_COMMIT = 60
+_OPEN = 10  # to open a store: its metadata
+_PER_COMMIT = 30
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _infer(run: RunFile, rows: int | None) -> Stage:
     if settings.certificate:
         seconds += min(_ROUTED_SHARE, settings.routing.share) * _ROUTED_SECONDS
     read = len(photometry.ARRAYS) + 2
-    requests = missing * (_OPEN + read * 2 + len(catalog.arrays({})) + 6)
+    requests = missing * (_OPEN + read + len(catalog.arrays({})) + 2)
     requests += math.ceil(missing / settings.commit_every) * _PER_COMMIT
     return Stage(
         "infer", location, chunks, missing, n, part * n * _photometry_row(len(run.survey_definition.bands)),

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import small
 import tiny
+from astropy.table import Table
 from counting_s3 import BUCKET, serve
 from dask.utils import parse_bytes
 
@@ -15,6 +16,7 @@ from jobs import plan, shipped
 from jobs.infer import infer
 from jobs.ingest import ingest_of
 from jobs.runfile import RunFile
+from jobs.tables import resolve
 from storage_schemas import Location
 from storage_schemas import model as model_store
 
@@ -45,7 +47,7 @@ def test_all_but_memory_grows_with_the_rows(tmp_path, name):
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
-        ("inference", "n_draws", 200_000),
+        ("inference", "n_draws", 500_000),
         ("inference", "rows_per_shard", 10_000_000),
         ("ingest", "rows_per_piece", 10**8),
     ],
@@ -76,7 +78,9 @@ def test_what_cannot_fit_is_refused_with_what_would(tmp_path, section, key, valu
 
 def test_a_worker_holds_no_more_than_planned_and_not_much_less(tmp_path):
     """The whole product with the model that comes along, on real galaxies of which some need MCMC."""
-    content = tiny.settings(tmp_path, tiny.write_input(tmp_path / "input.fits")).model_dump()
+    galaxies = Table.read(resolve("kcorrect-sample"))[:60]
+    galaxies.write(tmp_path / "input.fits")
+    content = tiny.settings(tmp_path, tmp_path / "input.fits").model_dump()
     content["inference"] = {"n_draws": 2048, "rows_per_shard": 40, "routing": {"effective_draws": 1200, "share": 0.05}}
     run = RunFile.model_validate(content)
     ingest_of(run)
