@@ -14,7 +14,7 @@ import typer
 
 from cluster.settings import DaskSettings, RaySettings
 from jobs import shipped
-from jobs.cli_catalog import CatalogPath, Release, catalog_app, numbers, summary
+from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, numbers, report, rows_in, summary
 from jobs.runfile import MCMC, SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
@@ -66,15 +66,20 @@ def run(
 
 
 @app.command()
-def plan(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
-    """Show chunks, rows, bytes and hours of every stage of a run, and what exists already."""
-    from jobs.plan import plan as stages
+def plan(
+    path: Run,
+    root: Annotated[str | None, typer.Option(help="storage root")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="as if the input had so many rows, and nothing were there")
+    ] = None,
+) -> None:
+    """Show what every stage of a run takes: chunks, bytes, requests, memory of a worker, hours; refuse what cannot fit."""
+    from jobs import plan as job
 
-    planned = list(stages(RunFile.load(path, root=root)))
-    print(f"{'stage':<10} {'chunks':>8} {'missing':>8} {'rows':>14} {'GB':>9} {'hours':>8}  store")
-    for stage in planned:
-        print(f"{stage.name:<10} {stage.chunks:>8,} {stage.missing:>8,} {stage.rows:>14,} {stage.gigabytes:>9.3f} "
-              f"{stage.hours:>8.2f}  {stage.location}")  # fmt: skip
+    settings = RunFile.load(path, root=root)
+    for line in job.lines(job.plan(settings, rows)):
+        print(line)
+    job.refuse_what_cannot_fit(settings)
 
 
 @app.command()
@@ -232,6 +237,28 @@ def infer(
 
 
 @app.command()
+def reprocess(
+    path: Run,
+    root: Annotated[str | None, typer.Option(help="storage root")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what the photometry there is gives to do")
+    ] = False,
+) -> None:
+    """Take in what changed in a run's input and publish the next release: only touched shards are computed."""
+    from jobs.reprocess import reprocess as again
+
+    again(RunFile.load(path, root=root), dry_run)
+
+
+@app.command()
+def verify(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
+    """Read all stores of a run; what is damaged counts as missing, so that the next run fills it. Exit code 1 if any is."""
+    from jobs.verify import verify as check
+
+    report(check(RunFile.load(path, root=root)), f"sedflow run {path}")
+
+
+@app.command()
 def mcmc(
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help="photometry store, or mocks:100 for simulated galaxies of the model")
@@ -292,13 +319,20 @@ def flux(
 @app.command()
 def export(
     source: CatalogPath,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.fits, OUT.parquet or OUT.csv")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="OUT.fits, .parquet or .csv; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL")
+    ],
+    columns: Annotated[
+        str, typer.Option(help="columns, or parameters and properties, as log_mstar,flags; none: all")
+    ] = "",
+    cone: Cone = None,
     release: Release = "main",
 ) -> None:
-    """Write a catalog as one table, in the input's order."""
+    """Write a catalog, or the rows in a cone, for other programs, in the catalog's order."""
     from jobs.export import export as write
 
-    print(f"{write(Location.parse(source), out, release):,} rows: {out}")
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    print(f"{write(rows_in(Location.parse(source), release, cone), out, names):,} rows: {out}")
 
 
 def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from storage_schemas.storage import Location
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 catalog_app = typer.Typer(no_args_is_help=True, help="Look into a posterior catalog, its history and its draws.")
+_ROWS_READ = 1 << 20
 CatalogPath = Annotated[str, typer.Argument(metavar="CATALOG", help="path or s3:// URL of a posterior catalog")]
+Cone = Annotated[
+    str | None, typer.Option(metavar="RA,DEC,RADIUS", help="only rows within RADIUS of a position; all in degrees")
+]
 Release = Annotated[str, typer.Option("--release", help="a release's name; main is the newest")]
 
 
 @catalog_app.command("show")
-def show(source: CatalogPath, release: Release = "main") -> None:
-    """Show a catalog's size, methods, flags and medians."""
-    summary(Location.parse(source), release)
+def show(source: CatalogPath, cone: Cone = None, release: Release = "main") -> None:
+    """Show the size, methods, flags and medians of a catalog, or of the rows in a cone."""
+    summary(Location.parse(source), release, cone)
 
 
 @catalog_app.command("draws")
@@ -67,11 +76,15 @@ def reweight(
 
 @catalog_app.command("history")
 def history(source: CatalogPath) -> None:
-    """List the releases and commits of a catalog, newest first."""
-    from storage_schemas import catalog
+    """List the releases and commits of a catalog, newest first, and runs that are under way or died."""
+    from storage_schemas import catalog, releases
 
-    for snapshot, when, message, tags in catalog.history(catalog.repository(Location.parse(source))):
-        print(f"{snapshot}  {when}  {tags:<12} {message}")
+    repo = catalog.repository(Location.parse(source))
+    main = repo.lookup_branch(catalog.MAIN)
+    for snapshot, when, message, tags in releases.history(repo):
+        print(f"{snapshot}  {when}  {tags:<12} {message}{'  <- main' if snapshot == main else ''}")
+    for branch, written, message in releases.unpublished(repo):
+        print(f"{branch}: not published, last commit {written:%Y-%m-%d %H:%M:%S}: {message}")
 
 
 @catalog_app.command("diff")
@@ -86,9 +99,49 @@ def diff(source: CatalogPath, old: str, new: str) -> None:
 @catalog_app.command("rollback")
 def rollback(source: CatalogPath, release: str) -> None:
     """Let readers see an earlier release again; nothing is deleted."""
-    from storage_schemas import catalog
+    from storage_schemas import catalog, releases
 
-    print(f"main is {release}: {catalog.rollback(catalog.repository(Location.parse(source)), release)}")
+    location = Location.parse(source)
+    repo = catalog.repository(location)
+    with releases.writing(location):
+        print(f"main is {release}: {releases.rollback(repo, release)}")
+
+
+@catalog_app.command("clean")
+def clean(
+    source: CatalogPath,
+    days: Annotated[float, typer.Option(min=0, help="without a commit for as long, a run counts as dead")] = 7.0,
+) -> None:
+    """Remove the unpublished work of dead runs, and objects that no release needs; releases stay as they are."""
+    from datetime import timedelta
+
+    from storage_schemas import catalog, releases
+
+    location = Location.parse(source)
+    repo = catalog.repository(location)
+    with releases.writing(location):
+        removed, size = releases.clean(repo, timedelta(days=days))
+    print(f"removed {', '.join(removed) or 'no branch'} and {size / 1e6:,.1f} MB")
+    for branch, written, message in releases.unpublished(repo):
+        print(f"kept {branch}, last commit {written:%Y-%m-%d %H:%M:%S}: {message}")
+
+
+@catalog_app.command("verify")
+def verify(source: CatalogPath) -> None:
+    """Read a whole catalog; damaged shards count as missing, so that the next run computes them. Exit code 1 if any is."""
+    from jobs.verify import verify_catalog
+
+    report(verify_catalog(Location.parse(source)), "the command that made the catalog")
+
+
+def report(damages: Iterable[str], command: str) -> None:
+    """Print damages, and what mends them."""
+    found = False
+    for line in damages:
+        found = True
+        print(f"damaged: {line}")
+    print(f"run {command} to fill these again" if found else "nothing is damaged")
+    raise typer.Exit(1 if found else 0)
 
 
 def numbers(text: str, option: str) -> list[int]:
@@ -103,23 +156,44 @@ def numbers(text: str, option: str) -> list[int]:
         raise typer.BadParameter(f"{text!r} is no list of row numbers such as 0,5,7-20", param_hint=option) from None
 
 
-def summary(location: Location, release: str = "main") -> None:
-    """Print what a catalog holds."""
+def rows_in(location: Location, release: str, cone: str | None) -> xr.Dataset:
+    """Open a release of a catalog, whole or the rows in a cone RA,DEC,RADIUS."""
+    from storage_schemas import open_catalog
+
+    catalog = open_catalog(location, release)
+    if cone is None:
+        return catalog
+    try:
+        ra, dec, radius = map(float, cone.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{cone!r} is no RA,DEC,RADIUS such as 150.1,2.2,0.5", param_hint="--cone") from None
+    return catalog.sedflow.cone(ra, dec, radius)
+
+
+def summary(location: Location, release: str = "main", cone: str | None = None) -> None:
+    """Print what a catalog, or a cone of it, holds."""
     import numpy as np
 
     from sedflow_dist.flags import DESCRIPTIONS, Flag
-    from storage_schemas import catalog
+    from storage_schemas.catalog import METHODS
 
-    data = catalog.open_catalog(location, release)
-    method, flags = data["method"].values, data["flags"].values
-    print(f"\nPosterior catalog {location} ({release}), model {data.attrs['run']['model']}: {len(method):,} galaxies")
-    for code, name in catalog.METHODS.items():
-        print(f"  {int(np.sum(method == code)):>9,}  answered by: {name}")
+    data = rows_in(location, release, cone)
+    methods, flagged = np.zeros(256, int), Counter[Flag]()
+    fractions = np.zeros(1001, int)
+    for start in range(0, data.sizes["galaxy"], _ROWS_READ):
+        part = data[["method", "flags", "effective_fraction"]].isel(galaxy=slice(start, start + _ROWS_READ)).load()
+        methods += np.bincount(part["method"], minlength=256)
+        flagged.update({flag: int(np.sum((part["flags"].values & int(flag)) != 0)) for flag in Flag})
+        fraction = part["effective_fraction"].values
+        fractions += np.bincount((1000 * fraction[np.isfinite(fraction)]).astype(int).clip(0, 1000), minlength=1001)
+    where = f" within {cone}" if cone else ""
+    model, n_rows = data.attrs["run"]["model"], data.sizes["galaxy"]
+    print(f"\nPosterior catalog {location} ({release}){where}, model {model}: {n_rows:,} galaxies")
+    for code, name in METHODS.items():
+        print(f"  {methods[code]:>9,}  answered by: {name}")
     for flag in Flag:
-        if count := int(np.sum((flags & int(flag)) != 0)):
-            print(f"  {count:>9,}  {flag.name}: {DESCRIPTIONS[flag]}")
-    fraction = data["effective_fraction"].values
-    fraction = fraction[np.isfinite(fraction)]
-    if len(fraction):
-        low, middle = np.percentile(fraction, [5, 50])
+        if flagged[flag]:
+            print(f"  {flagged[flag]:>9,}  {flag.name}: {DESCRIPTIONS[flag]}")
+    if n_finite := fractions.sum():
+        low, middle = np.searchsorted(np.cumsum(fractions), np.array([0.05, 0.5]) * n_finite) / 1000
         print(f"  effective fraction of the draws: median {middle:.2f}, 5 % below {low:.2f}")

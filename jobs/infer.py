@@ -10,9 +10,11 @@ import hashlib
 import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
+import icechunk
 import numpy as np
 import torch
 
@@ -24,20 +26,40 @@ from sedflow_dist.flags import Flag
 from sedflow_dist.flow import Flow
 from sedflow_dist.posterior import QUANTILES, Method, Posterior, columns
 from sedflow_dist.prior import COORDINATES, DESCRIPTIONS
-from sedflow_dist.properties import describe
+from sedflow_dist.properties import describe, ucd
 from sedflow_dist.routing import Router
-from storage_schemas import catalog, photometry
+from storage_schemas import catalog, photometry, releases
 from storage_schemas import model as model_store
 from storage_schemas.catalog import Layout
 from storage_schemas.chunked import ChunkedStore
-from storage_schemas.schema import array
+from storage_schemas.schema import array, as_json
 from storage_schemas.storage import Location
 
 
-def infer(
-    source: Location, model: Location, out: Location, settings: Inference, seed: int, dask: DaskSettings
-) -> dict[str, Any]:
-    """Fill what is missing of a catalog and publish it as a release; return counts of rows by flag and method.
+@dataclass(frozen=True)
+class Work:
+    """All that a catalog follows from: its photometry, its model, its settings; and how it falls into shards."""
+
+    store: ChunkedStore
+    model: Location
+    files: tuple[bytes, bytes]  # the model's weights and specification
+    layout: Layout
+    answers: dict[str, Any]  # what an answer depends on besides the photometry
+    keys: list[int]  # of each shard: hash of the answers and of the photometry that it reads
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What the catalog says about its run."""
+        return as_json({**self.answers, "photometry": self.store.group.attrs["settings"]})
+
+    @property
+    def run_id(self) -> str:
+        """Hash of everything."""
+        return fingerprint(self.run, self.keys)
+
+
+def work(source: Location, model: Location, settings: Inference, seed: int) -> Work:
+    """Read what a catalog follows from.
 
     Raises:
         ValueError: bands of model and photometry differ, or the photometry is unfinished.
@@ -49,23 +71,58 @@ def infer(
     layout = _layout(store, flow, settings)
     answers = {
         "model": flow.id, "seed": seed,
-        **settings.model_dump(include={"n_draws", "keep_draws", "min_effective_fraction", "certificate", "routing"}),
+        **settings.model_dump(
+            mode="json",
+            include={"n_draws", "keep_draws", "min_effective_fraction", "certificate", "routing"},
+        ),
         "software": {name: importlib.metadata.version(name) for name in ("sedflow-dist", "torch", "numpy", "emcee")},
     }  # fmt: skip
-    run = {**answers, "photometry": store.group.attrs["settings"]}
-    keys = _shard_keys(store, layout, fingerprint(answers))
+    return Work(store, model, files, layout, answers, _shard_keys(store, layout, fingerprint(answers)))
+
+
+def infer(
+    source: Location, model: Location, out: Location, settings: Inference, seed: int, dask: DaskSettings
+) -> dict[str, Any]:
+    """Fill what is missing of a catalog and publish it as a release; return counts of rows by flag and method.
+
+    Raises:
+        ValueError: bands of model and photometry differ, or the photometry is unfinished.
+        RuntimeError: another process writes the catalog, or published another release meanwhile.
+    """
+    wanted = work(source, model, settings, seed)
     repo = catalog.repository(out, create=True)
-    if catalog.is_published(repo, run, keys):
-        say("infer", f"the catalog is there already: {out}")
-        return {"rows": store.n_rows, "shards": 0}
-    catalog.stage(repo, layout, run, files)
-    missing = catalog.missing(repo, keys)
-    clock, counts = Clock(), Counter[str]()
-    common = {"source": source, "model": model, "model_id": flow.id, "layout": layout, "settings": settings}
-    with dask_engine.client(dask) as client, bar("infer", store.n_rows, "galaxies") as progress:
-        progress.update(store.n_rows - layout.shards.count(missing))
+    with releases.writing(out):
+        expected, branch = repo.lookup_branch(catalog.MAIN), releases.branch_of(wanted.run_id)
+        if branch not in repo.list_branches() and (release := releases.find(repo, wanted.run_id)):
+            _say_done(repo, out, release)
+            return {"rows": wanted.store.n_rows, "shards": 0, "release": release}
+        try:
+            counts = _fill_all(repo, wanted, settings, seed, dask)
+            release = releases.publish(repo, branch, expected)
+        except (icechunk.IcechunkError, icechunk.ConflictError):
+            if branch in repo.list_branches() or not (release := releases.find(repo, wanted.run_id)):
+                raise
+            _say_done(repo, out, release)  # by the same run, started twice
+            return {"rows": wanted.store.n_rows, "shards": 0, "release": release}
+    say("infer", f"{release}: {out}")
+    return {**counts, "release": release}
+
+
+def _fill_all(
+    repo: icechunk.Repository, wanted: Work, settings: Inference, seed: int, dask: DaskSettings
+) -> dict[str, int]:
+    """Compute the shards that the run's branch lacks, with a commit every ``commit_every``; return counts."""
+    branch = releases.stage(repo, wanted.run_id, wanted.layout, wanted.run, wanted.files)
+    missing = releases.missing(repo, branch, wanted.keys)
+    clock, counts, shards = Clock(), Counter[str](), wanted.layout.shards
+    common = {"source": wanted.store.location, "model": wanted.model, "model_id": wanted.answers["model"],
+              "layout": wanted.layout, "settings": settings, "seed": seed}  # fmt: skip
+    if not missing:
+        return {"shards": 0}
+    with dask_engine.client(dask) as client, bar("infer", wanted.store.n_rows, "galaxies") as progress:
+        progress.update(wanted.store.n_rows - shards.count(missing))
         for start in range(0, len(missing), settings.commit_every):
-            session = repo.writable_session(catalog.STAGING)
+            session = repo.writable_session(branch)
 
             def done(result: tuple[Any, dict[str, int]], session: Any = session) -> None:
                 fork, counted = result
@@ -73,14 +130,22 @@ def infer(
                 counts.update(counted)
                 progress.update(counted["rows"])
 
-            some = [(shard, keys[shard]) for shard in missing[start : start + settings.commit_every]]
-            dask_engine.map_tasks(client, fill, some, done, fork=session.fork(), seed=seed, **common)
-            session.commit(f"shards {some[0][0]} to {some[-1][0]}")
-    release = catalog.next_release(repo)
-    catalog.publish(repo, release)
+            some = [(shard, wanted.keys[shard]) for shard in missing[start : start + settings.commit_every]]
+            dask_engine.map_tasks(client, fill, some, done, fork=session.fork(), **common)
+            releases.commit(session, f"shards {some[0][0]} to {some[-1][0]}")
     rate = counts["rows"] / clock.seconds
-    say("infer", f"{counts['rows']:,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s), {release}: {out}")
-    return {**counts, "shards": len(missing), "release": release}
+    say("infer", f"{counts['rows']:,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s)")
+    return {**counts, "shards": len(missing)}
+
+
+def _say_done(repo: icechunk.Repository, out: Location, release: str) -> None:
+    """Say that a release is what was asked for, and how to see it where ``main`` was rolled back."""
+    if repo.lookup_tag(release) == repo.lookup_branch(catalog.MAIN):
+        say("infer", f"the catalog is there already as {release}, nothing has changed: {out}")
+        return
+    shown = releases.name_of(repo, repo.lookup_branch(catalog.MAIN))
+    say("infer", f"{release} of {out} holds this very content, but main shows {shown}; to show it again: "
+        f"sedflow catalog rollback {out} {release}")  # fmt: skip
 
 
 def fill(
@@ -92,7 +157,7 @@ def fill(
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
     names = (*photometry.DATA, *photometry.PASSED, *layout.ids)
-    data = {name: np.asarray(array(store.group, name)[rows]) for name in names}
+    data = store.read_rows(rows, names)
     answer = _router(model, model_id, seed, settings).summarise(
         data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
     )
@@ -108,16 +173,21 @@ def fill(
 
 @cache
 def _router(model: Location, model_id: str, seed: int, settings: Inference) -> Router:
-    """What answers rows on this worker: the model is loaded once."""
-    flow = load_on_worker(model, model_id)
+    """What answers rows on this worker."""
     posterior = Posterior(
-        flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws, settings.certificate
+        load_on_worker(model, model_id),
+        seed,
+        settings.n_draws,
+        settings.min_effective_fraction,
+        settings.keep_draws,
+        settings.certificate,
     )
     return Router(posterior, settings.routing)
 
 
+@cache
 def load_on_worker(model: Location, model_id: str) -> Flow:
-    """Load the model of a job on a worker, which computes with one thread and may outlive the model at a location.
+    """Load the model of a job, once, on a worker, which computes with one thread and may outlive the model at a location.
 
     Raises:
         ValueError: the model at ``model`` is not the one that the job started with.
@@ -145,12 +215,12 @@ def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
 
 def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
     params = columns(flow.spec.labels, settings.certificate)
-    units = [DESCRIPTIONS[name][0] if name in DESCRIPTIONS else describe(name)[0] for name in params]
+    units, meanings = zip(*(DESCRIPTIONS.get(name) or describe(name) for name in params), strict=True)
     ids = [str(name) for name in cast("list[str]", store.group.attrs["ids"])]
     kinds = {name: "int64" if array(store.group, name).dtype.kind == "i" else "str" for name in ids}
     return Layout(
         store.n_rows, settings.rows_per_shard, params, units, QUANTILES, COORDINATES, flow.spec.labels,
-        settings.keep_draws, kinds,
+        settings.keep_draws, kinds, meanings, [ucd(name) for name in params],
     )  # fmt: skip
 
 

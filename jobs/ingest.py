@@ -22,7 +22,7 @@ from cluster.settings import DaskSettings
 from jobs import calibrated, inputs, sorted_runs
 from jobs.inputs import InputFile
 from jobs.progress import Clock, bar, say
-from jobs.runfile import Ingest
+from jobs.runfile import Ingest, RunFile
 from jobs.sorted_runs import Group, Piece, Run, Slice, Sorting
 from sedflow_dist.flags import Flag
 from sedflow_dist.surveys import Survey
@@ -80,6 +80,12 @@ def ingest(
         _remove_runs(sorting.place, names if settings.keep_runs else set())
     _report(store, clock.seconds if names else None)
     return store
+
+
+def ingest_of(run: RunFile) -> ChunkedStore:
+    """Ingest the input of a run."""
+    out, rows_per_chunk = run.store("photometry"), run.inference.rows_per_shard
+    return ingest(run.input, run.survey_definition, out, rows_per_chunk, run.ingest, run.engines.dask)
 
 
 class _Workers:

@@ -1,4 +1,4 @@
-"""plan and status: what a run will do, and what is done of it, read from its stores alone."""
+"""plan and status: what a run will do and what it takes, and what is done of it, read from its stores alone."""
 
 from __future__ import annotations
 
@@ -6,70 +6,195 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dask.utils import format_bytes, parse_bytes
+
 from jobs import inputs
 from jobs.formats import count
-from jobs.runfile import RunFile
-from sedflow_dist.posterior import QUANTILES, columns
+from jobs.runfile import Inference, RunFile
+from sedflow_dist.posterior import MEMORY, QUANTILES, columns
 from sedflow_dist.prior import COORDINATES
 from storage_schemas import catalog, photometry, training_set
 from storage_schemas import model as model_store
 from storage_schemas.storage import Location
 
-# Measured on two cores of an AMD EPYC (benchmarks/RESULTS.md); a plan is good to a factor of two.
+# Measured on two cores of an AMD EPYC (benchmarks/RESULTS.md); hours are good to a factor of two.
+_INGESTED_PER_CORE = 50_000.0
 _SIMULATED_PER_CORE = {"table": 60_000.0, "fsps": 50.0}
 _TRAINED_MFLOP_PER_SECOND_CORE = 30_000.0
-_DRAWS_PER_CORE = 45_000.0
+_WEIGHED_DRAWS_PER_CORE = 45_000.0
+_PLAIN_DRAWS_PER_CORE = 400_000.0
+_ROUTED_SHARE, _ROUTED_SECONDS = 0.005, 12.0  # rows of real galaxies that need MCMC, and what one takes of a core
+
+# Bytes of a worker.
+_PYTHON = 600_000_000  # with all libraries
+_MODEL = 400_000_000  # a flow, and the galaxy model's tables
+_PER_DRAW = 8_000  # of one galaxy, with everything that is computed of it
+_CHAINS = 600_000_000  # 32 galaxies side by side
+_COPIES = 6  # of a block of rows: as it is read, as it is worked on, and as it is written
+
+# Requests to an object store.
+_OPEN = 20  # to open a store: its metadata
+_PER_COMMIT = 60
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A job of a run: chunks in all and missing, rows, bytes it will write, hours it will take."""
+    """A job of a run: chunks in all and missing, rows, and what it takes: bytes read and written, requests to the object
+    store, bytes of memory a worker, and hours."""
 
     name: str
     location: Location
     chunks: int
     missing: int
     rows: int
-    gigabytes: float
+    read: float
+    written: float
+    requests: int
+    memory: int
     hours: float
 
 
-def plan(run: RunFile) -> Iterator[Stage]:
-    """Yield the stages of a run with what is missing of each."""
-    location = run.store("photometry")
-    try:
-        store = photometry.open(location)
-        rows, chunks, missing = store.n_rows, store.n_chunks, len(store.missing())
-    except FileNotFoundError:
-        rows = sum(map(count, inputs.expand(run.input, run.location)))
-        chunks = missing = math.ceil(rows / run.inference.rows_per_shard)
-    n_bands = len(run.survey_definition.bands)
-    yield Stage("ingest", location, chunks, missing, rows, rows * (9 * n_bands + 24) / 1e9, rows / 1e5 / 3600)
+def plan(run: RunFile, rows: int | None = None) -> Iterator[Stage]:
+    """Yield the stages of a run with what is missing of each; with ``rows``, as if the input had so many and nothing were
+    there."""
+    yield from (_ingest(run, rows), _simulate(run), _train(run), _infer(run, rows))
 
-    n = run.simulation.n_galaxies
-    location = run.store("training")
+
+def refuse_what_cannot_fit(run: RunFile) -> None:
+    """Check that Dask's workers have the memory that the run's settings ask for.
+
+    Raises:
+        ValueError: they have not; says what is needed, what there is, and which setting would fit.
+    """
+    allowed = parse_bytes(run.engines.dask.memory_limit)
+    settings, n_bands = run.inference, len(run.survey_definition.bands)
+    row = _photometry_row(n_bands) * _COPIES
+    least = _PYTHON + row * run.ingest.rows_per_piece
+    if least > allowed:
+        _refuse(
+            "ingest", least, allowed, "ingest.rows_per_piece", run.ingest.rows_per_piece, (allowed - _PYTHON) // row
+        )
+    needed, row = inference_memory(run), _catalog_row(run) * _COPIES
+    if needed > allowed:
+        rest = needed - row * settings.rows_per_shard
+        if rest < allowed:
+            _refuse(
+                "infer", needed, allowed, "inference.rows_per_shard", settings.rows_per_shard, (allowed - rest) // row
+            )
+        fixed = needed - _PER_DRAW * _most_draws(settings)
+        most = (allowed - fixed) // _PER_DRAW // max(_most_draws(settings) // settings.n_draws, 1)
+        _refuse("infer", needed, allowed, "inference.n_draws", settings.n_draws, most)
+
+
+def inference_memory(run: RunFile) -> int:
+    """Return the most bytes that a worker of `infer` holds: they follow from the settings, not from the number of rows."""
+    settings = run.inference
+    chains = _CHAINS if settings.certificate and settings.routing.share else 0
+    draws = max(2 * MEMORY, _PER_DRAW * _most_draws(settings))
+    return _PYTHON + _MODEL + draws + chains + _COPIES * settings.rows_per_shard * _catalog_row(run)
+
+
+def _most_draws(settings: Inference) -> int:
+    return settings.n_draws * (settings.routing.more_draws if settings.certificate else 1)
+
+
+def _photometry_row(n_bands: int) -> int:
+    return 9 * n_bands + 60
+
+
+def _catalog_row(run: RunFile) -> int:
+    n_columns = len(columns(run.survey_definition.labels, run.inference.certificate))
+    summary = 4 * n_columns * (len(QUANTILES) + 2) + 4 * 8 + 3
+    return summary + _photometry_row(len(run.survey_definition.bands)) + 2 * len(COORDINATES) * run.inference.keep_draws
+
+
+def _ingest(run: RunFile, rows: int | None) -> Stage:
+    location, row = run.store("photometry"), _photometry_row(len(run.survey_definition.bands))
     try:
-        training = training_set.open(location)
-        chunks, missing = training.n_chunks, len(training.missing())
+        store = None if rows else photometry.open(location)
+    except FileNotFoundError:
+        store = None
+    if store:
+        rows, chunks, missing = store.n_rows, store.n_chunks, len(store.missing())
+    else:
+        rows = rows or sum(map(count, inputs.expand(run.input, run.location)))
+        chunks = missing = math.ceil(rows / run.inference.rows_per_shard)
+    part, n_arrays = missing / max(chunks, 1), len(photometry.ARRAYS) + 2
+    pieces = math.ceil(rows / run.ingest.rows_per_piece)
+    requests = part * (pieces * (_OPEN + 3 * n_arrays) + chunks * n_arrays)
+    memory = _PYTHON + _COPIES * row * min(run.ingest.rows_per_piece, rows)
+    hours = part * rows / (_INGESTED_PER_CORE * run.engines.dask.workers) / 3600
+    return Stage(
+        "ingest",
+        location,
+        chunks,
+        missing,
+        rows,
+        part * rows * row,
+        2 * part * rows * row,
+        int(requests),
+        memory,
+        hours,
+    )
+
+
+def _simulate(run: RunFile) -> Stage:
+    location, n = run.store("training"), run.simulation.n_galaxies
+    try:
+        store = training_set.open(location)
+        chunks, missing = store.n_chunks, len(store.missing())
     except FileNotFoundError:
         chunks = missing = math.ceil(n / run.simulation.rows_per_chunk)
-    hours = n * missing / max(chunks, 1) / (_SIMULATED_PER_CORE[run.simulation.engine] * run.engines.ray.actors) / 3600
-    yield Stage("simulate", location, chunks, missing, n, 4 * n * (len(COORDINATES) + n_bands) / 1e9, hours)
+    part = missing / max(chunks, 1)
+    written = part * n * 4.0 * (len(COORDINATES) + len(run.survey_definition.bands))
+    hours = part * n / (_SIMULATED_PER_CORE[run.simulation.engine] * run.engines.ray.actors) / 3600
+    return Stage(
+        "simulate", location, chunks, missing, n, 0.0, written, _OPEN + missing * (len(training_set.NAMES) + 1),
+        _PYTHON + _MODEL, hours,
+    )  # fmt: skip
 
-    location = run.store("model")
-    done = model_store.is_finished(location)
+
+def _train(run: RunFile) -> Stage:
+    location, n_bands = run.store("model"), len(run.survey_definition.bands)
+    part = 0 if model_store.is_finished(location) else 1
     _, transforms, hidden = run.flow.resolved()
     weights = transforms * (2 * hidden**2 + hidden * (2 * len(COORDINATES) + 3 * n_bands + 30))
     presentations = run.training.steps * run.training.batch
     cores = run.training.workers * run.training.threads
-    hours = 6e-6 * weights * presentations / (_TRAINED_MFLOP_PER_SECOND_CORE * cores) / 3600
-    yield Stage("train", location, 1, 0 if done else 1, presentations, 4 * weights / 1e9, 0.0 if done else hours)
+    hours = part * 6e-6 * weights * presentations / (_TRAINED_MFLOP_PER_SECOND_CORE * cores) / 3600
+    seen = run.simulation.n_galaxies * 4 * (len(COORDINATES) + n_bands)
+    checkpoints = run.training.steps // run.training.validate_every
+    return Stage(
+        "train", location, 1, part, presentations, part * seen, part * 4.0 * weights * (1 + 3 * checkpoints),
+        part * (_OPEN + 10 * checkpoints), _PYTHON + _MODEL + 3 * seen, hours,
+    )  # fmt: skip
 
-    location = run.store("catalog")
-    chunks = missing = math.ceil(rows / run.inference.rows_per_shard)
-    if location.exists():
-        missing = 0 if catalog.repository(location).list_tags() else missing
-    n_columns = len(columns(run.survey_definition.labels, run.inference.certificate))
-    size = 4 * n_columns * (len(QUANTILES) + 2) + 9 * n_bands + 80 + 2 * len(COORDINATES) * run.inference.keep_draws
-    hours = rows * run.inference.n_draws / (_DRAWS_PER_CORE * run.engines.dask.workers) / 3600
-    yield Stage("infer", location, chunks, missing, rows, rows * size / 1e9, hours if missing else 0.0)
+
+def _infer(run: RunFile, rows: int | None) -> Stage:
+    location, settings, ingested = run.store("catalog"), run.inference, _ingest(run, rows)
+    chunks = missing = math.ceil(ingested.rows / settings.rows_per_shard)
+    if not rows and location.exists() and catalog.repository(location).list_tags():
+        missing = 0
+    n, part = ingested.rows, missing / max(chunks, 1)
+    draws = _WEIGHED_DRAWS_PER_CORE if settings.certificate else _PLAIN_DRAWS_PER_CORE
+    seconds = settings.n_draws / draws
+    if settings.certificate:
+        seconds += min(_ROUTED_SHARE, settings.routing.share) * _ROUTED_SECONDS
+    read = len(photometry.ARRAYS) + 2
+    requests = missing * (_OPEN + read * 2 + len(catalog.arrays({})) + 6)
+    requests += math.ceil(missing / settings.commit_every) * _PER_COMMIT
+    return Stage(
+        "infer", location, chunks, missing, n, part * n * _photometry_row(len(run.survey_definition.bands)),
+        part * n * _catalog_row(run), requests, inference_memory(run),
+        part * n * seconds / run.engines.dask.workers / 3600,
+    )  # fmt: skip
+
+
+def lines(stages: Iterator[Stage]) -> Iterator[str]:
+    """Yield a table of stages, line by line."""
+    yield (f"{'stage':<9} {'chunks':>9} {'missing':>9} {'rows':>15} {'read':>11} {'written':>11} {'requests':>13} "
+           f"{'a worker':>11} {'hours':>9}  store")  # fmt: skip
+    for stage in stages:
+        yield (f"{stage.name:<9} {stage.chunks:>9,} {stage.missing:>9,} {stage.rows:>15,} {format_bytes(int(stage.read)):>11} "
+               f"{format_bytes(int(stage.written)):>11} {stage.requests:>13,} {format_bytes(stage.memory):>11} "
+               f"{stage.hours:>9,.2f}  {stage.location}")  # fmt: skip

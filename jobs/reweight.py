@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from astropy.table import Table
 
 from jobs import export
 from jobs.draws import check_rows, engine, observed
+from jobs.export.rows import Column, Rows, summary_columns
 from jobs.progress import bar, say
 from sedflow_dist import weights
 from sedflow_dist.posterior import QUANTILES, Method
@@ -41,7 +41,7 @@ def reweight(
     Raises:
         ValueError: a prior, a row or the ending of ``out`` is not what it can be; says what is allowed.
     """
-    export.check_ending(out)
+    export.check_ending(out, export.TABLES)
     catalog = open_catalog(source, ref)
     if rows is None:
         rows = np.flatnonzero(catalog["method"].values != Method.NONE).tolist()
@@ -69,10 +69,9 @@ def reweight(
         for part in _answers(catalog, router, prior, at, n_draws, least):
             parts.append(part)
             progress.update(len(part["weighted"]))
-    table = _table(catalog, at, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, least)
-    table.meta["PRIOR"] = "; ".join(density.text for density in prior.densities)
-    export.write(table, out)
-    return len(table), int(np.sum(table["reason"] != ""))
+    answer = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    export.write(_rows(catalog, at, answer, least, [density.text for density in prior.densities]), out)
+    return len(at), int(np.sum(~(answer["effective_fraction"] >= least)))
 
 
 def _answers(
@@ -103,18 +102,25 @@ def _answers(
             }  # fmt: skip
 
 
-def _table(catalog: xr.Dataset, rows: np.ndarray, answer: dict[str, np.ndarray], least: float) -> Table:
-    """The table of answers: row, identifiers, summaries, how good they are, and why there is none."""
-    table = Table()
-    export.add(table, "row", rows, description="row in the catalog")
-    for name in catalog.attrs["ids"]:
-        export.add(table, name, catalog[name].isel(galaxy=rows).values)
-    export.add_summary(table, catalog, answer["quantiles"], answer["mean"], answer["std"])
+def _rows(
+    catalog: xr.Dataset, at: np.ndarray, answer: dict[str, np.ndarray], least: float, priors: Sequence[str]
+) -> Rows:
+    """The answers as rows of a table: row, identifiers, summaries, how good they are, and why there is none."""
     fraction = answer["effective_fraction"]
     reason = [f"effective fraction {x:.2g} is below {least:.2g}" if not x >= least else "" for x in fraction]
-    export.add(table, "effective_fraction", fraction, description="effective fraction of the draws under the new prior")
-    export.add(table, "weighted", answer["weighted"], description="draws of the exact posterior: weighted, or MCMC")
-    export.add(table, "flags", catalog["flags"].isel(galaxy=rows).values, description="the catalog's flags")
-    export.add(table, "reason", np.array(reason), description="why there is no answer")
-    table.meta["MODEL"] = catalog.attrs["run"]["model"]
-    return table
+    ids, summaries = catalog.attrs["ids"], summary_columns(catalog)
+    about = {
+        "row": (at, "row in the catalog"), **{name: (catalog[name].isel(galaxy=at).values, "") for name in ids},
+        **{column.name: (column.of(answer), "") for column in summaries},
+        "effective_fraction": (fraction, "effective fraction of the draws under the new prior"),
+        "weighted": (answer["weighted"], "draws of the exact posterior: weighted, or MCMC"),
+        "flags": (catalog["flags"].isel(galaxy=at).values, "the catalog's flags"),
+        "reason": (np.array(reason, dtype=object), "why there is no answer"),
+    }  # fmt: skip
+    known = {column.name: column for column in summaries}
+    columns = [
+        known.get(name) or Column(name, str if values.dtype.kind in "TOU" else values.dtype, description=description)
+        for name, (values, description) in about.items()
+    ]
+    metadata = {"MODEL": str(catalog.attrs["run"]["model"]), "PRIOR": "; ".join(priors)}
+    return Rows.of_arrays(columns, {name: values for name, (values, _) in about.items()}, metadata)

@@ -7,7 +7,8 @@ from typing import Any
 from cluster import ray_engine
 from jobs.build_ssp import build_for
 from jobs.infer import infer
-from jobs.ingest import ingest
+from jobs.ingest import ingest_of
+from jobs.plan import refuse_what_cannot_fit
 from jobs.runfile import RunFile
 from jobs.simulate import simulate
 from jobs.train import train
@@ -16,15 +17,9 @@ from jobs.validate import validate
 
 def run_all(run: RunFile) -> dict[str, Any]:
     """Run every stage; return what `infer` counted."""
+    refuse_what_cannot_fit(run)
     build_for(run)
-    ingest(
-        run.input,
-        run.survey_definition,
-        run.store("photometry"),
-        run.inference.rows_per_shard,
-        run.ingest,
-        run.engines.dask,
-    )
+    ingest_of(run)
     with ray_engine.session(run.engines.ray):
         simulate(run)
         train(run)

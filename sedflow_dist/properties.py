@@ -23,6 +23,11 @@ DESCRIPTIONS = {
     "log_z_mw": ("log10(1)", "log10 of the mass-weighted metallicity (mass fraction)"),
     "t_age_mw": ("Gyr", "mass-weighted age"),
 }
+#: What the IVOA calls (UCD1+) parameters and properties, by the beginning of their names; others are parameters of a fit.
+_UCDS = {
+    "log_mstar": "phys.mass", "log_sfr": "phys.SFR", "log_z": "phys.abund.Z", "t_age": "time.age", "t_burst": "time",
+    "tau_": "phys.absorption.opticalDepth", "absmag_": "phys.magAbs", "rest_": "phot.color",
+}  # fmt: skip
 _LEAST_FRACTION = 1e-12  # of the mass, so that no logarithm is infinite
 
 
@@ -41,6 +46,15 @@ def describe(name: str) -> tuple[str, str]:
         a, b = name.removeprefix("rest_").split("_")
         return "mag", f"rest-frame colour {a} - {b}"
     return DESCRIPTIONS[name]
+
+
+def ucd(name: str) -> str:
+    """Return the UCD of a parameter or property.
+
+    >>> ucd("log_mstar_surviving")
+    'phys.mass'
+    """
+    return next((word for start, word in _UCDS.items() if name.startswith(start)), "stat.fit.param")
 
 
 def derive(

@@ -1,32 +1,33 @@
 """The posterior catalog: an Icechunk repository whose branch ``main`` always shows a whole release.
 
-A run works on the branch ``staging``: an empty schema is committed there, tasks write whole shards through forks of a
-session, and commits along the way keep what is done. When every shard is there, ``main`` moves to it and a tag names the
-release. Readers of ``main`` see the old release or the new one, never half of one.
+Here: what is in it, and how it is read. How a run fills it and becomes a release: `storage_schemas.releases`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import icechunk
 import numpy as np
+import pandas as pd
 import xarray as xr
 import zarr
 
-from storage_schemas import photometry
+from storage_schemas import photometry, query
 from storage_schemas.chunked import Chunks
-from storage_schemas.schema import ArraySpec, array, as_json, seal, write_coordinate
+from storage_schemas.schema import ArraySpec, array
 from storage_schemas.storage import Location
 
 KIND = "posterior_catalog"
 icechunk.set_logs_filter("error")  # its warning on local folders is in our docs: one writer at a time there
 
-MAIN, STAGING = "main", "staging"
-_ROWS_PER_READ = 64  # rows in a sub-chunk: what reading one galaxy costs
+MAIN = "main"
+BYTES_PER_READ = 40_000  # at most, of a sub-chunk before compression: what reading one galaxy costs
+_SHARDS_PER_MANIFEST = 4096
+_BYTES_CACHED = 32 << 20
 
 METHODS = {
     0: "none", 1: "flow", 2: "importance-weighted flow", 3: "importance-weighted flow, more draws",
@@ -34,9 +35,20 @@ METHODS = {
 }  # fmt: skip
 
 
+#: What the IVOA calls (UCD1+) the arrays; those of parameters differ from one to the next.
+_UCDS = {
+    "effective_fraction": "stat.fit.goodness", "log_evidence": "stat.likelihood", "log_evidence_error": "stat.error",
+    "pareto_k": "stat.fit.goodness", "effective_draws": "meta.number", "chi2": "stat.fit.chi2",
+    "p_value": "stat.probability", "rhat": "stat.fit.goodness", "n_bands": "meta.number;instr.bandpass",
+    "method": "meta.code", "flux": "phot.flux", "sigma": "stat.error;phot.flux", "mask": "meta.code",
+    "redshift": "src.redshift", "flags": "meta.code.qual", "ra": "pos.eq.ra;meta.main", "dec": "pos.eq.dec;meta.main",
+    "healpix_29": "pos.healpix", "input_file": "meta.id;meta.file", "input_row": "meta.record",
+}  # fmt: skip
+
+
 def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
     """Return all arrays of a catalog whose rows carry these identifiers (name -> dtype)."""
-    return (
+    specs = (
         ArraySpec("quantiles", ("galaxy", "param", "quantile"), "float32", "of the parameter", "posterior quantiles"),
         ArraySpec("mean", ("galaxy", "param"), "float32", "of the parameter", "posterior mean"),
         ArraySpec("std", ("galaxy", "param"), "float32", "of the parameter", "posterior standard deviation"),
@@ -56,11 +68,13 @@ def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
         *photometry.ARRAYS,
         *photometry.identifiers(ids),
     )
+    ucds = {**_UCDS, **dict.fromkeys(ids, "meta.id")}
+    return tuple(replace(spec, ucd=ucds.get(spec.name, "")) for spec in specs)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes and coordinates of a catalog."""
+    """Sizes and coordinates of a catalog; ``meanings`` and ``ucds`` are those of ``params``."""
 
     n_galaxies: int
     rows_per_shard: int
@@ -71,6 +85,8 @@ class Layout:
     labels: Sequence[str]
     n_draws: int
     ids: Mapping[str, str]
+    meanings: Sequence[str] = ()
+    ucds: Sequence[str] = ()
 
     @property
     def shards(self) -> Chunks:
@@ -85,68 +101,20 @@ def repository(location: Location, create: bool = False) -> icechunk.Repository:
         FileNotFoundError: there is none.
     """
     if create:
-        return icechunk.Repository.open_or_create(location.icechunk())
-    if not location.exists() or not icechunk.Repository.exists(location.icechunk()):
+        return icechunk.Repository.open_or_create(location.icechunk(), config=_settings())
+    if (location.is_local and not location.exists()) or not icechunk.Repository.exists(location.icechunk()):
         raise FileNotFoundError(f"no posterior catalog at {location}")
-    return icechunk.Repository.open(location.icechunk())
+    return icechunk.Repository.open(location.icechunk(), config=_settings())
 
 
-def stage(repo: icechunk.Repository, layout: Layout, attributes: Mapping[str, Any], model: tuple[bytes, bytes]) -> None:
-    """Make ``staging`` ready for a run with these attributes: go on where such a run stopped, or start anew.
-
-    ``attributes`` must hold everything the content depends on; ``model`` (weights, specification) is stored along.
-    """
-    attributes = as_json(attributes)
-    if STAGING in repo.list_branches():
-        group = zarr.open_group(repo.readonly_session(STAGING).store, mode="r")
-        if group.attrs.get("sedflow_kind") == KIND and group.attrs.get("run") == attributes:
-            return
-        repo.delete_branch(STAGING)
-    repo.create_branch(STAGING, repo.lookup_branch(MAIN))
-    session = repo.writable_session(STAGING)
-    group = zarr.open_group(session.store, mode="w", zarr_format=3)
-    sizes = {
-        "galaxy": layout.n_galaxies, "param": len(layout.params), "quantile": len(layout.quantiles),
-        "draw": layout.n_draws, "coordinate": len(layout.coordinates), "band": len(layout.labels),
-    }  # fmt: skip
-    for spec in arrays(layout.ids):
-        if spec.name != "draws" or layout.n_draws:
-            spec.create(group, sizes, layout.rows_per_shard, _ROWS_PER_READ)
-    ArraySpec("shard_key", ("shard",), "uint64", "1", "hash of all that the shard depends on; 0: not written").create(
-        group, {"shard": len(layout.shards)}, 1
+def _settings() -> icechunk.RepositoryConfig:
+    """Manifests that a reader of one galaxy can afford however large the catalog, and a cache for galaxies read together."""
+    rows = ((icechunk.ManifestSplitDimCondition.Axis(0), _SHARDS_PER_MANIFEST),)
+    splitting = icechunk.ManifestSplittingConfig(((icechunk.ManifestSplitCondition.AnyArray(), rows),))
+    return icechunk.RepositoryConfig(
+        manifest=icechunk.ManifestConfig(splitting=splitting),
+        caching=icechunk.CachingConfig(num_bytes_chunks=_BYTES_CACHED),
     )
-    write_coordinate(group, "param", layout.params, "parameter or derived property")
-    write_coordinate(group, "quantile", np.asarray(layout.quantiles), "probability")
-    write_coordinate(group, "coordinate", layout.coordinates, "coordinate of the prior's unit cube")
-    write_coordinate(group, "band", layout.labels, "band")
-    weights, specification = model
-    stored = group.create_array(
-        "model_weights", shape=(len(weights),), dtype="uint8", chunks=(len(weights),), dimension_names=("byte",),
-        attributes={"long_name": "the model's weights (safetensors)", "spec": json.loads(specification)},
-    )  # fmt: skip
-    stored[:] = np.frombuffer(weights, np.uint8)
-    seal(group, KIND, {
-        "run": attributes, "ids": list(layout.ids), "rows_per_shard": layout.rows_per_shard,
-        "param_units": list(layout.units),
-    })  # fmt: skip
-    session.commit("empty schema")
-
-
-def missing(repo: icechunk.Repository, keys: Sequence[int]) -> list[int]:
-    """Return the shards of ``staging`` whose key is not the wanted one."""
-    group = zarr.open_group(repo.readonly_session(STAGING).store, mode="r")
-    found = np.asarray(array(group, "shard_key")[:])
-    return [i for i, key in enumerate(keys) if int(found[i]) != key]
-
-
-def is_published(repo: icechunk.Repository, attributes: Mapping[str, Any], keys: Sequence[int]) -> bool:
-    """Whether ``main`` shows a release of this very run, whole and named (a job may have died before it named it)."""
-    if repo.lookup_branch(MAIN) not in {repo.lookup_tag(tag) for tag in repo.list_tags()}:
-        return False
-    group = zarr.open_group(repo.readonly_session(MAIN).store, mode="r")
-    if group.attrs.get("run") != as_json(attributes):
-        return False
-    return [int(key) for key in np.asarray(array(group, "shard_key")[:])] == list(keys)
 
 
 def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping[str, np.ndarray]) -> None:
@@ -156,26 +124,9 @@ def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping
         if len(value) != rows.stop - rows.start:
             raise ValueError(f"shard {shard}: {name} has {len(value)} rows, expected {rows.stop - rows.start}")
         array(group, name)[rows] = value
+    names = [str(name) for name in np.asarray(array(group, "indexed")[:])]
+    array(group, "shard_range")[shard] = query.shard_range(values, names)
     array(group, "shard_key")[shard] = np.uint64(key)
-
-
-def publish(repo: icechunk.Repository, release: str) -> str:
-    """Move ``main`` to ``staging``, name the release, and return its snapshot id.
-
-    Raises:
-        icechunk.IcechunkError: somebody else moved ``main`` meanwhile; nothing was changed.
-    """
-    snapshot = repo.lookup_branch(STAGING)
-    repo.reset_branch(MAIN, snapshot, from_snapshot_id=repo.lookup_branch(MAIN))
-    repo.create_tag(release, snapshot)
-    repo.delete_branch(STAGING)
-    return snapshot
-
-
-def next_release(repo: icechunk.Repository) -> str:
-    """Return the name of the next release: release-1, release-2, ..."""
-    numbers = [int(t.removeprefix("release-")) for t in repo.list_tags() if t.removeprefix("release-").isdigit()]
-    return f"release-{max(numbers, default=0) + 1}"
 
 
 def store(location: Location, ref: str = MAIN) -> Any:
@@ -191,7 +142,9 @@ def store(location: Location, ref: str = MAIN) -> Any:
 
 
 def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
-    """Open a release of a posterior catalog lazily as an xarray Dataset.
+    """Open a release of a posterior catalog lazily as an xarray Dataset; ``galaxy`` numbers its rows.
+
+    Its accessor ``.sedflow`` selects rows by position and identifier: `storage_schemas.query.Query`.
 
     Args:
         url: local path or ``s3://bucket/prefix``
@@ -201,31 +154,13 @@ def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
     dataset = xr.open_zarr(store(location, ref), consolidated=False, chunks=None)
     if dataset.attrs.get("sedflow_kind") != KIND:
         raise ValueError(f"{location} ({ref}) holds no posterior catalog of ours")
-    return dataset
+    return dataset.assign_coords(galaxy=pd.RangeIndex(dataset.sizes["galaxy"]))
 
 
 def model_bytes(dataset: xr.Dataset) -> tuple[bytes, bytes]:
     """Return weights and specification of the model that a catalog was made with."""
     weights = dataset["model_weights"]
     return weights.values.tobytes(), json.dumps(weights.attrs["spec"], indent=1, sort_keys=True).encode()
-
-
-def history(repo: icechunk.Repository) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (snapshot id, time, message, releases) of ``main``, newest first."""
-    tags: dict[str, list[str]] = {}
-    for tag in sorted(repo.list_tags()):
-        tags.setdefault(repo.lookup_tag(tag), []).append(tag)
-    for info in repo.ancestry(branch=MAIN):
-        yield info.id, f"{info.written_at:%Y-%m-%d %H:%M:%S}", info.message, ", ".join(tags.get(info.id, []))
-
-
-def rollback(repo: icechunk.Repository, release: str) -> str:
-    """Let ``main`` show an earlier release again; nothing is deleted. Return its snapshot id."""
-    if release not in repo.list_tags():
-        raise ValueError(f"no release {release!r}; there are {', '.join(sorted(repo.list_tags())) or 'none'}")
-    snapshot = repo.lookup_tag(release)
-    repo.reset_branch(MAIN, snapshot, from_snapshot_id=repo.lookup_branch(MAIN))
-    return snapshot
 
 
 def diff(location: Location, old: str, new: str) -> Iterator[tuple[str, int, int]]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
 
-from storage_schemas.schema import ArraySpec, array, as_json, seal, write_coordinate
+from storage_schemas.schema import ArraySpec, array, as_json, dimensions, seal, write_coordinate
 from storage_schemas.storage import Location, open_group
 
 _DIGEST = ArraySpec("chunk_digest", ("chunk",), "uint64", long_name="checksum of the chunk's content; 0: not written")
@@ -147,8 +147,39 @@ class ChunkedStore:
 
     def read(self, chunk: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Read arrays of a chunk."""
-        rows = self.rows(chunk)
-        return {name: np.asarray(array(self.group, name)[rows]) for name in names}
+        return self.read_rows(self.rows(chunk), names)
+
+    def read_rows(self, rows: slice, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read rows of arrays.
+
+        Raises:
+            ValueError: a stored object is damaged; names the array and the rows.
+        """
+        values = {}
+        for name in names:
+            try:
+                values[name] = np.asarray(array(self.group, name)[rows])
+            except ValueError as error:  # of the codecs
+                raise ValueError(
+                    f"{self.kind} store {self.location} is damaged: array {name}, rows {rows.start} to {rows.stop - 1}: "
+                    f"{error} Run sedflow verify RUN, and all that is damaged counts as missing for the next run"
+                ) from error
+        return values
+
+    def damaged(self) -> Iterator[tuple[int, str]]:
+        """Read everything; yield (chunk, reason) of chunks that are not what was written. Missing ones are not damaged."""
+        names = [
+            name
+            for name, values in self.group.arrays()
+            if name != _DIGEST.name and dimensions(values) != (name,)  # else a coordinate
+        ]
+        written = np.asarray(array(self.group, "chunk_digest")[:])
+        for chunk in np.flatnonzero(written).tolist():
+            try:
+                if digest(self.read(chunk, names)) != written[chunk]:
+                    yield chunk, "an object is missing, or holds something else than was written"
+            except ValueError as error:
+                yield chunk, str(error)
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> np.uint64:

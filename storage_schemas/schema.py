@@ -7,6 +7,7 @@ store that was being created when its job died is created anew.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,7 +21,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array: its name, dimensions, dtype, unit and meaning; ``fill`` stands where nothing was written."""
+    """One array: name, dimensions, dtype, unit, meaning, UCD (IVOA); ``fill`` stands where nothing was written."""
 
     name: str
     dims: tuple[str, ...]
@@ -28,29 +29,47 @@ class ArraySpec:
     units: str = "1"
     long_name: str = ""
     fill: Any = 0
+    ucd: str = ""
 
-    def create(self, group: zarr.Group, sizes: Mapping[str, int], rows: int | None, sub: int | None = None) -> None:
-        """Create the array in ``group``: ``rows`` along the first dimension are one object, read in parts of ``sub``.
+    def create(self, group: zarr.Group, sizes: Mapping[str, int], rows: int | None, read: int | None = None) -> None:
+        """Create the array in ``group``: ``rows`` along the first dimension are one object.
 
-        Without ``rows`` the array is one object.
+        Without ``rows`` the array is one object. It is read in equal parts of at most ``read`` bytes, where that divides it.
         """
         shape = tuple(sizes[d] for d in self.dims)
         outer = (min(rows, shape[0]) if rows else shape[0], *shape[1:])
         chunks = outer
         shards = None
-        if rows and sub and outer[0] > sub and outer[0] % sub == 0:
-            chunks, shards = (sub, *shape[1:]), outer
+        part, row_bytes = outer[0], _itemsize(self.dtype) * math.prod(shape[1:])
+        while read and part * row_bytes > read and part % 2 == 0:
+            part //= 2
+        if part < outer[0]:
+            chunks, shards = (part, *shape[1:]), outer
         group.create_array(
             self.name, shape=shape, dtype=self.dtype, chunks=tuple(max(c, 1) for c in chunks), shards=shards,
             fill_value=np.nan if self.dtype.startswith("float") and self.fill == 0 else self.fill,
             compressors=[ZstdCodec(level=0), Crc32cCodec()], serializer="auto" if self.dtype == "str" else BytesCodec(),
-            dimension_names=self.dims, attributes={"units": self.units, "long_name": self.long_name}, overwrite=True,
+            dimension_names=self.dims, attributes=self.about, overwrite=True,
         )  # fmt: skip
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The array's attributes: unit, meaning and, where it has one, UCD."""
+        return {"units": self.units, "long_name": self.long_name, **({"ucd": self.ucd} if self.ucd else {})}
+
+
+def _itemsize(dtype: str) -> int:
+    return 16 if dtype == "str" else np.dtype(dtype).itemsize  # text: a guess
 
 
 def array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """Return an array of a group."""
     return cast("zarr.Array[Any]", group[name])
+
+
+def dimensions(values: zarr.Array[Any]) -> tuple[str, ...]:
+    """Return the names of an array's dimensions."""
+    return cast("Any", values.metadata).dimension_names
 
 
 def write_coordinate(group: zarr.Group, name: str, values: Sequence[Any] | np.ndarray, long_name: str = "") -> None:
@@ -60,7 +79,8 @@ def write_coordinate(group: zarr.Group, name: str, values: Sequence[Any] | np.nd
         data = data.astype(np.dtypes.StringDType())
     array = group.create_array(
         name, shape=data.shape, dtype="str" if data.dtype.kind == "T" else data.dtype, chunks=data.shape,
-        dimension_names=(name,), attributes={"long_name": long_name}, overwrite=True,
+        compressors=[ZstdCodec(level=0), Crc32cCodec()], dimension_names=(name,), attributes={"long_name": long_name},
+        overwrite=True,
     )  # fmt: skip
     array[:] = data
 

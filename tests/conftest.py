@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import reference_galaxy
+import small
 import tiny
 import torch
 from hypothesis import settings
@@ -16,6 +17,7 @@ from sedflow_dist.prior import COORDINATES, Prior, probit
 from sedflow_dist.ssp import bc03_miles
 from sedflow_dist.support import Novelty
 from sedflow_dist.training import Estimator, MockSurvey, Shapes
+from storage_schemas import model as model_store
 
 torch.set_num_threads(1)
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
@@ -170,6 +172,23 @@ def mocks(noise, shapes):
     """400 mock observations, a third of them without a band or two."""
     survey = MockSurvey(noise, Prior().log_mstar, drop_out=0.33)
     return survey.observe(shapes, 400, torch.Generator().manual_seed(9))
+
+
+@pytest.fixture(scope="session")
+def dask():
+    """Address of a Dask scheduler with two workers: tests of many short runs do not start their own."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="session")
+def small_run(dask, flow, tmp_path_factory):
+    """Makes a `small.Small` at a root."""
+    where = tiny.location(tmp_path_factory.mktemp("small") / "model")
+    model_store.write(where, *flow.to_bytes())
+    return lambda root: small.Small(root, where, dask, flow.spec.bands)
 
 
 # -- the tiny run ---------------------------------------------------------------------------------------------------------

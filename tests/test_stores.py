@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.build_ssp import build_ssp, load
-from storage_schemas import catalog, model, training_set
+from storage_schemas import catalog, model, releases, training_set
 from storage_schemas.catalog import Layout
 from storage_schemas.chunked import digest
 from storage_schemas.schema import array
@@ -110,15 +110,16 @@ def test_looking_for_a_store_makes_no_folder(tmp_path):
 def release(repo, seed, name):
     """Stage and publish a catalog of 6 rows in 2 shards whose chi2 is ``seed``."""
     layout = Layout(6, 3, ["p"], ["1"], [0.5], ["c"], ["u"], 0, {})
-    catalog.stage(repo, layout, {"seed": seed}, (b"weights", b"{}"))
-    for shard in catalog.missing(repo, [seed, seed]):
-        session = repo.writable_session(catalog.STAGING)
+    main = repo.lookup_branch(catalog.MAIN)
+    branch = releases.stage(repo, f"{seed}", layout, {"seed": seed}, (b"weights", b"{}"))
+    for shard in releases.missing(repo, branch, [seed, seed]):
+        session = repo.writable_session(branch)
         fork = session.fork()
         catalog.write_shard(fork, layout.shards.rows(shard), shard, seed, {"chi2": np.full(3, seed, np.float32)})
         session.merge(fork)
         session.commit(f"shard {shard}")
         yield shard
-    catalog.publish(repo, name)
+    assert releases.publish(repo, branch, main) == name
 
 
 def test_readers_see_whole_releases_only(tmp_path):
@@ -133,13 +134,13 @@ def test_readers_see_whole_releases_only(tmp_path):
     assert (catalog.open_catalog(where)["chi2"].values == 2).all()
     assert (catalog.open_catalog(where, "release-1")["chi2"].values == 1).all()
     assert {name: n for name, n, _ in catalog.diff(where, "release-1", "release-2")}["chi2"] == 6
-    tags = [tags for *_, tags in catalog.history(repo) if tags]
+    tags = [tags for *_, tags in releases.history(repo) if tags]
     assert tags == ["release-2", "release-1"]
-    assert catalog.next_release(repo) == "release-3"
-    catalog.rollback(repo, "release-1")
+    assert releases.next_release(repo) == "release-3"
+    releases.rollback(repo, "release-1")
     assert (catalog.open_catalog(where)["chi2"].values == 1).all()
     with pytest.raises(ValueError, match="no release 'release-9'"):
-        catalog.rollback(repo, "release-9")
+        releases.rollback(repo, "release-9")
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path):

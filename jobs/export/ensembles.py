@@ -1,0 +1,68 @@
+"""Rows to qp ensembles, which RAIL reads: one file for each parameter, its quantiles and, beside them, everything asked for.
+
+A qp ensemble cannot hold a galaxy without an answer; ``row`` of the ancillary table says which rows of the export are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jobs.export.rows import Rows
+from jobs.export.whole import whole_file
+from sedflow_dist.posterior import QUANTILE_NAMES, QUANTILES
+
+
+def write(rows: Rows, out: Path) -> None:
+    """Write ``OUT_{parameter}.qp.hdf5`` for each parameter of the rows, or ``out`` itself where there is one only.
+
+    Raises:
+        ValueError: no parameter's quantiles are among the columns, or the ``qp`` package is not installed.
+    """
+    names = {column.name for column in rows.columns}
+    stems = [column.name.removesuffix("_p50") for column in rows.columns if column.name.endswith("_p50")]
+    params = [stem for stem in stems if all(f"{stem}_{quantile}" in names for quantile in QUANTILE_NAMES)]
+    if not params:
+        raise ValueError("qp ensembles are made of the quantiles of parameters; none are among the columns")
+    for param in params:
+        stem = out.name[: -len(".qp.hdf5")]
+        _write(rows, param, out if len(params) == 1 else out.with_name(f"{stem}_{param}.qp.hdf5"))
+
+
+def _write(rows: Rows, param: str, out: Path) -> None:
+    """Write the ensemble of one parameter."""
+    try:
+        import qp
+    except ImportError as error:
+        raise ValueError("qp ensembles need the qp package: pip install 'sedflow-dist[export]'") from error
+    n_answered = sum(int(np.isfinite(block[f"{param}_p50"]).sum()) for block in rows.blocks([f"{param}_p50"]))
+    if not n_answered:
+        raise ValueError(f"none of {rows.n_rows:,} rows has an answer: a qp ensemble cannot hold them")
+    start, file = 0, None
+    with whole_file(out) as path:
+        for locations, beside in _answered(rows, param):
+            ensemble = qp.Ensemble(qp.quant, {"quants": np.array(QUANTILES), "locs": locations}, beside)
+            if file is None:
+                groups, file = ensemble.initializeHdf5Write(str(path), n_answered)
+            ensemble.writeHdf5Chunk(groups, start, start + len(locations))
+            start += len(locations)
+        ensemble.finalizeHdf5Write(file)
+
+
+def _answered(rows: Rows, param: str) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Quantiles (row, quantile) of a parameter and all columns with one number a row, of the rows that have an answer."""
+    quantiles = [f"{param}_{quantile}" for quantile in QUANTILE_NAMES]
+    beside = [column.name for column in rows.columns if not column.entry]
+    widths, start = rows.text_widths(), 0
+    for block in rows.blocks([*quantiles, *beside]):
+        locations = np.stack([block[name] for name in quantiles], axis=1).astype(np.float64)
+        answered = np.flatnonzero(np.isfinite(locations).all(1))
+        ancillary = {"row": start + answered}
+        for name in beside:
+            values = block[name][answered]
+            ancillary[name] = values.astype(f"S{widths[name]}") if name in widths else values
+        start += len(locations)
+        if len(answered):
+            yield locations[answered], ancillary

@@ -1,0 +1,145 @@
+"""Rows of a table as they are exported: what each column is called and means, and its values, a block of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sedflow_dist.posterior import QUANTILE_NAMES
+
+#: Rows read, converted and written at once: some 15 MB of a whole catalog's columns.
+BLOCK = 16_384
+HEALPIX = "_healpix_29"
+#: Columns that always come along, and all others of a row; the catalog's array first, where its name differs.
+_PLACE = ("ra", "dec", "healpix_29", "input_file", "input_row")
+CERTIFICATE = (
+    "redshift", "method", "n_bands", "effective_draws", "effective_fraction", "pareto_k", "log_evidence",
+    "log_evidence_error", "chi2", "p_value", "rhat", "flags",
+)  # fmt: skip
+ROW_COLUMNS = (*_PLACE, *CERTIFICATE)
+#: What is told of each parameter and property: ending of the column, meaning, UCD, where it stands.
+_PERCENT = ("2.5", "16", "50", "84", "97.5")
+_SUMMARIES = (
+    *((name, f"{percent} % quantile", "{};stat.median" if name == "p50" else "{}", "quantiles", (i,))
+      for i, (name, percent) in enumerate(zip(QUANTILE_NAMES, _PERCENT, strict=True))),
+    ("mean", "posterior mean", "{};stat.mean", "mean", ()),
+    ("std", "posterior standard deviation", "stat.stdev;{}", "std", ()),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: name, numpy dtype (``str`` for text), unit and UCD as the catalog has them, meaning.
+
+    Its values are ``array[:, *entry]`` of the catalog.
+    """
+
+    name: str
+    dtype: np.dtype[Any] | type[str]
+    unit: str = ""
+    ucd: str = ""
+    description: str = ""
+    array: str = ""
+    entry: tuple[int, ...] = ()
+
+    def of(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the column's values (row,) from arrays of the catalog."""
+        where: tuple[Any, ...] = (..., *self.entry)
+        return arrays[self.array][where]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether values are text."""
+        return self.dtype is str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns, the number of rows, what made them, and ``source``: blocks of some columns' values, anew at each call."""
+
+    columns: tuple[Column, ...]
+    n_rows: int
+    metadata: dict[str, str]
+    source: Callable[[Sequence[Column]], Iterator[dict[str, np.ndarray]]]
+
+    @classmethod
+    def of_arrays(cls, columns: Sequence[Column], values: dict[str, np.ndarray], metadata: dict[str, str]) -> Rows:
+        """Rows that are in memory."""
+        return cls(tuple(columns), len(next(iter(values.values()))), metadata, lambda _: iter([values]))
+
+    def blocks(self, names: Sequence[str] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """Yield values (row,) of all columns, or of some, by name; there is one block at least, of no rows if need be."""
+        return self.source(self.columns if names is None else [c for c in self.columns if c.name in names])
+
+    def text_widths(self) -> dict[str, int]:
+        """Return the length of the longest text in each column of text, for containers that must know it beforehand."""
+        widths = {column.name: 1 for column in self.columns if column.is_text}
+        for block in self.blocks(list(widths)) if widths else ():
+            widths = {name: max(width, *map(len, [*block[name], ""])) for name, width in widths.items()}
+        return widths
+
+
+def of_catalog(catalog: xr.Dataset, names: Sequence[str] = ()) -> Rows:
+    """Return a catalog's rows: identifiers, position, quality, ``{name}_p025 .. _p975, _mean, _std``.
+
+    Args:
+        names: columns, or names of parameters and properties; all if empty. Identifiers and position always come along.
+
+    Raises:
+        ValueError: there is no such column; names those there are.
+    """
+    every = (*row_columns(catalog), *summary_columns(catalog))
+    columns = every
+    if names:
+        chosen = set(names)
+        known = {column.name for column in every} | {str(name) for name in catalog["param"].values}
+        if unknown := sorted(chosen - known):
+            raise ValueError(f"no column {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        always = {*catalog.attrs["ids"], *(HEALPIX if name == "healpix_29" else name for name in _PLACE)}
+        columns = tuple(c for c in every if c.name in always | chosen or c.name.rpartition("_")[0] in chosen)
+    metadata = {"MODEL": str(catalog.attrs["run"]["model"]), "SEED": str(catalog.attrs["run"]["seed"])}
+    return Rows(columns, catalog.sizes["galaxy"], metadata, lambda some: read(catalog, some))
+
+
+def read(catalog: xr.Dataset, columns: Sequence[Column]) -> Iterator[dict[str, np.ndarray]]:
+    """Yield blocks of a catalog's columns; a block is whole shards where these are not larger."""
+    shard = int(catalog.attrs.get("rows_per_shard", BLOCK))
+    size = max(BLOCK // shard * shard, 1) if shard < BLOCK else BLOCK
+    n_rows = catalog.sizes["galaxy"]
+    names = list(dict.fromkeys(column.array for column in columns))
+    for start in range(0, max(n_rows, 1), size):
+        part = catalog[names].isel(galaxy=slice(start, start + size))
+        values = {str(name): part[name].values for name in names}
+        yield {column.name: column.of(values) for column in columns}
+
+
+def row_columns(catalog: xr.Dataset) -> list[Column]:
+    """Return the columns with one number a row: identifiers, position, quality."""
+    return [_column(catalog, name) for name in (*catalog.attrs["ids"], *ROW_COLUMNS) if name in catalog]
+
+
+def _column(catalog: xr.Dataset, array: str) -> Column:
+    about, dtype = catalog[array].attrs, catalog[array].dtype
+    return Column(
+        HEALPIX if array == "healpix_29" else array, str if dtype.kind in "TOU" else dtype, about.get("units", ""),
+        about.get("ucd", ""), about.get("long_name", ""), array,
+    )  # fmt: skip
+
+
+def summary_columns(catalog: xr.Dataset) -> list[Column]:
+    """Return ``{name}_p025 .. _p975, _mean, _std`` of every parameter and property."""
+    names, units = catalog["param"].values, catalog.attrs["param_units"]
+    meanings = catalog.attrs.get("param_meanings") or [""] * len(names)
+    ucds = catalog.attrs.get("param_ucds") or [""] * len(names)
+    return [
+        Column(
+            f"{name}_{ending}", np.dtype(np.float32), unit, words.format(ucd) if ucd else "",
+            f"{what}: {meaning}" if meaning else "", array, (i, *entry),
+        )
+        for i, (name, unit, meaning, ucd) in enumerate(zip(names, units, meanings, ucds, strict=True))
+        for ending, what, words, array, entry in _SUMMARIES
+    ]  # fmt: skip

@@ -1,0 +1,151 @@
+"""Selections of a catalog by sky position and by identifier: the accessor ``.sedflow`` of its Dataset.
+
+What comes back is the Dataset of the selected rows, still lazy: of a column only the sub-chunks with selected rows are read,
+when it is touched. A small index (``shard_range``: least and greatest pixel and identifier of every shard) says which
+shards can hold what is asked for; only their pixels or identifiers are read, one shard at a time. In a catalog in HEALPix
+order these are the few shards of that part of the sky.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import astropy.units as u
+import numpy as np
+import pandas as pd
+import xarray as xr
+from astropy.coordinates import Latitude, Longitude, angular_separation
+from cdshealpix import nested
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+ORDER = 29
+PIXEL = "healpix_29"
+_ANYTHING = (np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+_NOTHING = _ANYTHING[::-1]
+_BLOCK = 1 << 16  # rows looked at at once where no shard says more
+_MARGIN_DEG = 1e-6  # of a cone's pixels around the cone; rows are told by their exact separation
+_CELLS = 3  # orders by which a cone's cells are finer than the cone
+_FINEST = 26  # of a cone's cells: the library goes two orders deeper
+
+
+def shard_range(values: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """Return the index of one shard: least and greatest value of integer columns, shape (column, 2).
+
+    Rows without a position (pixel -1) do not count; a column that is not among ``values`` may hold anything.
+    """
+    ranges = np.empty((len(names), 2), np.int64)
+    for i, name in enumerate(names):
+        found = values.get(name)
+        if found is not None and name == PIXEL:
+            found = found[found >= 0]
+        ranges[i] = _ANYTHING if found is None else (found.min(), found.max()) if len(found) else _NOTHING
+    return ranges
+
+
+@xr.register_dataset_accessor("sedflow")
+class Query:
+    """Rows of a catalog by position or identifier; see the module's docstring."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    def cone(self, ra: float, dec: float, radius: float) -> xr.Dataset:
+        """Return the rows within ``radius`` of a position, all in degrees (ICRS), in the catalog's order.
+
+        Raises:
+            ValueError: a number is outside its range; says which.
+        """
+        for name, value, low, high in (("ra", ra, -360, 360), ("dec", dec, -90, 90), ("radius", radius, 0, 180)):
+            if not low <= value <= high:
+                raise ValueError(f"cone: {name} is {value}; allowed are {low} to {high} deg")
+        wide = min(radius + _MARGIN_DEG, 180.0)
+        order = int(np.clip(np.log2(60 / wide) + _CELLS, 0, _FINEST))
+        cells, orders, _ = nested.cone_search(Longitude(ra, u.deg), Latitude(dec, u.deg), wide * u.deg, order)
+        rows = self._rows_in(*_at_order_29(cells.astype(np.int64), orders))
+        near = self._dataset[["ra", "dec"]].isel(galaxy=rows).load()
+        here = np.radians([near["ra"].values, near["dec"].values])
+        distance = angular_separation(np.radians(ra), np.radians(dec), *here)
+        return self._dataset.isel(galaxy=rows[np.degrees(distance) <= radius])
+
+    def pixels(self, order: int, pixels: ArrayLike) -> xr.Dataset:
+        """Return the rows within HEALPix pixels (nested) of an order, in the catalog's order.
+
+        Raises:
+            ValueError: there is no such order or pixel.
+        """
+        wanted = np.unique(np.atleast_1d(np.asarray(pixels, dtype=np.int64)))
+        if not 0 <= order <= ORDER:
+            raise ValueError(f"HEALPix order {order}; allowed are 0 to {ORDER}")
+        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < 12 << 2 * order:
+            raise ValueError(f"pixels {wanted[0]} to {wanted[-1]}; order {order} has 0 to {(12 << 2 * order) - 1}")
+        return self._dataset.isel(galaxy=self._rows_in(*_at_order_29(wanted, np.full(len(wanted), order))))
+
+    def with_ids(self, **ids: ArrayLike) -> xr.Dataset:
+        """Return the rows with given identifiers, in the catalog's order: ``with_ids(objectId=[3, 5])``.
+
+        Where several columns together are the identifier, give them all, entry by entry: ``brickid=[1, 1], objid=[7, 9]``.
+
+        Raises:
+            ValueError: a column is no identifier, or an identifier is nowhere in the catalog; names it.
+        """
+        known = list(self._dataset.attrs.get("ids", []))
+        if not ids or set(ids) - set(known):
+            raise ValueError(
+                f"identifiers of this catalog are {', '.join(known) or 'none'}; asked for: {', '.join(ids)}"
+            )
+        names = list(ids)
+        wanted = pd.MultiIndex.from_arrays([np.atleast_1d(np.asarray(v)) for v in ids.values()], names=names)
+        limits = [np.unique(level) for level in wanted.levels]
+        found, rows = np.zeros(len(wanted), bool), []
+        for block in self._blocks(dict(zip(names, limits, strict=True))):
+            part = self._dataset[names].isel(galaxy=block)
+            have = pd.MultiIndex.from_arrays([part[name].values for name in names], names=names)
+            hit = have.isin(wanted)
+            found |= wanted.isin(have[hit])
+            rows.append(block.start + np.flatnonzero(hit))
+        if not found.all():
+            lost = wanted[~found]
+            first = ", ".join(f"{name} = {value}" for name, value in zip(names, lost[0], strict=True))
+            raise ValueError(f"no row with {first} ({len(lost):,} of {len(wanted):,} not found)")
+        return self._dataset.isel(galaxy=np.concatenate(rows))
+
+    def _rows_in(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Rows whose pixel lies in one of these ranges (both ends included), which are sorted and apart."""
+        rows = [np.empty(0, np.int64)]
+        for block in self._blocks({PIXEL: np.stack([first, last], axis=1)}) if len(first) else ():
+            pixel = self._dataset[PIXEL].isel(galaxy=block).values
+            at = np.searchsorted(first, pixel, side="right") - 1
+            rows.append(block.start + np.flatnonzero((at >= 0) & (pixel <= last[at])))
+        return np.concatenate(rows)
+
+    def _blocks(self, wanted: Mapping[str, np.ndarray]) -> Iterator[slice]:
+        """Runs of rows that may hold what is wanted: by column, sorted values (n,) or ranges (n, 2)."""
+        n_rows, size, use = self._dataset.sizes["galaxy"], _BLOCK, None
+        if self._is_whole():
+            size = self._dataset.attrs["rows_per_shard"]
+            use = np.ones(self._dataset.sizes["shard"], bool)
+            ranges = self._dataset["shard_range"].load()
+            for name, values in wanted.items():
+                if name in ranges["indexed"]:
+                    low, high = ranges.sel(indexed=name).values.T
+                    first, last = values.reshape(len(values), -1).T[[0, -1]]
+                    at = np.searchsorted(last, low)  # the first that ends in the shard's range or behind it
+                    use &= (at < len(first)) & (first[np.minimum(at, len(first) - 1)] <= high)
+        for i, start in enumerate(range(0, n_rows, size)):
+            if use is None or use[i]:
+                yield slice(start, min(start + size, n_rows))
+
+    def _is_whole(self) -> bool:
+        """Whether rows are where the index says: a catalog as it was opened, not a selection or another order."""
+        row: Any = self._dataset.indexes.get("galaxy")
+        return "shard_range" in self._dataset and isinstance(row, pd.RangeIndex) and (row.start, row.step) == (0, 1)
+
+
+def _at_order_29(cells: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last pixel of order 29 in cells (int64) of other orders, sorted."""
+    shift = 2 * (ORDER - orders.astype(np.int64))
+    first = np.sort(cells << shift)
+    return first, np.sort(((cells + 1) << shift) - 1)
