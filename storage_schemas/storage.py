@@ -144,7 +144,7 @@ class Location:
         """Delete every object below this place whose name starts with ``prefix``."""
         if names := [name for name in self.list() if name.startswith(prefix)]:
             obstore.delete(self.objects(), names)
-        if self.is_local and not prefix:
+        if self.is_local and not prefix and Path(self.url).is_dir():
             shutil.rmtree(self.url)  # its folders
 
 

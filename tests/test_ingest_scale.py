@@ -227,6 +227,7 @@ def test_nothing_is_done_twice(files, dask, tmp_path):
     before = contents(store)
     tiny.location(f"{tmp_path}/out-runs").remove()
     tiny.assert_same(before, contents(run(files, tmp_path / "out", dask)))
+    tiny.assert_same(before, contents(run(files, tmp_path / "out", dask, keep_runs=False)))
     assert not (tmp_path / "out-runs").exists()
 
 
