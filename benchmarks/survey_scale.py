@@ -104,7 +104,8 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     where = small_flow(root)
     flow = Flow.from_bytes(*model.read(RunFile.load(root / "small.yaml").store("model")))
-    (root / "survey.yaml").write_text(yaml.safe_dump(SURVEY))
+    declared = {"name": "scale", "root": str(root), "input": "none", "survey": SURVEY}
+    (root / "survey.yaml").write_text(yaml.safe_dump(declared))
     for n_rows in map(int, sys.argv[2:]):
         folder = root / f"{n_rows}"
         (folder / "input").mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import obstore
 import typer
 
 from cluster.settings import DaskSettings, RaySettings
-from jobs import shipped
+from jobs import runfile, shipped
 from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, numbers, report, rows_in, summary
 from jobs.runfile import MCMC, SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys
@@ -30,7 +30,9 @@ app.add_typer(catalog_app, name="catalog")
 Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
 Workers = Annotated[int, typer.Option(min=1, help="Dask workers on this machine")]
 Redshift = Annotated[str | None, typer.Option(help="redshift column; replaces the survey's")]
-SurveyName = Annotated[str, typer.Option("--survey", help=f"one of {', '.join(surveys.SURVEYS)}")]
+SurveyName = Annotated[
+    str, typer.Option("--survey", help=f"{', '.join(surveys.SURVEYS)}, or a run file that declares another")
+]
 
 
 @app.command()
@@ -167,7 +169,7 @@ def ingest(
 
     settings = Ingest.model_validate({"order": order, "redshift": redshift, "keep_runs": keep_runs})
     dask = DaskSettings(workers=workers)
-    fill(source, surveys.get(survey), Location.parse(out), rows_per_chunk, settings, dask)
+    fill(source, runfile.survey(survey), Location.parse(out), rows_per_chunk, settings, dask)
 
 
 @app.command()
@@ -231,7 +233,7 @@ def infer(
         location = photometry.open(Location.parse(source)).location
     except (FileNotFoundError, NotADirectoryError):
         location = Location.parse(f"{out.rstrip('/')}-photometry")
-        read(source, surveys.get(survey), location, rows_per_shard, Ingest(redshift=redshift), dask)
+        read(source, runfile.survey(survey), location, rows_per_shard, Ingest(redshift=redshift), dask)
     fill(location, shipped.model(model), Location.parse(out), settings, seed, dask)
     summary(Location.parse(out))
 
@@ -312,7 +314,7 @@ def flux(
     """Model fluxes of galaxies with given parameters, one row per row."""
     from jobs.flux import flux as evaluate
 
-    rows = evaluate(parameters, surveys.get(survey), ssp, out, birth_cloud_age)
+    rows = evaluate(parameters, runfile.survey(survey), ssp, out, birth_cloud_age)
     print(f"{rows:,} rows: {out}")
 
 

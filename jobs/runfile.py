@@ -260,6 +260,13 @@ class RunFile(_Section):
             raise ValueError(f"{file} is not a valid run file:\n" + "\n".join(lines)) from error
 
 
+def survey(name_or_file: str) -> Survey:
+    """Return a survey by its name, or the one of a run file (``*.yaml``)."""
+    if name_or_file.endswith((".yaml", ".yml")):
+        return RunFile.load(name_or_file).survey_definition
+    return surveys.get(name_or_file)
+
+
 def fingerprint(*parts: Any) -> str:
     """Return a hash of settings: plain values, pydantic models and strings."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]

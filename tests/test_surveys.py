@@ -4,11 +4,13 @@ import warnings
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
+from jobs import runfile
 from sedflow_dist import surveys
 from sedflow_dist.flags import DESCRIPTIONS, REASONS, Flag, names
 from sedflow_dist.surveys import SURVEYS, Cut, Survey, calibrate
@@ -319,3 +321,12 @@ def test_every_flag_is_described_and_has_its_own_bit():
     assert names(int(REASONS)) == ["TOO_FEW_BANDS", "BAD_REDSHIFT", "REDSHIFT_OUTSIDE_MODEL", "FAILED"]
     for flag in Flag:
         assert ("no answer" in DESCRIPTIONS[flag]) == bool(flag & REASONS)
+
+
+def test_a_run_file_declares_a_survey(tmp_path):
+    declared = surveys.get("nsa").model_dump(mode="json") | {"name": "mine", "redshift": "ZBEST"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"name": "a", "root": "x", "input": "y", "survey": declared}))
+    assert runfile.survey(str(tmp_path / "run.yaml")).redshift == "ZBEST"
+    assert runfile.survey("nsa") is surveys.get("nsa")
+    with pytest.raises(ValueError, match="no run file"):
+        runfile.survey("none.yaml")
