@@ -83,10 +83,10 @@ def repository(location: Location, create: bool = False) -> icechunk.Repository:
         FileNotFoundError: there is none.
     """
     if create:
-        return icechunk.Repository.open_or_create(location.icechunk())
+        return icechunk.Repository.open_or_create(location.icechunk(), location.icechunk_config())
     if not location.exists() or not icechunk.Repository.exists(location.icechunk()):
         raise FileNotFoundError(f"no posterior catalog at {location}")
-    return icechunk.Repository.open(location.icechunk())
+    return icechunk.Repository.open(location.icechunk(), location.icechunk_config())
 
 
 def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping[str, np.ndarray]) -> None:
