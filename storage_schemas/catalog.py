@@ -6,6 +6,7 @@ Here: what is in it, and how it is read. How a run fills it and becomes a releas
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ KIND = "posterior_catalog"
 icechunk.set_logs_filter("error")  # its warning on local folders is in our docs: one writer at a time there
 
 MAIN = "main"
+_RACED = ("clean prefixes", "updated by other session", "update conflict")  # Icechunk: two processes create a catalog
+_CREATION_TRIES = 25  # for five seconds; creating takes less than one
 SUB_CHUNK = 64  # rows of a shard that are read at once: what one galaxy costs
 
 METHODS = {
@@ -83,10 +86,33 @@ def repository(location: Location, create: bool = False) -> icechunk.Repository:
         FileNotFoundError: there is none.
     """
     if create:
-        return icechunk.Repository.open_or_create(location.icechunk(), location.icechunk_config())
+        return _create(location)
     if not location.exists() or not icechunk.Repository.exists(location.icechunk()):
         raise FileNotFoundError(f"no posterior catalog at {location}")
     return icechunk.Repository.open(location.icechunk(), location.icechunk_config())
+
+
+def _create(location: Location) -> icechunk.Repository:
+    """Open or create a repository, also where another process is creating it, or died when it did.
+
+    Raises:
+        FileExistsError: something else is stored there.
+    """
+    for _ in range(_CREATION_TRIES):
+        try:
+            return icechunk.Repository.open_or_create(location.icechunk(), location.icechunk_config())
+        except icechunk.IcechunkError as error:
+            if not any(text in str(error) for text in _RACED):
+                raise
+        time.sleep(0.2)
+    if others := [
+        name for name in location.list() if not name.startswith(("snapshots/", "transactions/", "config.yaml"))
+    ]:
+        raise FileExistsError(
+            f"{location} holds no catalog but other things, such as {others[0]}; choose another place"
+        )
+    location.remove()  # a first commit that nothing refers to
+    return icechunk.Repository.open_or_create(location.icechunk(), location.icechunk_config())
 
 
 def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping[str, np.ndarray]) -> None:

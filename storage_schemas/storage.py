@@ -6,7 +6,6 @@ In: ``path`` or ``s3://bucket/prefix``, and options. Out: Zarr stores, Icechunk 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -156,7 +155,7 @@ class Location:
         store, name = self.objects(), f"sedflow-probe-{uuid.uuid4().hex}"
         conditions: dict[str, PutMode] = {
             "If-None-Match": "create",
-            "If-Match": {"e_tag": '"of nothing"', "version": None},
+            "If-Match": {"e_tag": '"of nothing"'},
         }
         if self.is_local:
             del conditions["If-Match"]  # not to be had: `releases.writing` is the guard there
@@ -237,8 +236,7 @@ def explain(error: BaseException) -> str:
         first, *rest = (line.strip(" |x`->") for line in text.splitlines())
         where = next((line for line in rest if line.startswith(("with ref_key", "with path", "with id"))), "")
         text = ", ".join(filter(None, (first, where.removeprefix("with "), rest[-1] if rest else "")))
-    code = re.search(r'<Code>(\w+)</Code>|code: "(\w+)"', str(error))
-    advice = _ADVICE.get((code[1] or code[2]) if code else "")
+    advice = next((advice for code, advice in _ADVICE.items() if code in str(error)), None)
     return f"{advice} ({text})" if advice else text
 
 

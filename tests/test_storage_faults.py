@@ -61,13 +61,15 @@ def ingested(source, tmp_path_factory):
 
 
 def rows_of(store):
-    return {name: np.asarray(values[:]).tolist() for name, values in store.group.arrays()}
+    found = {name: np.asarray(values[:]) for name, values in store.group.arrays()}
+    return {name: values.tolist() if values.dtype.kind == "T" else values.tobytes() for name, values in found.items()}
 
 
 #: Faults that pass.
 PASSING = {
     "error": Fault("error", rate=0.15), "slow-down": Fault("slow down", rate=0.15), "reset": Fault("reset", rate=0.15),
-    "lost": Fault("lost", rate=0.15), "hang": Fault("hang", times=2, after=9), "slow": Fault("slow", times=3, after=9, seconds=1),
+    "lost": Fault("lost", rate=0.15), "hang": Fault("hang", times=2, after=9),
+    "slow": Fault("slow", times=3, after=9, seconds=1),
     "truncated": Fault("truncated", method="GET", times=4, after=20), "lost-put": Fault("lost", method="PUT", rate=0.3),
 }  # fmt: skip
 
@@ -82,9 +84,7 @@ def test_ingest_survives_faults_that_pass(proxy, root, source, ingested, name):
     store = ingest(source, surveys.get("sdss"), root / "photometry", 100)
     assert fault.struck
     proxy.faults = []
-    assert [
-        same for same in rows_of(store).items() if same not in ingested.items() and same[0] not in ("ra", "dec")
-    ] == []
+    assert rows_of(store) == ingested
 
 
 @pytest.mark.parametrize("name", PASSING)
@@ -134,8 +134,7 @@ def test_ingest_ends_in_a_clear_error_and_goes_on_afterwards(proxy, root, source
     assert LASTING[kind] in explain(caught.value)
     proxy.faults = []
     store = ingest(source, surveys.get("sdss"), root / "photometry", 100)
-    assert rows_of(store)["flux"] == ingested["flux"]
-    assert store.missing() == []
+    assert rows_of(store) == ingested
 
 
 def sedflow(*arguments, **more):
