@@ -1,5 +1,6 @@
 """Kill -9 of workers, of the scheduler and of the driver at random moments: the final content is that of an undisturbed run."""
 
+import json
 import os
 import random
 import signal
@@ -131,8 +132,6 @@ def test_scheduler(run, undisturbed, dask, seed, tmp_path):
     try:
         wait_until(file.exists, scheduler)
         worker = subprocess.Popen(command, **quiet)
-        import json
-
         address = json.loads(file.read_text())["address"]
         with driver(run, address) as process:
             wait_until(lambda: (run.catalog / "refs").exists(), process)
