@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
 
 from cluster.settings import DaskSettings
 
@@ -39,8 +40,23 @@ def map_tasks(
     on_result: Callable[[Any], Any],
     **common: Any,
 ) -> None:
-    """Run ``function(item, **common)`` for every item and hand each result on as it comes; tasks are idempotent."""
+    """Run ``function(item, **common)`` for every item and hand each result on as it comes; tasks are idempotent.
+
+    Raises:
+        ConnectionError: the scheduler went away.
+        RuntimeError: a task's workers died again and again.
+    """
     futures = connected.map(function, items, pure=False, retries=3, **common)
-    for future, result in as_completed(futures, with_results=True):
-        on_result(result)
-        future.release()
+    try:
+        for future, result in as_completed(futures, with_results=True):
+            if isinstance(result, CancelledError):
+                raise ConnectionError(
+                    "the Dask scheduler went away; when it is back, run the same command again: it goes on"
+                )
+            on_result(result)
+            future.release()
+    except KilledWorker as error:
+        raise RuntimeError(
+            f"Dask workers died again and again on one task, the last on {error.last_worker.address}: out of memory? "
+            "Give workers more, or run with smaller shards"
+        ) from error

@@ -18,7 +18,7 @@ from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, numbers, r
 from jobs.runfile import MCMC, SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
-from storage_schemas.storage import Location
+from storage_schemas.storage import Location, explain
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -358,8 +358,10 @@ def main() -> None:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     try:
         app()
-    except (ValueError, RuntimeError, OSError, icechunk.IcechunkError, obstore.exceptions.BaseError) as error:
-        print(f"sedflow: {error}", file=sys.stderr)
+    except (
+        ValueError, RuntimeError, OSError, icechunk.IcechunkError, icechunk.ConflictError, obstore.exceptions.BaseError,
+    ) as error:  # fmt: skip
+        print(f"sedflow: {explain(error)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterator
 
 from sedflow_dist import fsps_home
-from storage_schemas.storage import Location
+from storage_schemas.storage import Location, explain
 
 _PACKAGES = ("sedflow-dist", "torch", "sbi", "ray", "dask", "distributed", "zarr", "icechunk", "obstore", "speclite",
              "bagpipes", "kcorrect", "fsps")  # fmt: skip
@@ -54,25 +54,13 @@ def _fsps(home: str | None) -> tuple[bool, str]:
 
 
 def _storage(root: str) -> tuple[bool, str]:
-    """Write, read and remove a probe; then ask whether a conditional write is refused when it must be."""
-    import obstore
-
-    name = f"sedflow-doctor-{os.getpid()}"
+    """Write and remove a probe, and see whether a conditional write is refused when it must be."""
     try:
         location = Location.parse(root)
-        location.put(name, b"probe")
-        good = location.get(name) == b"probe"
-        try:
-            obstore.put(location.objects(), name, b"again", mode="create")
-            conditional = False
-        except obstore.exceptions.AlreadyExistsError:
-            conditional = True
-        location.remove(name)
+        location.require_conditions()
     except Exception as error:
-        return False, f"{root}: {error}"
-    if not conditional:
-        return False, f"{root}: the server ignores If-None-Match; a catalog there could lose commits"
-    return good, f"{root}: reads and writes; conditional writes are refused as they must be"
+        return False, f"{root}: {explain(error)}"
+    return True, f"{root}: reads and writes; conditional writes are refused as they must be"
 
 
 def _ray(address: str) -> tuple[bool, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, cast
 
 import icechunk
 import numpy as np
+import obstore
 import torch
 
 from cluster import dask_engine
@@ -33,7 +35,9 @@ from storage_schemas import model as model_store
 from storage_schemas.catalog import Layout
 from storage_schemas.chunked import ChunkedStore
 from storage_schemas.schema import array, as_json
-from storage_schemas.storage import Location
+from storage_schemas.storage import Location, explain, may_pass
+
+_PAUSES = (10.0, 60.0)  # s, after a fault of storage that its library does not repeat
 
 
 @dataclass(frozen=True)
@@ -91,34 +95,41 @@ def infer(
     """
     wanted = work(source, model, settings, seed)
     repo = catalog.repository(out, create=True)
+    if not out.is_local:
+        out.require_conditions()
     with releases.writing(out):
         expected, branch = repo.lookup_branch(catalog.MAIN), releases.branch_of(wanted.run_id)
         if branch not in repo.list_branches() and (release := releases.find(repo, wanted.run_id)):
-            _say_done(repo, out, release)
-            return {"rows": wanted.store.n_rows, "shards": 0, "release": release}
-        try:
-            counts = _fill_all(repo, wanted, settings, seed, dask)
-            release = releases.publish(repo, branch, expected)
-        except (icechunk.IcechunkError, icechunk.ConflictError):
-            if branch in repo.list_branches() or not (release := releases.find(repo, wanted.run_id)):
-                raise
-            _say_done(repo, out, release)  # by the same run, started twice
-            return {"rows": wanted.store.n_rows, "shards": 0, "release": release}
+            return _done(repo, wanted, out, release)
+        counts = Counter[str](shards=0)
+        for pause in (*_PAUSES, None):
+            try:
+                _fill_missing(repo, wanted, settings, seed, dask, counts)
+                release = releases.publish(repo, branch, expected)
+                break
+            except (icechunk.IcechunkError, icechunk.ConflictError, obstore.exceptions.BaseError) as error:
+                if pause is None or not may_pass(error):
+                    if branch in repo.list_branches() or not (found := releases.find(repo, wanted.run_id)):
+                        raise
+                    return _done(repo, wanted, out, found)  # by the same run, started twice
+                say("infer", f"{explain(error)}; goes on in {pause:.0f} s")
+                time.sleep(pause)
+                repo = catalog.repository(out)
     say("infer", f"{release}: {out}")
     return {**counts, "release": release}
 
 
-def _fill_all(
-    repo: icechunk.Repository, wanted: Work, settings: Inference, seed: int, dask: DaskSettings
-) -> dict[str, int]:
-    """Compute the shards that the run's branch lacks, with a commit every ``commit_every``; return counts."""
+def _fill_missing(
+    repo: icechunk.Repository, wanted: Work, settings: Inference, seed: int, dask: DaskSettings, counts: Counter[str]
+) -> None:
+    """Compute the shards that the run's branch lacks, with a commit every ``commit_every``; add to the counts."""
     branch = releases.stage(repo, wanted.run_id, wanted.layout, wanted.run, wanted.files)
     missing = releases.missing(repo, branch, wanted.keys)
-    clock, counts, shards = Clock(), Counter[str](), wanted.layout.shards
+    clock, shards = Clock(), wanted.layout.shards
     common = {"source": wanted.store.location, "model": wanted.model, "model_id": wanted.answers["model"],
               "layout": wanted.layout, "settings": settings, "seed": seed}  # fmt: skip
     if not missing:
-        return {"shards": 0}
+        return
     with dask_engine.client(dask) as client, bar("infer", wanted.store.n_rows, "galaxies") as progress:
         progress.update(wanted.store.n_rows - shards.count(missing))
         for start in range(0, len(missing), settings.commit_every):
@@ -127,25 +138,25 @@ def _fill_all(
             def done(result: tuple[Any, dict[str, int]], session: Any = session) -> None:
                 fork, counted = result
                 session.merge(fork)
-                counts.update(counted)
+                counts.update(counted, shards=1)
                 progress.update(counted["rows"])
 
             some = [(shard, wanted.keys[shard]) for shard in missing[start : start + settings.commit_every]]
             dask_engine.map_tasks(client, fill, some, done, fork=session.fork(), **common)
             releases.commit(session, f"shards {some[0][0]} to {some[-1][0]}")
-    rate = counts["rows"] / clock.seconds
-    say("infer", f"{counts['rows']:,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s)")
-    return {**counts, "shards": len(missing)}
+    rate = shards.count(missing) / clock.seconds
+    say("infer", f"{shards.count(missing):,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s)")
 
 
-def _say_done(repo: icechunk.Repository, out: Location, release: str) -> None:
+def _done(repo: icechunk.Repository, wanted: Work, out: Location, release: str) -> dict[str, Any]:
     """Say that a release is what was asked for, and how to see it where ``main`` was rolled back."""
     if repo.lookup_tag(release) == repo.lookup_branch(catalog.MAIN):
         say("infer", f"the catalog is there already as {release}, nothing has changed: {out}")
-        return
-    shown = releases.name_of(repo, repo.lookup_branch(catalog.MAIN))
-    say("infer", f"{release} of {out} holds this very content, but main shows {shown}; to show it again: "
-        f"sedflow catalog rollback {out} {release}")  # fmt: skip
+    else:
+        shown = releases.name_of(repo, repo.lookup_branch(catalog.MAIN))
+        say("infer", f"{release} of {out} holds this very content, but main shows {shown}; to show it again: "
+            f"sedflow catalog rollback {out} {release}")  # fmt: skip
+    return {"rows": wanted.store.n_rows, "shards": 0, "release": release}
 
 
 def fill(

@@ -32,6 +32,8 @@ class Storage(_Section):
 
     endpoint: str | None = Field(None, description="URL of an S3 service")
     region: str | None = None
+    tries: int = Field(10, ge=1, description="of a request that fails in a way that may pass")
+    timeout: float = Field(60.0, gt=0, description="without any answer, a request has failed [s]")
 
 
 class Ingest(_Section):
@@ -217,7 +219,7 @@ class RunFile(_Section):
     @property
     def location(self) -> Location:
         """The run's root."""
-        return Location.parse(self.root, self.storage.endpoint, self.storage.region)
+        return Location.parse(self.root, **self.storage.model_dump())
 
     def store(self, name: str) -> Location:
         """Return the place of one of the run's stores."""

@@ -6,6 +6,7 @@ Here: what is in it, and how it is read. How a run fills it and becomes a releas
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,8 @@ MAIN = "main"
 BYTES_PER_READ = 40_000  # at most, of a sub-chunk before compression: what reading one galaxy costs
 _SHARDS_PER_MANIFEST = 4096
 _BYTES_CACHED = 32 << 20
+_RACED = ("clean prefixes", "updated by other session", "update conflict")  # Icechunk: two processes create a catalog
+_CREATION_TRIES = 25  # for five seconds; creating takes less than one
 
 METHODS = {
     0: "none", 1: "flow", 2: "importance-weighted flow", 3: "importance-weighted flow, more draws",
@@ -126,20 +129,43 @@ def repository(location: Location, create: bool = False) -> icechunk.Repository:
         FileNotFoundError: there is none.
     """
     if create:
-        return icechunk.Repository.open_or_create(location.icechunk(), config=_settings())
+        return _create(location)
     if (location.is_local and not location.exists()) or not icechunk.Repository.exists(location.icechunk()):
         raise FileNotFoundError(f"no posterior catalog at {location}")
-    return icechunk.Repository.open(location.icechunk(), config=_settings())
+    return icechunk.Repository.open(location.icechunk(), _settings(location))
 
 
-def _settings() -> icechunk.RepositoryConfig:
+def _create(location: Location) -> icechunk.Repository:
+    """Open or create a repository, also where another process is creating it, or died when it did.
+
+    Raises:
+        FileExistsError: something else is stored there.
+    """
+    for _ in range(_CREATION_TRIES):
+        try:
+            return icechunk.Repository.open_or_create(location.icechunk(), _settings(location))
+        except icechunk.IcechunkError as error:
+            if not any(text in str(error) for text in _RACED):
+                raise
+        time.sleep(0.2)
+    if others := [
+        name for name in location.list() if not name.startswith(("snapshots/", "transactions/", "config.yaml"))
+    ]:
+        raise FileExistsError(
+            f"{location} holds no catalog but other things, such as {others[0]}; choose another place"
+        )
+    location.remove()  # a first commit that nothing refers to
+    return icechunk.Repository.open_or_create(location.icechunk(), _settings(location))
+
+
+def _settings(location: Location) -> icechunk.RepositoryConfig:
     """Manifests that a reader of one galaxy can afford however large the catalog, and a cache for galaxies read together."""
     rows = ((icechunk.ManifestSplitDimCondition.Axis(0), _SHARDS_PER_MANIFEST),)
     splitting = icechunk.ManifestSplittingConfig(((icechunk.ManifestSplitCondition.AnyArray(), rows),))
-    return icechunk.RepositoryConfig(
-        manifest=icechunk.ManifestConfig(splitting=splitting),
-        caching=icechunk.CachingConfig(num_bytes_chunks=_BYTES_CACHED),
-    )
+    config = location.icechunk_config()
+    config.manifest = icechunk.ManifestConfig(splitting=splitting)
+    config.caching = icechunk.CachingConfig(num_bytes_chunks=_BYTES_CACHED)
+    return config
 
 
 def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping[str, np.ndarray]) -> None:

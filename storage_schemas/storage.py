@@ -1,15 +1,16 @@
 """Where stores live: a local folder or an object store behind one URL.
 
-In: ``path`` or ``s3://bucket/prefix``, and options. Out: Zarr stores, Icechunk storage, single objects. Credentials come from
-the storage libraries' own chains (environment, instance roles), never from here.
+In: ``path`` or ``s3://bucket/prefix``, and options. Out: Zarr stores, Icechunk storage, single objects.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,25 +20,44 @@ import zarr
 from obstore.store import LocalStore, ObjectStore, S3Store
 from zarr.storage import ObjectStore as ZarrObjectStore
 
-if TYPE_CHECKING:
-    from obstore.store import RetryConfig, S3Config
+from storage_schemas import credentials
 
-_RETRIES: RetryConfig = {"max_retries": 8}
+if TYPE_CHECKING:
+    from obstore import PutMode
+    from obstore.store import S3Config
+
+
+_ADVICE = {
+    "ExpiredToken": "the credentials for S3 have expired; renew them and run the same command again: it goes on",
+    "AccessDenied": "S3 refuses access; check the credentials and what they allow",
+    "InvalidAccessKeyId": "S3 does not know the access key; check the credentials",
+    "NoSuchBucket": "the bucket does not exist, or not any more",
+    "SlowDown": "S3 asks for fewer requests, again and again; run the same command later, or with fewer workers: it goes on",
+    "InternalError": "S3 fails, again and again; run the same command later: it goes on",
+    "InsufficientStorage": "storage is full; make room and run the same command again: it goes on",
+}
 
 
 @dataclass(frozen=True)
 class Location:
     """A place for stores: ``url`` is an absolute local path or ``s3://bucket/prefix``.
 
-    ``endpoint`` and ``region`` point at an S3 service other than AWS's default (``AWS_ENDPOINT_URL`` works as well).
+    ``endpoint`` and ``region`` point at an S3 service other than AWS's default (``AWS_ENDPOINT_URL`` works as well, where a
+    location is parsed: workers are told). A request that fails in a way that may pass (5xx, throttling, a lost connection, no
+    answer for ``timeout`` seconds) is made ``tries`` times, with growing pauses.
     """
 
     url: str
     endpoint: str | None = None
     region: str | None = None
+    tries: int = 10
+    timeout: float = 60.0
 
     @classmethod
-    def parse(cls, url: str | os.PathLike[str], endpoint: str | None = None, region: str | None = None) -> Location:
+    def parse(
+        cls, url: str | os.PathLike[str], endpoint: str | None = None, region: str | None = None, tries: int = 10,
+        timeout: float = 60.0,
+    ) -> Location:  # fmt: skip
         """Check a URL and make local paths absolute.
 
         Raises:
@@ -53,10 +73,10 @@ class Location:
             raise ValueError(f"cannot store at {text!r}; allowed are a local path and s3://bucket/prefix")
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        return cls(text.rstrip("/"), endpoint, region)
+        return cls(text.rstrip("/"), endpoint, region, tries, timeout)
 
     def __truediv__(self, name: str) -> Location:
-        return Location(f"{self.url}/{name}", self.endpoint, self.region)
+        return replace(self, url=f"{self.url}/{name}")
 
     def __str__(self) -> str:
         return self.url
@@ -84,8 +104,12 @@ class Location:
         if self.endpoint:
             config |= {"endpoint": self.endpoint, "virtual_hosted_style_request": False}
         return S3Store(
-            bucket, prefix=prefix or None, config=config, client_options={"allow_http": self._insecure},
-            retry_config=_RETRIES,
+            bucket, prefix=prefix or None, config=config, retry_config={"max_retries": self.tries - 1},
+            credential_provider=credentials.for_obstore,
+            client_options={
+                "allow_http": self._insecure, "read_timeout": timedelta(seconds=self.timeout),
+                "timeout": timedelta(seconds=20 * self.timeout),  # of a whole request, which may be large
+            },
         )  # fmt: skip
 
     def zarr(self, read_only: bool = False) -> ZarrObjectStore:
@@ -99,8 +123,14 @@ class Location:
         bucket, prefix = self._bucket_and_prefix
         return icechunk.s3_storage(
             bucket=bucket, prefix=prefix, region=self.region, endpoint_url=self.endpoint, allow_http=self._insecure,
-            force_path_style=self.endpoint is not None, from_env=True,
+            force_path_style=self.endpoint is not None, get_credentials=credentials.for_icechunk,
+            network_stream_timeout_seconds=max(int(self.timeout), 1),
         )  # fmt: skip
+
+    def icechunk_config(self) -> icechunk.RepositoryConfig:
+        """Return how Icechunk repeats requests here."""
+        retries = icechunk.StorageRetriesSettings(max_tries=self.tries, initial_backoff_ms=100, max_backoff_ms=15_000)
+        return icechunk.RepositoryConfig(storage=icechunk.StorageSettings(retries=retries))
 
     # -- single objects -------------------------------------------------------------------------------------------------
 
@@ -115,6 +145,33 @@ class Location:
         """Raise FileNotFoundError where a local folder does not exist: looking for a store must not make one."""
         if self.is_local and not Path(self.url).is_dir():
             raise FileNotFoundError(f"no folder {self.url}")
+
+    def require_conditions(self) -> None:
+        """Check that a write can be made conditional on what is there: a catalog's commits rely on it.
+
+        Raises:
+            RuntimeError: the server ignores the conditions, and so could lose commits silently.
+        """
+        store, name = self.objects(), f"sedflow-probe-{uuid.uuid4().hex}"
+        conditions: dict[str, PutMode] = {
+            "If-None-Match": "create",
+            "If-Match": {"e_tag": '"of nothing"'},
+        }
+        if self.is_local:
+            del conditions["If-Match"]  # not to be had: `releases.writing` is the guard there
+        try:
+            obstore.put(store, name, b"1")
+            for header, mode in conditions.items():
+                try:
+                    obstore.put(store, name, b"2", mode=mode)
+                except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
+                    continue
+                raise RuntimeError(
+                    f"the server of {self} ignores {header}: two runs at once could lose commits. Keep the catalog on a "
+                    "server with conditional writes, or in a local folder"
+                )
+        finally:
+            obstore.delete(store, name)
 
     def put(self, name: str, data: bytes) -> None:
         """Write one object below this place, atomically."""
@@ -166,3 +223,21 @@ def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") ->
     if found != kind:
         raise ValueError(f"{location} holds a {found} store; expected a {kind} store")
     return group
+
+
+def explain(error: BaseException) -> str:
+    """Return an error in a line or two: storage libraries add stacks and dumps to theirs."""
+    text = str(error).strip()
+    if isinstance(error, obstore.exceptions.BaseError | OSError):
+        text = text.partition("\n\nDebug source")[0]
+    elif isinstance(error, icechunk.IcechunkError):
+        first, *rest = (line.strip(" |x`->") for line in text.splitlines())
+        where = next((line for line in rest if line.startswith(("with ref_key", "with path", "with id"))), "")
+        text = ", ".join(filter(None, (first, where.removeprefix("with "), rest[-1] if rest else "")))
+    advice = next((advice for code, advice in _ADVICE.items() if code in str(error)), None)
+    return f"{advice} ({text})" if advice else text
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a fault that the storage libraries do not repeat a request for may pass: an answer cut off, credentials."""
+    return any(text in str(error) for text in ("streaming error", "response error", "body error", "ExpiredToken"))

@@ -1,5 +1,7 @@
 """Fixtures that many tests share, and guards against tests that leave torch changed or a run in which nothing ran."""
 
+import logging
+
 import numpy as np
 import pytest
 import reference_galaxy
@@ -175,7 +177,26 @@ def mocks(noise, shapes):
 
 
 @pytest.fixture(scope="session")
-def dask():
+def s3_server():
+    """URL of a real S3 server on loopback with the bucket galaxies; access keys stand in the environment."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        url = "http://{}:{}".format(*server.get_host_and_port())
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="galaxies")
+        yield url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def dask(s3_server):
     """Address of a Dask scheduler with two workers: tests of many short runs do not start their own."""
     from distributed import LocalCluster
 

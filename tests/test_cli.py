@@ -25,7 +25,7 @@ def sedflow(*arguments, cwd=None):
 
 COMMANDS = ("demo", "run", "plan", "status", "submit", "doctor", "build-ssp", "ingest", "simulate", "train", "validate",
             "infer", "mcmc", "flux", "export", "catalog", "catalog show", "catalog draws", "catalog history", "catalog diff",
-            "catalog reweight", "catalog rollback")  # fmt: skip
+            "catalog reweight", "catalog rollback", "catalog clean", "catalog verify", "reprocess", "verify")  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -147,3 +147,17 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     repo = catalog.repository(tiny.location(tmp_path / "catalog"), create=True)
     assert next(release(repo, 1, "release-1")) == 0  # and no further
     assert list(release(repo, 1, "release-1")) == [1]
+
+
+def test_a_catalog_whose_creation_was_cut_off_is_created_anew(tmp_path, monkeypatch):
+    """Icechunk creates only where nothing is, and a process that dies when it does leaves something."""
+    monkeypatch.setattr(catalog, "_CREATION_TRIES", 1)
+    where = tiny.location(tmp_path / "catalog")
+    catalog.repository(where, create=True)
+    where.remove("refs/")
+    assert catalog.repository(where, create=True).list_branches() == {"main"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"other things, such as thesis.txt"):
+        catalog.repository(tiny.location(tmp_path / "other"), create=True)
+    assert (tmp_path / "other" / "thesis.txt").exists()
