@@ -5,14 +5,16 @@ In: ``path`` or ``s3://bucket/prefix``, and options. Out: Zarr stores, Icechunk 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import icechunk
 import obstore
@@ -25,6 +27,7 @@ from storage_schemas import credentials
 if TYPE_CHECKING:
     from obstore import PutMode
     from obstore.store import S3Config
+    from zarr.core.buffer import Buffer
 
 
 _ADVICE = {
@@ -36,6 +39,29 @@ _ADVICE = {
     "InternalError": "S3 fails, again and again; run the same command later: it goes on",
     "InsufficientStorage": "storage is full; make room and run the same command again: it goes on",
 }
+
+
+class _ZarrStore(ZarrObjectStore):
+    """Repeats requests whose connection broke where obstore does not, as they are no plain reads and writes.
+
+    Zarr creates with them what is not there, and deletes chunks that hold fill values only: both may happen twice.
+    """
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        await self._repeated(super().set_if_not_exists, key, value)
+
+    async def delete(self, key: str) -> None:
+        await self._repeated(super().delete, key)
+
+    async def _repeated(self, request: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        for pause in (0.1, 0.5, 2.5):
+            try:
+                return await request(*arguments)
+            except obstore.exceptions.GenericError as error:
+                if "error sending request" not in str(error):
+                    raise
+                await asyncio.sleep(pause)
+        return await request(*arguments)
 
 
 @dataclass(frozen=True)
@@ -114,7 +140,7 @@ class Location:
 
     def zarr(self, read_only: bool = False) -> ZarrObjectStore:
         """Return a Zarr store rooted here."""
-        return ZarrObjectStore(self.objects(), read_only=read_only)
+        return _ZarrStore(self.objects(), read_only=read_only)
 
     def icechunk(self) -> icechunk.Storage:
         """Return Icechunk storage rooted here."""
@@ -162,14 +188,13 @@ class Location:
         try:
             obstore.put(store, name, b"1")
             for header, mode in conditions.items():
-                try:
+                with contextlib.suppress(obstore.exceptions.BaseError):
                     obstore.put(store, name, b"2", mode=mode)
-                except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
-                    continue
-                raise RuntimeError(
-                    f"the server of {self} ignores {header}: two runs at once could lose commits. Keep the catalog on a "
-                    "server with conditional writes, or in a local folder"
-                )
+                if obstore.get(store, name).bytes() != b"1":
+                    raise RuntimeError(
+                        f"the server of {self} ignores {header}: two runs at once could lose commits. Keep the catalog on a "
+                        "server with conditional writes, or in a local folder"
+                    )
         finally:
             obstore.delete(store, name)
 
