@@ -16,7 +16,7 @@ def verify(run: RunFile) -> Iterator[str]:
     """Read all that a run has stored; yield a line for each damaged chunk, which counts as missing from then on."""
     for name, kind in _KINDS.items():
         try:
-            store = ChunkedStore(run.store(name), kind)
+            store = ChunkedStore(run.store(name), kind, "r+")
         except FileNotFoundError:
             continue
         for chunk, reason in store.damaged():
