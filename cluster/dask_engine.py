@@ -9,16 +9,26 @@ from typing import Any
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, as_completed
+from distributed.comm import CommClosedError
 
 from cluster.settings import DaskSettings
+
+_GONE = "the Dask scheduler went away; when it is back, run the same command again: it goes on"
 
 
 @contextmanager
 def client(settings: DaskSettings) -> Iterator[Client]:
-    """Connect to the scheduler of ``settings``, or start workers on this machine and end them afterwards."""
+    """Connect to the scheduler of ``settings``, or start workers on this machine and end them afterwards.
+
+    Raises:
+        ConnectionError: no scheduler answers at the address, or it went away.
+    """
     if settings.address:
-        with Client(settings.address) as connected:
-            yield connected
+        try:
+            with Client(settings.address) as connected:
+                yield connected
+        except CommClosedError as error:
+            raise ConnectionError(_GONE) from error
         return
     threads = {f"distributed.nanny.pre-spawn-environ.{name}": "1" for name in
                ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}  # fmt: skip
@@ -50,9 +60,7 @@ def map_tasks(
     try:
         for future, result in as_completed(futures, with_results=True):
             if isinstance(result, CancelledError):
-                raise ConnectionError(
-                    "the Dask scheduler went away; when it is back, run the same command again: it goes on"
-                )
+                raise ConnectionError(_GONE)
             on_result(result)
             future.release()
     except KilledWorker as error:

@@ -130,7 +130,7 @@ def test_scheduler(run, undisturbed, dask, seed, tmp_path):
         "--no-dashboard",
     ]
     try:
-        wait_until(file.exists, scheduler)
+        wait_until(lambda: file.exists() and file.read_text().endswith("}"), scheduler)
         worker = subprocess.Popen(command, **quiet)
         address = json.loads(file.read_text())["address"]
         with driver(run, address) as process:
