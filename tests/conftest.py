@@ -200,8 +200,9 @@ def dask(s3_server):
     """Address of a Dask scheduler with two workers: tests of many short runs do not start their own."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
-        yield cluster.scheduler_address
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+    yield cluster.scheduler_address
+    cluster.close(timeout=60)
 
 
 @pytest.fixture(scope="session")
