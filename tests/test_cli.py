@@ -174,7 +174,7 @@ def test_reweighting_moves_the_answer_and_says_where_it_cannot(unweighted, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(("--prior", "mass=flat", "--out", "o.csv"), "no column 'mass'"),
-     (("--prior", "tau_ism=flat", "--out", "o.txt"), "the ending must be .fits, .parquet or .csv")],
+     (("--prior", "tau_ism=flat", "--out", "o.txt"), "the ending must be one of .fits, .parquet, .csv")],
 )  # fmt: skip
 def test_a_reweighting_that_cannot_be_says_why(catalog, tmp_path, arguments, message):
     done = sedflow("catalog", "reweight", catalog, *arguments, cwd=tmp_path)

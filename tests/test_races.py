@@ -102,6 +102,7 @@ def test_a_local_folder_bears_one_writer(small_run, mocks, tmp_path):
     assert run.infer()["release"] == "release-1"
 
 
+@pytest.mark.slow
 def test_readers_see_whole_releases_while_twenty_are_made(place):
     racer.race(place / "catalog", 1)
     readers = [start(place, "read") for _ in range(2)]

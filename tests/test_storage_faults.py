@@ -72,13 +72,15 @@ PASSING = {
     "slow": Fault("slow", times=3, after=9, seconds=1),
     "truncated": Fault("truncated", method="GET", times=4, after=20), "lost-put": Fault("lost", method="PUT", rate=0.3),
 }  # fmt: skip
+#: Two of them are in every run of the tests.
+NAMES = [n if n in ("slow-down", "truncated") else pytest.param(n, marks=pytest.mark.slow) for n in PASSING]
 
 
 def fresh(fault):
     return Fault(**{name: value for name, value in vars(fault).items() if name not in ("_lock", "seen", "struck")})
 
 
-@pytest.mark.parametrize("name", PASSING)
+@pytest.mark.parametrize("name", NAMES)
 def test_ingest_survives_faults_that_pass(proxy, root, source, ingested, name):
     proxy.faults = [fault := fresh(PASSING[name])]
     store = ingest(source, surveys.get("sdss"), root / "photometry", 100)
@@ -87,7 +89,7 @@ def test_ingest_survives_faults_that_pass(proxy, root, source, ingested, name):
     assert rows_of(store) == ingested
 
 
-@pytest.mark.parametrize("name", PASSING)
+@pytest.mark.parametrize("name", NAMES)
 def test_infer_survives_faults_that_pass(proxy, run, undisturbed, monkeypatch, name):
     monkeypatch.setattr(jobs.infer, "_PAUSES", (0.1,) * 6)
     proxy.faults = [fault := fresh(PASSING[name])]
@@ -101,9 +103,10 @@ def test_infer_survives_faults_that_pass(proxy, run, undisturbed, monkeypatch, n
 LASTING = {
     "expired": "the credentials for S3 have expired", "no bucket": "the bucket does not exist", "full": "storage is full",
 }  # fmt: skip
+KINDS = ["expired", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("no bucket", "full"))]
 
 
-@pytest.mark.parametrize("kind", LASTING)
+@pytest.mark.parametrize("kind", KINDS)
 def test_infer_ends_in_a_clear_error_and_goes_on_afterwards(proxy, run, undisturbed, monkeypatch, kind):
     """The fault begins in the midst of the work, after something was committed."""
     monkeypatch.setattr(jobs.infer, "_PAUSES", ())
@@ -126,7 +129,7 @@ def test_infer_ends_in_a_clear_error_and_goes_on_afterwards(proxy, run, undistur
     small.assert_same(run.contents(), undisturbed)
 
 
-@pytest.mark.parametrize("kind", LASTING)
+@pytest.mark.parametrize("kind", KINDS)
 def test_ingest_ends_in_a_clear_error_and_goes_on_afterwards(proxy, root, source, ingested, kind):
     proxy.faults = [Fault(kind, after=40)]
     with pytest.raises((obstore.exceptions.BaseError, OSError)) as caught:
