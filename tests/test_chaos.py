@@ -61,7 +61,8 @@ class Kill(WorkerPlugin):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
 def test_workers(run, undisturbed, tmp_path, seed):
     moments = random.Random(seed).sample(range(1, 6), 2)
     with (
@@ -112,7 +113,8 @@ def test_driver(run, undisturbed, dask, seed):
     assert (repo.list_branches(), repo.list_tags()) == ({"main"}, {"release-1"})
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
 def test_scheduler(run, undisturbed, dask, seed, tmp_path):
     """The driver says that the scheduler is gone, within half a minute or so, and another run goes on."""
     pause = random.Random(seed).uniform(0, 1.0)

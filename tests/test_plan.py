@@ -76,6 +76,7 @@ def test_what_cannot_fit_is_refused_with_what_would(tmp_path, section, key, valu
                 plan.refuse_what_cannot_fit(changed)
 
 
+@pytest.mark.slow
 def test_a_worker_holds_no_more_than_planned_and_not_much_less(tmp_path):
     """The whole product with the model that comes along, on real galaxies of which some need MCMC."""
     galaxies = Table.read(resolve("kcorrect-sample"))[:60]

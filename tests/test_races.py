@@ -34,6 +34,7 @@ def result(process):
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_sixteen_runs_at_once_all_become_releases(place):
     processes = [start(place, seed) for seed in range(1, 17)]
     results = dict(zip(range(1, 17), map(result, processes), strict=True))

@@ -163,6 +163,7 @@ def corrupt(location, pattern, wanted):
     return path
 
 
+@pytest.mark.slow
 def test_damaged_chunks_are_named_and_filled_again(tiny_run, capsys):
     before = small.contents(tiny_run.store("catalog"))
     photometry_before = np.asarray(photometry.open(tiny_run.store("photometry")).group["flux"][:])
