@@ -75,7 +75,7 @@ def build_fsps(out: Location, settings: FSPSSettings, ray: RaySettings) -> SSPTa
 
 def parts_of(out: Location) -> Location:
     """Where the SSPs are kept until the table is written."""
-    return Location(f"{out.url}-parts", out.endpoint, out.region)
+    return out.at(f"{out.url}-parts")
 
 
 def check_same(table: SSPTable, out: Location, settings: FSPSSettings) -> None:

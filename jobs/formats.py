@@ -103,18 +103,12 @@ def open_file(location: Location) -> IO[bytes]:
 def parent(location: Location) -> tuple[Location, str]:
     """Return the folder of an object, and the object's name there."""
     folder, _, name = location.url.rpartition("/")
-    return Location(folder or "/", location.endpoint, location.region), name
+    return location.at(folder or "/"), name
 
 
 def is_zarr(location: Location) -> bool:
     """Whether a Zarr group (format 2 or 3) is there."""
-    for name in ("zarr.json", ".zgroup"):
-        try:
-            location.get(name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        return True
-    return False
+    return any(map(location.has, ("zarr.json", ".zgroup")))
 
 
 class _Object(io.RawIOBase):

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import icechunk
 import numpy as np
@@ -227,11 +227,9 @@ def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
 def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
     params = columns(flow.spec.labels, settings.certificate)
     units, meanings = zip(*(DESCRIPTIONS.get(name) or describe(name) for name in params), strict=True)
-    ids = [str(name) for name in cast("list[str]", store.group.attrs["ids"])]
-    kinds = {name: "int64" if array(store.group, name).dtype.kind == "i" else "str" for name in ids}
     return Layout(
         store.n_rows, settings.rows_per_shard, params, units, QUANTILES, COORDINATES, flow.spec.labels,
-        settings.keep_draws, kinds, meanings, [ucd(name) for name in params],
+        settings.keep_draws, photometry.ids(store), meanings, [ucd(name) for name in params],
     )  # fmt: skip
 
 

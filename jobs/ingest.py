@@ -67,7 +67,7 @@ def ingest(
         order = _order(settings, source, locations)
         made = {"survey": survey.model_dump(mode="json"), "order": order}
         store = photometry.create(out, n_rows, rows_per_chunk, survey.labels, ids, made)
-        sorting = Sorting(Location(f"{out.url}-runs", out.endpoint, out.region), survey, ids, order)
+        sorting = Sorting(out.at(f"{out.url}-runs"), survey, ids, order)
         listed, numbers = _numbered(files, photometry.files(store))
         names: set[str] = set()
         if photometry.files(store) != listed or store.missing():

@@ -60,12 +60,12 @@ def is_single_table(source: str | Path | Sequence[str | Path], files: Sequence[L
 
 
 def _files(entry: str | Path, storage: Location) -> Iterator[Location]:
-    where = Location.parse(resolve(entry), storage.endpoint, storage.region)
+    where = Location.parse(resolve(entry), storage.endpoint, storage.region, storage.tries, storage.timeout)
     if glob.has_magic(where.url) and not (where.is_local and Path(where.url).exists()):
         yield from _matching(where)
     elif where.is_local and not Path(where.url).is_dir():
         yield where
-    elif any(_holds(where, name) for name in _HATS):
+    elif any(map(where.has, _HATS)):
         yield from _leaves(where)
     elif where.is_local and not is_zarr(where):
         raise ValueError(
@@ -82,7 +82,7 @@ def _matching(pattern: Location) -> Iterator[Location]:
         found = [Location(path) for path in sorted(glob.glob(pattern.url)) if Path(path).is_file()]
     else:
         fixed = pattern.url[: min(at for at in map(pattern.url.find, "*?[") if at >= 0)].rpartition("/")[0]
-        folder = Location(fixed, pattern.endpoint, pattern.region)
+        folder = pattern.at(fixed)
         wanted = pattern.url[len(fixed) + 1 :].split("/")
         found = [folder / name for name in sorted(folder.list()) if _matches(name.split("/"), wanted)]
     if not found:
@@ -99,14 +99,6 @@ def _leaves(hats: Location) -> Iterator[Location]:
     if not found:
         raise FileNotFoundError(f"the HATS catalog {hats} holds no Parquet files below Norder=...")
     yield from found
-
-
-def _holds(folder: Location, name: str) -> bool:
-    try:
-        folder.get(name)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
 
 
 def _checksum(location: Location) -> str:

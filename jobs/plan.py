@@ -57,7 +57,11 @@ class Stage:
 def plan(run: RunFile, rows: int | None = None) -> Iterator[Stage]:
     """Yield the stages of a run with what is missing of each; with ``rows``, as if the input had so many and nothing were
     there."""
-    yield from (_ingest(run, rows), _simulate(run), _train(run), _infer(run, rows))
+    ingested = _ingest(run, rows)
+    yield from (ingested, _simulate(run), _train(run))
+    out = run.store("catalog")
+    published = not rows and out.exists() and bool(catalog.repository(out).list_tags())
+    yield _infer(run, ingested.rows, published)
 
 
 def refuse_what_cannot_fit(run: RunFile) -> None:
@@ -178,12 +182,11 @@ def _train(run: RunFile) -> Stage:
     )  # fmt: skip
 
 
-def _infer(run: RunFile, rows: int | None) -> Stage:
-    location, settings, ingested = run.store("catalog"), run.inference, _ingest(run, rows)
-    chunks = missing = math.ceil(ingested.rows / settings.rows_per_shard)
-    if not rows and location.exists() and catalog.repository(location).list_tags():
-        missing = 0
-    n, part = ingested.rows, missing / max(chunks, 1)
+def _infer(run: RunFile, n: int, published: bool) -> Stage:
+    settings = run.inference
+    chunks = math.ceil(n / settings.rows_per_shard)
+    missing = 0 if published else chunks
+    part = missing / max(chunks, 1)
     draws = _WEIGHED_DRAWS_PER_CORE if settings.certificate else _PLAIN_DRAWS_PER_CORE
     seconds = settings.n_draws / draws
     if settings.certificate:
@@ -192,7 +195,7 @@ def _infer(run: RunFile, rows: int | None) -> Stage:
     requests = missing * (_OPEN + read + len(catalog.arrays({})) + 2)
     requests += math.ceil(missing / settings.commit_every) * _PER_COMMIT
     return Stage(
-        "infer", location, chunks, missing, n, part * n * _photometry_row(len(run.survey_definition.bands)),
+        "infer", run.store("catalog"), chunks, missing, n, part * n * _photometry_row(len(run.survey_definition.bands)),
         part * n * _catalog_row(run), requests, inference_memory(run),
         part * n * seconds / run.engines.dask.workers / 3600,
     )  # fmt: skip

@@ -78,6 +78,12 @@ def open(location: Location, mode: Literal["r", "r+"] = "r") -> ChunkedStore:  #
     return ChunkedStore(location, KIND, mode)
 
 
+def ids(store: ChunkedStore) -> dict[str, str]:
+    """Return the identifying columns of a store and their dtypes (int64 or str)."""
+    names = [str(name) for name in cast("list[str]", store.group.attrs["ids"])]
+    return {name: "int64" if array(store.group, name).dtype.kind == "i" else "str" for name in names}
+
+
 def files(store: ChunkedStore) -> list[File]:
     """Return the input files by their number, as far as the store knows them."""
     names = [f"file_{field.name}" for field in fields(File)]
@@ -100,9 +106,7 @@ def update(
     kept = {number for number, (a, b) in enumerate(zip(old, keys, strict=False)) if a == b}
     written = sorted(set(range(store.n_chunks)) - set(store.missing()))
     store.forget(chunk for chunk in written if chunk // chunks_per_group not in kept)
-    ids = [str(name) for name in cast("list[str]", group.attrs["ids"])]
-    kinds = {name: "int64" if array(group, name).dtype.kind == "i" else "str" for name in ids}
-    store = store.resize(n_rows, (*ARRAYS, *identifiers(kinds)))
+    store = store.resize(n_rows, (*ARRAYS, *identifiers(ids(store))))
     for field in fields(File):
         values = [getattr(file, field.name) for file in inputs]
         write_coordinate(store.group, f"file_{field.name}", values, f"{field.name} of the input files")

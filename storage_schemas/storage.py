@@ -102,7 +102,11 @@ class Location:
         return cls(text.rstrip("/"), endpoint, region, tries, timeout)
 
     def __truediv__(self, name: str) -> Location:
-        return replace(self, url=f"{self.url}/{name}")
+        return self.at(f"{self.url}/{name}")
+
+    def at(self, url: str) -> Location:
+        """Return another place in the same storage."""
+        return replace(self, url=url)
 
     def __str__(self) -> str:
         return self.url
@@ -213,6 +217,14 @@ class Location:
             return bytes(obstore.get(self.objects(), name).bytes())
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no object {self.url}/{name}") from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is an object of that name below this place."""
+        try:
+            self.get(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of all objects below this place."""

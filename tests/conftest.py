@@ -213,6 +213,18 @@ def small_run(dask, flow, tmp_path_factory):
     return lambda root: small.Small(root, where, dask, flow.spec.bands)
 
 
+@pytest.fixture(scope="session")
+def filled_run(small_run, mocks):
+    """Makes a `small.Small` at a root, with photometry."""
+
+    def make(root, n_rows):
+        run = small_run(root)
+        run.write(small.rows_of(mocks, n_rows))
+        return run
+
+    return make
+
+
 # -- the tiny run ---------------------------------------------------------------------------------------------------------
 
 

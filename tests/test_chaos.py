@@ -22,18 +22,15 @@ SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20
 
 
 @pytest.fixture(scope="module")
-def undisturbed(small_run, mocks, tmp_path_factory):
-    run = small_run(tiny.location(tmp_path_factory.mktemp("undisturbed")))
-    run.write(small.rows_of(mocks, N_ROWS))
+def undisturbed(filled_run, tmp_path_factory):
+    run = filled_run(tiny.location(tmp_path_factory.mktemp("undisturbed")), N_ROWS)
     run.infer()
     return run.contents()
 
 
 @pytest.fixture
-def run(small_run, mocks, tmp_path):
-    run = small_run(tiny.location(tmp_path))
-    run.write(small.rows_of(mocks, N_ROWS))
-    return run
+def run(filled_run, tmp_path):
+    return filled_run(tiny.location(tmp_path), N_ROWS)
 
 
 def kill(pid):

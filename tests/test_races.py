@@ -54,9 +54,8 @@ def test_sixteen_runs_at_once_all_become_releases(place):
     assert len(shards) == 16 * 3  # each run computed each of its shards once, however often it lost
 
 
-def test_one_run_started_four_times_at_once_is_one_release(small_run, mocks, place):
-    run = small_run(place)
-    run.write(small.rows_of(mocks, 130))
+def test_one_run_started_four_times_at_once_is_one_release(filled_run, place):
+    run = filled_run(place, 130)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: run.infer(), range(4)))
     assert {counts["release"] for counts in results} == {"release-1"}
@@ -65,9 +64,8 @@ def test_one_run_started_four_times_at_once_is_one_release(small_run, mocks, pla
     small.assert_same(run.contents(), run.from_scratch())
 
 
-def test_of_two_different_runs_at_once_one_wins_and_the_other_goes_on_after_it(small_run, mocks, place, monkeypatch):
-    run = small_run(place)
-    run.write(small.rows_of(mocks, 130))
+def test_of_two_different_runs_at_once_one_wins_and_the_other_goes_on_after_it(filled_run, place, monkeypatch):
+    run = filled_run(place, 130)
     run.infer()
     publish, ready = releases.publish, threading.Barrier(2)
 
@@ -94,9 +92,8 @@ def test_of_two_different_runs_at_once_one_wins_and_the_other_goes_on_after_it(s
     small.assert_same(run.contents("release-2"), run.from_scratch(seed=won))
 
 
-def test_a_local_folder_bears_one_writer(small_run, mocks, tmp_path):
-    run = small_run(tiny.location(tmp_path))
-    run.write(small.rows_of(mocks, 130))
+def test_a_local_folder_bears_one_writer(filled_run, tmp_path):
+    run = filled_run(tiny.location(tmp_path), 130)
     catalog.repository(run.catalog, create=True)
     with releases.writing(run.catalog), pytest.raises(RuntimeError, match="another process is writing the catalog"):
         run.infer()

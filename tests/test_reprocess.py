@@ -14,10 +14,8 @@ N_ROWS = 130  # six and a half shards
 
 
 @pytest.fixture
-def run(tmp_path, small_run, mocks):
-    run = small_run(tiny.location(tmp_path))
-    run.write(small.rows_of(mocks, N_ROWS))
-    return run
+def run(tmp_path, filled_run):
+    return filled_run(tiny.location(tmp_path), N_ROWS)
 
 
 def test_only_touched_shards_are_computed(run):

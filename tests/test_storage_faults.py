@@ -39,17 +39,14 @@ def root(proxy, request):
 
 
 @pytest.fixture
-def run(root, small_run, mocks):
-    run = small_run(root)
-    run.write(small.rows_of(mocks, N_ROWS))
-    return run
+def run(root, filled_run):
+    return filled_run(root, N_ROWS)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(small_run, mocks, tmp_path_factory):
+def undisturbed(filled_run, tmp_path_factory):
     """The catalog of a run without faults, in a local folder."""
-    run = small_run(tiny.location(tmp_path_factory.mktemp("undisturbed")))
-    run.write(small.rows_of(mocks, N_ROWS))
+    run = filled_run(tiny.location(tmp_path_factory.mktemp("undisturbed")), N_ROWS)
     run.infer()
     return run.contents()
 
