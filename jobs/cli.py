@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import icechunk
 import obstore
@@ -14,8 +14,9 @@ import typer
 
 from cluster.settings import DaskSettings, RaySettings
 from jobs import runfile, shipped
-from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, numbers, report, rows_in, summary
-from jobs.runfile import MCMC, SSP, Inference, Ingest, RunFile, Simulation
+from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, report, rows_in, summary
+from jobs.cli_mcmc import mcmc_app
+from jobs.runfile import SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
 from storage_schemas.storage import Location, explain
@@ -26,6 +27,7 @@ app = typer.Typer(
     "photometry, at survey scale.",
 )  # fmt: skip
 app.add_typer(catalog_app, name="catalog")
+app.add_typer(mcmc_app)
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
 Workers = Annotated[int, typer.Option(min=1, help="Dask workers on this machine")]
@@ -261,49 +263,6 @@ def verify(path: Run, root: Annotated[str | None, typer.Option(help="storage roo
 
 
 @app.command()
-def mcmc(
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="photometry store, or mocks:100 for simulated galaxies of the model")
-    ],
-    model: Annotated[str, typer.Option(help="whose galaxy model and prior are sampled")],
-    out: Annotated[str, typer.Option(help="where the chains go")],
-    rows: Annotated[str, typer.Option(help="rows, for example 0,5,7-20; needed for a store")] = "",
-    sampler: Annotated[str, typer.Option(help="zeus, emcee or nautilus (nested)")] = "zeus",
-    walkers: Annotated[int, typer.Option()] = MCMC().walkers,
-    steps: Annotated[int, typer.Option()] = MCMC().steps,
-    burn_in: Annotated[int, typer.Option(help="steps discarded")] = MCMC().burn_in,
-    thin: Annotated[int, typer.Option(help="steps between kept ones")] = MCMC().thin,
-    checkpoint_steps: Annotated[int, typer.Option(help="what a killed actor may lose")] = MCMC().checkpoint_steps,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
-    actors: Annotated[int, typer.Option(min=1, help="actors on this machine, or on the cluster of --ray")] = 2,
-    ray: Annotated[str | None, typer.Option(help="address of a Ray cluster")] = None,
-) -> None:
-    """Sample galaxies' exact posteriors by MCMC, the flow's reference; what was interrupted goes on where it stopped."""
-    from jobs import mcmc as job
-
-    settings = MCMC.model_validate({
-        "sampler": sampler, "walkers": walkers, "steps": steps, "burn_in": burn_in, "thin": thin,
-        "checkpoint_steps": checkpoint_steps,
-    })  # fmt: skip
-    data = _galaxies(source, model, rows, seed)
-    job.sample(data, shipped.model(model), Location.parse(out), settings, seed, RaySettings(address=ray, actors=actors))
-
-
-@app.command()
-def compare(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="as for mcmc")],
-    chains: Annotated[str, typer.Option(help="what sedflow mcmc wrote, for the same galaxies and seed")],
-    model: Annotated[str, typer.Option(help="the model to compare with the chains")],
-    rows: Annotated[str, typer.Option(help="rows of the store, as for mcmc")] = "",
-    seed: Annotated[int, typer.Option(min=0)] = 1,
-) -> None:
-    """Tell a flow's posteriors, plain and weighted, from those of MCMC: C2ST and evidence."""
-    from jobs.compare import compare as tell
-
-    tell(_galaxies(source, model, rows, seed), Location.parse(chains), shipped.model(model), seed)
-
-
-@app.command()
 def flux(
     parameters: Annotated[Path, typer.Argument(metavar="PARAMS.csv", help="log_mstar,beta1,..,n_dust,z")],
     out: Annotated[Path, typer.Option(help="CSV of f_u,f_g,... in nanomaggies")],
@@ -335,21 +294,6 @@ def export(
 
     names = [name.strip() for name in columns.split(",") if name.strip()]
     print(f"{write(rows_in(Location.parse(source), release, cone), out, names):,} rows: {out}")
-
-
-def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
-    """Galaxies of a photometry store, or simulated ones."""
-    import numpy as np
-
-    from jobs import mcmc as job
-    from sedflow_dist.flow import Flow
-    from storage_schemas import model as model_store
-
-    if not source.startswith("mocks:"):
-        return job.rows_of(Location.parse(source), np.array(numbers(rows, "--rows")), shipped.model(model))
-    flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
-    data = job.mocks(flow, numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
-    return {name: values[numbers(rows, "--rows")] for name, values in data.items()} if rows else data
 
 
 def main() -> None:

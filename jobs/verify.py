@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jobs.runfile import RunFile
-from storage_schemas import catalog, photometry, releases, training_set, validation
+from storage_schemas import catalog, damage, photometry, releases, training_set, validation
 from storage_schemas.chunked import ChunkedStore
 from storage_schemas.storage import Location
 
@@ -31,8 +31,8 @@ def verify_catalog(location: Location) -> Iterator[str]:
     repo = catalog.repository(location)
     with releases.writing(location):
         shards = set()
-        for shard, reason in releases.damaged(repo) if repo.list_tags() else ():
+        for shard, reason in damage.damaged(repo) if repo.list_tags() else ():
             shards.add(shard)
             yield f"{location}, shard {shard}: {reason}"
         if shards:
-            releases.mark_damaged(repo, shards)
+            damage.mark_damaged(repo, shards)

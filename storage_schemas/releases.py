@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,14 +23,13 @@ from zarr.storage import MemoryStore
 
 from storage_schemas import query
 from storage_schemas.catalog import BYTES_PER_READ, COORDINATES, KIND, MAIN, SHARD_ARRAYS, WEIGHTS, Layout, arrays
-from storage_schemas.chunked import Chunks
-from storage_schemas.schema import array, as_json, dimensions, seal, write_coordinate
+from storage_schemas.schema import array, as_json, seal, write_coordinate
 from storage_schemas.storage import Location
 
 STAGING = "staging-"
-_REPLACED = {*COORDINATES, WEIGHTS.name}  # arrays that every run writes anew
+#: Arrays that every run writes anew.
+REPLACED = {*COORDINATES, WEIGHTS.name}
 _LOCK = "sedflow.lock"
-_GONE = ("not found", "range was invalid", "range not satisfiable")  # icechunk: an object is missing, or was cut off
 #: Two processes of the same run write the same values: whose are kept does not matter.
 _SAME_VALUES = icechunk.BasicConflictSolver(on_chunk_conflict=icechunk.VersionSelection.UseOurs)
 
@@ -191,44 +190,6 @@ def rollback(repo: icechunk.Repository, release: str) -> str:
     return snapshot
 
 
-def damaged(repo: icechunk.Repository) -> Iterator[tuple[int, str]]:
-    """Read all that ``main`` shows; yield (shard, reason) of what is not as it was written.
-
-    Raises:
-        icechunk.IcechunkError: storage failed otherwise
-    """
-    group = zarr.open_group(repo.readonly_session(MAIN).store, mode="r")
-    shards = Chunks(array(group, "flags").shape[0], cast(int, group.attrs["rows_per_shard"]))
-    by_row = {name: values for name, values in group.arrays() if dimensions(values)[0] == "galaxy"}
-    for name in _REPLACED:
-        if reason := _damage(array(group, name), slice(None)):
-            yield 0, f"array {name}: {reason}"  # whichever shard: with it, the run writes these arrays anew
-    for shard, rows in enumerate(map(shards.rows, range(len(shards)))):
-        for name, values in by_row.items():
-            if reason := _damage(values, rows):
-                yield shard, f"array {name}, rows {rows.start} to {rows.stop - 1}: {reason}"
-
-
-def _damage(values: zarr.Array[Any], rows: slice) -> str | None:
-    try:
-        values[rows]
-    except ValueError as error:  # a checksum
-        return str(error)
-    except icechunk.IcechunkError as error:
-        if not any(text in str(error) for text in _GONE):
-            raise
-        return str(error).strip().splitlines()[0]
-    return None
-
-
-def mark_damaged(repo: icechunk.Repository, shards: Collection[int]) -> None:
-    """Let shards of ``main`` count as missing, so that the next run computes them again; readers see what they saw."""
-    session = repo.writable_session(MAIN)
-    for shard in shards:
-        array(zarr.open_group(session.store), "shard_key")[shard] = 0
-    session.commit(f"damaged shards: {', '.join(map(str, sorted(shards)))}")
-
-
 def unpublished(repo: icechunk.Repository) -> Iterator[tuple[str, datetime, str]]:
     """Yield (branch, time of its last commit, its message) of runs that are under way or died."""
     for branch in sorted(name for name in repo.list_branches() if name.startswith(STAGING)):
@@ -320,7 +281,7 @@ def _same_arrays(group: zarr.Group, layout: Layout) -> bool:
     def described(group: zarr.Group) -> dict[str, Any]:
         found = {name: cast("dict[str, Any]", values.metadata.to_dict()) for name, values in group.arrays()}
         return {
-            name: {**values, "shape": values["shape"][1:]} for name, values in found.items() if name not in _REPLACED
+            name: {**values, "shape": values["shape"][1:]} for name, values in found.items() if name not in REPLACED
         }
 
     return described(group) == described(_empty(layout))
