@@ -1,6 +1,7 @@
 # The two commands are `make demo` and `make test`; each makes .venv itself if it is not there.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-all lint benchmarks clean
 
@@ -14,10 +15,10 @@ demo: .venv/installed  ## the whole chain on 10,000 real galaxies, figures in de
 	$(BIN)/sedflow demo
 
 test: .venv/installed lint  ## style, types, all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/installed lint  ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -56,6 +56,8 @@ def pytest_runtest_logreport(report):
 
 def pytest_sessionfinish(session, exitstatus):
     """A run in which nothing passed (all skipped, or nothing collected) has shown nothing."""
+    if hasattr(session.config, "workerinput"):
+        return  # of pytest-xdist; the process that started it hears of all tests
     seems_fine = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     if seems_fine and not _passed and not session.config.option.collectonly:
         session.config.get_terminal_writer().line("\nno test passed: that is a failure", red=True)

@@ -1,4 +1,7 @@
-"""A real S3 server on loopback that writes down what it is asked for."""
+"""A real S3 server on loopback that writes down what it is asked for.
+
+moto keeps one set of buckets a process, whatever the number of its servers: every test has a prefix of its own.
+"""
 
 import re
 import threading

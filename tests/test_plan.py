@@ -98,7 +98,7 @@ def test_a_worker_holds_no_more_than_planned_and_not_much_less(tmp_path):
 def test_requests_are_about_as_many_as_planned(monkeypatch, mocks, flow, tmp_path):
     n_rows = 8 * small.SHARD
     with serve(monkeypatch) as counted, dask_engine.client(DaskSettings(workers=1)) as client:
-        root, model = Location.parse(f"s3://{BUCKET}/run"), tiny.location(tmp_path / "model")
+        root, model = Location.parse(f"s3://{BUCKET}/planned"), tiny.location(tmp_path / "model")
         model_store.write(model, *flow.to_bytes())
         run = small.Small(root, model, client.scheduler.address, flow.spec.bands)
         run.write(small.rows_of(mocks, n_rows))

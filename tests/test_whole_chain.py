@@ -185,7 +185,7 @@ def test_a_catalog_with_every_row_answered_is_the_same_from_one_worker_and_two(l
 
 
 def test_the_chain_on_s3_equals_the_local_one(s3, source, local_contents):
-    run = tiny.settings(f"{s3}/run", source)
+    run = tiny.settings(f"{s3}/whole-chain", source)
     run_all(run)
     tiny.assert_same(local_contents, tiny.contents(run))
 
