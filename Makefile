@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; each makes .venv itself if it is not there.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all lint benchmarks clean
 

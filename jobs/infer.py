@@ -132,18 +132,27 @@ def _fill_missing(
         return
     with dask_engine.client(dask) as client, bar("infer", wanted.store.n_rows, "galaxies") as progress:
         progress.update(wanted.store.n_rows - shards.count(missing))
-        for start in range(0, len(missing), settings.commit_every):
-            session = repo.writable_session(branch)
+        session, waiting = repo.writable_session(branch), list[int]()
 
-            def done(result: tuple[Any, dict[str, int]], session: Any = session) -> None:
-                fork, counted = result
-                session.merge(fork)
-                counts.update(counted, shards=1)
-                progress.update(counted["rows"])
+        def commit() -> None:
+            nonlocal session
+            releases.commit(session, f"{len(waiting)} shards, {min(waiting)} to {max(waiting)}")
+            session = repo.writable_session(branch)  # takes the rest of the forks, too: they write other chunks
+            waiting.clear()
 
-            some = [(shard, wanted.keys[shard]) for shard in missing[start : start + settings.commit_every]]
-            dask_engine.map_tasks(client, fill, some, done, fork=session.fork(), **common)
-            releases.commit(session, f"shards {some[0][0]} to {some[-1][0]}")
+        def done(result: tuple[int, Any, dict[str, int]]) -> None:
+            shard, fork, counted = result
+            session.merge(fork)
+            waiting.append(shard)
+            counts.update(counted, shards=1)
+            progress.update(counted["rows"])
+            if len(waiting) == settings.commit_every:
+                commit()
+
+        items = [(shard, wanted.keys[shard]) for shard in missing]
+        dask_engine.map_tasks(client, fill, items, done, fork=session.fork(), **common)
+        if waiting:
+            commit()
     rate = shards.count(missing) / clock.seconds
     say("infer", f"{shards.count(missing):,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s)")
 
@@ -162,8 +171,8 @@ def _done(repo: icechunk.Repository, wanted: Work, out: Location, release: str) 
 def fill(
     item: tuple[int, int], fork: Any, source: Location, model: Location, model_id: str, layout: Layout,
     settings: Inference, seed: int,
-) -> tuple[Any, dict[str, int]]:  # fmt: skip
-    """Answer one shard and write it through the fork; return the fork and counts."""
+) -> tuple[int, Any, dict[str, int]]:  # fmt: skip
+    """Answer one shard and write it through the fork; return its number, the fork and counts."""
     shard, key = item
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
@@ -179,7 +188,7 @@ def fill(
     counts = {"rows": len(answer.method), "answered": int(np.sum(answer.method != Method.NONE))}
     counts |= {method.name: int(np.sum(answer.method == method)) for method in Method}
     counts |= {flag.name or "": int(np.sum((answer.flags & int(flag)) != 0)) for flag in Flag}
-    return fork, counts
+    return shard, fork, counts
 
 
 @cache

@@ -1,6 +1,7 @@
 """Fixtures that many tests share, and guards against tests that leave torch changed or a run in which nothing ran."""
 
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -29,6 +30,16 @@ Z_MAX = 0.2
 SELECTION = (11.0, 17.8)  # r [mag]
 #: Sky noise [nanomaggies] and calibration floor [mag] of the synthetic survey, u to z: like SDSS.
 SKY, FLOOR = (0.9, 0.25, 0.35, 0.5, 2.0), (0.05, 0.02, 0.02, 0.02, 0.03)
+
+
+#: Files that take minutes begin first, so that the last one does not keep one of two workers busy alone.
+LONG = ("test_whole_chain.py", "test_cli.py", "test_ingest_scale.py", "test_mcmc_jobs.py", "test_fsps_jobs.py")
+# Ray Train's controller looks for reports every two seconds: a tiny training would mostly wait for it.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 # -- guards -----------------------------------------------------------------------------------------------------------
