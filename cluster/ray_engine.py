@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from cluster import retries
 from cluster.settings import RaySettings
 
 # Before ray is imported: no telemetry, and a cluster of this machine's own stays on the loopback interface.
@@ -82,6 +83,7 @@ def map_actors(
             on_result(ray.get(done))
         except RayActorError as error:
             waiting.extendleft(reversed(on_death(item, error)))
+            retries.observer()(str(item), str(error))
             if not waiting:
                 continue
             actor = remote_class.remote(*arguments)

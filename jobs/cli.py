@@ -16,6 +16,7 @@ from cluster.settings import DaskSettings, RaySettings
 from jobs import runfile, shipped
 from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, report, rows_in, summary
 from jobs.cli_mcmc import mcmc_app
+from jobs.progress import say
 from jobs.runfile import SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
@@ -28,6 +29,24 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(mcmc_app)
+
+
+@app.callback()
+def everywhere(
+    metrics: Annotated[
+        str | None, typer.Option(envvar="SEDFLOW_METRICS", help="host:port to serve counters for Prometheus at")
+    ] = None,
+) -> None:
+    """Serve metrics where asked; where another job of this machine has the port, work without."""
+    if metrics:
+        from jobs.events import emit
+        from jobs.metrics import serve
+
+        try:
+            emit("serving", metrics=f"{metrics.rpartition(':')[0]}:{serve(metrics)}")
+        except OSError as error:
+            say("metrics", f"not served at {metrics}: {error}")
+
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
 Workers = Annotated[int, typer.Option(min=1, help="Dask workers on this machine")]
@@ -88,13 +107,12 @@ def plan(
 
 @app.command()
 def status(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
-    """Show how much of every stage of a run is done; exit code 0 when all of it is, else 1."""
-    from jobs.plan import plan as stages
+    """Show how much of every stage of a run is done, and what was last heard of it; exit code 0 when all is done, else 1."""
+    from jobs.status import status as lines
 
-    complete = True
-    for stage in stages(RunFile.load(path, root=root)):
-        complete &= stage.missing == 0
-        print(f"{stage.name:<10} {stage.chunks - stage.missing:>8,} of {stage.chunks:,} chunks  {stage.location}")
+    complete, table = lines(RunFile.load(path, root=root))
+    for line in table:
+        print(line)
     raise typer.Exit(0 if complete else 1)
 
 

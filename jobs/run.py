@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster import ray_engine
+from jobs import events
 from jobs.build_ssp import build_for
 from jobs.infer import infer
 from jobs.ingest import ingest_of
@@ -15,6 +16,7 @@ from jobs.train import train
 from jobs.validate import validate
 
 
+@events.job("run")
 def run_all(run: RunFile) -> dict[str, Any]:
     """Run every stage; return what `infer` counted."""
     refuse_what_cannot_fit(run)
