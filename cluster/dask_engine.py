@@ -11,7 +11,6 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.comm import CommClosedError
 
-from cluster import dask_retries
 from cluster.settings import DaskSettings
 
 _GONE = "the Dask scheduler went away; when it is back, run the same command again: it goes on"
@@ -57,10 +56,7 @@ def map_tasks(
         ConnectionError: the scheduler went away.
         RuntimeError: a task's workers died again and again.
     """
-    futures = connected.map(
-        dask_retries.attempt, items, function=function, key=function.__name__, pure=False, retries=3, **common
-    )
-    dask_retries.watch(connected, [future.key for future in futures])
+    futures = connected.map(function, items, pure=False, retries=3, **common)
     try:
         for future, result in as_completed(futures, with_results=True):
             if isinstance(result, CancelledError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from distributed import Client, get_worker
@@ -15,7 +16,7 @@ _LONGEST = 500
 
 
 def attempt(item: Any, *, function: Callable[..., Any], **common: Any) -> Any:
-    """Call ``function(item, **common)`` on a worker; when it fails, tell clients that `watch`."""
+    """Call ``function(item, **common)`` on a worker; when it fails, tell clients that are `watching`."""
     try:
         return function(item, **common)
     except Exception as error:
@@ -25,8 +26,9 @@ def attempt(item: Any, *, function: Callable[..., Any], **common: Any) -> Any:
         raise
 
 
-def watch(client: Client, keys: Collection[Any]) -> None:
-    """Tell `retries` of tasks that fail or are lost, from now on until others are watched."""
+@contextmanager
+def watching(client: Client, keys: Collection[Any]) -> Iterator[None]:
+    """Tell `retries` of tasks that fail or are lost while the block runs."""
     ours, tell = set(keys), retries.observer()  # of this thread: events come in another
 
     def failed(event: tuple[float, Any]) -> None:
@@ -41,3 +43,9 @@ def watch(client: Client, keys: Collection[Any]) -> None:
 
     client.subscribe_topic(_FAILED, failed)
     client.subscribe_topic(_EVERYBODY, lost)
+    try:
+        yield
+    finally:
+        if client.status == "running":  # else the scheduler went away, or the client is closed
+            for topic in (_FAILED, _EVERYBODY):
+                client.unsubscribe_topic(topic)

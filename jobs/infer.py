@@ -151,8 +151,8 @@ def _fill_missing(
               "layout": wanted.layout, "settings": settings, "seed": seed}  # fmt: skip
     if not missing:
         return
-    with dask_engine.client(dask) as client, bar("infer", wanted.store.n_rows, "galaxies") as progress:
-        progress.update(wanted.store.n_rows - shards.count(missing))
+    there = wanted.store.n_rows - shards.count(missing)
+    with dask_engine.client(dask) as client, bar("infer", wanted.store.n_rows, "galaxies", there) as progress:
         for start in range(0, len(missing), settings.commit_every):
             session = repo.writable_session(branch)
 

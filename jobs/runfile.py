@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -279,8 +278,10 @@ class RunFile(_Section):
 
 
 def _found(error: Mapping[str, Any]) -> str:
-    """What an invalid key holds, cut short; an unknown one is not repeated: it may be a secret in the wrong place."""
-    return "" if error["type"] == "extra_forbidden" else f" (found {reprlib.repr(error['input'])})"
+    """What an invalid key holds; an unknown key's value, or a whole section, is not repeated: a secret may stand in it."""
+    value = error["input"]
+    known = error["type"] != "extra_forbidden" and isinstance(value, str | int | float | None)
+    return f" (found {value!r:.100})" if known else ""
 
 
 def survey(name_or_file: str) -> Survey:
