@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, TypeVar
 
-from distributed import Client, get_worker
+from distributed import Client, Future, get_worker
 
 from cluster import retries
 
+T = TypeVar("T")
 _FAILED = "sedflow-failed-tasks"
 _EVERYBODY = "all"  # the scheduler's own topic of what concerns all
 _LONGEST = 500
 
 
 def attempt(item: Any, *, function: Callable[..., Any], **common: Any) -> Any:
-    """Call ``function(item, **common)`` on a worker; when it fails, tell clients that are `watching`."""
+    """Call ``function(item, **common)`` on a worker; when it fails, tell who has it `watched`."""
     try:
         return function(item, **common)
     except Exception as error:
@@ -26,10 +26,9 @@ def attempt(item: Any, *, function: Callable[..., Any], **common: Any) -> Any:
         raise
 
 
-@contextmanager
-def watching(client: Client, keys: Collection[Any]) -> Iterator[None]:
-    """Tell `retries` of tasks that fail or are lost while the block runs."""
-    ours, tell = set(keys), retries.observer()  # of this thread: events come in another
+def watched(client: Client, futures: Collection[Future], results: Iterable[T]) -> Iterator[T]:
+    """Hand on results as they come and tell `retries` of tasks that fail or are lost meanwhile."""
+    ours, tell = {future.key for future in futures}, retries.observer()  # of this thread: events come in another
 
     def failed(event: tuple[float, Any]) -> None:
         if event[1]["key"] in ours:
@@ -39,12 +38,12 @@ def watching(client: Client, keys: Collection[Any]) -> Iterator[None]:
         said = event[1]
         if said.get("action") == "remove-worker" and not said["expected"]:
             for key in ours.intersection(said["processing-tasks"]):
-                tell(key, f"its worker {said['worker']} died")
+                tell(str(key), f"its worker {said['worker']} died")
 
     client.subscribe_topic(_FAILED, failed)
     client.subscribe_topic(_EVERYBODY, lost)
     try:
-        yield
+        yield from results
     finally:
         if client.status == "running":  # else the scheduler went away, or the client is closed
             for topic in (_FAILED, _EVERYBODY):
