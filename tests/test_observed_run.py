@@ -33,6 +33,7 @@ from sedflow_dist.flags import Flag
 from sedflow_dist.posterior import Method
 from storage_schemas import open_catalog
 
+pytestmark = pytest.mark.slow
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIAWATCHEDRUN000001",
     "AWS_SECRET_ACCESS_KEY": "NobodyMaySeeThisKey0/abcdefghij+klmnopqr",
