@@ -12,16 +12,20 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import icechunk
 import numpy as np
 import obstore
 import torch
+from distributed import Client
 
-from cluster import dask_engine
+from cluster import dask_engine, retries
 from cluster.settings import DaskSettings
+from jobs import events, metrics
+from jobs.events import Chunk
+from jobs.metrics import Fractions
 from jobs.progress import Clock, bar, say
 from jobs.runfile import Inference, fingerprint
 from sedflow_dist.flags import Flag
@@ -37,7 +41,24 @@ from storage_schemas.chunked import ChunkedStore
 from storage_schemas.schema import array, as_json
 from storage_schemas.storage import Location, explain, may_pass
 
+Item = tuple[int, int, tuple[int, ...]]  # a shard, its key, and rows of it that are not to be answered
 _PAUSES = (10.0, 60.0)  # s, after a fault of storage that its library does not repeat
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a task tells of a shard: rows by method and flag, and how their draws weigh."""
+
+    chunk: Chunk
+    methods: dict[str, int]
+    flags: dict[str, int]
+    fractions: Fractions
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows, those that have an answer, and by method and flag."""
+        rows = self.chunk.rows
+        return {"rows": rows, "answered": rows - self.methods["NONE"], **self.methods, **self.flags}
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,7 @@ def work(source: Location, model: Location, settings: Inference, seed: int) -> W
     return Work(store, model, files, layout, answers, _shard_keys(store, layout, fingerprint(answers)))
 
 
+@events.job("infer")
 def infer(
     source: Location, model: Location, out: Location, settings: Inference, seed: int, dask: DaskSettings
 ) -> dict[str, Any]:
@@ -113,6 +135,7 @@ def infer(
                         raise
                     return _done(repo, wanted, out, found)  # by the same run, started twice
                 say("infer", f"{explain(error)}; goes on in {pause:.0f} s")
+                retries.observer()("shards since the last commit", explain(error))
                 time.sleep(pause)
                 repo = catalog.repository(out)
     say("infer", f"{release}: {out}")
@@ -130,8 +153,8 @@ def _fill_missing(
               "layout": wanted.layout, "settings": settings, "seed": seed}  # fmt: skip
     if not missing:
         return
-    with dask_engine.client(dask) as client, bar("infer", wanted.store.n_rows, "galaxies") as progress:
-        progress.update(wanted.store.n_rows - shards.count(missing))
+    there = wanted.store.n_rows - shards.count(missing)
+    with dask_engine.client(dask) as client, bar("infer", wanted.store.n_rows, "galaxies", there) as progress:
         session, waiting = repo.writable_session(branch), list[int]()
 
         def commit() -> None:
@@ -140,17 +163,19 @@ def _fill_missing(
             session = repo.writable_session(branch)  # takes the rest of the forks, too: they write other chunks
             waiting.clear()
 
-        def done(result: tuple[int, Any, dict[str, int]]) -> None:
-            shard, fork, counted = result
+        def done(result: tuple[Any, Shard]) -> None:
+            fork, shard = result
             session.merge(fork)
-            waiting.append(shard)
-            counts.update(counted, shards=1)
-            progress.update(counted["rows"])
+            waiting.append(shard.chunk.number)
+            counts.update(shard.counts, shards=1)
+            progress.wrote(shard.chunk)
+            metrics.answered(shard.methods, shard.flags, shard.fractions)
             if len(waiting) == settings.commit_every:
                 commit()
 
-        items = [(shard, wanted.keys[shard]) for shard in missing]
-        dask_engine.map_tasks(client, fill, items, done, fork=session.fork(), **common)
+        items = [(shard, wanted.keys[shard], ()) for shard in missing]
+        blame = partial(_without_killers, client, common)
+        dask_engine.map_tasks(client, fill, items, done, dask.retries, blame, fork=session.fork(), **common)
         if waiting:
             commit()
     rate = shards.count(missing) / clock.seconds
@@ -168,16 +193,35 @@ def _done(repo: icechunk.Repository, wanted: Work, out: Location, release: str) 
     return {"rows": wanted.store.n_rows, "shards": 0, "release": release}
 
 
+def _without_killers(client: Client, common: Mapping[str, Any], item: Item) -> Item:
+    """Find the rows of a shard that kill every worker, so that they are flagged and the others answered."""
+    shard, key, _ = item
+    rows, kept = common["layout"].shards.rows(shard), ("source", "model", "model_id", "settings", "seed")
+    say("infer", f"shard {shard}: its workers died again and again; looking for the row that kills them")
+    poison = dask_engine.killers(client, answer, range(rows.start, rows.stop), **{name: common[name] for name in kept})
+    say("infer", f"shard {shard}: rows {poison} kill every worker and get no answer (flag FAILED)")
+    return shard, key, tuple(poison)
+
+
+def answer(rows: range, source: Location, model: Location, model_id: str, settings: Inference, seed: int) -> None:
+    """Answer rows and forget the answers: whether a worker survives it is the question."""
+    data = photometry.open(source).read_rows(slice(rows.start, rows.stop), photometry.DATA)
+    _router(model, model_id, seed, settings).summarise(
+        data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
+    )
+
+
 def fill(
-    item: tuple[int, int], fork: Any, source: Location, model: Location, model_id: str, layout: Layout,
+    item: Item, fork: Any, source: Location, model: Location, model_id: str, layout: Layout,
     settings: Inference, seed: int,
-) -> tuple[int, Any, dict[str, int]]:  # fmt: skip
-    """Answer one shard and write it through the fork; return its number, the fork and counts."""
-    shard, key = item
+) -> tuple[Any, Shard]:  # fmt: skip
+    """Answer one shard and write it through the fork; return the fork and what there is to tell."""
+    clock, (shard, key, poison) = Clock(), item
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
     names = (*photometry.DATA, *photometry.PASSED, *layout.ids)
     data = store.read_rows(rows, names)
+    data["flags"][[row - rows.start for row in poison]] |= np.uint32(int(Flag.FAILED))
     answer = _router(model, model_id, seed, settings).summarise(
         data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
     )
@@ -185,10 +229,10 @@ def fill(
     if not settings.keep_draws:
         del values["draws"]
     catalog.write_shard(fork, rows, shard, key, values)
-    counts = {"rows": len(answer.method), "answered": int(np.sum(answer.method != Method.NONE))}
-    counts |= {method.name: int(np.sum(answer.method == method)) for method in Method}
-    counts |= {flag.name or "": int(np.sum((answer.flags & int(flag)) != 0)) for flag in Flag}
-    return shard, fork, counts
+    methods = {method.name: int(np.sum(answer.method == method)) for method in Method}
+    flags = {flag.name or "": int(np.sum((answer.flags & int(flag)) != 0)) for flag in Flag}
+    chunk = Chunk.of(shard, values, clock.seconds)
+    return fork, Shard(chunk, methods, flags, Fractions.of(answer.effective_fraction))
 
 
 @cache

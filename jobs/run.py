@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from cluster import ray_engine
+from jobs import events
 from jobs.build_ssp import build_for
 from jobs.infer import infer
 from jobs.ingest import ingest_of
@@ -13,14 +15,16 @@ from jobs.runfile import RunFile
 from jobs.simulate import simulate
 from jobs.train import train
 from jobs.validate import validate
+from storage_schemas import model
 
 
+@events.job("run")
 def run_all(run: RunFile) -> dict[str, Any]:
     """Run every stage; return what `infer` counted."""
     refuse_what_cannot_fit(run)
     build_for(run)
     ingest_of(run)
-    with ray_engine.session(run.engines.ray):
+    with ray_engine.session(run.engines.ray) if not model.is_finished(run.store("model")) else nullcontext():
         simulate(run)
         train(run)
     validate(run)
