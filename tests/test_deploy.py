@@ -3,19 +3,25 @@
 No API server is here: nothing was applied to a cluster, and no image was built.
 """
 
+import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import dask
 import jsonschema
 import kubernetes_validate
 import manifests
 import pytest
+import tiny
 import yaml
+from astropy.table import Table
+from dask import config
 from distributed import Client, LocalCluster
 from distributed.security import Security
 from manifests import DEPLOY, OVERLAYS, ROOT, rendered
@@ -25,6 +31,8 @@ from cluster import kubernetes
 from cluster.settings import Engines
 from jobs.cli import app
 from jobs.runfile import RunFile
+from storage_schemas import catalog, validation
+from storage_schemas import model as model_store
 
 BIN = Path(sys.executable).parent
 #: The oldest and the newest Kubernetes that kubernetes-validate knows and KubeRay 1.7 supports.
@@ -53,7 +61,7 @@ def driver(monkeypatch):
     env = {entry["name"]: entry["value"] for entry in container["env"] if entry["name"].startswith("DASK_")}
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    with dask.config.set(dask.config.collect_env(env)):
+    with config.set(config.collect_env(env)):
         yield container
 
 
@@ -134,9 +142,16 @@ def driver_pod(objects):
     return manifests.one(objects, "Job", "sedflow-catalog")["spec"]["template"]["spec"]
 
 
+def ray_cluster(objects):
+    return manifests.one(objects, "RayJob", "sedflow-model")["spec"]["rayClusterSpec"]
+
+
 def head(objects):
-    job = manifests.one(objects, "RayJob", "sedflow-model")
-    return job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    return ray_cluster(objects)["headGroupSpec"]["template"]["spec"]["containers"][0]
+
+
+def account(objects):
+    return manifests.one(objects, "ServiceAccount", "sedflow-ray")
 
 
 def policy(objects, name):
@@ -188,12 +203,12 @@ VIOLATIONS = [
     ("no backoffLimit", lambda o: without(cron(o)["jobTemplate"]["spec"], "backoffLimit")),
     ("no activeDeadlineSeconds", lambda o: without(cron(o)["jobTemplate"]["spec"], "activeDeadlineSeconds")),
     ("may run for ever", lambda o: without(manifests.one(o, "Job", "sedflow-catalog")["spec"], "activeDeadlineSeconds")),
-    ("asks for no token", lambda o: without(manifests.one(o, "RayJob", "sedflow-mcmc")["spec"]["rayClusterSpec"], "authOptions")),
+    ("asks for no token", lambda o: without(ray_cluster(o), "authOptions")),
     ("Role/sedflow-driver", lambda o: role(o).update(verbs=["*"])),
     ("Role/sedflow-driver", lambda o: role(o).update(apiGroups=[""], resources=["secrets"])),
     ("is a ClusterRole", lambda o: o.append({"kind": "ClusterRole", "metadata": {"name": "x"}})),
     ("is a Secret", lambda o: o.append({"kind": "Secret", "metadata": {"name": "x"}})),
-    ("every pod would get its token", lambda o: without(manifests.one(o, "ServiceAccount", "sedflow-ray"), "automountServiceAccountToken")),
+    ("every pod would get its token", lambda o: without(account(o), "automountServiceAccountToken")),
 ]  # fmt: skip
 
 
@@ -287,7 +302,7 @@ def test_commands_are_those_of_the_command_line(overlay):
 
 @pytest.mark.parametrize("arguments", [["reproces", "run.yaml"], ["train", "run.yaml", "--nodes", "3"], ["train"]])
 def test_wrong_commands_are_found(arguments):
-    with pytest.raises(Exception, match="No such command|No such option|Missing argument"):
+    with pytest.raises(Exception, match=r"No such command|No such option|Missing argument"):
         parse(arguments)
 
 
@@ -307,12 +322,11 @@ def test_commands_of_the_documentation_exist(page):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_settings_agree_with_one_another(overlay, tmp_path):
     objects = rendered(overlay)
-    for name, text in manifests.config(objects).items():
-        (tmp_path / name).write_text(text.replace("/etc/sedflow", str(tmp_path)))
-    run, driver = RunFile.load(tmp_path / "run.yaml"), Engines.load(tmp_path / "dask.yaml").dask
-    assert run.engines == Engines.load(tmp_path / "ray.yaml")
-    (mcmc,) = [arguments for arguments in commands(objects) if arguments[0] == "mcmc"]
-    assert str(run.store("model")) in mcmc
+    (tmp_path / "run.yaml").write_text(manifests.config(objects)["run.yaml"])
+    run, driver = RunFile.load(tmp_path / "run.yaml"), profile(overlay, tmp_path).dask
+    (mcmc,) = [parse(arguments) for arguments in commands(objects) if arguments[0] == "mcmc"]
+    assert (mcmc["model"], mcmc["out"]) == (run.store("model").url, run.store("chains").url)
+    assert (mcmc["ray"], mcmc["actors"]) == (run.engines.ray.address, run.engines.ray.actors)
 
     images = {c["image"] for thing in objects for _, _, spec in manifests.pods(thing) for c in spec["containers"]}
     assert images == {driver.kubernetes.image}
@@ -367,7 +381,7 @@ def test_dask_talks_tls_with_the_certificates_of_the_script_and_to_nobody_else(t
     # The driver's own settings, with the Secret where it is here.
     env = {entry["name"]: entry["value"].replace("/etc/dask-tls", str(mine)) for entry in driver["env"]}
     with (
-        dask.config.set(dask.config.collect_env(env)),
+        config.set(config.collect_env(env)),
         LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, protocol="tls", host="127.0.0.1", dashboard_address=None,
             security=Security(),
@@ -382,7 +396,7 @@ def test_dask_talks_tls_with_the_certificates_of_the_script_and_to_nobody_else(t
             n_workers=1, threads_per_worker=1, processes=False, protocol="tls", host="127.0.0.1", dashboard_address=None,
             security=security(mine),
         ) as cluster,
-        dask.config.set({"distributed.comm.timeouts.connect": "2s", "distributed.comm.require-encryption": False}),
+        config.set({"distributed.comm.timeouts.connect": "2s", "distributed.comm.require-encryption": False}),
     ):  # fmt: skip
         with refused():
             Client(cluster.scheduler_address, security=security(others), timeout=2)
@@ -442,3 +456,82 @@ def test_commands_of_slurm_scripts_exist(name):
     assert lines
     for line in lines:
         parse(shlex.split(re.sub(r'"\$\{?[^"]*"', "x", line)))
+
+
+# -- run for real, as far as is possible on one machine -----------------------------------------------------------------
+
+
+def write(run, path, **changes):
+    """Write a run as a run file."""
+    path.write_text(yaml.safe_dump({**json.loads(run.model_dump_json()), **changes}))
+
+
+@pytest.mark.slow
+def test_the_command_of_the_night(s3_server, dask, flow, tmp_path):
+    """Twice, with changed photometry, and two at once: releases 1, 1, 2, 3."""
+    (arguments,) = [cron(rendered("aws"))["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]]
+    command = [sys.executable, "-m", "jobs.cli", *(a.replace("/etc/sedflow", str(tmp_path)) for a in arguments)]
+    source = tiny.write_input(tmp_path / "galaxies.fits")
+    run = tiny.settings("s3://galaxies/night", source, storage={"endpoint": s3_server})
+    write(run, tmp_path / "run.yaml")
+    # The operator's cluster is not to be had here; a scheduler on this machine is.
+    (tmp_path / "dask.yaml").write_text(yaml.safe_dump({"dask": {"address": dask}}))
+    model_store.write(run.store("model"), *flow.to_bytes())
+
+    def night(processes=1):
+        started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(processes)]
+        return [(process.communicate()[1], process.returncode) for process in started]
+
+    def releases():
+        return catalog.repository(run.store("catalog")).list_tags()
+
+    def brighten(row):
+        table = Table.read(source)
+        table["MODELFLUX"][row, 2] *= 1.1
+        table.write(source, overwrite=True)
+
+    ((said, code),) = night()
+    assert (code, releases()) == (0, {"release-1"}), said
+    start = time.monotonic()
+    ((said, code),) = night()
+    assert (code, releases()) == (0, {"release-1"}), said
+    assert "nothing has changed since release-1" in said
+    assert time.monotonic() - start < 30
+    brighten(150)
+    ((said, code),) = night()
+    assert (code, releases()) == (0, {"release-1", "release-2"}), said
+    assert "1 to compute" in said
+    brighten(250)
+    both = night(2)
+    assert releases() == {"release-1", "release-2", "release-3"}
+    assert 0 in [code for _, code in both], both
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of processes and network need root")
+def test_the_script_for_slurm_makes_a_model(source, tmp_path):
+    """With Slurm's own commands stood in for, on one node, in namespaces of its own: `ray stop` ends every Ray it sees."""
+    stand_ins = tmp_path / "bin"
+    stand_ins.mkdir()
+    for name, text in {
+        "scontrol": "echo 127.0.0.1",
+        "srun": 'while [[ $1 == --* ]]; do shift; done\nexec "$@"',
+    }.items():
+        (stand_ins / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (stand_ins / name).chmod(0o755)
+    run = tiny.settings(tmp_path / "run", source, engines={"ray": {"address": "auto"}})
+    write(run, tmp_path / "run.yaml")
+    script = f"ip link set lo up; ray get-auth-token --generate > token; exec bash {DEPLOY}/slurm/model.sbatch run.yaml"
+    with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
+        done = subprocess.run(
+            ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-euc", script],
+            cwd=tmp_path, capture_output=True, text=True, timeout=600,
+            env={
+                **os.environ, "PATH": f"{stand_ins}:{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path), "RAY_TMPDIR": scratch,
+                "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_CPUS_PER_TASK": "2",
+            },
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Head node started.") == 2
+    assert model_store.is_finished(run.store("model"))
+    assert validation.read(run.store("validation"))
