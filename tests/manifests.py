@@ -55,6 +55,7 @@ def schema(kind):
         folder = importlib.resources.files("dask_kubernetes.operator.deployment.helm")
         file = folder / "dask-kubernetes-operator" / "crds" / f"{kind.lower()}.yaml"
         found = yaml.load(file.read_text(), yaml.CSafeLoader)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    found["properties"] |= {"apiVersion": {"type": "string"}, "kind": {"const": kind}, "metadata": {"type": "object"}}
     return strict(found)
 
 
