@@ -460,12 +460,13 @@ def test_the_scripts_pass_shellcheck():
     subprocess.run([BIN / "shellcheck", *scripts], check=True)
 
 
-@pytest.mark.parametrize("name", ["model.sbatch", "catalog.sbatch"])
-def test_commands_of_slurm_scripts_exist(name):
+@pytest.mark.parametrize(("name", "command"), [("model.sbatch", ""), ("driver.sbatch", "ingest"), ("driver.sbatch", "reprocess")])
+def test_commands_of_slurm_scripts_exist(name, command):
     text = (DEPLOY / "slurm" / name).read_text()
     lines = re.findall(r"^(?:on_ray |exec )?sedflow (.*?)(?: #.*)?$", text, re.MULTILINE)
     assert lines
     for line in lines:
+        line = line.replace('"${1:?ingest or reprocess}"', command)
         parse(shlex.split(re.sub(r'"\$\{?[^"]*"', "x", line)))
 
 
@@ -490,7 +491,7 @@ def test_the_command_of_the_night(s3_server, dask, flow, tmp_path):
     model_store.write(run.store("model"), *flow.to_bytes())
 
     def night(processes=1):
-        started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(processes)]
+        started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) for _ in range(processes)]
         return [(process.communicate()[1], process.returncode) for process in started]
 
     def releases():
