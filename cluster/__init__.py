@@ -1,1 +1,1 @@
-"""How to get a Ray or a Dask cluster: on this machine or at an address."""
+"""How to get a Ray or a Dask cluster: on this machine, at an address, on Slurm or on Kubernetes."""

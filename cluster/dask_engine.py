@@ -2,45 +2,74 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.comm import CommClosedError
 
+from cluster import kubernetes, slurm, versions
 from cluster.settings import DaskSettings
 
+_PARTS = 32
+_POD_TIMEOUT = "10 minutes"  # in which images are pulled, and nodes added
 _GONE = "the Dask scheduler went away; when it is back, run the same command again: it goes on"
 
 
 @contextmanager
 def client(settings: DaskSettings) -> Iterator[Client]:
-    """Connect to the scheduler of ``settings``, or start workers on this machine and end them afterwards.
+    """Connect to the scheduler of ``settings``, or start workers where they say and end them afterwards.
 
     Raises:
         ConnectionError: no scheduler answers at the address, or it went away.
     """
-    if settings.address:
+    threads = {f"distributed.nanny.pre-spawn-environ.{name}": "1" for name in
+               ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}  # fmt: skip
+    with dask.config.set({**threads, "distributed.worker.daemon": True}), ExitStack() as stack:
+        patience = {}
+        if settings.address:
+            cluster = settings.address
+        elif settings.start == "kubernetes":
+            cluster, patience = stack.enter_context(kubernetes.cluster(settings)), {"timeout": _POD_TIMEOUT}
+        else:
+            cluster = stack.enter_context(_started(settings))
         try:
-            with Client(settings.address) as connected:
+            with Client(cluster, **patience) as connected:
+                if settings.address or settings.start != "local":
+                    _compare_versions(connected)
                 yield connected
         except CommClosedError as error:
             raise ConnectionError(_GONE) from error
-        return
-    threads = {f"distributed.nanny.pre-spawn-environ.{name}": "1" for name in
-               ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}  # fmt: skip
-    with (
-        dask.config.set({**threads, "distributed.worker.daemon": True}),
-        LocalCluster(
+
+
+def _compare_versions(connected: Client) -> None:
+    """Ask every worker that is there for its versions.
+
+    Raises:
+        RuntimeError: a worker has others than this process; names both.
+    """
+    ours = versions.here(versions.OF_WORKERS)
+    for address, found in connected.run(versions.here, versions.OF_WORKERS, on_error="return").items():
+        theirs = {} if isinstance(found, Exception) else found  # it does not even know the question
+        versions.refuse_difference(ours, theirs, "here", f"on Dask's worker {address}")
+
+
+def _started(settings: DaskSettings) -> Any:
+    """Start a scheduler in this process, and workers on this machine or as Slurm jobs."""
+    if settings.start == "slurm":
+        cluster = slurm.cluster(settings)
+    else:
+        cluster = LocalCluster(
             n_workers=settings.workers, threads_per_worker=1, processes=True, host="127.0.0.1",
             dashboard_address=None, memory_limit=settings.memory_limit,
-        ) as cluster,
-        Client(cluster) as connected,
-    ):  # fmt: skip
-        yield connected
+        )  # fmt: skip
+    if settings.maximum_workers:
+        cluster.adapt(minimum=settings.workers, maximum=settings.maximum_workers)
+    return cluster
 
 
 def map_tasks(
@@ -48,23 +77,55 @@ def map_tasks(
     function: Callable[..., Any],
     items: Sequence[Any],
     on_result: Callable[[Any], Any],
+    retries: int = 3,
+    on_death: Callable[[Any], Any] | None = None,
     **common: Any,
 ) -> None:
     """Run ``function(item, **common)`` for every item and hand each result on as it comes; tasks are idempotent.
+
+    A task whose workers died four times is run again when all others are done, alone: it may have died with others' tasks.
+    ``on_death`` may give an item for it that has what kills left out, see `killers`.
 
     Raises:
         ConnectionError: the scheduler went away.
         RuntimeError: a task's workers died again and again.
     """
-    futures = connected.map(function, items, pure=False, retries=3, **common)
-    try:
-        for future, result in as_completed(futures, with_results=True):
-            if isinstance(result, CancelledError):
-                raise ConnectionError(_GONE)
+    futures = connected.map(function, items, pure=False, retries=retries, **common)
+    given = dict(zip(futures, items, strict=True))
+    suspects = []
+    for future, result in as_completed(futures, with_results=True, raise_errors=False):
+        item = given.pop(future)
+        if isinstance(result, CancelledError):
+            raise ConnectionError(_GONE)
+        if future.status != "error":
             on_result(result)
-            future.release()
-    except KilledWorker as error:
-        raise RuntimeError(
-            f"Dask workers died again and again on one task, the last on {error.last_worker.address}: out of memory? "
-            "Give workers more, or run with smaller shards"
-        ) from error
+        elif isinstance(result[1], KilledWorker):
+            suspects.append(item)
+        else:
+            raise result[1].with_traceback(result[2])
+        future.release()
+    for item in suspects:
+        alone = connected.submit(function, on_death(item) if on_death else item, pure=False, retries=retries, **common)
+        try:
+            on_result(alone.result())
+        except KilledWorker as error:
+            raise RuntimeError(
+                f"Dask workers died again and again on one task, the last on {error.last_worker.address}: out of memory? "
+                "Give workers more, or run with smaller shards"
+            ) from error
+
+
+def killers(connected: Client, function: Callable[..., Any], rows: Sequence[int], **common: Any) -> list[int]:
+    """Find rows on which ``function(rows, **common)`` kills every worker, four of them: it is alone, so no other is to blame.
+
+    Rows are taken apart into some dozen parts, and those that kill into parts again.
+    """
+    size = max(math.ceil(len(rows) / _PARTS), 1)
+    found: list[int] = []
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        try:
+            connected.submit(function, part, pure=False, **common).result()
+        except KilledWorker:
+            found += [int(part[0])] if len(part) == 1 else killers(connected, function, part, **common)
+    return found

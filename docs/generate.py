@@ -31,25 +31,27 @@ def run_file_page() -> str:
     """Return a table of every key of a run file."""
     lines = ["# The run file", "", "YAML; unknown keys are refused. Generated from the code by `docs/generate.py`."]
     sections: list[tuple[str, type[BaseModel]]] = [("Top level", RunFile)]
-    for name, field in RunFile.model_fields.items():
-        if isinstance(field.default, BaseModel):
-            sections.append((name, type(field.default)))
-            sections += [
-                (f"{name}.{inner}", type(value.default))
-                for inner, value in type(field.default).model_fields.items()
-                if isinstance(value.default, BaseModel)
-            ]
+    sections += _sections(RunFile, "")
     sections.append(("survey, where it is declared in the run file", Survey))
     for title, model in sections:
         lines += ["", f"## {title}", "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         for key, field in model.model_fields.items():
             if isinstance(field.default, BaseModel):
-                lines.append(f"| `{key}` | section | | see below |")
+                lines.append(f"| `{key}` | section | | {field.description or 'see below'} |")
                 continue
             kind = str(field.annotation if not isinstance(field.annotation, type) else field.annotation.__name__)
             kind = kind.replace("typing.", "").replace("|", "or").replace("sedflow_dist.surveys.", "")
             lines.append(f"| `{key}` | {kind} | {_default(field)} | {field.description or ''} |")
     return "\n".join(lines) + "\n"
+
+
+def _sections(model: type[BaseModel], prefix: str) -> list[tuple[str, type[BaseModel]]]:
+    """Return the sections of a model, and theirs, each after the one that it is part of."""
+    found: list[tuple[str, type[BaseModel]]] = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            found += [(prefix + name, type(field.default)), *_sections(type(field.default), f"{prefix}{name}.")]
+    return found
 
 
 def flags_page() -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import icechunk
 import obstore
 import typer
 
-from cluster.settings import DaskSettings, RaySettings
+from cluster import versions
+from cluster.settings import Engines
 from jobs import runfile, shipped
 from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, report, rows_in, summary
-from jobs.cli_mcmc import mcmc_app
+from jobs.cli_jobs import jobs_app, submit_app
+from jobs.cli_mcmc import Profile, engines, mcmc_app
 from jobs.runfile import SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
@@ -27,10 +30,13 @@ app = typer.Typer(
     "photometry, at survey scale.",
 )  # fmt: skip
 app.add_typer(catalog_app, name="catalog")
+app.add_typer(submit_app)
+app.add_typer(jobs_app, name="jobs")
 app.add_typer(mcmc_app)
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
-Workers = Annotated[int, typer.Option(min=1, help="Dask workers on this machine")]
+Root = Annotated[str | None, typer.Option(help="storage root; replaces the run file's")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Dask workers; replaces the profile's  [default: 2]")]
 Redshift = Annotated[str | None, typer.Option(help="redshift column; replaces the survey's")]
 SurveyName = Annotated[
     str, typer.Option("--survey", help=f"{', '.join(surveys.SURVEYS)}, or a run file that declares another")
@@ -59,12 +65,14 @@ def demo(
 
 @app.command()
 def run(
-    path: Run, root: Annotated[str | None, typer.Option(help="storage root; replaces the run file's")] = None
+    path: Run,
+    root: Root = None,
+    profile: Profile = None,
 ) -> None:
     """Run every stage of a run file; what is there already is not made again."""
     from jobs.run import run_all
 
-    settings = RunFile.load(path, root=root)
+    settings = RunFile.load(path, root=root, engines=profile)
     run_all(settings)
     summary(settings.store("catalog"))
 
@@ -72,7 +80,8 @@ def run(
 @app.command()
 def plan(
     path: Run,
-    root: Annotated[str | None, typer.Option(help="storage root")] = None,
+    root: Root = None,
+    profile: Profile = None,
     rows: Annotated[
         int | None, typer.Option(min=1, help="as if the input had so many rows, and nothing were there")
     ] = None,
@@ -80,14 +89,14 @@ def plan(
     """Show what every stage of a run takes: chunks, bytes, requests, memory of a worker, hours; refuse what cannot fit."""
     from jobs import plan as job
 
-    settings = RunFile.load(path, root=root)
+    settings = RunFile.load(path, root=root, engines=profile)
     for line in job.lines(job.plan(settings, rows)):
         print(line)
     job.refuse_what_cannot_fit(settings)
 
 
 @app.command()
-def status(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
+def status(path: Run, root: Root = None) -> None:
     """Show how much of every stage of a run is done; exit code 0 when all of it is, else 1."""
     from jobs.plan import plan as stages
 
@@ -96,19 +105,6 @@ def status(path: Run, root: Annotated[str | None, typer.Option(help="storage roo
         complete &= stage.missing == 0
         print(f"{stage.name:<10} {stage.chunks - stage.missing:>8,} of {stage.chunks:,} chunks  {stage.location}")
     raise typer.Exit(0 if complete else 1)
-
-
-@app.command()
-def submit(
-    path: Run,
-    ray: Annotated[str, typer.Option("--ray", help="URL of a Ray head's dashboard, http://head:8265")],
-    root: Annotated[str | None, typer.Option(help="storage root, seen by every node")] = None,
-    wait: Annotated[bool, typer.Option(help="wait for the end and exit with its state")] = False,
-) -> None:
-    """Submit a run to a Ray cluster through its Jobs API and print the job's id."""
-    from jobs.submit import submit as send
-
-    raise typer.Exit(send(Path(path), RunFile.load(path, root=root), ray, wait))
 
 
 @app.command()
@@ -144,7 +140,7 @@ def build_ssp(
     from jobs.build_ssp import build_ssp as build
 
     settings = SSP(source=source, preset=preset, z_solar=z_solar, nebular=nebular, log_u=log_u)
-    build(source, Location.parse(out), settings.fsps_settings(), RaySettings(address=ray, actors=actors))
+    build(source, Location.parse(out), settings.fsps_settings(), Engines().ray.replace(address=ray, actors=actors))
 
 
 @app.command()
@@ -153,37 +149,46 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="FITS, Parquet or CSV, patterns, HATS catalogs, Zarr groups, here or on S3; kcorrect-sample: real galaxies",
+            help="FITS, Parquet or CSV, patterns, HATS catalogs, Zarr groups, here or on S3; kcorrect-sample: real galaxies; "
+            "or, without --out, a run file: its own input, into its root",
         ),
     ],
-    out: Annotated[str, typer.Option(help="where the photometry store goes")],
+    out: Annotated[str | None, typer.Option(help="where the photometry store goes")] = None,
     survey: SurveyName = "sdss",
     redshift: Redshift = None,
     order: Annotated[str, typer.Option(help="of the rows: auto, input or healpix")] = Ingest().order,
+    profile: Profile = None,
     rows_per_chunk: Annotated[int, typer.Option(min=1)] = 4096,
     keep_runs: Annotated[
         bool, typer.Option(help="keep the sorted pieces, so that a new file costs only itself")
     ] = False,
-    workers: Workers = 2,
+    workers: Workers = None,
 ) -> None:
     """Turn catalogs into a photometry store, or bring it up to date: every row kept, calibrated, flagged, counted."""
     from jobs.ingest import ingest as fill
+    from jobs.ingest import ingest_of
 
+    if out is None:
+        if len(source) != 1 or Path(source[0]).suffix not in (".yaml", ".yml"):
+            raise typer.BadParameter("needed, as INPUT is no run file *.yaml, which says it itself", param_hint="--out")
+        ingest_of(RunFile.load(source[0], engines=profile))
+        return
     settings = Ingest.model_validate({"order": order, "redshift": redshift, "keep_runs": keep_runs})
-    dask = DaskSettings(workers=workers)
+    dask = engines(profile).dask.replace(workers=workers)
     fill(source, runfile.survey(survey), Location.parse(out), rows_per_chunk, settings, dask)
 
 
 @app.command()
 def simulate(
     path: Run,
-    root: Annotated[str | None, typer.Option(help="storage root")] = None,
+    root: Root = None,
+    profile: Profile = None,
     engine: Annotated[str | None, typer.Option(help="table or fsps; replaces the run file's")] = None,
 ) -> None:
     """Fill the training set of a run with simulated galaxies (Ray actors)."""
     from jobs.simulate import simulate as fill
 
-    run = RunFile.load(path, root=root)
+    run = RunFile.load(path, root=root, engines=profile)
     if engine is not None:
         simulation = Simulation.model_validate({**run.simulation.model_dump(), "engine": engine})
         run = run.model_copy(update={"simulation": simulation})
@@ -191,19 +196,19 @@ def simulate(
 
 
 @app.command()
-def train(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
+def train(path: Run, root: Root = None, profile: Profile = None) -> None:
     """Train the flow of a run (Ray Train), or go on where it stopped."""
     from jobs.train import train as fit
 
-    fit(RunFile.load(path, root=root))
+    fit(RunFile.load(path, root=root, engines=profile))
 
 
 @app.command()
-def validate(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
+def validate(path: Run, root: Root = None, profile: Profile = None) -> None:
     """Check the calibration of a run's model on simulated galaxies."""
     from jobs.validate import validate as check
 
-    check(RunFile.load(path, root=root))
+    check(RunFile.load(path, root=root, engines=profile))
 
 
 @app.command()
@@ -216,12 +221,13 @@ def infer(
     ],
     out: Annotated[str, typer.Option(help="where the posterior catalog goes")],
     survey: SurveyName = "sdss",
+    profile: Profile = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     draws: Annotated[int, typer.Option(min=16, help="draws per galaxy")] = Inference().n_draws,
     keep_draws: Annotated[int, typer.Option(min=0, help="draws stored per galaxy")] = 0,
     certificate: Annotated[bool, typer.Option(help="weigh draws by the exact likelihood, or quantiles alone")] = True,
     rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
-    workers: Workers = 2,
+    workers: Workers = None,
     redshift: Redshift = None,
 ) -> None:
     """Answer every galaxy of INPUT and publish the catalog as a release."""
@@ -230,7 +236,7 @@ def infer(
     from storage_schemas import photometry
 
     settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
-    dask = DaskSettings(workers=workers)
+    dask = engines(profile).dask.replace(workers=workers)
     try:
         location = photometry.open(Location.parse(source)).location
     except (FileNotFoundError, NotADirectoryError):
@@ -243,7 +249,8 @@ def infer(
 @app.command()
 def reprocess(
     path: Run,
-    root: Annotated[str | None, typer.Option(help="storage root")] = None,
+    root: Root = None,
+    profile: Profile = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only say what the photometry there is gives to do")
     ] = False,
@@ -251,11 +258,11 @@ def reprocess(
     """Take in what changed in a run's input and publish the next release: only touched shards are computed."""
     from jobs.reprocess import reprocess as again
 
-    again(RunFile.load(path, root=root), dry_run)
+    again(RunFile.load(path, root=root, engines=profile), dry_run)
 
 
 @app.command()
-def verify(path: Run, root: Annotated[str | None, typer.Option(help="storage root")] = None) -> None:
+def verify(path: Run, root: Root = None) -> None:
     """Read all stores of a run; what is damaged counts as missing, so that the next run fills it. Exit code 1 if any is."""
     from jobs.verify import verify as check
 
@@ -296,11 +303,23 @@ def export(
     print(f"{write(rows_in(Location.parse(source), release, cone), out, names):,} rows: {out}")
 
 
+def _end(number: int, frame: object) -> NoReturn:
+    """End as soon as clusters started here are ended: a node is taken away, or a job is stopped."""
+    print(
+        "sedflow: told to end (SIGTERM); what is committed stays, and the same command goes on",
+        file=sys.stderr,
+        flush=True,
+    )
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Entry point: an error the user can mend is one clear message and exit code 1."""
     warnings.filterwarnings("ignore", category=UserWarning, module="zarr")
     logging.getLogger("distributed").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, _end)
     try:
+        versions.refuse_other_submitter()
         app()
     except (
         ValueError, RuntimeError, OSError, icechunk.IcechunkError, icechunk.ConflictError, obstore.exceptions.BaseError,

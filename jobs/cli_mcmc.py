@@ -6,13 +6,23 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.settings import RaySettings
+from cluster.settings import Engines
 from jobs import shipped
 from jobs.cli_catalog import numbers
 from jobs.runfile import MCMC
 from storage_schemas.storage import Location
 
 mcmc_app = typer.Typer()
+
+Profile = Annotated[
+    str | None,
+    typer.Option(help="where Ray and Dask are: local, slurm, kubernetes, or a file; replaces the run file's engines"),
+]
+
+
+def engines(profile: str | None) -> Engines:
+    """Return the engines of a profile, or those of this machine."""
+    return Engines.load(profile) if profile else Engines()
 
 
 @mcmc_app.command()
@@ -30,8 +40,9 @@ def mcmc(
     thin: Annotated[int, typer.Option(help="steps between kept ones")] = MCMC().thin,
     checkpoint_steps: Annotated[int, typer.Option(help="what a killed actor may lose")] = MCMC().checkpoint_steps,
     seed: Annotated[int, typer.Option(min=0)] = 1,
-    actors: Annotated[int, typer.Option(min=1, help="actors on this machine, or on the cluster of --ray")] = 2,
-    ray: Annotated[str | None, typer.Option(help="address of a Ray cluster")] = None,
+    actors: Annotated[int | None, typer.Option(min=1, help="actors; replaces the profile's  [default: 2]")] = None,
+    ray: Annotated[str | None, typer.Option(help="address of a Ray cluster; replaces the profile's")] = None,
+    profile: Profile = None,
 ) -> None:
     """Sample galaxies' exact posteriors by MCMC, the flow's reference; what was interrupted goes on where it stopped."""
     from jobs import mcmc as job
@@ -41,7 +52,8 @@ def mcmc(
         "checkpoint_steps": checkpoint_steps,
     })  # fmt: skip
     data = _galaxies(source, model, rows, seed)
-    job.sample(data, shipped.model(model), Location.parse(out), settings, seed, RaySettings(address=ray, actors=actors))
+    where = engines(profile).ray.replace(address=ray, actors=actors)
+    job.sample(data, shipped.model(model), Location.parse(out), settings, seed, where)
 
 
 @mcmc_app.command()

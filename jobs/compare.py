@@ -23,6 +23,8 @@ _OVERSAMPLE = 20  # the flow's draws a compared one, so that resampling by weigh
 def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int = 1000) -> dict[str, np.ndarray]:
     """Compare the chains in ``out`` of galaxies (``data`` as for `mcmc.sample`) with a model's flow; print and return.
 
+    Galaxies without a chain (flag FAILED) are left out.
+
     Returns:
         ``flow``, ``weighted``: C2ST against the chain, (galaxy,), in probit space of all coordinates; ``rhat`` and
         ``effective_draws`` of the chain; ``pull``: of the flow's ln evidence against nested sampling's, in standard errors
@@ -33,8 +35,10 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
     tensors = [torch.as_tensor(data[name]) for name in ("flux", "sigma", "mask", "redshift")]
     found: dict[str, list[float]] = {"flow": [], "weighted": [], "pull": []}
     nested = {name: np.asarray(array(summary.group, name)[:]) for name in ("log_evidence", "log_evidence_error")}
-    with bar("compare", len(data["row"]), "galaxies") as progress:
-        for i, row in enumerate(data["row"]):
+    kept = np.asarray(array(summary.group, "flags")[:]) == 0
+    with bar("compare", int(kept.sum()), "galaxies") as progress:
+        for i in np.flatnonzero(kept).tolist():
+            row = data["row"][i]
             generator = np.random.default_rng(keyed_random.key(seed, "compare", row))
             chain = draws_of(segments, i, settings).reshape(-1, len(COORDINATES))
             exact = _probit(chain[generator.choice(len(chain), n_draws, replace=False)])
@@ -49,11 +53,11 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
             found["pull"].append((float(draws.log_evidence[0]) - nested["log_evidence"][i]) / error)
             progress.update(1)
     result = {name: np.array(values) for name, values in found.items()}
-    result |= {name: np.asarray(array(summary.group, name)[:]) for name in ("rhat", "effective_draws")}
-    worst = result["rhat"].reshape(len(data["row"]), -1).max(1)
+    result |= {name: np.asarray(array(summary.group, name)[:])[kept] for name in ("rhat", "effective_draws")}
+    worst = result["rhat"].reshape(kept.sum(), -1).max(1)
     say("compare", f"C2ST against {settings.sampler}: flow {np.median(result['flow']):.3f}, weighted flow "
         f"{np.median(result['weighted']):.3f} (medians of {len(result['flow'])} galaxies; 0.5: alike); worst R-hat of a chain "
-        f"{worst.max():.3f}; above 1.05: rows {data['row'][worst > 1.05].tolist()}")  # fmt: skip
+        f"{worst.max():.3f}; above 1.05: rows {data['row'][kept][worst > 1.05].tolist()}")  # fmt: skip
     if np.isfinite(result["pull"]).all():
         say("compare", f"ln evidence against {settings.sampler}: pulls {np.round(result['pull'], 1).tolist()}")
     return result

@@ -121,5 +121,5 @@ def map_fsps(
 
         with ray_engine.session(ray):
             constructor = (settings, os.environ.get("SPS_HOME"), logs, *arguments)
-            ray_engine.map_actors(actor_class, constructor, method, items, ray.actors, take, deaths)
+            ray_engine.map_actors(actor_class, constructor, method, items, ray, take, deaths)
         return deaths.total

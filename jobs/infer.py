@@ -12,13 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import icechunk
 import numpy as np
 import obstore
 import torch
+from distributed import Client
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
@@ -37,6 +38,7 @@ from storage_schemas.chunked import ChunkedStore
 from storage_schemas.schema import array, as_json
 from storage_schemas.storage import Location, explain, may_pass
 
+Item = tuple[int, int, tuple[int, ...]]  # a shard, its key, and rows of it that are not to be answered
 _PAUSES = (10.0, 60.0)  # s, after a fault of storage that its library does not repeat
 
 
@@ -141,8 +143,9 @@ def _fill_missing(
                 counts.update(counted, shards=1)
                 progress.update(counted["rows"])
 
-            some = [(shard, wanted.keys[shard]) for shard in missing[start : start + settings.commit_every]]
-            dask_engine.map_tasks(client, fill, some, done, fork=session.fork(), **common)
+            some = [(shard, wanted.keys[shard], ()) for shard in missing[start : start + settings.commit_every]]
+            blame = partial(_without_killers, client, common)
+            dask_engine.map_tasks(client, fill, some, done, dask.retries, blame, fork=session.fork(), **common)
             releases.commit(session, f"shards {some[0][0]} to {some[-1][0]}")
     rate = shards.count(missing) / clock.seconds
     say("infer", f"{shards.count(missing):,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s)")
@@ -159,16 +162,35 @@ def _done(repo: icechunk.Repository, wanted: Work, out: Location, release: str) 
     return {"rows": wanted.store.n_rows, "shards": 0, "release": release}
 
 
+def _without_killers(client: Client, common: Mapping[str, Any], item: Item) -> Item:
+    """Find the rows of a shard that kill every worker, so that they are flagged and the others answered."""
+    shard, key, _ = item
+    rows, kept = common["layout"].shards.rows(shard), ("source", "model", "model_id", "settings", "seed")
+    say("infer", f"shard {shard}: its workers died again and again; looking for the row that kills them")
+    poison = dask_engine.killers(client, answer, range(rows.start, rows.stop), **{name: common[name] for name in kept})
+    say("infer", f"shard {shard}: rows {poison} kill every worker and get no answer (flag FAILED)")
+    return shard, key, tuple(poison)
+
+
+def answer(rows: range, source: Location, model: Location, model_id: str, settings: Inference, seed: int) -> None:
+    """Answer rows and forget the answers: whether a worker survives it is the question."""
+    data = photometry.open(source).read_rows(slice(rows.start, rows.stop), photometry.DATA)
+    _router(model, model_id, seed, settings).summarise(
+        data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
+    )
+
+
 def fill(
-    item: tuple[int, int], fork: Any, source: Location, model: Location, model_id: str, layout: Layout,
+    item: Item, fork: Any, source: Location, model: Location, model_id: str, layout: Layout,
     settings: Inference, seed: int,
 ) -> tuple[Any, dict[str, int]]:  # fmt: skip
     """Answer one shard and write it through the fork; return the fork and counts."""
-    shard, key = item
+    shard, key, poison = item
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
     names = (*photometry.DATA, *photometry.PASSED, *layout.ids)
     data = store.read_rows(rows, names)
+    data["flags"][[row - rows.start for row in poison]] |= np.uint32(int(Flag.FAILED))
     answer = _router(model, model_id, seed, settings).summarise(
         data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
     )

@@ -104,7 +104,7 @@ class _Workers:
             return
         if self._client is None:
             self._client = self._stack.enter_context(dask_engine.client(self._settings))
-        dask_engine.map_tasks(self._client, function, items, on_result, **common)
+        dask_engine.map_tasks(self._client, function, items, on_result, self._settings.retries, **common)
 
 
 def _order(

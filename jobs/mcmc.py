@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from jobs.progress import Clock, bar, say
 from jobs.runfile import MCMC, fingerprint
 from jobs.validate import mock_galaxies
 from sedflow_dist import keyed_random, lockstep, mcmc
-from sedflow_dist.flags import REASONS, names
+from sedflow_dist.flags import REASONS, Flag, names
 from sedflow_dist.flow import Flow
 from sedflow_dist.mcmc import Segment, State, Target
 from sedflow_dist.prior import COORDINATES, probit, to_16_bits
@@ -60,13 +61,32 @@ def sample(
         counter = ray_engine.counter()
         with ray_engine.watch(counter, progress.update):
             arguments = (data, model, flow.id, settings, seed, out, counter)
-            ray_engine.map_actors(Sampler, arguments, "sample", blocks, ray.actors, lambda _: None)
-    found = {name: np.asarray(array(summary.group, name)[:]) for name in ("rhat", "effective_draws")}
-    if len(found["rhat"]):
+            blame = ray_engine.Blame(ray.tries, _one_by_one, partial(_give_up, summary, data))
+            ray_engine.map_actors(Sampler, arguments, "sample", blocks, ray, lambda _: None, blame)
+    found = {name: np.asarray(array(summary.group, name)[:]) for name in ("rhat", "effective_draws", "flags")}
+    failed = found["flags"] != 0
+    if failed.any():
+        say("mcmc", f"rows {data['row'][failed].tolist()} kill every worker and have no chain (flag FAILED)")
+    if not failed.all():
         say("mcmc", f"{len(missing):,} galaxies in {clock.seconds:.0f} s ({settings.sampler}, {settings.walkers} x "
-            f"{settings.steps:,}); worst R-hat {found['rhat'].max():.3f}, fewest effective draws "
-            f"{found['effective_draws'].min():,.0f}: {out}")  # fmt: skip
+            f"{settings.steps:,}); worst R-hat {found['rhat'][~failed].max():.3f}, fewest effective draws "
+            f"{found['effective_draws'][~failed].min():,.0f}: {out}")  # fmt: skip
     return segments, summary
+
+
+def _one_by_one(block: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return [(galaxy,) for galaxy in block]
+
+
+def _give_up(summary: ChunkedStore, data: Data, block: tuple[int, ...]) -> None:
+    """Write that a galaxy has no chain."""
+    (galaxy,) = block
+    values = {
+        **{name: np.full(len(COORDINATES) - 1, np.nan) for name in ("autocorrelation_time", "rhat")},
+        **dict.fromkeys(("effective_draws", "log_evidence", "log_evidence_error"), np.nan),
+        "row": data["row"][galaxy], "evaluations": 0, "flags": int(Flag.FAILED),
+    }  # fmt: skip
+    summary.write(galaxy, {name: np.asarray(value)[None] for name, value in values.items()})
 
 
 def rows_of(store: Location, rows: np.ndarray, model: Location) -> Data:
@@ -169,7 +189,7 @@ class Sampler:
         first = galaxy * settings.segments
         parts = [self.segments.read(first + n, names) for n in range(settings.segments)]
         values = {
-            "row": self.data["row"][galaxy], "autocorrelation_time": settings.thin * time, "rhat": rhat,
+            "row": self.data["row"][galaxy], "flags": 0, "autocorrelation_time": settings.thin * time, "rhat": rhat,
             "effective_draws": phi.shape[0] * phi.shape[1] / time.max(),
             "evaluations": sum(int(part["evaluations"][0]) for part in parts),
             **{name: parts[0][name][0] for name in names[:2]},

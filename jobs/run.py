@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from cluster import ray_engine
@@ -13,6 +14,7 @@ from jobs.runfile import RunFile
 from jobs.simulate import simulate
 from jobs.train import train
 from jobs.validate import validate
+from storage_schemas import model
 
 
 def run_all(run: RunFile) -> dict[str, Any]:
@@ -20,7 +22,7 @@ def run_all(run: RunFile) -> dict[str, Any]:
     refuse_what_cannot_fit(run)
     build_for(run)
     ingest_of(run)
-    with ray_engine.session(run.engines.ray):
+    with ray_engine.session(run.engines.ray) if not model.is_finished(run.store("model")) else nullcontext():
         simulate(run)
         train(run)
     validate(run)

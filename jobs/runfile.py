@@ -208,7 +208,12 @@ class RunFile(_Section):
     training: Training = Training()
     inference: Inference = Inference()
     validation: Validation = Validation()
-    engines: Engines = Engines()
+    engines: Engines = Field(Engines(), description="this section, or the name or file of a profile: docs/engines.md")
+
+    @field_validator("engines", mode="before")
+    @classmethod
+    def _profile(cls, engines: Any) -> Any:
+        return Engines.load(engines) if isinstance(engines, str) else engines
 
     @field_validator("root")
     @classmethod

@@ -79,7 +79,7 @@ def simulate(run: RunFile) -> Location:
         if run.simulation.engine == "fsps":
             simulate_fsps.fill(run, store, missing, progress.update)
         else:
-            ray_engine.map_actors(Simulator, (run,), "fill", missing, run.engines.ray.actors, progress.update)
+            ray_engine.map_actors(Simulator, (run,), "fill", missing, run.engines.ray, progress.update)
     rate = (store.n_rows - done) / clock.seconds
     say("simulate", f"{store.n_rows - done:,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s): {store.location}")
     return store.location

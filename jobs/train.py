@@ -152,9 +152,7 @@ def _fit(run: RunFile, key: str, checkpoints: Location) -> None:
     trainer = ray.train.torch.TorchTrainer(
         _loop,
         train_loop_config={"run": run.model_dump(mode="json"), "counter": counter},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=run.training.workers, resources_per_worker={"CPU": min(run.training.threads, _cores())}
-        ),
+        scaling_config=_scaling(run),
         run_config=ray.train.RunConfig(
             name=key, storage_path=path, storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=3),
@@ -180,7 +178,8 @@ def _loop(config: dict[str, Any]) -> None:
     features = make_features(run, mocks, shapes)
     amplitude, _, _ = run.flow.resolved()
     prior = run.model.make_prior()
-    estimator = Estimator(new_network(run))
+    device = ray.train.torch.get_device() if run.engines.ray.gpus_per_worker else torch.device("cpu")
+    estimator = Estimator(new_network(run)).to(device)
     optimizer = training.optimizer(estimator)
     progress = Progress()
     best = {name: value.clone() for name, value in estimator.state_dict().items()}
@@ -196,7 +195,8 @@ def _loop(config: dict[str, Any]) -> None:
     def observe(source: Shapes, n: int, *names: object) -> tuple[torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, *names))
         seen = mocks.observe(source, n, generator)
-        return training.target(seen, amplitude, prior), features(seen.flux, seen.sigma, seen.mask, seen.redshift)
+        x = features(seen.flux, seen.sigma, seen.mask, seen.redshift)
+        return training.target(seen, amplitude, prior).to(device), x.to(device)
 
     validation = observe(held_out, settings.validation_galaxies, "validation")
     train_sum, train_count = 0.0, 0
@@ -234,7 +234,7 @@ def _report(
         tensors = {f"current.{name}": value.contiguous() for name, value in estimator.state_dict().items()}
         tensors |= {f"best.{name}": value.contiguous() for name, value in best.items()}
         tensors |= training.optimizer_tensors(estimator, optimizer)
-        save_file(tensors, Path(folder) / _TENSORS)
+        save_file({name: value.cpu() for name, value in tensors.items()}, Path(folder) / _TENSORS)
         (Path(folder) / _STATE).write_text(json.dumps(vars(progress)))
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
@@ -270,7 +270,12 @@ def _strip(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _cores() -> int:
+def _scaling(run: RunFile) -> Any:
+    """Return what workers reserve: their threads, or as many cores as the largest node has, and their part of a GPU."""
     import ray
+    import ray.train
 
-    return int(ray.cluster_resources().get("CPU", 1))
+    cores = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=1)
+    gpus = run.engines.ray.gpus_per_worker
+    reserved = {"CPU": min(run.training.threads, max(int(cores), 1)), **({"GPU": gpus} if gpus else {})}
+    return ray.train.ScalingConfig(num_workers=run.training.workers, use_gpu=gpus > 0, resources_per_worker=reserved)

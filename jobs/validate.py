@@ -159,8 +159,8 @@ def validate(run: RunFile) -> dict[str, Calibration]:
                 progress.update(len(part["truth"]))
 
             dask_engine.map_tasks(
-                client, ranks, blocks, done, model=model, model_id=flow.id, n_galaxies=run.validation.n_galaxies,
-                n_draws=run.validation.n_draws, seed=run.seed, patterns=patterns,
+                client, ranks, blocks, done, run.engines.dask.retries, model=model, model_id=flow.id,
+                n_galaxies=run.validation.n_galaxies, n_draws=run.validation.n_draws, seed=run.seed, patterns=patterns,
             )  # fmt: skip
         parts.sort(key=lambda part: int(part["block"]))
         arrays = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in validation.ARRAYS}

@@ -141,7 +141,7 @@ def step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with torch.autocast(phi.device.type, torch.bfloat16, enabled=bfloat16):
         loss = -estimator(phi, x).mean()
     loss.backward()
     nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
@@ -190,5 +190,7 @@ def optimizer_tensors(estimator: nn.Module, optimizer: torch.optim.Adam) -> dict
 def restore_optimizer(estimator: nn.Module, optimizer: torch.optim.Adam, tensors: dict[str, Any]) -> None:
     """Put Adam's moments back."""
     for name, parameter in estimator.named_parameters():
-        state = {m: tensors[f"adam.{m}.{name}"].clone() for m in ("step", "exp_avg", "exp_avg_sq")}
+        state = {
+            m: tensors[f"adam.{m}.{name}"].to(parameter.device, copy=True) for m in ("step", "exp_avg", "exp_avg_sq")
+        }
         optimizer.state[parameter] = state

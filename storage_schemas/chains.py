@@ -33,6 +33,7 @@ SUMMARY = (
     ArraySpec("log_evidence", ("galaxy",), "float64", "1", "ln of the evidence; nested sampling only"),
     ArraySpec("log_evidence_error", ("galaxy",), "float64", "1", "standard error of ln of the evidence"),
     ArraySpec("evaluations", ("galaxy",), "int64", "1", "evaluations of the likelihood"),
+    ArraySpec("flags", ("galaxy",), "uint32", "1", "FAILED: the galaxy killed every worker, and has no chain"),
 )
 
 

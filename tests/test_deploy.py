@@ -460,7 +460,9 @@ def test_the_scripts_pass_shellcheck():
     subprocess.run([BIN / "shellcheck", *scripts], check=True)
 
 
-@pytest.mark.parametrize(("name", "command"), [("model.sbatch", ""), ("driver.sbatch", "ingest"), ("driver.sbatch", "reprocess")])
+@pytest.mark.parametrize(
+    ("name", "command"), [("model.sbatch", ""), ("driver.sbatch", "ingest"), ("driver.sbatch", "reprocess")]
+)
 def test_commands_of_slurm_scripts_exist(name, command):
     text = (DEPLOY / "slurm" / name).read_text()
     lines = re.findall(r"^(?:on_ray |exec )?sedflow (.*?)(?: #.*)?$", text, re.MULTILINE)
