@@ -301,14 +301,8 @@ def test_commands_are_those_of_the_command_line(overlay):
     found = list(commands(rendered(overlay)))
     for arguments in found:
         parse(arguments)
-    assert sorted(arguments[0] for arguments in found) == [
-        "mcmc",
-        "reprocess",
-        "reprocess",
-        "simulate",
-        "train",
-        "validate",
-    ]
+    names = sorted(arguments[0] for arguments in found)
+    assert names == ["ingest", "mcmc", "reprocess", "reprocess", "simulate", "train", "validate"]
 
 
 @pytest.mark.parametrize("arguments", [["reproces", "run.yaml"], ["train", "run.yaml", "--nodes", "3"], ["train"]])
@@ -510,7 +504,7 @@ def test_the_command_of_the_night(s3_server, dask, flow, tmp_path):
     ((said, code),) = night()
     assert (code, releases()) == (0, {"release-1"}), said
     assert "nothing has changed since release-1" in said
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 60
     brighten(150)
     ((said, code),) = night()
     assert (code, releases()) == (0, {"release-1", "release-2"}), said
@@ -523,7 +517,7 @@ def test_the_command_of_the_night(s3_server, dask, flow, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of processes and network need root")
-def test_the_script_for_slurm_makes_a_model(source, tmp_path):
+def test_the_scripts_for_slurm_make_a_model(source, tmp_path):
     """With Slurm's own commands stood in for, on one node, in namespaces of its own: `ray stop` ends every Ray it sees."""
     stand_ins = tmp_path / "bin"
     stand_ins.mkdir()
@@ -535,7 +529,10 @@ def test_the_script_for_slurm_makes_a_model(source, tmp_path):
         (stand_ins / name).chmod(0o755)
     run = tiny.settings(tmp_path / "run", source, engines={"ray": {"address": "auto"}})
     write(run, tmp_path / "run.yaml")
-    script = f"ip link set lo up; ray get-auth-token --generate > token; exec bash {DEPLOY}/slurm/model.sbatch run.yaml"
+    script = f"""ip link set lo up
+        ray get-auth-token --generate > token
+        bash {DEPLOY}/slurm/driver.sbatch ingest run.yaml local
+        exec bash {DEPLOY}/slurm/model.sbatch run.yaml"""
     with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
         done = subprocess.run(
             ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-euc", script],
