@@ -12,7 +12,7 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.comm import CommClosedError
 
-from cluster import kubernetes, slurm, versions
+from cluster import dask_retries, kubernetes, slurm, versions
 from cluster.settings import DaskSettings
 
 _PARTS = 32
@@ -90,10 +90,13 @@ def map_tasks(
         ConnectionError: the scheduler went away.
         RuntimeError: a task's workers died again and again.
     """
-    futures = connected.map(function, items, pure=False, retries=retries, **common)
+    futures = connected.map(
+        dask_retries.attempt, items, function=function, key=function.__name__, pure=False, retries=retries, **common
+    )
     given = dict(zip(futures, items, strict=True))
     suspects = []
-    for future, result in as_completed(futures, with_results=True, raise_errors=False):
+    answers = as_completed(futures, with_results=True, raise_errors=False)
+    for future, result in dask_retries.watched(connected, futures, answers):
         item = given.pop(future)
         if isinstance(result, CancelledError):
             raise ConnectionError(_GONE)

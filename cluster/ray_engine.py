@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cluster import versions
+from cluster import retries, versions
 from cluster.settings import RaySettings
 
 # Before ray is imported: no telemetry, and a cluster of this machine's own stays on the loopback interface.
@@ -129,6 +129,7 @@ def map_actors(
         try:
             result = ray.get(ready[0])
         except RayActorError as error:
+            retries.observer()(str(item), str(error))
             if not twins:
                 waiting.extendleft(reversed(on_death(item, error)))
             if waiting:

@@ -56,7 +56,7 @@ def build_fsps(out: Location, settings: FSPSSettings, ray: RaySettings) -> SSPTa
     with bar("build-ssp", store.n_chunks, "metallicities", store.n_chunks - len(missing)) as progress:
         if missing:
             map_fsps(
-                SSPMaker, settings, (parts,), "make", missing, ray, lambda _: progress.update(), _itself, give_up
+                SSPMaker, settings, (parts,), "make", missing, ray, lambda _: progress.update(1), _itself, give_up
             )  # fmt: skip
     rows = [store.read(chunk, ssp_parts.NAMES) for chunk in range(store.n_chunks)]
     for name in ("provenance", "wavelength", "age"):

@@ -19,6 +19,7 @@ from jobs import runfile, shipped
 from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, report, rows_in, summary
 from jobs.cli_jobs import jobs_app, submit_app
 from jobs.cli_mcmc import Profile, engines, mcmc_app
+from jobs.progress import say
 from jobs.runfile import SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
@@ -33,6 +34,24 @@ app.add_typer(catalog_app, name="catalog")
 app.add_typer(submit_app)
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(mcmc_app)
+
+
+@app.callback()
+def everywhere(
+    metrics: Annotated[
+        str | None, typer.Option(envvar="SEDFLOW_METRICS", help="host:port to serve counters for Prometheus at")
+    ] = None,
+) -> None:
+    """Serve metrics where asked; where another job of this machine has the port, work without."""
+    if metrics:
+        from jobs.events import emit
+        from jobs.metrics import serve
+
+        try:
+            emit("serving", metrics=f"{metrics.rpartition(':')[0]}:{serve(metrics)}")
+        except OSError as error:
+            say("metrics", f"not served at {metrics}: {error}")
+
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
 Root = Annotated[str | None, typer.Option(help="storage root; replaces the run file's")]
@@ -97,13 +116,12 @@ def plan(
 
 @app.command()
 def status(path: Run, root: Root = None) -> None:
-    """Show how much of every stage of a run is done; exit code 0 when all of it is, else 1."""
-    from jobs.plan import plan as stages
+    """Show how much of every stage of a run is done, and what was last heard of it; exit code 0 when all is done, else 1."""
+    from jobs.status import status as lines
 
-    complete = True
-    for stage in stages(RunFile.load(path, root=root)):
-        complete &= stage.missing == 0
-        print(f"{stage.name:<10} {stage.chunks - stage.missing:>8,} of {stage.chunks:,} chunks  {stage.location}")
+    complete, table = lines(RunFile.load(path, root=root))
+    for line in table:
+        print(line)
     raise typer.Exit(0 if complete else 1)
 
 

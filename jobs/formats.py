@@ -254,6 +254,11 @@ class _Zarr(Catalog):
     def __init__(self, location: Location) -> None:
         self._group = zarr.open_group(location.zarr(read_only=True), mode="r")
         arrays = {name: value for name, value in self._group.arrays() if value.ndim in (1, 2)}
+        for name, value in arrays.items():
+            if any(getattr(codec, "codec_id", "") == "pickle" for codec in (*value.filters, *value.compressors)):
+                raise ValueError(
+                    f"{location}: array {name} is pickled: reading it could run any code, so it is not read"
+                )
         self.n_rows = max((value.shape[0] for value in arrays.values()), default=0)
         self._arrays = {name: arrays[name] for name in sorted(arrays) if arrays[name].shape[0] == self.n_rows}
         self.names = tuple(self._arrays)

@@ -21,8 +21,11 @@ import obstore
 import torch
 from distributed import Client
 
-from cluster import dask_engine
+from cluster import dask_engine, retries
 from cluster.settings import DaskSettings
+from jobs import events, metrics
+from jobs.events import Chunk
+from jobs.metrics import Fractions
 from jobs.progress import Clock, bar, say
 from jobs.runfile import Inference, fingerprint
 from sedflow_dist.flags import Flag
@@ -40,6 +43,22 @@ from storage_schemas.storage import Location, explain, may_pass
 
 Item = tuple[int, int, tuple[int, ...]]  # a shard, its key, and rows of it that are not to be answered
 _PAUSES = (10.0, 60.0)  # s, after a fault of storage that its library does not repeat
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a task tells of a shard: rows by method and flag, and how their draws weigh."""
+
+    chunk: Chunk
+    methods: dict[str, int]
+    flags: dict[str, int]
+    fractions: Fractions
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows, those that have an answer, and by method and flag."""
+        rows = self.chunk.rows
+        return {"rows": rows, "answered": rows - self.methods["NONE"], **self.methods, **self.flags}
 
 
 @dataclass(frozen=True)
@@ -86,6 +105,7 @@ def work(source: Location, model: Location, settings: Inference, seed: int) -> W
     return Work(store, model, files, layout, answers, _shard_keys(store, layout, fingerprint(answers)))
 
 
+@events.job("infer")
 def infer(
     source: Location, model: Location, out: Location, settings: Inference, seed: int, dask: DaskSettings
 ) -> dict[str, Any]:
@@ -115,6 +135,7 @@ def infer(
                         raise
                     return _done(repo, wanted, out, found)  # by the same run, started twice
                 say("infer", f"{explain(error)}; goes on in {pause:.0f} s")
+                retries.observer()("shards since the last commit", explain(error))
                 time.sleep(pause)
                 repo = catalog.repository(out)
     say("infer", f"{release}: {out}")
@@ -132,16 +153,17 @@ def _fill_missing(
               "layout": wanted.layout, "settings": settings, "seed": seed}  # fmt: skip
     if not missing:
         return
-    with dask_engine.client(dask) as client, bar("infer", wanted.store.n_rows, "galaxies") as progress:
-        progress.update(wanted.store.n_rows - shards.count(missing))
+    there = wanted.store.n_rows - shards.count(missing)
+    with dask_engine.client(dask) as client, bar("infer", wanted.store.n_rows, "galaxies", there) as progress:
         for start in range(0, len(missing), settings.commit_every):
             session = repo.writable_session(branch)
 
-            def done(result: tuple[Any, dict[str, int]], session: Any = session) -> None:
-                fork, counted = result
+            def done(result: tuple[Any, Shard], session: Any = session) -> None:
+                fork, shard = result
                 session.merge(fork)
-                counts.update(counted, shards=1)
-                progress.update(counted["rows"])
+                counts.update(shard.counts, shards=1)
+                progress.wrote(shard.chunk)
+                metrics.answered(shard.methods, shard.flags, shard.fractions)
 
             some = [(shard, wanted.keys[shard], ()) for shard in missing[start : start + settings.commit_every]]
             blame = partial(_without_killers, client, common)
@@ -183,9 +205,9 @@ def answer(rows: range, source: Location, model: Location, model_id: str, settin
 def fill(
     item: Item, fork: Any, source: Location, model: Location, model_id: str, layout: Layout,
     settings: Inference, seed: int,
-) -> tuple[Any, dict[str, int]]:  # fmt: skip
-    """Answer one shard and write it through the fork; return the fork and counts."""
-    shard, key, poison = item
+) -> tuple[Any, Shard]:  # fmt: skip
+    """Answer one shard and write it through the fork; return the fork and what there is to tell."""
+    clock, (shard, key, poison) = Clock(), item
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
     names = (*photometry.DATA, *photometry.PASSED, *layout.ids)
@@ -198,10 +220,10 @@ def fill(
     if not settings.keep_draws:
         del values["draws"]
     catalog.write_shard(fork, rows, shard, key, values)
-    counts = {"rows": len(answer.method), "answered": int(np.sum(answer.method != Method.NONE))}
-    counts |= {method.name: int(np.sum(answer.method == method)) for method in Method}
-    counts |= {flag.name or "": int(np.sum((answer.flags & int(flag)) != 0)) for flag in Flag}
-    return fork, counts
+    methods = {method.name: int(np.sum(answer.method == method)) for method in Method}
+    flags = {flag.name or "": int(np.sum((answer.flags & int(flag)) != 0)) for flag in Flag}
+    chunk = Chunk.of(shard, values, clock.seconds)
+    return fork, Shard(chunk, methods, flags, Fractions.of(answer.effective_fraction))
 
 
 @cache

@@ -19,7 +19,7 @@ from distributed import Client
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
-from jobs import calibrated, inputs, sorted_runs
+from jobs import calibrated, events, inputs, sorted_runs
 from jobs.inputs import InputFile
 from jobs.progress import Clock, bar, say
 from jobs.runfile import Ingest, RunFile
@@ -36,6 +36,7 @@ _BORDERS_PER_GROUP = 8
 _FILES_NAMED = 10
 
 
+@events.job("ingest")
 def ingest(
     source: str | Path | Sequence[str | Path], survey: Survey, out: Location, rows_per_chunk: int,
     settings: Ingest | None = None, dask: DaskSettings | None = None,
@@ -187,7 +188,7 @@ def _fill(
     missing = {chunk // per_group for chunk in store.missing()}
     todo = [group for number, group in enumerate(groups) if number in missing]
     with bar("ingest", n_rows, "rows", n_rows - sum(group.n_rows for group in todo)) as progress:
-        workers.map(sorted_runs.merge, todo, progress.update, sorting=sorting, out=store.location)
+        workers.map(sorted_runs.merge, todo, progress.wrote, sorting=sorting, out=store.location)
     return store, {run.name for run in runs}
 
 

@@ -16,6 +16,7 @@ import torch
 
 from cluster import ray_engine
 from cluster.settings import RaySettings
+from jobs import events
 from jobs.infer import check, load_on_worker
 from jobs.progress import Clock, bar, say
 from jobs.runfile import MCMC, fingerprint
@@ -36,6 +37,7 @@ BLOCK = 32
 Data = dict[str, np.ndarray]
 
 
+@events.job("mcmc")
 def sample(
     data: Data, model: Location, out: Location, settings: MCMC, seed: int, ray: RaySettings
 ) -> tuple[ChunkedStore, ChunkedStore]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import zarr
 
+from jobs import events
 from jobs import infer as job
 from jobs.infer import Work
 from jobs.ingest import ingest_of
@@ -37,6 +38,7 @@ class Preview:
         )
 
 
+@events.job("reprocess")
 def reprocess(run: RunFile, dry_run: bool = False) -> dict[str, Any]:
     """Take in what changed in the run's input, say what there is to compute, and publish the next release.
 

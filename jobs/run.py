@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from cluster import ray_engine
+from jobs import events
 from jobs.build_ssp import build_for
 from jobs.infer import infer
 from jobs.ingest import ingest_of
@@ -17,6 +18,7 @@ from jobs.validate import validate
 from storage_schemas import model
 
 
+@events.job("run")
 def run_all(run: RunFile) -> dict[str, Any]:
     """Run every stage; return what `infer` counted."""
     refuse_what_cannot_fit(run)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from sedflow_dist.fsps_engine import FSPSSettings, Nebula
 from sedflow_dist.prior import Prior
 from sedflow_dist.routing import Routing
 from sedflow_dist.surveys import Survey
-from storage_schemas.storage import Location
+from storage_schemas.storage import Location, check_endpoint, without_secrets
 
 
 class _Section(BaseModel):
@@ -31,9 +32,16 @@ class Storage(_Section):
     """The object store, where it is not AWS's default."""
 
     endpoint: str | None = Field(None, description="URL of an S3 service")
-    region: str | None = None
+    region: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,64}$")
     tries: int = Field(10, ge=1, description="of a request that fails in a way that may pass")
     timeout: float = Field(60.0, gt=0, description="without any answer, a request has failed [s]")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check(cls, endpoint: str | None) -> str | None:
+        if endpoint:
+            check_endpoint(endpoint)
+        return endpoint
 
 
 class Ingest(_Section):
@@ -221,6 +229,13 @@ class RunFile(_Section):
         """Workers have other working directories: a local root is made absolute where the run file is read."""
         return Location.parse(root).url
 
+    @field_validator("input")
+    @classmethod
+    def _places(cls, source: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for entry in (source,) if isinstance(source, str) else source:
+            Location.parse(entry)
+        return source
+
     @property
     def location(self) -> Location:
         """The run's root."""
@@ -256,15 +271,22 @@ class RunFile(_Section):
             file = shipped
         try:
             content = yaml.safe_load(file.read_text())
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} is not YAML: {error}") from error
         if not isinstance(content, dict):
             raise ValueError(f"{file} holds no keys; a run file needs at least name, root and input")
         try:
             return cls.model_validate({**content, **{k: v for k, v in changes.items() if v is not None}})
         except ValidationError as error:
-            lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors()]
-            raise ValueError(f"{file} is not a valid run file:\n" + "\n".join(lines)) from error
+            lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}{_found(e)}" for e in error.errors()]
+            raise ValueError(f"{file} is not a valid run file:\n" + without_secrets("\n".join(lines))) from None
+
+
+def _found(error: Mapping[str, Any]) -> str:
+    """What an invalid key holds; an unknown key's value, or a whole section, is not repeated: a secret may stand in it."""
+    value = error["input"]
+    known = error["type"] != "extra_forbidden" and isinstance(value, str | int | float | None)
+    return f" (found {value!r:.100})" if known else ""
 
 
 def survey(name_or_file: str) -> Survey:

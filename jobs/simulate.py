@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from cluster import ray_engine
-from jobs import simulate_fsps
+from jobs import events, simulate_fsps
 from jobs.build_ssp import build_for, load
+from jobs.events import Chunk
 from jobs.progress import Clock, bar, say
 from jobs.runfile import RunFile
 from sedflow_dist.galaxy import ForwardModel
@@ -40,15 +41,17 @@ class Simulator:
         self.model = forward_model(run)
         self.store = training_set.open(run.store("training"), "r+")
 
-    def fill(self, chunk: int) -> int:
-        """Simulate and write one chunk; return its number of galaxies."""
+    def fill(self, chunk: int) -> Chunk:
+        """Simulate and write one chunk."""
+        clock = Clock()
         rows = self.store.rows(chunk)
         shapes = draw_shapes(
             self.model, self.run.model.make_prior(), self.run.model.redshift, self.run.seed, "simulate", rows.start,
             rows.stop - rows.start,
         )  # fmt: skip
-        self.store.write(chunk, {name: getattr(shapes, name).numpy() for name in training_set.NAMES})
-        return rows.stop - rows.start
+        arrays = {name: getattr(shapes, name).numpy() for name in training_set.NAMES}
+        self.store.write(chunk, arrays)
+        return Chunk.of(chunk, arrays, clock.seconds)
 
 
 def create(run: RunFile) -> ChunkedStore:
@@ -66,6 +69,7 @@ def create(run: RunFile) -> ChunkedStore:
     )  # fmt: skip
 
 
+@events.job("simulate")
 def simulate(run: RunFile) -> Location:
     """Fill what is missing of the run's training set; return its location."""
     store = create(run)
@@ -79,7 +83,7 @@ def simulate(run: RunFile) -> Location:
         if run.simulation.engine == "fsps":
             simulate_fsps.fill(run, store, missing, progress.update)
         else:
-            ray_engine.map_actors(Simulator, (run,), "fill", missing, run.engines.ray, progress.update)
+            ray_engine.map_actors(Simulator, (run,), "fill", missing, run.engines.ray, progress.wrote)
     rate = (store.n_rows - done) / clock.seconds
     say("simulate", f"{store.n_rows - done:,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s): {store.location}")
     return store.location

@@ -13,6 +13,8 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from jobs import calibrated
+from jobs.events import Chunk
+from jobs.progress import Clock
 from jobs.runfile import fingerprint
 from sedflow_dist import duplicates
 from sedflow_dist.flags import Flag
@@ -135,8 +137,9 @@ def find_duplicates(slices: Sequence[Slice], sorting: Sorting) -> str:
     return write_codes(sorting.place, np.sort(code(number[again], place[again])))
 
 
-def merge(group: Group, sorting: Sorting, out: Location) -> int:
-    """Merge the slices of a group, write its chunks, and return its number of rows."""
+def merge(group: Group, sorting: Sorting, out: Location) -> Chunk:
+    """Merge the slices of a group and write its chunks."""
+    clock = Clock()
     stores = [photometry_run.open(sorting.place / s.name).group for s in group.slices]
     lengths = [s.stop - s.start for s in group.slices]
     which = np.repeat(np.arange(len(stores)), lengths)
@@ -169,7 +172,7 @@ def merge(group: Group, sorting: Sorting, out: Location) -> int:
     values["flags"][np.concatenate(again)] |= np.uint32(int(Flag.DUPLICATE))
     values = {name: value[source] for name, value in values.items()} | {"input_file": file.astype(np.int32)}
     photometry.open(out, "r+").write(group.chunks, values)
-    return group.n_rows
+    return Chunk.of(group.chunks.start, values, clock.seconds, len(group.chunks))
 
 
 def code(number: Any, place: Any) -> Any:

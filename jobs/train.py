@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 
 from cluster import ray_engine
+from jobs import events
 from jobs.build_ssp import load as load_ssp
 from jobs.progress import Clock, bar, say
 from jobs.runfile import RunFile, fingerprint
@@ -41,6 +42,7 @@ _NOISE_ROWS = 1_000_000  # to which the noise is fitted
 _UNRELIABLE = int(Flag.BAD_REDSHIFT | Flag.TOO_FEW_BANDS | Flag.ABSURD_COLOUR)
 
 
+@events.job("train")
 def train(run: RunFile) -> Location:
     """Train the run's flow if its model is missing; return the model's location."""
     out = run.store("model")

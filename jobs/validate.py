@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from cluster import dask_engine
+from jobs import events
 from jobs.infer import load_on_worker
 from jobs.progress import bar, say
 from jobs.runfile import RunFile
@@ -133,6 +134,7 @@ def _posterior(
     return Posterior(flow, seed, n_draws), mock_galaxies(flow, n_galaxies, seed, patterns)
 
 
+@events.job("validate")
 def validate(run: RunFile) -> dict[str, Calibration]:
     """Fill the run's validation store if it is missing; print and return the calibration, as `report` does."""
     out, model = run.store("validation"), run.store("model")

@@ -42,7 +42,7 @@ class FlowSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = FORMAT
-    bands: tuple[str, ...] = Field(description="speclite names, in the order of the features")
+    bands: tuple[str, ...] = Field(max_length=1000, description="speclite names, in the order of the features")
     labels: tuple[str, ...]
     amplitude: Literal["exact", "learnt"] = Field(
         description="exact: ten shape dimensions; learnt: eleven, as the paper"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from storage_schemas.storage import Location
 
 WEIGHTS, SPEC = "weights.safetensors", "spec.json"
+#: Bytes: what is larger is no model of ours, and is not read.
+_LARGEST = {WEIGHTS: 4 << 30, SPEC: 64 << 20}
 
 
 def write(location: Location, weights: bytes, spec: bytes) -> None:
@@ -18,8 +20,9 @@ def read(location: Location) -> tuple[bytes, bytes]:
 
     Raises:
         FileNotFoundError: no finished model here.
+        ValueError: what is there is too large to be one.
     """
-    return location.get(WEIGHTS), location.get(SPEC)
+    return location.get(WEIGHTS, _LARGEST[WEIGHTS]), location.get(SPEC, _LARGEST[SPEC])
 
 
 def is_finished(location: Location) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
 
 
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(/[A-Za-z0-9._\-/]*)?")
+_USER = re.compile(r"://[^/\s'\"]*@")
+_SIGNATURE = re.compile(
+    r"((?:X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature)=)[^&\s'\"]+", re.IGNORECASE
+)
+_CREDENTIALS = "they are taken from the environment, AWS's files, or the role of a machine or pod, never from a URL"
 _ADVICE = {
     "ExpiredToken": "the credentials for S3 have expired; renew them and run the same command again: it goes on",
     "AccessDenied": "S3 refuses access; check the credentials and what they allow",
@@ -87,7 +95,8 @@ class Location:
         """Check a URL and make local paths absolute.
 
         Raises:
-            ValueError: the URL has a scheme other than ``s3`` or names no bucket.
+            ValueError: the URL has a scheme other than ``s3`` and ``file``, names no bucket, climbs out of its folder, or holds
+                credentials, which are not repeated in the message.
         """
         text = os.fspath(url)
         if "://" not in text:
@@ -95,9 +104,14 @@ class Location:
         scheme, _, rest = text.partition("://")
         if scheme == "file":
             return cls(str(Path(rest).resolve()))
-        if scheme != "s3" or not rest.split("/")[0]:
+        bucket, *folders = rest.rstrip("/").split("/")
+        if without_secrets(text) != text:
+            raise ValueError(f"{without_secrets(text)} holds credentials; {_CREDENTIALS}")
+        if scheme != "s3" or not _BUCKET.fullmatch(bucket) or not {"", ".", ".."}.isdisjoint(folders):
             raise ValueError(f"cannot store at {text!r}; allowed are a local path and s3://bucket/prefix")
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint:
+            check_endpoint(endpoint)
         region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         return cls(text.rstrip("/"), endpoint, region, tries, timeout)
 
@@ -206,15 +220,21 @@ class Location:
         """Write one object below this place, atomically."""
         obstore.put(self.objects(), name, data)
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, largest: int | None = None) -> bytes:
         """Read one object below this place.
 
         Raises:
             FileNotFoundError: there is none; names it.
+            ValueError: it has more bytes than ``largest``; not read.
         """
         self.require()
         try:
-            return bytes(obstore.get(self.objects(), name).bytes())
+            found = obstore.get(self.objects(), name)
+            if largest is not None and found.meta["size"] > largest:
+                raise ValueError(
+                    f"{self.url}/{name} has {found.meta['size']:,} bytes, and at most {largest:,} are read"
+                )
+            return bytes(found.bytes())
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no object {self.url}/{name}") from error
 
@@ -240,6 +260,19 @@ class Location:
             obstore.delete(self.objects(), names)
         if self.is_local and not prefix and Path(self.url).is_dir():
             shutil.rmtree(self.url)  # its folders
+
+
+def check_endpoint(url: str) -> None:
+    """Raise ValueError unless ``url`` is that of an S3 service: http(s)://host:port, without credentials."""
+    if without_secrets(url) != url:
+        raise ValueError(f"the endpoint {without_secrets(url)} holds credentials; {_CREDENTIALS}")
+    if not _ENDPOINT.fullmatch(url):
+        raise ValueError(f"the endpoint {url!r} is none; allowed are http://host:port and https://host:port")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with the credentials of the URLs in it, and signatures of signed ones, made unreadable."""
+    return _SIGNATURE.sub(r"\1***", _USER.sub("://***@", text))
 
 
 def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") -> zarr.Group:
