@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -411,6 +412,22 @@ def test_dask_talks_tls_with_the_certificates_of_the_script_and_to_nobody_else(t
                 security=Security(require_encryption=False),
                 timeout=2,
             )
+
+
+def test_the_operator_learns_that_a_cluster_is_idle(tmp_path):
+    """A driver that was killed deletes nothing; the operator asks as this test does, and deletes after an hour."""
+    thing = dask_objects("local", tmp_path)[0]
+    assert thing["spec"]["idleTimeout"] == 3600
+    env = dask_environment(thing["spec"]["scheduler"]["spec"]["containers"][0])
+    routes = {name: value for name, value in env.items() if "ROUTES" in name}
+    with (
+        config.set(settings_of(routes)),
+        LocalCluster(n_workers=0, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+    ):
+        url = f"http://127.0.0.1:{cluster.scheduler.http_server.port}/api/v1/check_idle"
+        for known in (False, True):  # the first time it starts to count
+            with urllib.request.urlopen(url) as answer:
+                assert bool(json.load(answer)["idle_since"]) >= known
 
 
 # -- image and scripts --------------------------------------------------------------------------------------------------
