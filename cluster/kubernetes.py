@@ -18,6 +18,7 @@ from cluster.settings import DaskSettings
 TLS_DIRECTORY = "/etc/dask-tls"
 _GROUP, _VERSION = "kubernetes.dask.org", "v1"
 _USER = 1000  # of the image
+_IDLE = 3600  # s without a task: the driver was killed before it could delete its cluster, so the operator does
 
 
 @contextmanager
@@ -70,7 +71,13 @@ def resources(settings: DaskSettings, name: str, namespace: str) -> list[dict[st
     command = ["dask", "worker", "--nworkers", "1", "--nthreads", "1", "--memory-limit", settings.memory_limit]
     limits = {"cpu": kubernetes.cpu, "memory": memory}
     spec: dict[str, Any] = make_cluster_spec(
-        name, kubernetes.image, settings.workers, {"requests": limits, "limits": limits}, env, command
+        name,
+        kubernetes.image,
+        settings.workers,
+        {"requests": limits, "limits": limits},
+        env,
+        command,
+        idle_timeout=_IDLE,
     )
     spec["metadata"]["labels"] = {"app.kubernetes.io/part-of": "sedflow-dist"}
     scheduler, worker = spec["spec"]["scheduler"]["spec"], spec["spec"]["worker"]["spec"]
@@ -80,18 +87,18 @@ def resources(settings: DaskSettings, name: str, namespace: str) -> list[dict[st
         pod["containers"][0]["command"] = pod["containers"][0].pop("args")
         _secure(pod, settings)
     worker["nodeSelector"] = kubernetes.node_selector
-    found = [spec]
-    if settings.maximum_workers:
-        found.append({
-            "apiVersion": f"{_GROUP}/{_VERSION}", "kind": "DaskAutoscaler", "metadata": {"name": name},
-            "spec": {"cluster": name, "minimum": settings.workers, "maximum": settings.maximum_workers},
-        })  # fmt: skip
-        # The operator asks the scheduler over HTTP how many workers it wants; Dask does not serve that by default.
-        scheduler["containers"][0]["env"] = [*env, {
-            "name": "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES",
-            "value": "['distributed.http.scheduler.prometheus', 'distributed.http.health', 'distributed.http.scheduler.api']",
-        }]  # fmt: skip
-    return found
+    # The operator asks the scheduler over HTTP how many workers it wants and whether it is idle; Dask does not serve that by
+    # default.
+    scheduler["containers"][0]["env"] = [*env, {
+        "name": "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES",
+        "value": "['distributed.http.scheduler.prometheus', 'distributed.http.health', 'distributed.http.scheduler.api']",
+    }]  # fmt: skip
+    if not settings.maximum_workers:
+        return [spec]
+    return [spec, {
+        "apiVersion": f"{_GROUP}/{_VERSION}", "kind": "DaskAutoscaler", "metadata": {"name": name},
+        "spec": {"cluster": name, "minimum": settings.workers, "maximum": settings.maximum_workers},
+    }]  # fmt: skip
 
 
 def _secure(pod: dict[str, Any], settings: DaskSettings) -> None:

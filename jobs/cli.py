@@ -167,10 +167,11 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="FITS, Parquet or CSV, patterns, HATS catalogs, Zarr groups, here or on S3; kcorrect-sample: real galaxies",
+            help="FITS, Parquet or CSV, patterns, HATS catalogs, Zarr groups, here or on S3; kcorrect-sample: real galaxies; "
+            "or, without --out, a run file: its own input, into its root",
         ),
     ],
-    out: Annotated[str, typer.Option(help="where the photometry store goes")],
+    out: Annotated[str | None, typer.Option(help="where the photometry store goes")] = None,
     survey: SurveyName = "sdss",
     redshift: Redshift = None,
     order: Annotated[str, typer.Option(help="of the rows: auto, input or healpix")] = Ingest().order,
@@ -183,7 +184,13 @@ def ingest(
 ) -> None:
     """Turn catalogs into a photometry store, or bring it up to date: every row kept, calibrated, flagged, counted."""
     from jobs.ingest import ingest as fill
+    from jobs.ingest import ingest_of
 
+    if out is None:
+        if len(source) != 1 or Path(source[0]).suffix not in (".yaml", ".yml"):
+            raise typer.BadParameter("needed, as INPUT is no run file *.yaml, which says it itself", param_hint="--out")
+        ingest_of(RunFile.load(source[0], engines=profile))
+        return
     settings = Ingest.model_validate({"order": order, "redshift": redshift, "keep_runs": keep_runs})
     dask = engines(profile).dask.replace(workers=workers)
     fill(source, runfile.survey(survey), Location.parse(out), rows_per_chunk, settings, dask)

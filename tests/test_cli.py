@@ -8,7 +8,10 @@ import numpy as np
 import pyarrow.csv
 import pytest
 import reference_galaxy
+import tiny
 import torch
+import yaml
+import zarr
 
 from cluster.settings import DaskSettings
 from jobs.infer import infer
@@ -116,6 +119,20 @@ def test_status_of_a_finished_run(local, tmp_path):
     (tmp_path / "run.yaml").write_text(__import__("yaml").safe_dump(local.model_dump(mode="json")))
     done = sedflow("status", tmp_path / "run.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ingest_takes_a_run_file_or_says_where_to(local, source, tmp_path):
+    run = tiny.settings(tmp_path / "run", source)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json")))
+    done = sedflow("ingest", tmp_path / "run.yaml")
+    assert done.returncode == 0, done.stderr
+    found, expected = (zarr.open_group(r.store("photometry").zarr(True), mode="r") for r in (run, local))
+    assert dict(found.attrs) == dict(expected.attrs)
+    np.testing.assert_array_equal(found["flux"][...], expected["flux"][...])
+    done = sedflow("ingest", source)
+    assert done.returncode == 2
+    assert "--out" in done.stderr
+    assert "no run file" in done.stderr
 
 
 def test_draws_are_the_same_twice_and_after_the_catalog_moved(catalog, tmp_path):
