@@ -29,7 +29,7 @@ from pydantic import BaseModel
 from cluster import retries
 from jobs import metrics
 from jobs.runfile import RunFile
-from storage_schemas.storage import Location, explain
+from storage_schemas.storage import Location, explain, without_secrets
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -178,13 +178,13 @@ class Job:
         """Count something that is begun again."""
         self.record.retries += 1
         metrics.RETRIES.labels(self.record.stage).inc()
-        emit("retry", **self._who, what=what, why=why[:_LONGEST_ERROR], retries=self.record.retries)
+        emit("retry", **self._who, what=what, why=without_secrets(why)[:_LONGEST_ERROR], retries=self.record.retries)
 
     def end(self, error: BaseException | None) -> None:
         """Say how the job ended."""
         record = self.record
         record.state = "failed" if error else "done"
-        record.error = (explain(error) or type(error).__name__)[:_LONGEST_ERROR] if error else None
+        record.error = _words(error) if error else None
         record.heartbeat = _now()
         self._tell(record.state)
         metrics.RUNNING.labels(record.stage).set(0)
@@ -275,6 +275,12 @@ def records(root: Location) -> dict[str, Record]:
             continue
         found[record.stage] = record
     return found
+
+
+def _words(error: BaseException) -> str:
+    """An error in words; an end that is no error, as by a signal, with its name and exit code."""
+    text = explain(error) if isinstance(error, Exception) else f"{type(error).__name__} {error}".strip()
+    return without_secrets(text or type(error).__name__)[:_LONGEST_ERROR]
 
 
 def _now() -> datetime:

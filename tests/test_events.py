@@ -68,10 +68,19 @@ def test_what_failed_is_told_and_recorded(run, capsys):
     assert "failed" in status.describe(record) and "no more memory" in status.describe(record)
 
 
-def test_an_end_without_words_has_the_name_of_the_error(run):
-    with pytest.raises(KeyboardInterrupt):
-        work(run, KeyboardInterrupt())
-    assert events.records(run.location)["work"].error == "KeyboardInterrupt"
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (SystemExit(143), "SystemExit 143"),
+        (MemoryError(), "MemoryError"),
+        (OSError(f"https://key:{'secret'}@host/x failed"), "https://***@host/x failed"),
+    ],
+)
+def test_every_end_has_words(run, error, words):
+    with pytest.raises(type(error)):
+        work(run, error)
+    assert events.records(run.location)["work"].error == words
 
 
 def test_a_job_within_a_job_is_of_the_same_run(run):
