@@ -15,7 +15,8 @@ import tiny
 
 #: Ray either refuses a second node or gives up loopback for the machine's own address.
 _START = """
-from ray._private import services
+from ray._private import ray_constants, services
+ray_constants.ENABLE_RAY_CLUSTER = True
 services.resolve_ip_for_localhost = lambda host: host
 from ray.scripts.scripts import main
 main()
@@ -65,7 +66,7 @@ class RayNodes:
                         f"--dashboard-host={host}", f"--dashboard-port={dashboard_port}",
                         "--dashboard-agent-listen-port=0"]  # fmt: skip
         node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                start_new_session=True, env={**self.environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+                                start_new_session=True, env={**self.environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
                                                              **environment})  # fmt: skip
         self.nodes.append(node)
         lines, said = queue.Queue(), ""
