@@ -70,7 +70,7 @@ def _ray(address: str) -> tuple[bool, str]:
     try:
         with ray_engine.session(RaySettings(address=address)):
             return True, f"{address}: {ray_engine.ray.cluster_resources().get('CPU', 0):.0f} cores"
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         return False, f"{address}: {error}"
 
 

@@ -13,6 +13,14 @@ from pathlib import Path
 
 import tiny
 
+#: Ray either refuses a second node or gives up loopback for the machine's own address.
+_START = """
+from ray._private import ray_constants, services
+ray_constants.ENABLE_RAY_CLUSTER = True
+services.resolve_ip_for_localhost = lambda host: host
+from ray.scripts.scripts import main
+main()
+"""
 TOKEN = Path.home() / ".ray" / "auth_token"
 
 
@@ -28,7 +36,7 @@ class RayNodes:
     def __init__(self, **environment):
         self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # names of sockets must be short
         self.environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0",
-                            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", **environment}  # fmt: skip
+                            **environment}  # fmt: skip
         for name in ("RAY_ADDRESS", "RAY_JOB_ID"):
             self.environment.pop(name, None)
         self.nodes, self.address, self.dashboard = [], None, None
@@ -46,7 +54,7 @@ class RayNodes:
 
     def add(self, cpus=1, host="127.0.0.1", before=(), dashboard=False, **environment):
         """Start a node and wait for it."""
-        command = [*before, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={host}",
+        command = [*before, sys.executable, "-c", _START, "start", "--block", f"--node-ip-address={host}",
                    f"--num-cpus={cpus}", "--object-store-memory=80000000", "--disable-usage-stats"]  # fmt: skip
         if self.address:
             command.append(f"--address={self.address}")
@@ -58,7 +66,8 @@ class RayNodes:
                         f"--dashboard-host={host}", f"--dashboard-port={dashboard_port}",
                         "--dashboard-agent-listen-port=0"]  # fmt: skip
         node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                start_new_session=True, env={**self.environment, **environment})  # fmt: skip
+                                start_new_session=True, env={**self.environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                                                             **environment})  # fmt: skip
         self.nodes.append(node)
         lines, said = queue.Queue(), ""
         threading.Thread(target=lambda: [lines.put(line) for line in node.stdout], daemon=True).start()

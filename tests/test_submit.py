@@ -114,7 +114,7 @@ def head(tmp_path_factory):
 @pytest.fixture
 def run_file(local, tmp_path):
     """A run whose SSP table and photometry are there; its training set takes some seconds."""
-    run = tiny.settings(tmp_path / "run", local.input, simulation={"n_galaxies": 12_000, "rows_per_chunk": 100},
+    run = tiny.settings(tmp_path / "run", local.input, simulation={"n_galaxies": 120_000, "rows_per_chunk": 100},
                         engines={"ray": {"actors": 1}})  # fmt: skip
     for stage in ("ssp", "photometry"):
         shutil.copytree(local.store(stage).url, run.store(stage).url)
@@ -166,20 +166,20 @@ def test_a_job_whose_driver_is_killed_goes_on_when_it_is_submitted_again(head, r
     assert state.returncode == 1
     assert "STOPPED" in state.stderr
     before = written()
-    assert 10 <= len(before) < 120
+    assert 10 <= len(before) < 1200
     seen = sedflow("status", path)  # from anywhere: it reads the stores
     assert seen.returncode == 1
-    assert f"{len(before)} of 120 chunks" in " ".join(seen.stdout.split())
+    assert f"{len(before)} of 1,200 chunks" in " ".join(seen.stdout.split())
 
     done = sedflow("submit", path, "--ray", url, "--command", "simulate", "--code", ROOT, "--wait", **ours)
     assert done.returncode == 0, done.stderr
     assert "SUCCEEDED, exit code 0" in done.stderr
     after = written()
-    assert len(after) == 120
+    assert len(after) == 1200
     assert {chunk: after[chunk] for chunk in before} == before
     assert not training_set.open(run.store("training")).missing()
     logs = sedflow("jobs", "logs", done.stdout.split()[0], "--ray", url, **ours).stdout
-    assert f"{12_000 - 100 * len(before):,} galaxies in" in logs
+    assert f"{120_000 - 100 * len(before):,} galaxies in" in logs
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def test_a_job_that_fails_says_why(head, run_file):
     assert done.returncode == 1
     assert "FAILED, exit code 1" in done.stderr
     job = done.stdout.split()[0]
-    assert "run simulate" in sedflow("jobs", "logs", job, "--ray", url, **ours).stdout
+    assert "no training_set store" in sedflow("jobs", "logs", job, "--ray", url, **ours).stdout
     done = sedflow("jobs", "status", "no-such-job", "--ray", url, **ours)
     assert done.returncode == 1
     assert "knows no such job" in done.stderr
