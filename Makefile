@@ -27,7 +27,7 @@ lint: .venv/installed
 audit:  ## known vulnerabilities of the pinned dependencies; needs the network
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 benchmarks: .venv/installed  ## prints figures; benchmarks/RESULTS.md keeps some
 	$(BIN)/python benchmarks/forward_model.py

@@ -16,15 +16,29 @@ from typing import Any
 from cluster import retries, versions
 from cluster.settings import RaySettings
 
-# Before ray is imported: no telemetry, and a cluster of this machine's own stays on the loopback interface.
+# Before ray is imported: no telemetry, a cluster of this machine's own stays on the loopback interface, and whoever reaches
+# it needs a token.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import ActorUnavailableError, NodeDiedError, RayActorError, RayTaskError, TaskUnschedulableError
+from ray.exceptions import (
+    ActorUnavailableError,
+    AuthenticationError,
+    NodeDiedError,
+    RayActorError,
+    RayTaskError,
+    TaskUnschedulableError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+#: Where Ray looks for the token of a cluster, for errors.
+TOKEN = (
+    "RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token; RAY_AUTH_MODE=disabled is for a cluster that asks "
+    "for none"
+)
 _TRIES = 4
 _LOOK_SECONDS = 1.0
 _LATE, _LATE_SECONDS = (
@@ -48,7 +62,14 @@ def session(settings: RaySettings) -> Iterator[None]:
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if settings.address:
-        ray.init(address=settings.address, **common)
+        try:
+            ray.init(address=settings.address, **common)
+        except (AuthenticationError, ConnectionError, RuntimeError) as error:
+            if "AuthenticationError" in f"{error!r} {error.__context__!r}":
+                raise PermissionError(
+                    f"Ray at {settings.address} has another token than ours, or there is none: {TOKEN}"
+                ) from None
+            raise
     else:
         ray.init(
             address="local", num_cpus=math.ceil(settings.actors * settings.cores_per_actor), num_gpus=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ RUNNING = Gauge("sedflow_job_running", "1 while a job works, then 0", ["stage"],
 DONE = Gauge("sedflow_job_done", "What is done of a job, in its own unit", ["stage"], registry=REGISTRY)
 TOTAL = Gauge("sedflow_job_total", "What there is to do in a job, in its own unit", ["stage"], registry=REGISTRY)
 ADVANCED = Gauge("sedflow_job_advanced_timestamp_seconds", "When a job last advanced", ["stage"], registry=REGISTRY)
-VERSION = Info("sedflow", "This software", registry=REGISTRY)
+Info("sedflow", "This software", registry=REGISTRY).info({"version": importlib.metadata.version("sedflow-dist")})
 
 #: Upper bounds of the histogram of effective fractions; a last bucket takes what is above.
 BOUNDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cluster import versions
+from cluster.ray_engine import TOKEN
 from jobs.progress import say
 from jobs.runfile import RunFile
 
@@ -42,17 +43,15 @@ def _jobs(dashboard: str) -> Iterator[JobSubmissionClient]:
 
     if not dashboard.startswith(("http://", "https://")):
         raise ValueError(f"--ray: {dashboard!r} is not the URL of a Ray dashboard, http://head:8265")
-    mode, file = os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if mode == "token" and file and not os.environ.get("RAY_AUTH_TOKEN") and not Path(file).is_file():
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if file and not os.environ.get("RAY_AUTH_TOKEN") and not Path(file).is_file():
         raise PermissionError(f"RAY_AUTH_TOKEN_PATH: there is no file {file}")  # Ray would end the process
     try:
         yield JobSubmissionClient(dashboard)
     except AuthenticationError as error:
         wrong = "failed" in error.message.partition(":")[0]
         raise PermissionError(
-            f"{dashboard} asks for a token, and {'has another than ours' if wrong else 'got none'}: RAY_AUTH_MODE=token "
-            f"(here: {mode or 'not set'}), and the cluster's token in ~/.ray/auth_token, in the file of RAY_AUTH_TOKEN_PATH, "
-            "or in RAY_AUTH_TOKEN"
+            f"{dashboard} asks for a token, and {'has another than ours' if wrong else 'got none'}: {TOKEN}"
         ) from None
     except (RequestException, ConnectionError) as error:
         raise ConnectionError(f"no Ray dashboard answers at {dashboard}: {error}") from None

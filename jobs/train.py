@@ -154,6 +154,7 @@ def _fit(run: RunFile, key: str, checkpoints: Location) -> None:
     trainer = ray.train.torch.TorchTrainer(
         _loop,
         train_loop_config={"run": run.model_dump(mode="json"), "counter": counter},
+        torch_config=None if run.training.workers > 1 else _alone(),
         scaling_config=_scaling(run),
         run_config=ray.train.RunConfig(
             name=key, storage_path=path, storage_filesystem=filesystem,
@@ -163,6 +164,17 @@ def _fit(run: RunFile, key: str, checkpoints: Location) -> None:
     )  # fmt: skip
     with bar("train", run.training.steps, "steps") as progress, ray_engine.watch(counter, progress.update):
         trainer.fit()
+
+
+def _alone() -> Any:
+    """What a single worker needs of PyTorch's set-up: no process group, whose store listens on all interfaces."""
+    import ray.train.torch
+    from ray.train.backend import Backend
+
+    class Alone(ray.train.torch.TorchConfig):
+        backend_cls = Backend
+
+    return Alone()
 
 
 def _loop(config: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import queue
-import re
 import shutil
 import socket
 import subprocess
@@ -17,9 +16,9 @@ import tiny
 TOKEN = Path.home() / ".ray" / "auth_token"
 
 
-def free_port(host="127.0.0.1"):
+def free_port():
     with socket.socket() as found:
-        found.bind((host, 0))
+        found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
 
 
@@ -29,7 +28,7 @@ class RayNodes:
     def __init__(self, **environment):
         self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # names of sockets must be short
         self.environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0",
-                            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **environment}  # fmt: skip
+                            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", **environment}  # fmt: skip
         for name in ("RAY_ADDRESS", "RAY_JOB_ID"):
             self.environment.pop(name, None)
         self.nodes, self.address, self.dashboard = [], None, None
@@ -52,11 +51,12 @@ class RayNodes:
         if self.address:
             command.append(f"--address={self.address}")
         else:
-            port = free_port()
-            self.dashboard = f"http://{host}:{port}"
-            command += ["--head", "--port=0", f"--temp-dir={self.folder}", f"--ray-client-server-port={free_port()}",
-                        f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-host={host}",
-                        f"--dashboard-port={port}", "--dashboard-agent-listen-port=0"]  # fmt: skip
+            port, dashboard_port = free_port(), free_port()
+            self.address, self.dashboard = f"{host}:{port}", f"http://{host}:{dashboard_port}"
+            command += ["--head", f"--port={port}", f"--temp-dir={self.folder}",
+                        f"--ray-client-server-port={free_port()}", f"--include-dashboard={str(dashboard).lower()}",
+                        f"--dashboard-host={host}", f"--dashboard-port={dashboard_port}",
+                        "--dashboard-agent-listen-port=0"]  # fmt: skip
         node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                 start_new_session=True, env={**self.environment, **environment})  # fmt: skip
         self.nodes.append(node)
@@ -70,10 +70,6 @@ class RayNodes:
                 said += lines.get(timeout=0.2)
             except queue.Empty:
                 continue
-        while not self.address:
-            said += lines.get(timeout=20)
-            if found := re.search(r"--address='([\d.]+:\d+)'", said):
-                self.address = found[1]
         return node
 
     def kill(self, node):

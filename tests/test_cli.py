@@ -26,7 +26,8 @@ def sedflow(*arguments, cwd=None):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
-COMMANDS = ("demo", "run", "plan", "status", "submit", "doctor", "build-ssp", "ingest", "simulate", "train", "validate",
+COMMANDS = ("demo", "run", "plan", "status", "submit", "jobs", "jobs status", "jobs logs", "jobs stop", "doctor", "build-ssp",
+            "ingest", "simulate", "train", "validate",
             "infer", "mcmc", "flux", "export", "catalog", "catalog show", "catalog draws", "catalog history", "catalog diff",
             "catalog reweight", "catalog rollback", "catalog clean", "catalog verify", "reprocess", "verify")  # fmt: skip
 

@@ -14,6 +14,9 @@ from cluster.settings import DaskSettings
 from jobs import events, metrics, progress, status
 from jobs.events import Chunk, Record
 from jobs.metrics import REGISTRY
+from sedflow_dist.flags import Flag
+from sedflow_dist.posterior import Method
+from storage_schemas import catalog
 
 
 @pytest.fixture
@@ -179,3 +182,38 @@ def test_fractions_are_counted_up_to_their_bounds():
 def test_metrics_are_served_at_addresses_only(address):
     with pytest.raises(ValueError, match="it takes host:port"):
         metrics.serve(address)
+
+
+# -- metrics ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_served_after_a_run_is_what_its_catalog_holds(filled_run, tmp_path):
+    import urllib.request
+
+    import numpy as np
+    from prometheus_client.parser import text_string_to_metric_families
+
+    def scrape():
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+            return {(s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples}
+
+    port = metrics.serve("127.0.0.1:0")
+    run = filled_run(tiny.location(tmp_path / "run"), 60)
+    before = scrape()
+    run.infer()
+    after = scrape()
+    counted = {name: value - before.get(name, 0) for name, value in after.items()}
+    data = catalog.open_catalog(run.catalog)
+    for method in Method:
+        assert counted["sedflow_galaxies_total", method.name] == np.sum(data["method"].values == method)
+    for flag in Flag:
+        assert counted["sedflow_flags_total", flag.name] == np.sum((data["flags"].values & int(flag)) != 0)
+    fraction = data["effective_fraction"].values.astype(float)
+    assert counted["sedflow_effective_fraction_count",] == np.isfinite(fraction).sum() > 0
+    assert counted["sedflow_effective_fraction_sum",] == pytest.approx(np.nansum(fraction))
+    assert counted["sedflow_effective_fraction_bucket", "0.1"] == np.sum(fraction <= 0.1)
+    assert counted["sedflow_chunks_total", "infer"] == counted["sedflow_chunk_seconds_count", "infer"] == 3
+    assert counted["sedflow_work_total", "galaxies", "infer"] == 60
+    assert after["sedflow_job_running", "infer"] == 0
+    assert after["sedflow_job_done", "infer"] == after["sedflow_job_total", "infer"] == 60

@@ -40,7 +40,7 @@ TABLE = {
     "worker out of memory": {"infer": (SAME, 2)},
     "node lost": {"simulate": (SAME, 2), "train": (SAME, 2), "mcmc": (SAME, 2), "infer": (SAME, 2)},
 }
-FAST = {("node lost", "simulate"), ("worker killed every time", "mcmc")}
+FAST = {("node lost", "simulate")}
 
 
 def cells(stage):

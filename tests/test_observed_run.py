@@ -33,12 +33,13 @@ from sedflow_dist.flags import Flag
 from sedflow_dist.posterior import Method
 from storage_schemas import open_catalog
 
+pytestmark = pytest.mark.slow
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIAWATCHEDRUN000001",
     "AWS_SECRET_ACCESS_KEY": "NobodyMaySeeThisKey0/abcdefghij+klmnopqr",
     "AWS_SESSION_TOKEN": "NobodyMaySeeThisToken0/aaaabbbbccccdddd==",
 }
-MINUTES = 8
+MINUTES = 20
 
 
 @dataclass
@@ -100,8 +101,11 @@ def observed(source, tmp_path_factory):
     )
     s3.create_bucket(Bucket="galaxies")
     folder = tmp_path_factory.mktemp("observed")
-    logs = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))  # of the engines; paths of Ray's sockets must be short
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        # Of the engines; paths of Ray's sockets must be short.
+        tempfile.TemporaryDirectory(prefix="o", dir="/tmp", ignore_cleanup_errors=True) as logs,
+    ):
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "other")
@@ -109,8 +113,8 @@ def observed(source, tmp_path_factory):
         seen = Observed(run, folder)
         (folder / "run.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json")))
         environment = {
-            **os.environ, **SECRETS, "SEDFLOW_METRICS": "127.0.0.1:0", "RAY_TMPDIR": str(logs),
-            "DASK_TEMPORARY_DIRECTORY": str(logs / "dask"), "TMPDIR": str(logs),
+            **os.environ, **SECRETS, "SEDFLOW_METRICS": "127.0.0.1:0", "RAY_TMPDIR": logs,
+            "DASK_TEMPORARY_DIRECTORY": f"{logs}/dask", "TMPDIR": logs,
         }  # fmt: skip
         with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
             process = subprocess.Popen(
@@ -120,7 +124,10 @@ def observed(source, tmp_path_factory):
                 stdout=out,
                 stderr=err,
             )
-            watch(process, run, seen)
+            try:
+                watch(process, run, seen)
+            finally:
+                process.kill()
         assert process.returncode == 0, (folder / "err").read_text()[-2000:]
         shutil.copytree(logs, folder / "logs", ignore=lambda at, names: [n for n in names if not is_file(at, n)])
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket="galaxies")
@@ -128,7 +135,6 @@ def observed(source, tmp_path_factory):
         seen.objects = {name: s3.get_object(Bucket="galaxies", Key=name)["Body"].read() for name in names}
         seen.said = [json.loads(line) for line in (folder / "err").read_text().splitlines() if line.startswith("{")]
         yield seen
-    shutil.rmtree(logs, ignore_errors=True)
     server.stop()
 
 
@@ -140,7 +146,7 @@ def is_file(at, name):
 def watch(process, run, seen):
     port, turn, deadline = None, 0, time.monotonic() + 60 * MINUTES
     while process.poll() is None:
-        assert time.monotonic() < deadline, process.kill()
+        assert time.monotonic() < deadline, f"the run took more than {MINUTES} minutes"
         if port is None:
             serving = [line for line in (seen.folder / "err").read_text().splitlines() if '"serving"' in line]
             port = json.loads(serving[0])["metrics"].rpartition(":")[2] if serving else None
@@ -157,7 +163,7 @@ def watch(process, run, seen):
             seen.of_ray |= names_of_ray(seen)
             seen.states |= {(r.stage, r.state) for r in events.records(run.location).values()}
         turn += 1
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 def test_events_tell_the_whole_run(observed):
