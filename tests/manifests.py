@@ -8,10 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import yaml
+from dask import config as dask_config
+
+from cluster import kubernetes
+from cluster.settings import Engines
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -35,6 +40,16 @@ def one(objects, kind, name):
     """The object of that kind and name."""
     (found,) = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
     return found
+
+
+def driver_pod(objects):
+    """The pod of the first release."""
+    return one(objects, "Job", "sedflow-catalog")["spec"]["template"]["spec"]
+
+
+def cron(objects):
+    """The CronJob."""
+    return one(objects, "CronJob", "sedflow-reprocess")["spec"]
 
 
 def config(objects):
@@ -72,6 +87,43 @@ def strict(node):
     if known and not node.get("x-kubernetes-preserve-unknown-fields"):
         made["additionalProperties"] = False
     return made
+
+
+# -- Dask, as the driver has it --------------------------------------------------------------------------------------------
+
+
+def profile(overlay, tmp_path, name="dask.yaml"):
+    """Engines of an overlay's profile."""
+    (tmp_path / name).write_text(config(rendered(overlay))[name])
+    return Engines.load(tmp_path / name)
+
+
+def dask_environment(container):
+    """Those of a container's environment variables that are settings of Dask."""
+    return {entry["name"]: entry["value"] for entry in container["env"] if entry["name"].startswith("DASK_")}
+
+
+def settings_of(env):
+    """Dask's settings as its environment variables say."""
+    names = {name: name.removeprefix("DASK_").replace("__", ".").lower() for name in env}
+    return {names[name]: dask_config.interpret_value(value) for name, value in env.items()}
+
+
+@contextmanager
+def as_driver(monkeypatch):
+    """The driver's container, with its settings of Dask in force."""
+    job = one(rendered("local"), "Job", "sedflow-catalog")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    env = dask_environment(container)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with dask_config.set(settings_of(env)):
+        yield container
+
+
+def dask_objects(overlay, tmp_path):
+    """What the driver asks of the Dask operator."""
+    return kubernetes.resources(profile(overlay, tmp_path).dask, "sedflow-1", "sedflow")
 
 
 # -- policy -------------------------------------------------------------------------------------------------------------
