@@ -33,7 +33,10 @@ SKY, FLOOR = (0.9, 0.25, 0.35, 0.5, 2.0), (0.05, 0.02, 0.02, 0.02, 0.03)
 
 
 #: Files that take minutes begin first, so that the last one does not keep one of two workers busy alone.
-LONG = ("test_whole_chain.py", "test_cli.py", "test_ingest_scale.py", "test_mcmc_jobs.py", "test_fsps_jobs.py")
+LONG = (
+    "test_whole_chain.py", "test_cli.py", "test_cluster.py", "test_faults.py", "test_mcmc_jobs.py", "test_ingest_scale.py",
+    "test_fsps_jobs.py",
+)  # fmt: skip
 # Ray Train's controller looks for reports every two seconds: a tiny training would mostly wait for it.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 

@@ -131,7 +131,7 @@ def test_a_single_table_keeps_its_order_and_a_pattern_does_not(files, dask, tmp_
     assert pattern.group.attrs["settings"]["order"] == "healpix"
 
 
-@pytest.mark.parametrize("order", ["healpix", "input"])
+@pytest.mark.parametrize("order", ["healpix", pytest.param("input", marks=pytest.mark.slow)])
 def test_one_worker_and_other_pieces_give_the_same_content(files, dask, tmp_path, order):
     two = run(files, tmp_path / "two", dask, order=order)
     one = run(files, tmp_path / "one", DaskSettings(workers=1), order=order)
@@ -311,6 +311,7 @@ if __name__ == "__main__":
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_ingest_goes_on_and_ends_in_the_same_content(dask, tmp_path):
     """SIGKILL of driver and worker while chunks are written: of a new store, then of one whose input changed."""
     paths = [write(rows(3000, seed), tmp_path / f"{seed}.fits") for seed in (1, 2)]

@@ -127,6 +127,7 @@ def evaluated(folder):
 # -- actors -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_actors_make_the_chains_of_one(of_one, stored_model, data, tmp_path):
     out = Location.parse(tmp_path / "chains")
     mcmc.sample(data, stored_model, out, SHORT, 5, TWO)
