@@ -65,7 +65,10 @@ def io_seconds(root: Location, source: Location, answered: Location) -> float:
         fork = repo.writable_session(branch).fork()
         start = time.perf_counter()
         read = store.read_rows(rows, (*photometry.DATA, *photometry.PASSED, *wanted.layout.ids))
-        values = {**read, **{name: data[name].values for name in data.data_vars if name not in read}}
+        rest = {
+            name: data[name].values for name in data.data_vars if data[name].dims[0] == "galaxy" and name not in read
+        }
+        values = {**read, **rest}
         catalog.write_shard(fork, rows, 0, wanted.keys[0], values)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
