@@ -13,7 +13,7 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.comm import CommClosedError
 
 from cluster import dask_retries, kubernetes, slurm, versions
-from cluster.settings import DaskSettings
+from cluster.settings import WORKER_ENVIRONMENT, DaskSettings
 
 _PARTS = 32
 _POD_TIMEOUT = "10 minutes"  # in which images are pulled, and nodes added
@@ -27,9 +27,8 @@ def client(settings: DaskSettings) -> Iterator[Client]:
     Raises:
         ConnectionError: no scheduler answers at the address, or it went away.
     """
-    threads = {f"distributed.nanny.pre-spawn-environ.{name}": "1" for name in
-               ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}  # fmt: skip
-    with dask.config.set({**threads, "distributed.worker.daemon": True}), ExitStack() as stack:
+    environment = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_ENVIRONMENT.items()}
+    with dask.config.set({**environment, "distributed.worker.daemon": True}), ExitStack() as stack:
         patience = {}
         if settings.address:
             cluster = settings.address

@@ -13,7 +13,7 @@ from typing import Any
 
 import dask
 
-from cluster.settings import DaskSettings
+from cluster.settings import WORKER_ENVIRONMENT, DaskSettings
 
 TLS_DIRECTORY = "/etc/dask-tls"
 _GROUP, _VERSION = "kubernetes.dask.org", "v1"
@@ -63,7 +63,7 @@ def resources(settings: DaskSettings, name: str, namespace: str) -> list[dict[st
     memory = settings.memory_limit.replace(" ", "").removesuffix("B")  # 3 GiB: 3Gi
     address = f"{_scheme()}://{name}-scheduler.{namespace}.svc:8786"
     env = [
-        *({"name": n, "value": "1"} for n in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")),
+        *({"name": name, "value": value} for name, value in WORKER_ENVIRONMENT.items()),
         {"name": "DASK_SCHEDULER_ADDRESS", "value": address},
         # Dask's own configuration, TLS above all, is that of the process which starts the cluster.
         *({"name": n, "value": v} for n, v in sorted(os.environ.items()) if n.startswith("DASK_DISTRIBUTED__")),

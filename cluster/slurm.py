@@ -10,7 +10,7 @@ import dask
 from dask.utils import format_bytes, parse_bytes
 from distributed.security import Security
 
-from cluster.settings import DaskSettings
+from cluster.settings import WORKER_ENVIRONMENT, DaskSettings
 
 _END = timedelta(minutes=5)  # before Slurm kills a job, its workers hand on what they hold and end
 
@@ -34,7 +34,7 @@ def cluster(settings: DaskSettings) -> Any:
         queue=slurm.queue, account=slurm.account, walltime=slurm.walltime, interface=slurm.interface,
         cores=slurm.cores, processes=slurm.cores, memory=format_bytes(slurm.cores * parse_bytes(settings.memory_limit)),
         job_extra_directives=list(slurm.extra),
-        job_script_prologue=[f"export {name}=1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")],
+        job_script_prologue=[f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()],
         worker_extra_args=["--lifetime", f"{lifetime.total_seconds():.0f}s", "--lifetime-stagger", "60s"],
         shared_temp_directory=str(Path.home()),
         security=Security() if dask.config.get("distributed.comm.require-encryption") else True,
