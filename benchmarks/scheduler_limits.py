@@ -23,7 +23,7 @@ from common import report
 from cluster import dask_engine
 from cluster.settings import DaskSettings
 from sedflow_dist.posterior import QUANTILES, columns
-from sedflow_dist.prior import COORDINATES, DESCRIPTIONS
+from sedflow_dist.prior import COORDINATES
 from sedflow_dist.properties import describe, ucd
 from storage_schemas import catalog, releases
 from storage_schemas.catalog import Layout
@@ -49,7 +49,7 @@ class Overheads:
 def measure() -> Overheads:
     """Measure on this machine."""
     names = columns(tuple("ugriz"))
-    units, meanings = zip(*(DESCRIPTIONS.get(name) or describe(name) for name in names), strict=True)
+    units, meanings = zip(*map(describe, names), strict=True)
     ucds = [ucd(name) for name in names]
     layout = Layout(SHARDS, 1, names, units, QUANTILES, COORDINATES, tuple("ugriz"), 0, {"id": "int64"}, meanings, ucds)
     sizes = {"galaxy": 1, "param": len(names), "quantile": len(QUANTILES), "band": 5}

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from cluster import retries, versions
@@ -41,10 +41,8 @@ TOKEN = (
 )
 _TRIES = 4
 _LOOK_SECONDS = 1.0
-_LATE, _LATE_SECONDS = (
-    3.0,
-    60.0,
-)  # an item hangs that takes so many times the longest before, and so many seconds at least
+#: An item hangs that takes so many times the longest before, and so many seconds at least.
+_LATE, _LATE_SECONDS = 3.0, 60.0
 _ANSWER_SECONDS = 120.0
 _LOSSES = 4  # losses of nodes that count as one death
 _NODE_LOST = "its node has died"  # Ray's words
@@ -224,17 +222,24 @@ def counter() -> Any:
             total, self.total = self.total, 0
             return total
 
-    return ray.remote(num_cpus=0)(Tally).remote()
+    return ray.remote(num_cpus=0, max_restarts=-1)(Tally).remote()
 
 
 @contextmanager
 def watch(counting: Any, on_progress: Callable[[int], Any]) -> Iterator[None]:
-    """Hand on what a counter counted, twice a second, while the block runs."""
+    """Hand on what a counter counted, twice a second, while the block runs.
+
+    The counter may be lost with its node: then it begins again elsewhere, and what it had not told is not shown.
+    """
     stop = threading.Event()
+
+    def take() -> None:
+        with suppress(RayActorError):
+            on_progress(ray.get(counting.take.remote()))
 
     def poll() -> None:
         while not stop.wait(0.5):
-            on_progress(ray.get(counting.take.remote()))
+            take()
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
@@ -243,7 +248,7 @@ def watch(counting: Any, on_progress: Callable[[int], Any]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        on_progress(ray.get(counting.take.remote()))
+        take()
 
 
 def actor_id() -> str:

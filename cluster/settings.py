@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -154,11 +155,30 @@ class Engines(_Section):
             names = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))
             raise ValueError(f"no profile {profile}: it is a file *.yaml, or one that comes along: {names}")
         try:
-            content = yaml.safe_load(file.read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{file} is not YAML: {error}") from error
-        try:
-            return cls.model_validate(content or {})
+            return cls.model_validate(read_yaml(file) or {})
         except ValidationError as error:
-            lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors()]
-            raise ValueError(f"{file} is not a valid profile:\n" + "\n".join(lines)) from error
+            raise ValueError(f"{file} is not a valid profile:\n{problems(error)}") from None
+
+
+def read_yaml(file: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not YAML: {error}") from error
+
+
+def problems(error: ValidationError) -> str:
+    """Say in a line a key which keys are wrong, what is allowed and what was found."""
+    return "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}{_found(e)}" for e in error.errors())
+
+
+def _found(error: Mapping[str, Any]) -> str:
+    """What an invalid key holds; an unknown key's value, or a whole section, is not repeated: a secret may stand in it."""
+    value = error["input"]
+    known = error["type"] != "extra_forbidden" and isinstance(value, str | int | float | None)
+    return f" (found {value!r:.100})" if known else ""

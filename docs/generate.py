@@ -12,7 +12,6 @@ from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
 from jobs.runfile import RunFile
 from sedflow_dist import flags
 from sedflow_dist.posterior import columns
-from sedflow_dist.prior import DESCRIPTIONS
 from sedflow_dist.properties import describe, ucd
 from sedflow_dist.surveys import Survey
 from storage_schemas import catalog
@@ -108,7 +107,7 @@ def data_model_page() -> str:
         ("attribute", "meaning"), [(f"`{name}`", text) for name, text in sorted(catalog.ATTRIBUTES.items())]
     )
     lines += ["", "## Parameters and properties", "", "The coordinate `param`, for the bands u, g, r, i, z:", ""]
-    about = [(name, *(DESCRIPTIONS.get(name) or describe(name)), ucd(name)) for name in columns("ugriz")]
+    about = [(name, *describe(name), ucd(name)) for name in columns("ugriz")]
     lines += _table(
         ("name", "unit", "UCD", "meaning"),
         [(f"`{n}`", "" if u == "1" else u, word, text) for n, u, text, word in about],

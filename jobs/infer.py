@@ -31,7 +31,7 @@ from jobs.runfile import Inference, fingerprint
 from sedflow_dist.flags import Flag
 from sedflow_dist.flow import Flow
 from sedflow_dist.posterior import QUANTILES, Method, Posterior, columns
-from sedflow_dist.prior import COORDINATES, DESCRIPTIONS
+from sedflow_dist.prior import COORDINATES
 from sedflow_dist.properties import describe, ucd
 from sedflow_dist.routing import Router
 from storage_schemas import catalog, photometry, releases
@@ -279,7 +279,7 @@ def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
 
 def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
     params = columns(flow.spec.labels, settings.certificate)
-    units, meanings = zip(*(DESCRIPTIONS.get(name) or describe(name) for name in params), strict=True)
+    units, meanings = zip(*map(describe, params), strict=True)
     return Layout(
         store.n_rows, settings.rows_per_shard, params, units, QUANTILES, COORDINATES, flow.spec.labels,
         settings.keep_draws, photometry.ids(store), meanings, [ucd(name) for name in params],

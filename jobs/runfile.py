@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cluster.settings import Engines
+from cluster.settings import Engines, problems, read_yaml
 from sedflow_dist import fsps_engine, surveys
 from sedflow_dist.fsps_engine import FSPSSettings, Nebula
 from sedflow_dist.prior import Prior
@@ -269,24 +267,13 @@ class RunFile(_Section):
                 names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
                 raise ValueError(f"no run file {path}; those that come with the package are {names}")
             file = shipped
-        try:
-            content = yaml.safe_load(file.read_text())
-        except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file} is not YAML: {error}") from error
+        content = read_yaml(file)
         if not isinstance(content, dict):
             raise ValueError(f"{file} holds no keys; a run file needs at least name, root and input")
         try:
             return cls.model_validate({**content, **{k: v for k, v in changes.items() if v is not None}})
         except ValidationError as error:
-            lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}{_found(e)}" for e in error.errors()]
-            raise ValueError(f"{file} is not a valid run file:\n" + without_secrets("\n".join(lines))) from None
-
-
-def _found(error: Mapping[str, Any]) -> str:
-    """What an invalid key holds; an unknown key's value, or a whole section, is not repeated: a secret may stand in it."""
-    value = error["input"]
-    known = error["type"] != "extra_forbidden" and isinstance(value, str | int | float | None)
-    return f" (found {value!r:.100})" if known else ""
+            raise ValueError(f"{file} is not a valid run file:\n{without_secrets(problems(error))}") from None
 
 
 def survey(name_or_file: str) -> Survey:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sedflow_dist import prior
 from sedflow_dist.populations import BURST, CUT, FIXED_AGES_GYR, N_FIXED, PopulationModel
 from sedflow_dist.redshift_model import DrawPhotometry
 
@@ -39,13 +40,13 @@ def names(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def describe(name: str) -> tuple[str, str]:
-    """Return unit and meaning of a property."""
+    """Return unit and meaning of a parameter or property."""
     if name.startswith("absmag_"):
         return "mag", f"rest-frame absolute AB magnitude in {name.removeprefix('absmag_')}"
     if name.startswith("rest_"):
         a, b = name.removeprefix("rest_").split("_")
         return "mag", f"rest-frame colour {a} - {b}"
-    return DESCRIPTIONS[name]
+    return prior.DESCRIPTIONS.get(name) or DESCRIPTIONS[name]
 
 
 def ucd(name: str) -> str:

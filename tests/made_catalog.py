@@ -3,7 +3,6 @@
 import numpy as np
 
 from sedflow_dist.posterior import QUANTILES, columns
-from sedflow_dist.prior import DESCRIPTIONS
 from sedflow_dist.properties import describe, ucd
 from sedflow_dist.surveys import healpix
 from storage_schemas import catalog, releases
@@ -32,7 +31,7 @@ def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", nam
     pixel = healpix(ra, dec)
     order = np.argsort(pixel, kind="stable") if in_healpix_order else np.arange(n)
     ids = {"objectId": "int64", **({"NAME": "str"} if name_rows else {})}
-    units, meanings = zip(*(DESCRIPTIONS.get(name) or describe(name) for name in PARAMS), strict=True)
+    units, meanings = zip(*map(describe, PARAMS), strict=True)
     ucds = [ucd(name) for name in PARAMS]
     layout = Layout(n, rows_per_shard, PARAMS, units, QUANTILES, ["c"], LABELS, 0, ids, meanings, ucds)
     repo = catalog.repository(where, create=True)

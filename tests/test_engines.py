@@ -56,6 +56,13 @@ def test_what_cannot_be_says_why(tmp_path, content, message):
     assert "mine.yaml" in str(caught.value)
 
 
+def test_a_secret_in_a_profile_is_not_repeated(tmp_path):
+    (tmp_path / "mine.yaml").write_text("dask: {password: hunter2}")
+    with pytest.raises(ValueError, match=r"dask\.password") as caught:
+        Engines.load(tmp_path / "mine.yaml")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_an_unknown_profile_names_those_there_are(tmp_path):
     with pytest.raises(ValueError, match=r"no profile lunar: .* kubernetes, local, slurm"):
         Engines.load("lunar")

@@ -12,6 +12,7 @@ import pytest
 import tiny
 import zarr
 from astropy.table import Table
+from counting_s3 import BUCKET, serve
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
@@ -146,21 +147,8 @@ def test_one_worker_and_other_pieces_give_the_same_content(files, dask, tmp_path
 @pytest.fixture(scope="module")
 def s3():
     """A real S3 server on loopback, with a bucket; its environment reaches this process only."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": endpoint,
-            "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-        }.items():  # fmt: skip
-            patch.setenv(name, value)
-        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket="galaxies")
-        yield Location.parse("s3://galaxies")
-    server.stop()
+    with pytest.MonkeyPatch.context() as patch, serve(patch):
+        yield Location.parse(f"s3://{BUCKET}")
 
 
 def as_zarr(table, where):

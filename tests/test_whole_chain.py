@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 from astropy.table import Table
+from counting_s3 import BUCKET, serve
 
 from cluster.settings import DaskSettings
 from jobs.build_ssp import build_ssp
@@ -37,28 +38,10 @@ def local_contents(local):
 
 
 @pytest.fixture(scope="module")
-def s3(monkeypatch_module):
-    """A real S3 server on loopback, with a bucket."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": endpoint,
-        "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():  # fmt: skip
-        monkeypatch_module.setenv(name, value)
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="galaxies")
-    yield "s3://galaxies"
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
+def s3():
+    """A bucket on a real S3 server on loopback."""
+    with pytest.MonkeyPatch.context() as patch, serve(patch):
+        yield f"s3://{BUCKET}"
 
 
 def test_every_row_is_answered_or_flagged_with_the_reason(local):
