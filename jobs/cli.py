@@ -16,9 +16,10 @@ import typer
 from cluster import versions
 from cluster.settings import Engines
 from jobs import runfile, shipped
-from jobs.cli_catalog import CatalogPath, Cone, Release, catalog_app, report, rows_in, summary
+from jobs.cli_catalog import catalog_app, report, rows_in, summary
 from jobs.cli_jobs import jobs_app, submit_app
-from jobs.cli_mcmc import Profile, engines, mcmc_app
+from jobs.cli_mcmc import mcmc_app
+from jobs.cli_options import CatalogPath, Cone, Profile, Release, engines
 from jobs.progress import say
 from jobs.runfile import SSP, Inference, Ingest, RunFile, Simulation
 from sedflow_dist import surveys

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.cli_options import CatalogPath, Cone, Release, numbers
 from storage_schemas.storage import Location
 
 if TYPE_CHECKING:
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
 
 catalog_app = typer.Typer(no_args_is_help=True, help="Look into a posterior catalog, its history and its draws.")
 _ROWS_READ = 1 << 20
-CatalogPath = Annotated[str, typer.Argument(metavar="CATALOG", help="path or s3:// URL of a posterior catalog")]
-Cone = Annotated[
-    str | None, typer.Option(metavar="RA,DEC,RADIUS", help="only rows within RADIUS of a position; all in degrees")
-]
-Release = Annotated[str, typer.Option("--release", help="a release's name; main is the newest")]
 
 
 @catalog_app.command("show")
@@ -159,18 +155,6 @@ def report(damages: Iterable[str], command: str) -> None:
         print(f"damaged: {line}")
     print(f"run {command} to fill these again" if found else "nothing is damaged")
     raise typer.Exit(1 if found else 0)
-
-
-def numbers(text: str, option: str) -> list[int]:
-    """Read a list of numbers and ranges: 0,5,7-20."""
-    try:
-        ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
-        parts = [range(first, (last or [first])[0] + 1) for first, *last in ends]
-        if not all(parts):  # a range that ends before it starts
-            raise ValueError
-        return [number for part in parts for number in part]
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no list of row numbers such as 0,5,7-20", param_hint=option) from None
 
 
 def rows_in(location: Location, release: str, cone: str | None) -> xr.Dataset:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs import submit as job
-from jobs.cli_mcmc import Profile
+from jobs.cli_options import Profile
 from jobs.runfile import RunFile
 
 submit_app = typer.Typer()

@@ -6,23 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.settings import Engines
 from jobs import shipped
-from jobs.cli_catalog import numbers
+from jobs.cli_options import Profile, engines, numbers
 from jobs.runfile import MCMC
 from storage_schemas.storage import Location
 
 mcmc_app = typer.Typer()
-
-Profile = Annotated[
-    str | None,
-    typer.Option(help="where Ray and Dask are: local, slurm, kubernetes, or a file; replaces the run file's engines"),
-]
-
-
-def engines(profile: str | None) -> Engines:
-    """Return the engines of a profile, or those of this machine."""
-    return Engines.load(profile) if profile else Engines()
 
 
 @mcmc_app.command()

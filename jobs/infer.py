@@ -30,7 +30,7 @@ from jobs.progress import Clock, bar, say
 from jobs.runfile import Inference, fingerprint
 from sedflow_dist.flags import Flag
 from sedflow_dist.flow import Flow
-from sedflow_dist.posterior import QUANTILES, Method, Posterior, columns
+from sedflow_dist.posterior import QUANTILES, Method, Posterior, Summary, columns
 from sedflow_dist.prior import COORDINATES
 from sedflow_dist.properties import describe, ucd
 from sedflow_dist.routing import Router
@@ -198,17 +198,17 @@ def _without_killers(client: Client, common: Mapping[str, Any], item: Item) -> I
     shard, key, _ = item
     rows, kept = common["layout"].shards.rows(shard), ("source", "model", "model_id", "settings", "seed")
     say("infer", f"shard {shard}: its workers died again and again; looking for the row that kills them")
-    poison = dask_engine.killers(client, answer, range(rows.start, rows.stop), **{name: common[name] for name in kept})
+    poison = dask_engine.killers(
+        client, try_rows, range(rows.start, rows.stop), **{name: common[name] for name in kept}
+    )
     say("infer", f"shard {shard}: rows {poison} kill every worker and get no answer (flag FAILED)")
     return shard, key, tuple(poison)
 
 
-def answer(rows: range, source: Location, model: Location, model_id: str, settings: Inference, seed: int) -> None:
+def try_rows(rows: range, source: Location, model: Location, model_id: str, settings: Inference, seed: int) -> None:
     """Answer rows and forget the answers: whether a worker survives it is the question."""
     data = photometry.open(source).read_rows(slice(rows.start, rows.stop), photometry.DATA)
-    _router(model, model_id, seed, settings).summarise(
-        data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
-    )
+    _answer(data, rows.start, _router(model, model_id, seed, settings))
 
 
 def fill(
@@ -222,9 +222,7 @@ def fill(
     names = (*photometry.DATA, *photometry.PASSED, *layout.ids)
     data = store.read_rows(rows, names)
     data["flags"][[row - rows.start for row in poison]] |= np.uint32(int(Flag.FAILED))
-    answer = _router(model, model_id, seed, settings).summarise(
-        data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], rows.start
-    )
+    answer = _answer(data, rows.start, _router(model, model_id, seed, settings))
     values = {**data, **vars(answer), "n_bands": data["mask"].sum(1).astype(np.uint8)}
     if not settings.keep_draws:
         del values["draws"]
@@ -233,6 +231,10 @@ def fill(
     flags = {flag.name or "": int(np.sum((answer.flags & int(flag)) != 0)) for flag in Flag}
     chunk = Chunk.of(shard, values, clock.seconds)
     return fork, Shard(chunk, methods, flags, Fractions.of(answer.effective_fraction))
+
+
+def _answer(data: Mapping[str, np.ndarray], first_row: int, router: Router) -> Summary:
+    return router.summarise(data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], first_row)
 
 
 @cache

@@ -1,0 +1,36 @@
+"""Arguments and options that several commands share, and what their values are read as."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cluster.settings import Engines
+
+CatalogPath = Annotated[str, typer.Argument(metavar="CATALOG", help="path or s3:// URL of a posterior catalog")]
+Cone = Annotated[
+    str | None, typer.Option(metavar="RA,DEC,RADIUS", help="only rows within RADIUS of a position; all in degrees")
+]
+Release = Annotated[str, typer.Option("--release", help="a release's name; main is the newest")]
+Profile = Annotated[
+    str | None,
+    typer.Option(help="where Ray and Dask are: local, slurm, kubernetes, or a file; replaces the run file's engines"),
+]
+
+
+def engines(profile: str | None) -> Engines:
+    """Return the engines of a profile, or those of this machine."""
+    return Engines.load(profile) if profile else Engines()
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Read a list of numbers and ranges: 0,5,7-20."""
+    try:
+        ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
+        parts = [range(first, (last or [first])[0] + 1) for first, *last in ends]
+        if not all(parts):  # a range that ends before it starts
+            raise ValueError
+        return [number for part in parts for number in part]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of row numbers such as 0,5,7-20", param_hint=option) from None
