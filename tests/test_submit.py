@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,16 +15,18 @@ import yaml
 from ray_nodes import RayNodes, free_port
 
 from cluster import versions
+from jobs import events
 from storage_schemas import training_set
 
 ROOT = Path(__file__).parents[1]
+CHUNKS = 2000  # of 100 galaxies: some seconds
 
 
-def sedflow(*arguments, **environment):
+def sedflow(*arguments, cwd=None, **environment):
     """Run the command as somebody who has only the environment given, without a token of their own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**clean, **environment})
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env={**clean, **environment})
 
 
 # -- versions ---------------------------------------------------------------------------------------------------------
@@ -47,19 +50,19 @@ def test_a_job_submitted_from_another_version_is_refused():
 
 @pytest.fixture
 def other_version(tmp_path):
-    """A folder that makes a process believe that it has sedflow-dist 9.9.9."""
+    """The environment that makes a process believe that it has sedflow-dist 9.9.9, also beside a checkout's own metadata."""
     folder = tmp_path / "other" / "sedflow_dist-9.9.9.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: sedflow-dist\nVersion: 9.9.9\n")
-    return os.pathsep.join([str(folder.parent), str(ROOT)])
+    return {"PYTHONPATH": os.pathsep.join([str(folder.parent), str(ROOT)]), "PYTHONSAFEPATH": "1"}
 
 
 @pytest.mark.slow
-def test_a_ray_node_of_another_version_is_refused(other_version):
+def test_a_ray_node_of_another_version_is_refused(other_version, tmp_path):
     with RayNodes() as nodes:
         nodes.add(cpus=0)
-        nodes.add(PYTHONPATH=other_version)
-        done = sedflow("doctor", "--ray", nodes.address)
+        nodes.add(**other_version)
+        done = sedflow("doctor", "--ray", nodes.address, cwd=tmp_path)  # Ray's workers search its folder first
     assert done.returncode == 1
     assert "sedflow-dist: 0.1.0 here, 9.9.9 on Ray's node 127.0.0.1" in done.stdout
 
@@ -74,7 +77,7 @@ def test_a_dask_worker_of_another_version_is_refused(other_version):
     with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster, Client(cluster) as client:
         command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, "--no-nanny",
                    "--no-dashboard", "--host", "127.0.0.1"]  # fmt: skip
-        worker = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": other_version})
+        worker = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, **other_version})
         try:
             client.wait_for_workers(1, timeout=60)
             with (
@@ -114,7 +117,7 @@ def head(tmp_path_factory):
 @pytest.fixture
 def run_file(local, tmp_path):
     """A run whose SSP table and photometry are there; its training set takes some seconds."""
-    run = tiny.settings(tmp_path / "run", local.input, simulation={"n_galaxies": 120_000, "rows_per_chunk": 100},
+    run = tiny.settings(tmp_path / "run", local.input, simulation={"n_galaxies": 100 * CHUNKS, "rows_per_chunk": 100},
                         engines={"ray": {"actors": 1}})  # fmt: skip
     for stage in ("ssp", "photometry"):
         shutil.copytree(local.store(stage).url, run.store(stage).url)
@@ -144,7 +147,8 @@ def test_without_the_token_a_job_is_refused(head, run_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_whose_driver_is_killed_goes_on_when_it_is_submitted_again(head, run_file):
+@pytest.mark.parametrize(("how", "state"), [("stopped", "STOPPED"), ("killed", "FAILED")])
+def test_a_job_that_ended_midway_goes_on_when_it_is_submitted_again(head, run_file, how, state):
     url, ours = head
     path, run = run_file
     done = sedflow("submit", path, "--ray", url, "--command", "simulate", "--code", ROOT, **ours)
@@ -160,26 +164,29 @@ def test_a_job_whose_driver_is_killed_goes_on_when_it_is_submitted_again(head, r
         assert time.monotonic() < end, sedflow("jobs", "logs", job, "--ray", url, **ours).stdout
         time.sleep(0.1)
     assert sedflow("jobs", "status", job, "--ray", url, **ours).returncode == 3
-    assert "stopped" in sedflow("jobs", "stop", job, "--ray", url, **ours).stdout
-    while (state := sedflow("jobs", "status", job, "--ray", url, **ours)).returncode == 3:
+    if how == "stopped":
+        assert "stopped" in sedflow("jobs", "stop", job, "--ray", url, **ours).stdout
+    else:
+        os.kill(events.records(run.location)["simulate"].pid, signal.SIGKILL)
+    while (said := sedflow("jobs", "status", job, "--ray", url, **ours)).returncode == 3:
         assert time.monotonic() < end
-    assert state.returncode == 1
-    assert "STOPPED" in state.stderr
+    assert said.returncode == 1
+    assert state in said.stderr
     before = written()
-    assert 10 <= len(before) < 1200
+    assert 10 <= len(before) < CHUNKS
     seen = sedflow("status", path)  # from anywhere: it reads the stores
     assert seen.returncode == 1
-    assert f"{len(before)} of 1,200 chunks" in " ".join(seen.stdout.split())
+    assert f"{len(before):,} of {CHUNKS:,} chunks" in " ".join(seen.stdout.split())
 
     done = sedflow("submit", path, "--ray", url, "--command", "simulate", "--code", ROOT, "--wait", **ours)
     assert done.returncode == 0, done.stderr
     assert "SUCCEEDED, exit code 0" in done.stderr
     after = written()
-    assert len(after) == 1200
+    assert len(after) == CHUNKS
     assert {chunk: after[chunk] for chunk in before} == before
     assert not training_set.open(run.store("training")).missing()
     logs = sedflow("jobs", "logs", done.stdout.split()[0], "--ray", url, **ours).stdout
-    assert f"{120_000 - 100 * len(before):,} galaxies in" in logs
+    assert f"{100 * (CHUNKS - len(before)):,} galaxies in" in logs
 
 
 @pytest.mark.slow
