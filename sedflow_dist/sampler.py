@@ -22,6 +22,7 @@ from sedflow_dist.network import SCALE_FLOOR, Block
 WORKING_SET = 16_000_000
 
 _PIECES, _LEAST = 4, 1024  # rows are split over threads in as many pieces or more, unless they would be shorter
+_MOST = 2560  # rows of a piece: more gain nothing, and processes side by side drive each other out of the last-level cache
 _GALAXIES = 16  # the first layer is summed for as many or more: a product for one or two would round otherwise
 
 
@@ -77,7 +78,8 @@ class Sampler:
         self._blocks = [_sort(block, self.dimensions, precision) for block in masked]
         self._kinds = [*(precision for _ in masked[0].hidden), torch.float32]  # of the layers
         self._units = 1 + len(masked[0].bias)
-        self.chunk = max(working_set // (self._units * sum(kind.itemsize for kind in self._kinds)) // 64 * 64, 64)
+        most = working_set // (self._units * sum(kind.itemsize for kind in self._kinds))
+        self.chunk = max(min(most, _MOST) // 64 * 64, 64)
         self._spare: list[list[Tensor]] = []  # buffers that no thread uses now: fresh pages cost up to 8 % of a call
 
     def memory(self, n_rows: int) -> int:
