@@ -69,7 +69,7 @@ def demo(
     n: Annotated[int | None, typer.Option("--train-steps", help="training steps (fewer: faster, worse)")] = None,
 ) -> None:
     """Run the whole chain on 10,000 real SDSS galaxies, with figures at the end (about thirteen minutes on two cores)."""
-    from jobs.figures import figures
+    from jobs.figures import figures as draw
     from jobs.run import run_all
 
     run = RunFile.load("demo", root=root)
@@ -78,7 +78,7 @@ def demo(
     run_all(run)
     summary(run.store("catalog"))
     print("\nFigures:")
-    for name in figures(run):
+    for name in draw(run):
         print(f"  {name}")
     print(f"\nThe catalog: {run.store('catalog')}   (sedflow catalog show {run.store('catalog')})")
 
@@ -228,6 +228,15 @@ def validate(path: Run, root: Root = None, profile: Profile = None) -> None:
     from jobs.validate import validate as check
 
     check(RunFile.load(path, root=root, engines=profile))
+
+
+@app.command()
+def figures(path: Run, root: Root = None) -> None:
+    """Draw the figures of a finished run into ROOT/figures; with chains of its mock galaxies in ROOT/chains, theirs too."""
+    from jobs.figures import figures as draw
+
+    for name in draw(RunFile.load(path, root=root)):
+        print(name)
 
 
 @app.command()

@@ -1,19 +1,28 @@
-"""compare: chains of galaxies and a model in, how far its flow, plain and weighted, is from the exact posteriors out."""
+"""compare: chains of galaxies and a model in, how far its flow, plain and weighted, is from the exact posteriors out.
+
+Chains of mock galaxies have ranks of the truth, too: those of the exact posterior, beside the flow's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
+from jaxtyping import Float
 
-from jobs.mcmc import Data, draws_of
+from jobs.mcmc import Data, digest, draws_of, mocks
 from jobs.progress import bar, say
 from jobs.runfile import MCMC
+from jobs.validate import mock_galaxies, truth
 from sedflow_dist import calibration, keyed_random
 from sedflow_dist.flow import Flow
 from sedflow_dist.posterior import Posterior
 from sedflow_dist.prior import COORDINATES
 from storage_schemas import chains
 from storage_schemas import model as model_store
+from storage_schemas.chunked import ChunkedStore
 from storage_schemas.schema import array
 from storage_schemas.storage import Location
 
@@ -30,7 +39,7 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
         ``effective_draws`` of the chain; ``pull``: of the flow's ln evidence against nested sampling's, in standard errors
     """
     segments, summary = chains.open(out)
-    settings = MCMC.model_validate({n: segments.group.attrs["settings"][n] for n in MCMC.model_fields})  # type: ignore[index, call-overload]
+    settings = _settings(segments)
     posterior = Posterior(Flow.from_bytes(*model_store.read(model)), seed, _OVERSAMPLE * n_draws)
     tensors = [torch.as_tensor(data[name]) for name in ("flux", "sigma", "mask", "redshift")]
     found: dict[str, list[float]] = {"flow": [], "weighted": [], "pull": []}
@@ -61,6 +70,32 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
     if np.isfinite(result["pull"]).all():
         say("compare", f"ln evidence against {settings.sampler}: pulls {np.round(result['pull'], 1).tolist()}")
     return result
+
+
+def chain_ranks(flow: Flow, out: Location, seed: int) -> Float[np.ndarray, "galaxy param"] | None:
+    """Return the ranks of true parameters among the draws of finished chains of mock galaxies; None: no chains there.
+
+    Raises:
+        ValueError: they are not chains of the first mock galaxies of this model and seed.
+    """
+    try:
+        segments, summary = chains.open(out)
+    except FileNotFoundError:
+        return None
+    settings, n = _settings(segments), summary.n_rows
+    if segments.group.attrs["settings"]["galaxies"] != digest(mocks(flow, n, seed)):  # type: ignore[index, call-overload]
+        raise ValueError(f"{out} has chains of other galaxies than mocks:{n} of this model with --seed {seed}")
+    true, failed = truth(flow, mock_galaxies(flow, n, seed)), np.asarray(array(summary.group, "flags")[:]) != 0
+    found = []
+    for i in sorted(set(range(n)) - set(summary.missing()) - set(np.flatnonzero(failed).tolist())):
+        u = torch.as_tensor(draws_of(segments, i, settings)).flatten(0, 1)
+        found.append((flow.prior.from_unit(u) < true[i]).float().mean(0).numpy())
+    return np.stack(found) if found else None
+
+
+def _settings(segments: ChunkedStore) -> MCMC:
+    there: Mapping[str, Any] = segments.group.attrs["settings"]  # type: ignore[assignment]
+    return MCMC.model_validate({name: there[name] for name in MCMC.model_fields})
 
 
 def _probit(u: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from jobs.compare import chain_ranks
 from jobs.draws import replay
 from jobs.runfile import RunFile
 from jobs.validate import mock_galaxies
@@ -26,14 +27,18 @@ _DRAWS, _SPECTRA, _MOCKS = 4000, 200, 5000
 
 
 def figures(run: RunFile) -> list[str]:
-    """Draw the run's figures into its ``figures`` folder; return their names."""
+    """Draw the run's figures into its ``figures`` folder; return their names.
+
+    Where its ``chains`` folder has chains of the model's mock galaxies, their ranks stand beside the flow's.
+    """
     catalog = open_catalog(run.store("catalog"))
     drawn = {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, _typical(catalog))}
     arrays, _ = validation.read(run.store("validation"))
     complete = arrays["mask"].all(1)
     ranks = arrays["rank"][complete]
     drawn["pp.png"] = plots.pp(ranks, PARAMETERS, calibration.check(ranks), "Posteriors of the flow")
-    drawn["sbc.png"] = plots.sbc(ranks, PARAMETERS)
+    flow = Flow.from_bytes(*model_bytes(catalog))
+    drawn["sbc.png"] = plots.sbc(ranks, PARAMETERS, chain_ranks(flow, run.store("chains"), run.seed))
     drawn["tarp.png"] = plots.coverage({
         title: {kind: arrays[prefix + name][complete] for kind, prefix in (("plain", ""), ("weighted", "weighted_"))}
         for title, name in (("TARP", "tarp"), ("Expected coverage", "hpd"))

@@ -50,7 +50,7 @@ def sample(
     flow = Flow.from_bytes(*model_store.read(model))
     described = {
         **settings.model_dump(), "seed": seed, "prior": flow.prior.to_dict(), "ssp": flow.ssp.checksum,
-        "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": _digest(data),
+        "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": digest(data),
     }  # fmt: skip
     segments, summary = chains.create(
         out, len(data["row"]), settings.segments, settings.kept_steps, settings.walkers, COORDINATES, described
@@ -204,5 +204,6 @@ def draws_of(segments: ChunkedStore, galaxy: int, settings: MCMC) -> np.ndarray:
     return chains.draws(segments, galaxy, settings.segments, settings.burn_in // settings.thin)
 
 
-def _digest(data: Data) -> str:
+def digest(data: Data) -> str:
+    """Return what a store of chains knows its galaxies by."""
     return fingerprint({name: values.tolist() for name, values in data.items()})

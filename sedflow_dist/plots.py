@@ -22,6 +22,7 @@ LABELS = {
     "log_mstar_surviving": r"$\log M_*$", "log_sfr_1gyr": r"$\log {\rm SFR}_{1\,{\rm Gyr}}$",
     "log_z_mw": r"$\log Z_{\rm MW}$", "t_age_mw": r"$t_{\rm age,MW}$",
 }  # fmt: skip
+_BINS_OF_CHAINS = 10
 _BLUE, _ORANGE, _GREY = "#1f4e79", "#d95f02", "#8a8a8a"
 
 
@@ -90,20 +91,33 @@ def pp(ranks: np.ndarray, names: Sequence[str], found: Calibration, title: str) 
     return figure
 
 
-def sbc(ranks: np.ndarray, names: Sequence[str], bins: int = 20) -> Figure:
-    """Rank histograms of simulation-based calibration with the 99 % range of a uniform rank."""
+def sbc(ranks: np.ndarray, names: Sequence[str], chains: np.ndarray | None = None, bins: int = 20) -> Figure:
+    """Rank histograms of simulation-based calibration with the 99 % range of a uniform rank (SEDflow, figure 4).
+
+    Args:
+        ranks, chains: of the flow and, for some galaxies, of MCMC, (galaxy, param); MCMC's counts are scaled to the flow's
+    """
     columns = 4
     rows = -(-len(names) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(11, 2.3 * rows), sharex=True, sharey=True)
     lo, hi = histogram_band(len(ranks), bins)
-    for axes, name, values in zip(grid.flat, names, ranks.T, strict=False):
+    for i, (axes, name) in enumerate(zip(grid.flat, names, strict=False)):
         axes.axhspan(lo, hi, color=_GREY, alpha=0.25, lw=0)
-        axes.hist(values, bins=bins, range=(0, 1), histtype="stepfilled", color=_BLUE, alpha=0.75)
+        axes.hist(ranks[:, i], bins=bins, range=(0, 1), histtype="stepfilled", color=_BLUE, alpha=0.75)
+        if chains is not None:
+            few = _BINS_OF_CHAINS
+            scale = len(ranks) / bins * few / len(chains)
+            axes.hist(
+                chains[:, i], few, (0, 1), weights=np.full(len(chains), scale), histtype="step", color=_ORANGE, lw=1.3
+            )
+            for count in histogram_band(len(chains), few):
+                axes.axhline(scale * count, color=_ORANGE, lw=0.8, ls=":")
         axes.text(0.04, 0.06, LABELS.get(name, name), transform=axes.transAxes, fontsize=13, color="white",
                   bbox={"facecolor": _BLUE, "edgecolor": "none", "alpha": 0.9})  # fmt: skip
     for axes in grid[-1]:
         axes.set_xlabel("rank of the truth")
-    figure.suptitle(f"Simulation-based calibration, {len(ranks):,} galaxies (band: 99 % of uniform ranks)")
+    beside = "" if chains is None else f"; orange: MCMC of {len(chains):,}, dotted: the same for it"
+    figure.suptitle(f"Simulation-based calibration, {len(ranks):,} galaxies (band: 99 % of uniform ranks{beside})")
     figure.tight_layout()
     return figure
 

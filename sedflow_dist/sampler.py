@@ -22,7 +22,9 @@ from sedflow_dist.network import SCALE_FLOOR, Block
 WORKING_SET = 16_000_000
 
 _PIECES, _LEAST = 4, 1024  # rows are split over threads in as many pieces or more, unless they would be shorter
-_MOST = 2560  # rows of a piece: more gain nothing, and processes side by side drive each other out of the last-level cache
+_MOST = (
+    2560  # rows of a piece: more gain nothing, and processes side by side drive each other out of the last-level cache
+)
 _GALAXIES = 16  # the first layer is summed for as many or more: a product for one or two would round otherwise
 
 

@@ -20,9 +20,12 @@ from typer.testing import CliRunner
 from cluster import ray_engine
 from cluster.settings import RaySettings
 from jobs import cli, mcmc
+from jobs.compare import chain_ranks
 from jobs.runfile import MCMC
+from jobs.validate import mock_galaxies
+from sedflow_dist import plots
 from sedflow_dist.flags import Flag
-from sedflow_dist.prior import COORDINATES
+from sedflow_dist.prior import COORDINATES, PARAMETERS
 from storage_schemas import chains, photometry
 from storage_schemas import model as model_store
 from storage_schemas.storage import Location
@@ -225,6 +228,22 @@ def test_draws_lie_inside_the_prior_and_the_summary_is_of_them(of_one, flow):
         assert found["evaluations"] == sum(parts) > 60 * 22
     widths = [float(x.std()) for x in log_mstar]
     assert min(widths) > 0.005 and max(widths) < 1.0
+
+
+def test_chains_of_mock_galaxies_have_ranks_of_the_truth(of_one, flow, tmp_path):
+    """By hand for the mass, whose draws are the cube's first coordinate; the figure shows them beside the flow's."""
+    found = chain_ranks(flow, of_one, 5)
+    segments, _ = chains.open(of_one)
+    lo, hi = flow.prior.log_mstar
+    true = (mock_galaxies(flow, N, 5).log_mstar.numpy() - lo) / (hi - lo)
+    by_hand = [(mcmc.draws_of(segments, i, SHORT)[..., 0] < true[i]).mean() for i in range(N)]
+    assert found.shape == (N, len(PARAMETERS))
+    np.testing.assert_allclose(found[:, 0], by_hand, atol=1e-3)
+    assert ((found >= 0) & (found <= 1)).all()
+    assert "MCMC of 4" in plots.sbc(found, PARAMETERS, found).get_suptitle()
+    assert chain_ranks(flow, Location.parse(tmp_path / "none"), 5) is None
+    with pytest.raises(ValueError, match="has chains of other galaxies than mocks:4 of this model with --seed 6"):
+        chain_ranks(flow, of_one, 6)
 
 
 @pytest.mark.parametrize(
