@@ -28,6 +28,10 @@ def mcmc(
     burn_in: Annotated[int, typer.Option(help="steps discarded")] = MCMC().burn_in,
     thin: Annotated[int, typer.Option(help="steps between kept ones")] = MCMC().thin,
     checkpoint_steps: Annotated[int, typer.Option(help="what a killed actor may lose")] = MCMC().checkpoint_steps,
+    start: Annotated[
+        str,
+        typer.Option(help="where walkers begin: prior (the flow has no part in the chain) or flow (sooner converged)"),
+    ] = MCMC().start,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     actors: Annotated[int | None, typer.Option(min=1, help="actors; replaces the profile's  [default: 2]")] = None,
     ray: Annotated[str | None, typer.Option(help="address of a Ray cluster; replaces the profile's")] = None,
@@ -38,7 +42,7 @@ def mcmc(
 
     settings = MCMC.model_validate({
         "sampler": sampler, "walkers": walkers, "steps": steps, "burn_in": burn_in, "thin": thin,
-        "checkpoint_steps": checkpoint_steps,
+        "checkpoint_steps": checkpoint_steps, "start": start,
     })  # fmt: skip
     data = _galaxies(source, model, rows, seed)
     where = engines(profile).ray.replace(address=ray, actors=actors)

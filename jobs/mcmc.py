@@ -21,10 +21,11 @@ from jobs.infer import check, load_on_worker
 from jobs.progress import Clock, bar, say
 from jobs.runfile import MCMC, fingerprint
 from jobs.validate import mock_galaxies
-from sedflow_dist import keyed_random, lockstep, mcmc
+from sedflow_dist import keyed_random, lockstep, mcmc, routing
 from sedflow_dist.flags import REASONS, Flag, names
 from sedflow_dist.flow import Flow
 from sedflow_dist.mcmc import Segment, State, Target
+from sedflow_dist.posterior import Posterior
 from sedflow_dist.prior import COORDINATES, probit, to_16_bits
 from storage_schemas import chains, photometry
 from storage_schemas import model as model_store
@@ -45,12 +46,13 @@ def sample(
 
     Args:
         data: ``flux``, ``sigma``, ``mask`` (galaxy, band) [nanomaggies], ``redshift``, ``row`` (galaxy,)
-        model: its galaxy model and prior make the posterior; the flow itself has no part in it
+        model: its galaxy model and prior make the posterior; the flow has a part in it only where walkers start at its draws
     """
     flow = Flow.from_bytes(*model_store.read(model))
     described = {
         **settings.model_dump(), "seed": seed, "prior": flow.prior.to_dict(), "ssp": flow.ssp.checksum,
         "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": digest(data),
+        **({"model": flow.id} if settings.start == "flow" else {}),
     }  # fmt: skip
     segments, summary = chains.create(
         out, len(data["row"]), settings.segments, settings.kept_steps, settings.walkers, COORDINATES, described
@@ -130,9 +132,7 @@ class Sampler:
 
     def sample(self, block: tuple[int, ...]) -> int:
         """Finish the chains of the galaxies of a block; return how many there are."""
-        at = list(block)
-        data = (torch.as_tensor(self.data[name][at]) for name in ("flux", "sigma", "mask", "redshift"))
-        target = Target(self.flow.prior, self.flow.redshift_model, *data)
+        target = Target(self.flow.prior, self.flow.redshift_model, *self._tensors(list(block)))
         missing = set(self.segments.missing())
         lockstep.run([self._task(target, place, galaxy, missing) for place, galaxy in enumerate(block)], target)
         for galaxy in block:
@@ -152,15 +152,23 @@ class Sampler:
                 if settings.sampler == "nautilus":
                     part = mcmc.nested(ask, settings.kept_steps, settings.walkers, seed)
                 else:
-                    start = self._end(first + number - 1) if number else self._start(target, place, row)
+                    start = self._end(first + number - 1) if number else self._start(target, place, galaxy, row)
                     part = mcmc.segment(settings.sampler, ask, start, settings.checkpoint_steps, settings.thin, seed)
                 self.segments.write(first + number, self._arrays(target, place, row, number, part))
                 self.counter.add.remote(settings.checkpoint_steps)
 
         return work
 
-    def _start(self, target: Target, place: int, row: int) -> State:
-        return State(target.start(place, self.settings.walkers, self.seed, row))
+    def _start(self, target: Target, place: int, galaxy: int, row: int) -> State:
+        walkers = self.settings.walkers
+        if self.settings.start == "prior":
+            return State(target.start(place, walkers, self.seed, row))
+        posterior = Posterior(self.flow, self.seed)
+        return State(routing.start(posterior, target, self._tensors([galaxy]), place, row, walkers))
+
+    def _tensors(self, galaxies: list[int]) -> routing.Data:
+        flux, sigma, mask, redshift = (torch.as_tensor(self.data[name][galaxies]) for name in photometry.DATA[:4])
+        return flux, sigma, mask, redshift
 
     def _end(self, chunk: int) -> State:
         """Read where a segment ended."""

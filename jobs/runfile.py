@@ -170,6 +170,10 @@ class MCMC(_Section):
     burn_in: int = Field(2_000, ge=0, description="steps discarded")
     thin: int = Field(10, ge=1, description="steps between kept ones")
     checkpoint_steps: int = Field(1_000, ge=10, description="steps between checkpoints: what a killed actor may lose")
+    start: Literal["prior", "flow"] = Field(
+        "prior",
+        description="walkers begin at draws of the prior that the likelihood chose, or at the flow's weighted draws",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> MCMC:

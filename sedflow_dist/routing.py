@@ -185,7 +185,7 @@ class Router:
     def _sample(self, ask: lockstep.Ask, target: Target, data: Data, place: int, row: int) -> _Chain:
         """Let a galaxy's chain grow until it has converged or is as long as is allowed."""
         routing, seed = self.routing, self.posterior.seed
-        state = State(self._start(target, data, place, row))
+        state = State(start(self.posterior, target, data, place, row, routing.walkers))
         parts: list[np.ndarray] = []
         for number in range(routing.long_steps // routing.short_steps):
             part = mcmc.segment(
@@ -202,14 +202,6 @@ class Router:
                 break
         return _Chain(phi, rhat, effective, Method.SHORT_MCMC if len(parts) == 1 else Method.MCMC)
 
-    def _start(self, target: Target, data: Data, place: int, row: int) -> np.ndarray:
-        """Return walkers (walker, shape) from the flow's weighted draws, or from the prior where the flow has none."""
-        posterior, n = self.posterior, self.routing.walkers
-        found = posterior.draw(*data, np.array([row]), posterior.n_draws)
-        if not bool(torch.isfinite(found.log_evidence).all() & torch.isfinite(found.unit).all()):
-            return target.start(place, n, posterior.seed, row)
-        return mcmc.choose(found.unit[0, :, 1:], found.weight[0].log(), n, posterior.seed, row)
-
     def _evaluate(
         self, chain: _Chain, flux: Tensor, sigma: Tensor, mask: Tensor, redshift: Tensor, row: int
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -222,6 +214,20 @@ class Router:
         photometry = model(theta, redshift)
         _, chi2 = likelihood.gaussian(photometry.flux * 10 ** theta[..., :1], flux, sigma, mask)
         return u, posterior.values(theta, photometry), chi2
+
+
+def start(
+    posterior: Posterior, target: Target, data: Data, place: int, row: int, n_walkers: int
+) -> Float[np.ndarray, "walker shape"]:
+    """Return walkers from the flow's weighted draws of a galaxy, or from the prior where the flow has none.
+
+    Args:
+        target, place: of the galaxy, the ``place``-th of the target's; ``data`` are its own
+    """
+    found = posterior.draw(*data, np.array([row]), posterior.n_draws)
+    if not bool(torch.isfinite(found.log_evidence).all() & torch.isfinite(found.unit).all()):
+        return target.start(place, n_walkers, posterior.seed, row)
+    return mcmc.choose(found.unit[0, :, 1:], found.weight[0].log(), n_walkers, posterior.seed, row)
 
 
 def _tensors(flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, redshift: np.ndarray) -> Data:

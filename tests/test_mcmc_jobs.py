@@ -23,8 +23,10 @@ from jobs import cli, mcmc
 from jobs.compare import chain_ranks
 from jobs.runfile import MCMC
 from jobs.validate import mock_galaxies
-from sedflow_dist import plots
+from sedflow_dist import keyed_random, plots, routing
 from sedflow_dist.flags import Flag
+from sedflow_dist.mcmc import State, Target, segment
+from sedflow_dist.posterior import Posterior
 from sedflow_dist.prior import COORDINATES, PARAMETERS
 from storage_schemas import chains, photometry
 from storage_schemas import model as model_store
@@ -228,6 +230,20 @@ def test_draws_lie_inside_the_prior_and_the_summary_is_of_them(of_one, flow):
         assert found["evaluations"] == sum(parts) > 60 * 22
     widths = [float(x.std()) for x in log_mstar]
     assert min(widths) > 0.005 and max(widths) < 1.0
+
+
+def test_walkers_may_start_at_the_flows_draws(cluster, flow, stored_model, data, tmp_path):
+    """The first segment of a galaxy's chain is what the library makes of walkers that the flow's weighted draws are."""
+    settings, row = SHORT.model_copy(update={"sampler": "emcee", "start": "flow"}), 2
+    segments, _ = mcmc.sample(data, stored_model, Location.parse(tmp_path / "chains"), settings, 5, ONE)
+    assert segments.group.attrs["settings"]["model"] == flow.id
+    own = tuple(torch.as_tensor(data[name][row : row + 1]) for name in photometry.DATA[:4])
+    target = Target(flow.prior, flow.redshift_model, *own)
+    begun = State(routing.start(Posterior(flow, 5), target, own, 0, row, 22))
+    seed = keyed_random.torch_seed(5, "mcmc", row, 0)
+    by_hand = segment("emcee", lambda points: target([0], [points])[0], begun, 20, 5, seed)
+    stored = segments.read(row * settings.segments, ["position"])["position"][0]
+    np.testing.assert_allclose(stored, by_hand.end.position, atol=1e-5)
 
 
 def test_chains_of_mock_galaxies_have_ranks_of_the_truth(of_one, flow, tmp_path):
