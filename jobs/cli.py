@@ -16,12 +16,13 @@ import typer
 from cluster import versions
 from cluster.settings import Engines
 from jobs import runfile, shipped
-from jobs.cli_catalog import catalog_app, report, rows_in, summary
+from jobs.cli_catalog import catalog_app, rows_in, summary
 from jobs.cli_jobs import jobs_app, submit_app
 from jobs.cli_mcmc import mcmc_app
 from jobs.cli_options import CatalogPath, Cone, Profile, Release, engines
+from jobs.cli_run import run_app
 from jobs.progress import say
-from jobs.runfile import SSP, Inference, Ingest, RunFile, Simulation
+from jobs.runfile import SSP, Inference, Ingest, RunFile
 from sedflow_dist import surveys
 from sedflow_dist.fsps_engine import PRESETS
 from storage_schemas.storage import Location, explain
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="Bayesian posteriors of galaxies' stellar masses, star-formation histories, metallicities and dust, from "
     "photometry, at survey scale.",
 )  # fmt: skip
+app.add_typer(run_app)
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(submit_app)
 app.add_typer(jobs_app, name="jobs")
@@ -54,8 +56,6 @@ def everywhere(
             say("metrics", f"not served at {metrics}: {error}")
 
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
-Root = Annotated[str | None, typer.Option(help="storage root; replaces the run file's")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Dask workers; replaces the profile's  [default: 2]")]
 Redshift = Annotated[str | None, typer.Option(help="redshift column; replaces the survey's")]
 SurveyName = Annotated[
@@ -81,49 +81,6 @@ def demo(
     for name in draw(run):
         print(f"  {name}")
     print(f"\nThe catalog: {run.store('catalog')}   (sedflow catalog show {run.store('catalog')})")
-
-
-@app.command()
-def run(
-    path: Run,
-    root: Root = None,
-    profile: Profile = None,
-) -> None:
-    """Run every stage of a run file; what is there already is not made again."""
-    from jobs.run import run_all
-
-    settings = RunFile.load(path, root=root, engines=profile)
-    run_all(settings)
-    summary(settings.store("catalog"))
-
-
-@app.command()
-def plan(
-    path: Run,
-    root: Root = None,
-    profile: Profile = None,
-    rows: Annotated[
-        int | None, typer.Option(min=1, help="as if the input had so many rows, and nothing were there")
-    ] = None,
-) -> None:
-    """Show what every stage of a run takes: chunks, bytes, requests, memory of a worker, hours; refuse what cannot fit."""
-    from jobs import plan as job
-
-    settings = RunFile.load(path, root=root, engines=profile)
-    for line in job.lines(job.plan(settings, rows)):
-        print(line)
-    job.refuse_what_cannot_fit(settings)
-
-
-@app.command()
-def status(path: Run, root: Root = None) -> None:
-    """Show how much of every stage of a run is done, and what was last heard of it; exit code 0 when all is done, else 1."""
-    from jobs.status import status as lines
-
-    complete, table = lines(RunFile.load(path, root=root))
-    for line in table:
-        print(line)
-    raise typer.Exit(0 if complete else 1)
 
 
 @app.command()
@@ -198,48 +155,6 @@ def ingest(
 
 
 @app.command()
-def simulate(
-    path: Run,
-    root: Root = None,
-    profile: Profile = None,
-    engine: Annotated[str | None, typer.Option(help="table or fsps; replaces the run file's")] = None,
-) -> None:
-    """Fill the training set of a run with simulated galaxies (Ray actors)."""
-    from jobs.simulate import simulate as fill
-
-    run = RunFile.load(path, root=root, engines=profile)
-    if engine is not None:
-        simulation = Simulation.model_validate({**run.simulation.model_dump(), "engine": engine})
-        run = run.model_copy(update={"simulation": simulation})
-    fill(run)
-
-
-@app.command()
-def train(path: Run, root: Root = None, profile: Profile = None) -> None:
-    """Train the flow of a run (Ray Train), or go on where it stopped."""
-    from jobs.train import train as fit
-
-    fit(RunFile.load(path, root=root, engines=profile))
-
-
-@app.command()
-def validate(path: Run, root: Root = None, profile: Profile = None) -> None:
-    """Check the calibration of a run's model on simulated galaxies."""
-    from jobs.validate import validate as check
-
-    check(RunFile.load(path, root=root, engines=profile))
-
-
-@app.command()
-def figures(path: Run, root: Root = None) -> None:
-    """Draw the figures of a finished run into ROOT/figures; with chains of its mock galaxies in ROOT/chains, theirs too."""
-    from jobs.figures import figures as draw
-
-    for name in draw(RunFile.load(path, root=root)):
-        print(name)
-
-
-@app.command()
 def infer(
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help="photometry store, or anything that sedflow ingest takes")
@@ -272,29 +187,6 @@ def infer(
         read(source, runfile.survey(survey), location, rows_per_shard, Ingest(redshift=redshift), dask)
     fill(location, shipped.model(model), Location.parse(out), settings, seed, dask)
     summary(Location.parse(out))
-
-
-@app.command()
-def reprocess(
-    path: Run,
-    root: Root = None,
-    profile: Profile = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="only say what the photometry there is gives to do")
-    ] = False,
-) -> None:
-    """Take in what changed in a run's input and publish the next release: only touched shards are computed."""
-    from jobs.reprocess import reprocess as again
-
-    again(RunFile.load(path, root=root, engines=profile), dry_run)
-
-
-@app.command()
-def verify(path: Run, root: Root = None) -> None:
-    """Read all stores of a run; what is damaged counts as missing, so that the next run fills it. Exit code 1 if any is."""
-    from jobs.verify import verify as check
-
-    report(check(RunFile.load(path, root=root)), f"sedflow run {path}")
 
 
 @app.command()

@@ -8,6 +8,8 @@ import typer
 
 from cluster.settings import Engines
 
+Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
+Root = Annotated[str | None, typer.Option(help="storage root; replaces the run file's")]
 CatalogPath = Annotated[str, typer.Argument(metavar="CATALOG", help="path or s3:// URL of a posterior catalog")]
 Cone = Annotated[
     str | None, typer.Option(metavar="RA,DEC,RADIUS", help="only rows within RADIUS of a position; all in degrees")
