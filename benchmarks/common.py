@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import statistics
 import time
 from collections.abc import Callable
 
@@ -17,18 +16,6 @@ def best_of(n: int, work: Callable[[], object]) -> float:
         work()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-def turns(rounds: int, *rivals: Callable[[], object]) -> list[float]:
-    """Return each rival's median seconds: they take turns, so that the machine's other work disturbs all alike."""
-    seconds: list[list[float]] = [[] for _ in rivals]
-    for number in range(rounds + 1):
-        for work, taken in zip(rivals, seconds, strict=True):
-            start = time.perf_counter()
-            work()
-            if number:  # the first warms up
-                taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in seconds]
 
 
 def report(what: str, figure: str) -> None:

@@ -1,9 +1,19 @@
-"""Sampling: our exact sampler against sbi's own, same weights, same number of draws, turn by turn in one run."""
+"""Sampling: our exact sampler against sbi's own, same weights, same number of draws, turn by turn in one run.
+
+Every rival has a process of its own, as its users do: what one leaves in the allocator would change another's page faults.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from statistics import median
+
 import torch
-from common import report, turns
+from common import report
 
 from sedflow_dist import network
 from sedflow_dist.network import SCALE_FLOOR, Block
@@ -35,24 +45,47 @@ def textbook(blocks: list[Block], base: torch.Tensor, x: torch.Tensor) -> torch.
     return values.view(base.shape)
 
 
-def compare(name: str, transforms: int, hidden: int, galaxies: int, draws: int) -> None:
+@cache
+def rivals(transforms: int, hidden: int, galaxies: int, draws: int) -> dict[str, Callable[[], object]]:
+    """What there is to time, by name, for a flow with the same random weights in every process."""
+    torch.manual_seed(0)
     net = network.build(10, FEATURES, transforms, hidden, seed=0)
-    with torch.no_grad():
-        blocks = network.blocks(net)
-        exact, rounded = Sampler(blocks), Sampler(blocks, torch.bfloat16)
-        x = torch.randn(galaxies, FEATURES)
-        base = torch.randn(galaxies, draws, 10)
-        matrix = torch.randn(2048, 2048)
-        ours, bfloat16, theirs, plain, product = turns(
-            ROUNDS,
-            lambda: exact(base, x),
-            lambda: rounded(base, x),
-            lambda: net.sample((draws,), condition=x),
-            lambda: textbook(blocks, base, x),
-            lambda: matrix @ matrix,
-        )
-    rate, peak = useful_flops(blocks) * galaxies * draws / ours / 1e9, 2 * 2048**3 / product / 1e9
-    print(f"{name}, {galaxies} galaxies x {draws} draws, medians of {ROUNDS}, {torch.get_num_threads()} threads")
+    blocks = network.blocks(net)
+    exact, rounded = Sampler(blocks), Sampler(blocks, torch.bfloat16)
+    x, base, matrix = torch.randn(galaxies, FEATURES), torch.randn(galaxies, draws, 10), torch.randn(2048, 2048)
+    return {
+        "float32": lambda: exact(base, x),
+        "bfloat16": lambda: rounded(base, x),
+        "sbi": lambda: net.sample((draws,), condition=x),
+        "plain": lambda: textbook(blocks, base, x),
+        "product": lambda: matrix @ matrix,
+    }
+
+
+@torch.no_grad()
+def seconds(name: str, case: tuple[int, int, int, int]) -> float:
+    """Time a rival once, here."""
+    work = rivals(*case)[name]
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def compare(title: str, *case: int) -> None:
+    names, spawn = ("float32", "bfloat16", "sbi", "plain", "product"), multiprocessing.get_context("spawn")
+    pools = {name: ProcessPoolExecutor(1, spawn) for name in names}
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(ROUNDS + 1):
+        for name, pool in pools.items():
+            found = pool.submit(seconds, name, case).result()
+            if number:  # the first warms up
+                taken[name].append(found)
+    for pool in pools.values():
+        pool.shutdown()
+    ours, bfloat16, theirs, plain, product = (median(taken[name]) for name in names)
+    flops = useful_flops(network.blocks(network.build(10, FEATURES, *case[:2], seed=0))) * case[2] * case[3]
+    rate, peak = flops / ours / 1e9, 2 * 2048**3 / product / 1e9
+    print(f"{title}, {case[2]} galaxies x {case[3]} draws, medians of {ROUNDS}, {torch.get_num_threads()} threads")
     report("  ours, float32", f"{ours:.3f} s, {rate:.0f} of {peak:.0f} GFLOP/s: {rate / peak:.0%}")
     report("  ours, bfloat16; sbi", f"{bfloat16:.3f} s; {theirs:.2f} s")
     report("  the plain inverse in our arithmetic", f"{plain:.2f} s, ratio {plain / ours:.1f}")
