@@ -27,7 +27,7 @@ from storage_schemas.storage import Location
 MODEL, SEED = "sdss", 1
 SIMULATED, CHAINS = 8_000_000, 64
 ANSWERS = Inference(n_draws=512, rows_per_shard=512, routing=Routing(share=0))
-CHAIN = MCMC(sampler="emcee", walkers=32, steps=6000, burn_in=2000)
+CHAIN = MCMC(sampler="emcee")  # 30 walkers, 10,000 steps
 
 
 def simulation(root: Path) -> Callable[[int], object]:
