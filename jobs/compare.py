@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from jobs.mcmc import Data, digest, draws_of, mocks
+from jobs.mcmc import Data, as_data, digest, draws_of
 from jobs.progress import bar, say
 from jobs.runfile import MCMC
 from jobs.validate import mock_galaxies, truth
@@ -83,9 +83,10 @@ def chain_ranks(flow: Flow, out: Location, seed: int) -> Float[np.ndarray, "gala
     except FileNotFoundError:
         return None
     settings, n = _settings(segments), summary.n_rows
-    if segments.group.attrs["settings"]["galaxies"] != digest(mocks(flow, n, seed)):  # type: ignore[index, call-overload]
+    mocks = mock_galaxies(flow, n, seed)
+    if segments.group.attrs["settings"]["galaxies"] != digest(as_data(mocks)):  # type: ignore[index, call-overload]
         raise ValueError(f"{out} has chains of other galaxies than mocks:{n} of this model with --seed {seed}")
-    true, failed = truth(flow, mock_galaxies(flow, n, seed)), np.asarray(array(summary.group, "flags")[:]) != 0
+    true, failed = truth(flow, mocks), np.asarray(array(summary.group, "flags")[:]) != 0
     found = []
     for i in sorted(set(range(n)) - set(summary.missing()) - set(np.flatnonzero(failed).tolist())):
         u = torch.as_tensor(draws_of(segments, i, settings)).flatten(0, 1)

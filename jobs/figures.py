@@ -32,18 +32,18 @@ def figures(run: RunFile) -> list[str]:
     Where its ``chains`` folder has chains of the model's mock galaxies, their ranks stand beside the flow's.
     """
     catalog = open_catalog(run.store("catalog"))
-    drawn = {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, _typical(catalog))}
+    flow = Flow.from_bytes(*model_bytes(catalog))
+    drawn = {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, flow, _typical(catalog))}
     arrays, _ = validation.read(run.store("validation"))
     complete = arrays["mask"].all(1)
     ranks = arrays["rank"][complete]
     drawn["pp.png"] = plots.pp(ranks, PARAMETERS, calibration.check(ranks), "Posteriors of the flow")
-    flow = Flow.from_bytes(*model_bytes(catalog))
     drawn["sbc.png"] = plots.sbc(ranks, PARAMETERS, chain_ranks(flow, run.store("chains"), run.seed))
     drawn["tarp.png"] = plots.coverage({
         title: {kind: arrays[prefix + name][complete] for kind, prefix in (("plain", ""), ("weighted", "weighted_"))}
         for title, name in (("TARP", "tarp"), ("Expected coverage", "hpd"))
     })  # fmt: skip
-    drawn["training_data.png"] = training_data(run, catalog)
+    drawn["training_data.png"] = training_data(run, catalog, flow)
     return [_save(figure, run.store("figures"), name) for name, figure in drawn.items()]
 
 
@@ -56,9 +56,8 @@ def mass_redshift(catalog) -> Figure:  # noqa: ANN001
     return plots.mass_redshift(catalog["redshift"].values, catalog["quantiles"].values[:, column, 1:4], flagged)
 
 
-def training_data(run: RunFile, catalog) -> Figure:  # noqa: ANN001
+def training_data(run: RunFile, catalog, flow: Flow) -> Figure:  # noqa: ANN001
     """The run's training data, as its model sees them, against the rows of the catalog that were answered."""
-    flow = Flow.from_bytes(*model_bytes(catalog))
     try:
         rows = training_set.open(run.store("training")).read(0, training_set.NAMES)
     except FileNotFoundError:  # the model was trained elsewhere
@@ -81,9 +80,8 @@ def _magnitudes(flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> tuple[
     return 22.5 - 2.5 * np.log10(flux), 2.5 / np.log(10) * sigma / flux
 
 
-def galaxy(catalog, row: int) -> Figure:  # noqa: ANN001
-    """Corner plot and SED of one row of a catalog."""
-    flow = Flow.from_bytes(*model_bytes(catalog))
+def galaxy(catalog, flow: Flow, row: int) -> Figure:  # noqa: ANN001
+    """Corner plot and SED of one row of a catalog, ``flow`` its model."""
     draws, names = replay(catalog, [row], _DRAWS)
     data = catalog.isel(galaxy=row)
     model = flow.redshift_model.model

@@ -27,6 +27,7 @@ from sedflow_dist.flow import Flow
 from sedflow_dist.mcmc import Segment, State, Target
 from sedflow_dist.posterior import Posterior
 from sedflow_dist.prior import COORDINATES, probit, to_16_bits
+from sedflow_dist.training import Mocks
 from storage_schemas import chains, photometry
 from storage_schemas import model as model_store
 from storage_schemas.chunked import ChunkedStore
@@ -115,9 +116,13 @@ def rows_of(store: Location, rows: np.ndarray, model: Location) -> Data:
 
 def mocks(flow: Flow, n: int, seed: int) -> Data:
     """Return simulated galaxies as data: those that `validate` checks the flow on."""
-    found = mock_galaxies(flow, n, seed)
-    data = {name: getattr(found, name).numpy() for name in ("flux", "sigma", "mask", "redshift")}
-    return {**data, "row": np.arange(n)}
+    return as_data(mock_galaxies(flow, n, seed))
+
+
+def as_data(galaxies: Mocks) -> Data:
+    """Return mock galaxies as data; rows count from 0."""
+    data = {name: getattr(galaxies, name).numpy() for name in ("flux", "sigma", "mask", "redshift")}
+    return {**data, "row": np.arange(len(galaxies.phi))}
 
 
 class Sampler:
@@ -127,6 +132,7 @@ class Sampler:
         self, data: Data, model: Location, model_id: str, settings: MCMC, seed: int, out: Location, counter: Any
     ) -> None:
         self.flow = load_on_worker(model, model_id)
+        self.posterior = Posterior(self.flow, seed)  # its draws are where walkers may start
         self.data, self.settings, self.seed, self.counter = data, settings, seed, counter
         self.segments, self.summary = chains.open(out, "r+")
 
@@ -163,8 +169,7 @@ class Sampler:
         walkers = self.settings.walkers
         if self.settings.start == "prior":
             return State(target.start(place, walkers, self.seed, row))
-        posterior = Posterior(self.flow, self.seed)
-        return State(routing.start(posterior, target, self._tensors([galaxy]), place, row, walkers))
+        return State(routing.start(self.posterior, target, self._tensors([galaxy]), place, row, walkers))
 
     def _tensors(self, galaxies: list[int]) -> routing.Data:
         flux, sigma, mask, redshift = (torch.as_tensor(self.data[name][galaxies]) for name in photometry.DATA[:4])

@@ -22,9 +22,8 @@ from sedflow_dist.network import SCALE_FLOOR, Block
 WORKING_SET = 16_000_000
 
 _PIECES, _LEAST = 4, 1024  # rows are split over threads in as many pieces or more, unless they would be shorter
-_MOST = (
-    2560  # rows of a piece: more gain nothing, and processes side by side drive each other out of the last-level cache
-)
+#: Rows of a piece: more gain nothing, and processes side by side drive each other out of the last-level cache.
+_MOST = 2560
 _GALAXIES = 16  # the first layer is summed for as many or more: a product for one or two would round otherwise
 
 
@@ -141,12 +140,12 @@ class Sampler:
             layer[0] = 1.0
         present, index = galaxy.unique(return_inverse=True)
         draws = len(base) // max(len(present), 1)
-        alike = torch.equal(
-            index, torch.arange(len(present)).repeat_interleave(draws)
-        )  # as many rows a galaxy, in turn
+        in_turn = torch.arange(len(present)).repeat_interleave(draws)
         x = pad(x[present], (0, 0, 0, max(_GALAXIES - len(present), 0)))
         views = [step and _views(step, layers) for step in self._blocks[0].steps]
-        values, log_scale = self._invert(base.T.contiguous(), x, index, draws if alike else 0, views)
+        values, log_scale = self._invert(
+            base.T.contiguous(), x, index, draws if torch.equal(index, in_turn) else 0, views
+        )
         self._spare.append(buffers)
         normal = -0.5 * (base**2).sum(-1) - 0.5 * self.dimensions * math.log(2 * math.pi)
         return values.T, normal + log_scale
