@@ -37,9 +37,11 @@ class _Product(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """Weights of the hidden units of one degree: rows ``units`` of the layers, which the inputs so far let us fill."""
+    """Weights of the hidden units of one degree: rows ``units`` of the layers, ``last`` of the last, which the inputs so far
+    let us fill."""
 
     units: slice
+    last: slice
     inputs: Tensor
     hidden: tuple[tuple[_Product, ...], ...]
     output: Tensor
@@ -49,8 +51,9 @@ class _Step(NamedTuple):
 class _SortedBlock:
     """A masked MADE, hidden units sorted by degree; ``steps[d]`` follows input d, None where no unit has its degree.
 
-    Hidden layers hold sigmoid - 1/2 of a unit, which is tanh / 2, below a row of ones that the first column of their
-    weights, the bias, multiplies. ``output_bias``: (2 dimensions, 1); scale and shift, paired.
+    Hidden layers hold sigmoid - 1/2 of a unit, which is tanh / 2 and rounds less, below a row of ones that the first column
+    of their weights, the bias, multiplies; a float32 layer after bfloat16 ones holds the sigmoid. ``output_bias``:
+    (2 dimensions, 1); scale and shift, paired.
     """
 
     bias: Tensor
@@ -78,15 +81,18 @@ class Sampler:
             raise ValueError("the blocks' hidden units have different degrees; sbi's MAF gives all blocks the same")
         self._blocks = [_sort(block, self.dimensions, precision) for block in masked]
         self._kinds = [*(precision for _ in masked[0].hidden), torch.float32]  # of the layers
-        self._units = 1 + len(masked[0].bias)
-        most = working_set // (self._units * sum(kind.itemsize for kind in self._kinds))
+        units = 1 + len(masked[0].bias)
+        last = max(step.last.stop for step in self._blocks[0].steps if step)
+        self._heights = [*(units for _ in masked[0].hidden), last]  # rows of the layers
+        self._bytes = sum(height * kind.itemsize for height, kind in zip(self._heights, self._kinds, strict=True))
+        most = working_set // self._bytes
         self.chunk = max(min(most, _MOST) // 64 * 64, 64)
         self._spare: list[list[Tensor]] = []  # buffers that no thread uses now: fresh pages cost up to 8 % of a call
 
     def memory(self, n_rows: int) -> int:
         """Return the most bytes that a call needs beside its arguments: the layers of one chunk a thread, and the rows."""
-        layers = self._units * _stride(self.chunk) * sum(kind.itemsize for kind in self._kinds)
-        temporary = 4 * _stride(self.chunk) * (self._units + 8 * self.dimensions)
+        layers = self._bytes * _stride(self.chunk)
+        temporary = 4 * _stride(min(self.chunk, n_rows)) * (self._heights[0] + 8 * self.dimensions)
         return torch.get_num_threads() * (layers + temporary) + 4 * n_rows * (2 * self.dimensions + 8)
 
     def __call__(
@@ -133,10 +139,14 @@ class Sampler:
         try:
             buffers = self._spare.pop()
         except IndexError:
-            buffers = [torch.empty(self._units * _stride(self.chunk), dtype=kind) for kind in self._kinds]
+            sizes = (height * _stride(self.chunk) for height in self._heights)
+            buffers = [torch.empty(size, dtype=kind) for size, kind in zip(sizes, self._kinds, strict=True)]
         stride = _stride(len(base))
-        layers = [buffer[: self._units * stride].view(-1, stride)[:, : len(base)] for buffer in buffers]
-        for layer in layers:
+        layers = [
+            buffer[: height * stride].view(-1, stride)[:, : len(base)]
+            for buffer, height in zip(buffers, self._heights, strict=True)
+        ]
+        for layer in layers[:-1]:
             layer[0] = 1.0
         present, index = galaxy.unique(return_inverse=True)
         draws = len(base) // max(len(present), 1)
@@ -194,7 +204,7 @@ class _Views(NamedTuple):
 def _views(step: _Step, layers: list[Tensor]) -> _Views:
     pairs = zip(step.hidden, layers, layers[1:], strict=False)
     products = [[(layer[p.source], above[p.target]) for p in hidden] for hidden, layer, above in pairs]
-    return _Views([layer[step.units] for layer in layers], products)
+    return _Views([*(layer[step.units] for layer in layers[:-1]), layers[-1][step.last]], products)
 
 
 def _fill(step: _Step, views: _Views, first: Tensor) -> None:
@@ -208,7 +218,9 @@ def _fill(step: _Step, views: _Views, first: Tensor) -> None:
                 torch.mm(product.weight, source, out=target)
             else:
                 target.copy_(torch.mm(product.weight, source))
-        filled.sigmoid_().sub_(0.5)
+        filled.sigmoid_()
+        if filled.dtype == views.filled[0].dtype:
+            filled.sub_(0.5)
 
 
 def _sort(block: Block, dimensions: int, precision: torch.dtype) -> _SortedBlock:
@@ -223,28 +235,30 @@ def _sort(block: Block, dimensions: int, precision: torch.dtype) -> _SortedBlock
     inputs, output = block.inputs[order].detach(), weight[:, order].detach()
     # What the first half of the units gives to the second goes in one large product, which runs faster than small ones;
     # in bfloat16 it does not, and adding up would round.
-    middle = ends[len(ends) // 2] if precision == torch.float32 else len(order)
+    exact = precision == torch.float32
+    middle = ends[len(ends) // 2] if exact else len(order)
 
     def step(d: int) -> _Step | None:
         start, end = ends[d], ends[d + 1] if d + 1 < dimensions else len(order)
         if start == end:
             return None
         rows = slice(1 + start, 1 + end)
+        last = rows if exact else slice(end - start)  # with nothing added up ahead, one step's units are enough
         products: list[tuple[_Product, ...]] = []
-        for w in hidden:
+        for w, target in zip(hidden, [*(rows for _ in hidden[1:]), last], strict=True):
             if start < middle:
-                products.append((_Product(w[start:end, : 1 + end], slice(1 + end), rows, False),))
+                products.append((_Product(w[start:end, : 1 + end], slice(1 + end), target, False),))
                 continue
-            late = _Product(w[start:end, 1 + middle : 1 + end], slice(1 + middle, 1 + end), rows, True)
+            late = _Product(w[start:end, 1 + middle : 1 + end], slice(1 + middle, 1 + end), target, True)
             early = _Product(w[start:, : 1 + start], slice(1 + start), slice(1 + start, None), False)
             products.append((early, late) if start == middle else (late,))
-        return _Step(rows, inputs[start:end, : d + 1], tuple(products), output[2 * d + 2 :, start:end])
+        return _Step(rows, last, inputs[start:end, : d + 1], tuple(products), output[2 * d + 2 :, start:end])
 
     return _SortedBlock(
         bias=block.bias[order].detach(),
         context=block.context[order].detach().contiguous(),
         context_bias=block.context_bias[order].detach(),
-        output_bias=(bias + 0.5 * weight.sum(1)).detach().unsqueeze(1),
+        output_bias=(bias + 0.5 * weight.sum(1) if exact else bias).detach().unsqueeze(1),
         steps=tuple(step(d) for d in range(dimensions)),
         inverse_permutation=torch.argsort(block.permutation),
     )
