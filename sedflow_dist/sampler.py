@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,9 @@ from torch import Tensor
 from torch.nn.functional import pad, softplus
 
 from sedflow_dist.network import SCALE_FLOOR, Block
+
+if TYPE_CHECKING:
+    from sedflow_dist.bfloat16 import RoundedBlock
 
 #: Bytes of hidden units that are worked on at once: large enough for fast products, small enough for the last-level cache.
 WORKING_SET = 16_000_000
@@ -37,11 +40,9 @@ class _Product(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """Weights of the hidden units of one degree: rows ``units`` of the layers, ``last`` of the last, which the inputs so far
-    let us fill."""
+    """Weights of the hidden units of one degree: rows ``units`` of the layers, which the inputs so far let us fill."""
 
     units: slice
-    last: slice
     inputs: Tensor
     hidden: tuple[tuple[_Product, ...], ...]
     output: Tensor
@@ -51,9 +52,8 @@ class _Step(NamedTuple):
 class _SortedBlock:
     """A masked MADE, hidden units sorted by degree; ``steps[d]`` follows input d, None where no unit has its degree.
 
-    Hidden layers hold sigmoid - 1/2 of a unit, which is tanh / 2 and rounds less, below a row of ones that the first column
-    of their weights, the bias, multiplies; a float32 layer after bfloat16 ones holds the sigmoid. ``output_bias``:
-    (2 dimensions, 1); scale and shift, paired.
+    Hidden layers hold sigmoid - 1/2 of a unit, which is tanh / 2, below a row of ones that the first column of their
+    weights, the bias, multiplies. ``output_bias``: (2 dimensions, 1); scale and shift, paired.
     """
 
     bias: Tensor
@@ -69,7 +69,8 @@ class Sampler:
 
     Args:
         masked: the flow's blocks
-        precision: of the products between hidden layers; everything else is float32
+        precision: of the products between hidden layers; everything else is float32. bfloat16 takes `sedflow_dist.bfloat16`
+            where numba is installed and the processor has the product, PyTorch's operators elsewhere
         working_set: bytes of hidden units worked on at once
     """
 
@@ -81,19 +82,21 @@ class Sampler:
             raise ValueError("the blocks' hidden units have different degrees; sbi's MAF gives all blocks the same")
         self._blocks = [_sort(block, self.dimensions, precision) for block in masked]
         self._kinds = [*(precision for _ in masked[0].hidden), torch.float32]  # of the layers
-        units = 1 + len(masked[0].bias)
-        last = max(step.last.stop for step in self._blocks[0].steps if step)
-        self._heights = [*(units for _ in masked[0].hidden), last]  # rows of the layers
-        self._bytes = sum(height * kind.itemsize for height, kind in zip(self._heights, self._kinds, strict=True))
-        most = working_set // self._bytes
+        self._units = 1 + len(masked[0].bias)
+        most = working_set // (self._units * sum(kind.itemsize for kind in self._kinds))
         self.chunk = max(min(most, _MOST) // 64 * 64, 64)
+        self._rounded = _rounded(masked) if precision == torch.bfloat16 else None
+        self._bytes = sum(buffer.nbytes for buffer in self._buffers())
         self._spare: list[list[Tensor]] = []  # buffers that no thread uses now: fresh pages cost up to 8 % of a call
 
     def memory(self, n_rows: int) -> int:
         """Return the most bytes that a call needs beside its arguments: the layers of one chunk a thread, and the rows."""
-        layers = self._bytes * _stride(self.chunk)
-        temporary = 4 * _stride(min(self.chunk, n_rows)) * (self._heights[0] + 8 * self.dimensions)
-        return torch.get_num_threads() * (layers + temporary) + 4 * n_rows * (2 * self.dimensions + 8)
+        if self._rounded:
+            units = len(self._rounded[0].bias)
+            temporary = 12 * self.dimensions * min(self.chunk, n_rows) + 16 * units * _GALAXIES
+        else:
+            temporary = 4 * _stride(self.chunk) * (self._units + 8 * self.dimensions)
+        return torch.get_num_threads() * (self._bytes + temporary) + 4 * n_rows * (2 * self.dimensions + 8)
 
     def __call__(
         self, base: Float[Tensor, "galaxy draw dimension"], x: Float[Tensor, "galaxy feature"]
@@ -139,31 +142,36 @@ class Sampler:
         try:
             buffers = self._spare.pop()
         except IndexError:
-            sizes = (height * _stride(self.chunk) for height in self._heights)
-            buffers = [torch.empty(size, dtype=kind) for size, kind in zip(sizes, self._kinds, strict=True)]
-        stride = _stride(len(base))
-        layers = [
-            buffer[: height * stride].view(-1, stride)[:, : len(base)]
-            for buffer, height in zip(buffers, self._heights, strict=True)
-        ]
-        for layer in layers[:-1]:
-            layer[0] = 1.0
+            buffers = self._buffers()
         present, index = galaxy.unique(return_inverse=True)
-        draws = len(base) // max(len(present), 1)
-        in_turn = torch.arange(len(present)).repeat_interleave(draws)
         x = pad(x[present], (0, 0, 0, max(_GALAXIES - len(present), 0)))
-        views = [step and _views(step, layers) for step in self._blocks[0].steps]
-        values, log_scale = self._invert(
-            base.T.contiguous(), x, index, draws if torch.equal(index, in_turn) else 0, views
-        )
+        values = base.T.contiguous()
+        if self._rounded:
+            log_scale = torch.zeros(len(base))
+            for block in reversed(self._rounded):
+                values = block.invert(values, x, index, buffers, log_scale)
+        else:
+            draws = len(base) // max(len(present), 1)
+            in_turn = torch.arange(len(present)).repeat_interleave(draws)
+            values, log_scale = self._invert(values, x, index, draws if torch.equal(index, in_turn) else 0, buffers)
         self._spare.append(buffers)
         normal = -0.5 * (base**2).sum(-1) - 0.5 * self.dimensions * math.log(2 * math.pi)
         return values.T, normal + log_scale
 
+    def _buffers(self) -> list[Tensor]:
+        if self._rounded:
+            return self._rounded[0].buffers()
+        return [torch.empty(self._units * _stride(self.chunk), dtype=kind) for kind in self._kinds]
+
     def _invert(
-        self, values: Tensor, x: Tensor, galaxy: Tensor, draws: int, views: list[_Views | None]
+        self, values: Tensor, x: Tensor, galaxy: Tensor, draws: int, buffers: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Invert all blocks for columns of ``values`` (dimension, row): ``draws`` of each galaxy in turn, or 0: any."""
+        rows, stride = values.shape[1], _stride(values.shape[1])
+        layers = [buffer[: self._units * stride].view(-1, stride)[:, :rows] for buffer in buffers]
+        for layer in layers:
+            layer[0] = 1.0
+        views = [step and _views(step, layers) for step in self._blocks[0].steps]
         log_scale = values.new_zeros(values.shape[1])
         for block in reversed(self._blocks):
             values = values[block.inverse_permutation]
@@ -189,6 +197,14 @@ class Sampler:
         return values, log_scale
 
 
+def _rounded(masked: list[Block]) -> list[RoundedBlock] | None:
+    try:
+        from sedflow_dist import bfloat16
+    except ImportError:
+        return None
+    return [bfloat16.prepare(block) for block in masked] if bfloat16.available() else None
+
+
 def _stride(rows: int) -> int:
     """Length of a buffer's row: rows begin on cache lines, and not all in the same set of the first cache."""
     return 16 * (-(-rows // 16) | 1)
@@ -204,7 +220,7 @@ class _Views(NamedTuple):
 def _views(step: _Step, layers: list[Tensor]) -> _Views:
     pairs = zip(step.hidden, layers, layers[1:], strict=False)
     products = [[(layer[p.source], above[p.target]) for p in hidden] for hidden, layer, above in pairs]
-    return _Views([*(layer[step.units] for layer in layers[:-1]), layers[-1][step.last]], products)
+    return _Views([layer[step.units] for layer in layers], products)
 
 
 def _fill(step: _Step, views: _Views, first: Tensor) -> None:
@@ -218,9 +234,7 @@ def _fill(step: _Step, views: _Views, first: Tensor) -> None:
                 torch.mm(product.weight, source, out=target)
             else:
                 target.copy_(torch.mm(product.weight, source))
-        filled.sigmoid_()
-        if filled.dtype == views.filled[0].dtype:
-            filled.sub_(0.5)
+        filled.sigmoid_().sub_(0.5)
 
 
 def _sort(block: Block, dimensions: int, precision: torch.dtype) -> _SortedBlock:
@@ -235,30 +249,28 @@ def _sort(block: Block, dimensions: int, precision: torch.dtype) -> _SortedBlock
     inputs, output = block.inputs[order].detach(), weight[:, order].detach()
     # What the first half of the units gives to the second goes in one large product, which runs faster than small ones;
     # in bfloat16 it does not, and adding up would round.
-    exact = precision == torch.float32
-    middle = ends[len(ends) // 2] if exact else len(order)
+    middle = ends[len(ends) // 2] if precision == torch.float32 else len(order)
 
     def step(d: int) -> _Step | None:
         start, end = ends[d], ends[d + 1] if d + 1 < dimensions else len(order)
         if start == end:
             return None
         rows = slice(1 + start, 1 + end)
-        last = rows if exact else slice(end - start)  # with nothing added up ahead, one step's units are enough
         products: list[tuple[_Product, ...]] = []
-        for w, target in zip(hidden, [*(rows for _ in hidden[1:]), last], strict=True):
+        for w in hidden:
             if start < middle:
-                products.append((_Product(w[start:end, : 1 + end], slice(1 + end), target, False),))
+                products.append((_Product(w[start:end, : 1 + end], slice(1 + end), rows, False),))
                 continue
-            late = _Product(w[start:end, 1 + middle : 1 + end], slice(1 + middle, 1 + end), target, True)
+            late = _Product(w[start:end, 1 + middle : 1 + end], slice(1 + middle, 1 + end), rows, True)
             early = _Product(w[start:, : 1 + start], slice(1 + start), slice(1 + start, None), False)
             products.append((early, late) if start == middle else (late,))
-        return _Step(rows, last, inputs[start:end, : d + 1], tuple(products), output[2 * d + 2 :, start:end])
+        return _Step(rows, inputs[start:end, : d + 1], tuple(products), output[2 * d + 2 :, start:end])
 
     return _SortedBlock(
         bias=block.bias[order].detach(),
         context=block.context[order].detach().contiguous(),
         context_bias=block.context_bias[order].detach(),
-        output_bias=(bias + 0.5 * weight.sum(1) if exact else bias).detach().unsqueeze(1),
+        output_bias=(bias + 0.5 * weight.sum(1)).detach().unsqueeze(1),
         steps=tuple(step(d) for d in range(dimensions)),
         inverse_permutation=torch.argsort(block.permutation),
     )
