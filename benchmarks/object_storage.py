@@ -30,7 +30,7 @@ from sedflow_dist.routing import Routing
 from storage_schemas import catalog, open_catalog, photometry, releases
 from storage_schemas.storage import Location
 
-MODEL, ROWS_PER_SHARD, SEED, COPIES = "sdss", 1024, 1, 3
+MODEL, ROWS_PER_SHARD, SEED, COPIES = "sdss", 1000, 1, 3
 SETTINGS = Inference(n_draws=512, rows_per_shard=ROWS_PER_SHARD, routing=Routing(share=0))
 
 

@@ -80,12 +80,12 @@ class Sampler:
         self.dimensions = masked[0].inputs.shape[1]
         if any(not torch.equal(block.degrees, masked[0].degrees) for block in masked):
             raise ValueError("the blocks' hidden units have different degrees; sbi's MAF gives all blocks the same")
-        self._blocks = [_sort(block, self.dimensions, precision) for block in masked]
+        self._rounded = _rounded(masked) if precision == torch.bfloat16 else None
+        self._blocks = [] if self._rounded else [_sort(block, self.dimensions, precision) for block in masked]
         self._kinds = [*(precision for _ in masked[0].hidden), torch.float32]  # of the layers
         self._units = 1 + len(masked[0].bias)
         most = working_set // (self._units * sum(kind.itemsize for kind in self._kinds))
         self.chunk = max(min(most, _MOST) // 64 * 64, 64)
-        self._rounded = _rounded(masked) if precision == torch.bfloat16 else None
         self._bytes = sum(buffer.nbytes for buffer in self._buffers())
         self._spare: list[list[Tensor]] = []  # buffers that no thread uses now: fresh pages cost up to 8 % of a call
 
@@ -198,6 +198,7 @@ class Sampler:
 
 
 def _rounded(masked: list[Block]) -> list[RoundedBlock] | None:
+    """Return the blocks of the compiled kernel; None: this processor or this installation has not got it."""
     try:
         from sedflow_dist import bfloat16
     except ImportError:
