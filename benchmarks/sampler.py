@@ -1,8 +1,8 @@
 """Sampling: our exact sampler against sbi's own, same weights, same number of draws, turn by turn in one run.
 
 Every rival has processes of its own, as its users do: what one leaves in the allocator would change another's page faults.
-Several, since sbi's time is not one number: its 20 MB temporaries are given back to the system at each step in most
-processes, and by chance kept in others.
+Several, since sbi's time is not one number: its 20 MB temporaries go back to the system at each step or stay with the
+process, as the allocator happens to arrange them.
 """
 
 from __future__ import annotations
