@@ -10,8 +10,9 @@ import contextlib
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -49,6 +50,9 @@ _ADVICE = {
 }
 
 
+_PAUSES = (0.1, 0.5, 2.5)  # s, before a request is repeated whose connection broke
+
+
 class _ZarrStore(ZarrObjectStore):
     """Repeats requests whose connection broke where obstore does not, as they are no plain reads and writes.
 
@@ -62,11 +66,11 @@ class _ZarrStore(ZarrObjectStore):
         await self._repeated(super().delete, key)
 
     async def _repeated(self, request: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        for pause in (0.1, 0.5, 2.5):
+        for pause in _PAUSES:
             try:
                 return await request(*arguments)
             except obstore.exceptions.GenericError as error:
-                if "error sending request" not in str(error):
+                if not _is_broken_connection(error):
                     raise
                 await asyncio.sleep(pause)
         return await request(*arguments)
@@ -214,7 +218,7 @@ class Location:
                         "server with conditional writes, or in a local folder"
                     )
         finally:
-            obstore.delete(store, name)
+            _delete(store, name)
 
     def put(self, name: str, data: bytes) -> None:
         """Write one object below this place, atomically."""
@@ -257,9 +261,25 @@ class Location:
     def remove(self, prefix: str = "") -> None:
         """Delete every object below this place whose name starts with ``prefix``."""
         if names := [name for name in self.list() if name.startswith(prefix)]:
-            obstore.delete(self.objects(), names)
+            _delete(self.objects(), names)
         if self.is_local and not prefix and Path(self.url).is_dir():
             shutil.rmtree(self.url)  # its folders
+
+
+def _is_broken_connection(error: Exception) -> bool:
+    return "error sending request" in str(error)
+
+
+def _delete(store: ObjectStore, names: str | Sequence[str]) -> None:
+    """Delete objects; obstore does so by POST and would not repeat one whose connection broke."""
+    for pause in _PAUSES:
+        try:
+            return obstore.delete(store, names)
+        except obstore.exceptions.GenericError as error:
+            if not _is_broken_connection(error):
+                raise
+            time.sleep(pause)
+    return obstore.delete(store, names)
 
 
 def check_endpoint(url: str) -> None:

@@ -97,6 +97,16 @@ def test_infer_survives_faults_that_pass(proxy, run, undisturbed, monkeypatch, n
     assert catalog.repository(run.catalog).list_branches() == {"main"}
 
 
+@pytest.mark.parametrize("kind", ["reset", "lost"])
+def test_a_deletion_whose_connection_broke_is_repeated(proxy, root, kind):
+    for name in ("a", "b"):
+        root.put(name, b"1")
+    proxy.faults = [fault := Fault(kind, method="POST|DELETE", times=2)]
+    root.remove()
+    assert fault.struck == 2
+    assert not list(root.list())
+
+
 LASTING = {
     "expired": "the credentials for S3 have expired", "no bucket": "the bucket does not exist", "full": "storage is full",
 }  # fmt: skip
