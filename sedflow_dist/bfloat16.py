@@ -79,10 +79,9 @@ def prepare(block: Block) -> RoundedBlock:
     """Sort, pad, round and pair the weights of a block."""
     dimensions = block.inputs.shape[1]
     counts = torch.bincount(block.degrees, minlength=dimensions + 1)[1:]
-    ends = (-(-counts // _TILE) * _TILE).cumsum(0)
-    place = torch.cat(
-        [end - -(-n // _TILE) * _TILE + torch.arange(int(n)) for n, end in zip(counts, ends, strict=True)]
-    )
+    padded = -(-counts // _TILE) * _TILE
+    ends = padded.cumsum(0)
+    place = torch.cat([start + torch.arange(int(n)) for start, n in zip(ends - padded, counts, strict=True)])
     order, units = torch.argsort(block.degrees, stable=True), int(ends[-1])
 
     def by_degree(weight: Tensor) -> Tensor:

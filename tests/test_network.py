@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sedflow_dist import bfloat16, network, sampler
+from sedflow_dist import bfloat16, network
 from sedflow_dist.sampler import Sampler
 from sedflow_dist.training import Estimator
 
@@ -82,14 +82,14 @@ def test_the_samplers_log_q_is_the_log_prob_of_its_draws(case):
 def test_draws_do_not_depend_on_how_they_are_split(case):
     """More draws than fit one chunk, in pieces that do not divide it."""
     net, x, _ = case
-    made = Sampler(network.blocks(net))
-    base = torch.randn(2, 5000, made.dimensions, generator=torch.Generator().manual_seed(5))
-    phi, log_q = made(base, x[:2])
+    sampler = Sampler(network.blocks(net))
+    base = torch.randn(2, 5000, sampler.dimensions, generator=torch.Generator().manual_seed(5))
+    phi, log_q = sampler(base, x[:2])
     for rows in (slice(0, 1), slice(1, 2)):
-        alone, alone_q = made(base[rows], x[rows])
+        alone, alone_q = sampler(base[rows], x[rows])
         torch.testing.assert_close(alone, phi[rows], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(alone_q, log_q[rows], atol=1e-4, rtol=1e-5)
-    few, _ = made(base[:, :7], x[:2])
+    few, _ = sampler(base[:, :7], x[:2])
     torch.testing.assert_close(few, phi[:, :7], atol=1e-5, rtol=1e-5)
 
 
@@ -108,14 +108,14 @@ def test_any_mix_of_draws_per_galaxy_is_one_batch(case):
 def test_draws_do_not_depend_on_the_number_of_threads(case):
     """Bit by bit: a catalog's draws replay on any number of cores."""
     net, x, _ = case
-    made = Sampler(network.blocks(net), working_set=100_000)
-    base = torch.randn(3, 1500, made.dimensions, generator=torch.Generator().manual_seed(8))
+    sampler = Sampler(network.blocks(net), working_set=100_000)
+    base = torch.randn(3, 1500, sampler.dimensions, generator=torch.Generator().manual_seed(8))
     threads = torch.get_num_threads()
     try:
         found = []
         for n in (1, 2, 3):
             torch.set_num_threads(n)
-            found.append(made(base, x[:3]))
+            found.append(sampler(base, x[:3]))
             assert torch.get_num_threads() == n
     finally:
         torch.set_num_threads(threads)
@@ -127,17 +127,17 @@ def test_draws_do_not_depend_on_the_number_of_threads(case):
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
 def test_memory_is_planned(rows, working_set, precision):
     """What PyTorch allocates at most is what the sampler says, and not half of it."""
-    made = Sampler(network.blocks(network.build(10, 16, 2, 100, seed=1)), precision, working_set)
+    sampler = Sampler(network.blocks(network.build(10, 16, 2, 100, seed=1)), precision, working_set)
     base, x = torch.randn(rows, 10), torch.randn(7, 16)
     galaxy = torch.arange(rows) % 7
-    measured = memory.peak(lambda: made.rows(base, x, galaxy))
-    assert 0.5 * made.memory(rows) < measured <= made.memory(rows)
+    measured = memory.peak(lambda: sampler.rows(base, x, galaxy))
+    assert 0.5 * sampler.memory(rows) < measured <= sampler.memory(rows)
 
 
 def test_no_galaxies_have_no_draws():
-    made = Sampler(network.blocks(network.build(4, 3, 2, 16, seed=1)))
+    sampler = Sampler(network.blocks(network.build(4, 3, 2, 16, seed=1)))
     for shape in ((0, 5, 4), (3, 0, 4)):
-        phi, log_q = made(torch.zeros(shape), torch.zeros(shape[0], 3))
+        phi, log_q = sampler(torch.zeros(shape), torch.zeros(shape[0], 3))
         assert phi.shape == shape and log_q.shape == shape[:2]
 
 
@@ -156,14 +156,14 @@ def test_bfloat16_shifts_quantiles_by_little():
     assert float((rounded_q - log_q).abs().max()) < 0.1
 
 
-@pytest.fixture(params=["numba", "PyTorch"])
+needs_kernel = pytest.mark.skipif(not bfloat16.available(), reason="this processor does not multiply bfloat16")
+
+
+@pytest.fixture(params=[pytest.param("numba", marks=needs_kernel), "PyTorch"])
 def rounded_by(request, monkeypatch):
     """What the products in bfloat16 are of: the compiled kernel, or what stands in where it cannot run."""
     if request.param == "PyTorch":
-        monkeypatch.setattr(sampler, "_rounded", lambda masked: None)
-    elif not bfloat16.available():
-        pytest.skip("this processor does not multiply bfloat16")
-    return request.param
+        monkeypatch.setattr("sedflow_dist.sampler._rounded", lambda masked: None)
 
 
 def test_bfloat16_draws_are_those_of_float32_to_rounding(case, rounded_by):
@@ -178,10 +178,9 @@ def test_bfloat16_draws_are_those_of_float32_to_rounding(case, rounded_by):
     assert float((rounded_q - log_q).square().mean().sqrt()) < 0.02
 
 
+@needs_kernel
 def test_bfloat16_draws_are_the_same_in_any_batch(case):
     """Bit by bit, with the kernel: rows of a chunk have nothing to do with each other."""
-    if not bfloat16.available():
-        pytest.skip("this processor does not multiply bfloat16")
     net, x, base = case
     made = Sampler(network.blocks(net), torch.bfloat16)
     phi, log_q = made(base, x)
