@@ -14,14 +14,14 @@ import torch
 from scipy import stats
 
 from jobs import mcmc as job
-from jobs import shipped
-from sedflow_dist.flow import Flow
-from sedflow_dist.mcmc import Target
-from sedflow_dist.posterior import Posterior
-from sedflow_dist.prior import N_SHAPE, probit
+from jobs.config import shipped
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.inference.mcmc import Target
+from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.parameters import N_SHAPE, probit
 from storage_schemas import chains, model
-from storage_schemas.schema import array
-from storage_schemas.storage import Location
+from storage_schemas.backend.arrays import array
+from storage_schemas.backend.location import Location
 
 SEED, DRAWS, MIXED, BLOCK, WIDER, FREEDOM = 1, 20_000, 100_000, 5_000, 1.5, 5
 

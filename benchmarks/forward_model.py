@@ -1,6 +1,6 @@
 """Forward model: galaxies per second and core, against a plain per-galaxy float64 loop in the same run.
 
-The rival is tests/reference_galaxy.py: numpy, astropy and speclite, full wavelength resolution, one galaxy at a time.
+The rival is tests/helpers/reference_galaxy.py: numpy, astropy and speclite, full wavelength resolution, one galaxy at a time.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from common import best_of, peak_memory_mb, report
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 import reference_galaxy
 
-from sedflow_dist.galaxy import ForwardModel
-from sedflow_dist.prior import PARAMETERS, Prior
-from sedflow_dist.redshift_model import RedshiftModel
-from sedflow_dist.ssp import bc03_miles
+from sedflow_dist.parameters import PARAMETERS, Prior
+from sedflow_dist.sps.fixed_redshift import RedshiftModel
+from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.ssp import bc03_miles
 
 BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")
 

@@ -14,15 +14,16 @@ from pathlib import Path
 import torch
 from common import best_of, peak_memory_mb, report
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 import mini_sps_home
 
 from cluster import ray_engine
 from cluster.settings import RaySettings
-from sedflow_dist.bands import Band
-from sedflow_dist.fsps_engine import FSPS, band_fluxes, ssp_table_from_grids
-from sedflow_dist.galaxy import ForwardModel
-from sedflow_dist.prior import Prior, draw_parameters
+from sedflow_dist.parameters import Prior
+from sedflow_dist.simulation.shapes import draw_parameters
+from sedflow_dist.sps.filters import Band
+from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.fsps_engine import FSPS, band_fluxes, ssp_table_from_grids
 
 BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")
 N_DIRECT, N_TABLE = 100, 20_000

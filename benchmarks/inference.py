@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from common import best_of, peak_memory_mb, report
 
-from jobs import shipped
-from jobs.validate import mock_galaxies
-from sedflow_dist.flow import Flow
-from sedflow_dist.posterior import Posterior
-from sedflow_dist.prior import probit
+from jobs.config import shipped
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.parameters import probit
+from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import model
 
 GALAXIES, DRAWS = 64, 1024

@@ -20,11 +20,13 @@ from typing import Any, Literal
 import torch
 
 from jobs import train
-from jobs.runfile import RunFile
-from jobs.validate import amplitude_log_prob
-from sedflow_dist import network, training
-from sedflow_dist.flow import Flow
-from sedflow_dist.training import Estimator, Mocks, Shapes
+from jobs.config.run_file import RunFile
+from sedflow_dist.flow import maf, training
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.training import Estimator
+from sedflow_dist.simulation.mocks import Mocks
+from sedflow_dist.simulation.shapes import Shapes
+from sedflow_dist.validation.mock_galaxies import amplitude_log_prob
 from storage_schemas import model
 
 SIMULATIONS, VALIDATION = 200_000, 16_384
@@ -103,7 +105,7 @@ def sbi(data: Data, settings: argparse.Namespace) -> Curve:
     prior = torch.distributions.MultivariateNormal(torch.zeros(dimensions), torch.eye(dimensions))
     inference = Recorded(
         prior,
-        density_estimator=lambda *_: network.build(dimensions, features, settings.transforms, settings.hidden, seed=1),
+        density_estimator=lambda *_: maf.build(dimensions, features, settings.transforms, settings.hidden, seed=1),
         show_progress_bars=False,
     ).append_simulations(phi, x)
     curve = Curve("sbi")
@@ -115,7 +117,7 @@ def sbi(data: Data, settings: argparse.Namespace) -> Curve:
 def ours(data: Data, settings: argparse.Namespace) -> Curve:
     """Our training."""
     phi, x = data.observe(64, 1)
-    estimator = Estimator(network.build(phi.shape[1], x.shape[1], settings.transforms, settings.hidden, seed=1))
+    estimator = Estimator(maf.build(phi.shape[1], x.shape[1], settings.transforms, settings.hidden, seed=1))
     return fit(data, estimator, settings.seconds, settings.batch, settings.rate, settings.every)
 
 

@@ -8,12 +8,12 @@ import time
 import torch
 from common import report
 
-from jobs import shipped
+from jobs.config import shipped
 from jobs.mcmc import BLOCK
-from jobs.validate import mock_galaxies
-from sedflow_dist import lockstep, mcmc
-from sedflow_dist.flow import Flow
-from sedflow_dist.mcmc import Segment, State, Target
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.inference import lockstep, mcmc
+from sedflow_dist.inference.mcmc import Segment, State, Target
+from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import model
 
 WALKERS, STEPS, MEASURED = 30, 10_000, 200

@@ -21,14 +21,16 @@ from astropy.table import Table, vstack
 from common import report
 
 from cluster.settings import DaskSettings
-from jobs import runfile, shipped
+from jobs.config import run_file, shipped
+from jobs.config.run_file import Inference
 from jobs.infer import infer, work
-from jobs.ingest import ingest
-from jobs.runfile import Inference
-from jobs.tables import KCORRECT_SAMPLE, resolve
-from sedflow_dist.routing import Routing
-from storage_schemas import catalog, open_catalog, photometry, releases
-from storage_schemas.storage import Location
+from jobs.ingest.job import ingest
+from jobs.ingest.tables import KCORRECT_SAMPLE, resolve
+from sedflow_dist.inference.cascade import Routing
+from storage_schemas import open_catalog, photometry
+from storage_schemas.backend.location import Location
+from storage_schemas.catalog import releases
+from storage_schemas.catalog import schema as catalog
 
 MODEL, ROWS_PER_SHARD, SEED, COPIES = "sdss", 1000, 1, 3
 SETTINGS = Inference(n_draws=512, rows_per_shard=ROWS_PER_SHARD, routing=Routing(share=0))
@@ -86,7 +88,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "galaxies.fits")
             vstack([Table.read(resolve(KCORRECT_SAMPLE))] * COPIES).write(path)
-            ingest(path, runfile.survey("sdss"), source, ROWS_PER_SHARD)
+            ingest(path, run_file.survey("sdss"), source, ROWS_PER_SHARD)
         n_rows = photometry.open(source).n_rows
         rates = {}
         for workers in (2, 1):

@@ -16,9 +16,9 @@ from statistics import median
 import torch
 from common import report
 
-from sedflow_dist import network
-from sedflow_dist.network import SCALE_FLOOR, Block
-from sedflow_dist.sampler import Sampler
+from sedflow_dist.flow import maf
+from sedflow_dist.flow.maf import SCALE_FLOOR, Block
+from sedflow_dist.flow.maf_inverse import Sampler
 
 FEATURES, PROCESSES = 16, 5
 
@@ -49,8 +49,8 @@ def textbook(blocks: list[Block], base: torch.Tensor, x: torch.Tensor) -> torch.
 def rivals(transforms: int, hidden: int, galaxies: int, draws: int) -> dict[str, Callable[[], object]]:
     """What there is to time, by name, for a flow with the same random weights in every process."""
     torch.manual_seed(0)
-    net = network.build(10, FEATURES, transforms, hidden, seed=0)
-    blocks = network.blocks(net)
+    net = maf.build(10, FEATURES, transforms, hidden, seed=0)
+    blocks = maf.blocks(net)
     exact, rounded = Sampler(blocks), Sampler(blocks, torch.bfloat16)
     x, base, matrix = torch.randn(galaxies, FEATURES), torch.randn(galaxies, draws, 10), torch.randn(2048, 2048)
     return {
@@ -80,7 +80,7 @@ def compare(title: str, *case: int) -> None:
             with ProcessPoolExecutor(1, spawn) as pool:
                 taken[name].append(pool.submit(seconds, name, case).result())
     ours, bfloat16, theirs, plain, product = (median(taken[name]) for name in names)
-    flops = useful_flops(network.blocks(network.build(10, FEATURES, *case[:2], seed=0))) * case[2] * case[3]
+    flops = useful_flops(maf.blocks(maf.build(10, FEATURES, *case[:2], seed=0))) * case[2] * case[3]
     rate, peak = flops / ours / 1e9, 2 * 2048**3 / product / 1e9
     print(
         f"{title}, {case[2]} galaxies x {case[3]} draws, medians of {PROCESSES} processes, {torch.get_num_threads()} threads"

@@ -13,16 +13,17 @@ from pathlib import Path
 from common import report
 
 from cluster.settings import DaskSettings, RaySettings
-from jobs import mcmc, runfile, shipped
-from jobs.build_ssp import build_for
+from jobs import mcmc
+from jobs.config import run_file, shipped
+from jobs.config.run_file import MCMC, Inference, RunFile
 from jobs.infer import infer
-from jobs.ingest import ingest
-from jobs.runfile import MCMC, Inference, RunFile
-from jobs.simulate import simulate
-from sedflow_dist.flow import Flow
-from sedflow_dist.routing import Routing
+from jobs.ingest.job import ingest
+from jobs.simulate.job import simulate
+from jobs.simulate.ssp import build_for
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.inference.cascade import Routing
 from storage_schemas import model as model_store
-from storage_schemas.storage import Location
+from storage_schemas.backend.location import Location
 
 MODEL, SEED = "sdss", 1
 SIMULATED, CHAINS = 8_000_000, 64
@@ -47,7 +48,7 @@ def simulation(root: Path) -> Callable[[int], object]:
 def inference(root: Path) -> Callable[[int], object]:
     """10,000 real galaxies, rows that need chains left unanswered."""
     source = Location.parse(root / "photometry")
-    ingest("kcorrect-sample", runfile.survey("sdss"), source, ANSWERS.rows_per_shard)
+    ingest("kcorrect-sample", run_file.survey("sdss"), source, ANSWERS.rows_per_shard)
     return lambda workers: infer(
         source,
         shipped.model(MODEL),

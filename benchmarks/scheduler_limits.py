@@ -22,12 +22,13 @@ from common import report
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
-from sedflow_dist.posterior import QUANTILES, columns
-from sedflow_dist.prior import COORDINATES
-from sedflow_dist.properties import describe, ucd
-from storage_schemas import catalog, releases
-from storage_schemas.catalog import Layout
-from storage_schemas.storage import Location
+from sedflow_dist.inference.posterior import QUANTILES, columns
+from sedflow_dist.parameters import COORDINATES
+from sedflow_dist.sps.derived import describe, ucd
+from storage_schemas.backend.location import Location
+from storage_schemas.catalog import releases
+from storage_schemas.catalog import schema as catalog
+from storage_schemas.catalog.schema import Layout
 
 N_ROWS, WORKERS, RATE = 10**9, 1_000, 70.0  # galaxies a second and core: inference.py with 512 draws
 SCATTER, SLOW_SHARE, SLOW = 0.3, 1e-3, 10.0  # sigma of ln(time); shards on a node that is ten times slower

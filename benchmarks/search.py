@@ -15,9 +15,9 @@ import torch
 from learning import Data, fit
 from torch import nn
 
-from sedflow_dist import network
-from sedflow_dist.sampler import Sampler
-from sedflow_dist.training import Estimator
+from sedflow_dist.flow import maf
+from sedflow_dist.flow.maf_inverse import Sampler
+from sedflow_dist.flow.training import Estimator
 
 #: family, transforms, hidden units, batch, peak learning rate
 SHAPES = [
@@ -61,12 +61,12 @@ def trial(config: dict[str, object]) -> dict[str, float]:
     data = Data(config["root"])
     phi, x = data.observe(64, 1)
     sizes = (phi.shape[1], x.shape[1], transforms, hidden)
-    estimator = Estimator(network.build(*sizes, seed=1)) if family == "maf" else Spline(*sizes)
+    estimator = Estimator(maf.build(*sizes, seed=1)) if family == "maf" else Spline(*sizes)
     precision = "auto" if family == "maf" else "float32"  # splines search their bins, which bfloat16 rounds away
     curve = fit(data, estimator, config["seconds"], batch, rate, config["seconds"], precision)
     base, seconds = torch.randn(1, _DRAWS, phi.shape[1]), []
     with torch.no_grad():
-        sampler = Sampler(network.blocks(estimator.net)) if family == "maf" else None
+        sampler = Sampler(maf.blocks(estimator.net)) if family == "maf" else None
         for _ in range(4):
             start = time.perf_counter()
             sampler(base, x[:1]) if sampler else estimator.net.sample((_DRAWS,), condition=x[:1])

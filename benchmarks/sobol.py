@@ -11,11 +11,11 @@ import sys
 import torch
 from common import report
 
-from jobs.validate import mock_galaxies
-from sedflow_dist.flow import Flow
-from sedflow_dist.prior import probit
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.parameters import probit
+from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import model as model_store
-from storage_schemas.storage import Location
+from storage_schemas.backend.location import Location
 
 LEVELS = torch.tensor([0.025, 0.16, 0.5, 0.84, 0.975])
 GALAXIES, REPLICAS = 8, 10

@@ -12,11 +12,12 @@ from itertools import pairwise
 
 import torch
 
-from jobs.build_ssp import load
-from sedflow_dist.galaxy import ForwardModel
-from sedflow_dist.populations import PopulationModel
-from sedflow_dist.prior import Prior, draw_parameters
-from storage_schemas.storage import Location
+from jobs.simulate.ssp import load
+from sedflow_dist.parameters import Prior
+from sedflow_dist.simulation.shapes import draw_parameters
+from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.populations import PopulationModel
+from storage_schemas.backend.location import Location
 
 LETTERS = "ugriz"
 BANDS = tuple(f"sdss2010-{b}" for b in LETTERS)

@@ -21,10 +21,10 @@ import torch
 import yaml
 from common import report
 
-from jobs.runfile import RunFile
-from jobs.simulate import draw_shapes
-from sedflow_dist.flow import Flow
-from sedflow_dist.training import MockSurvey
+from jobs.config.run_file import RunFile
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.simulation.mocks import MockSurvey
+from sedflow_dist.simulation.shapes import draw_shapes
 from storage_schemas import model
 
 BANDS, FILE_ROWS, SHAPES = "ugriz", 500_000, 200_000

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from common import best_of, peak_memory_mb, report
 
-from sedflow_dist import network
-from sedflow_dist.training import Estimator, use_bfloat16
+from sedflow_dist.flow import maf
+from sedflow_dist.flow.training import Estimator, use_bfloat16
 
 BATCH, FEATURES, STEPS = 2048, 16, 10
 
@@ -29,7 +29,7 @@ def rate(net: torch.nn.Module, log_prob: Callable[..., torch.Tensor], bfloat16: 
 
 
 def main() -> None:
-    net = network.build(10, FEATURES, 5, 128, seed=0)
+    net = maf.build(10, FEATURES, 5, 128, seed=0)
     estimator = Estimator(net)
     sbi = rate(net, lambda phi, x: net.log_prob(phi[None], x)[0], False)
     report(f"sbi's log_prob, {torch.get_num_threads()} threads", f"{sbi:,.0f} galaxies/s")

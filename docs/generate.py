@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from jobs.config.run_file import RunFile
 from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
-from jobs.runfile import RunFile
-from sedflow_dist import flags
-from sedflow_dist.posterior import columns
-from sedflow_dist.properties import describe, ucd
-from sedflow_dist.surveys import Survey
-from storage_schemas import catalog
-from storage_schemas.schema import VERSION
+from sedflow_dist.inference.posterior import columns
+from sedflow_dist.photometry import flags
+from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.sps.derived import describe, ucd
+from storage_schemas.backend.arrays import VERSION
+from storage_schemas.catalog import schema as catalog
 
 #: Bytes stored per galaxy: `sedflow catalog show --sizes` of 600 galaxies of the SDSS sample in one shard.
 SIZES = {
@@ -39,7 +39,7 @@ def run_file_page() -> str:
                 lines.append(f"| `{key}` | section | | {field.description or 'see below'} |")
                 continue
             kind = str(field.annotation if not isinstance(field.annotation, type) else field.annotation.__name__)
-            kind = kind.replace("typing.", "").replace("|", "or").replace("sedflow_dist.surveys.", "")
+            kind = kind.replace("typing.", "").replace("|", "or").replace("sedflow_dist.photometry.surveys.", "")
             lines.append(f"| `{key}` | {kind} | {_default(field)} | {field.description or ''} |")
     return "\n".join(lines) + "\n"
 

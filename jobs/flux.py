@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jobs.build_ssp import load
-from jobs.tables import Table
-from sedflow_dist import ssp as ssp_module
-from sedflow_dist.galaxy import ForwardModel
-from sedflow_dist.prior import PARAMETERS
-from sedflow_dist.surveys import Survey
-from storage_schemas.storage import Location
+from jobs.ingest.tables import Table
+from jobs.simulate.ssp import load
+from sedflow_dist.parameters import PARAMETERS
+from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.sps import ssp as ssp_module
+from sedflow_dist.sps.forward_model import ForwardModel
+from storage_schemas.backend.location import Location
 
 HEADER = (*PARAMETERS, "z")
 

@@ -23,23 +23,25 @@ from distributed import Client
 
 from cluster import dask_engine, retries
 from cluster.settings import DaskSettings
-from jobs import events, metrics
-from jobs.events import Chunk
-from jobs.metrics import Fractions
-from jobs.progress import Clock, bar, say
-from jobs.runfile import Inference, fingerprint
-from sedflow_dist.flags import Flag
-from sedflow_dist.flow import Flow
-from sedflow_dist.posterior import QUANTILES, Method, Posterior, Summary, columns
-from sedflow_dist.prior import COORDINATES
-from sedflow_dist.properties import describe, ucd
-from sedflow_dist.routing import Router
-from storage_schemas import catalog, photometry, releases
+from jobs.config.run_file import Inference, fingerprint
+from jobs.telemetry import events, metrics
+from jobs.telemetry.events import Chunk
+from jobs.telemetry.metrics import Fractions
+from jobs.telemetry.progress import Clock, bar, say
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.inference.cascade import Router
+from sedflow_dist.inference.posterior import QUANTILES, Method, Posterior, Summary, columns
+from sedflow_dist.parameters import COORDINATES
+from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.sps.derived import describe, ucd
 from storage_schemas import model as model_store
-from storage_schemas.catalog import Layout
-from storage_schemas.chunked import ChunkedStore
-from storage_schemas.schema import array, as_json
-from storage_schemas.storage import Location, explain, may_pass
+from storage_schemas import photometry
+from storage_schemas.backend.arrays import array, as_json
+from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.location import Location, explain, may_pass
+from storage_schemas.catalog import releases
+from storage_schemas.catalog import schema as catalog
+from storage_schemas.catalog.schema import Layout
 
 Item = tuple[int, int, tuple[int, ...]]  # a shard, its key, and rows of it that are not to be answered
 _PAUSES = (10.0, 60.0)  # s, after a fault of storage that its library does not repeat

@@ -16,23 +16,24 @@ import torch
 
 from cluster import ray_engine
 from cluster.settings import RaySettings
-from jobs import events
+from jobs.config.run_file import MCMC, fingerprint
 from jobs.infer import check, load_on_worker
-from jobs.progress import Clock, bar, say
-from jobs.runfile import MCMC, fingerprint
-from jobs.validate import mock_galaxies
-from sedflow_dist import keyed_random, lockstep, mcmc, routing
-from sedflow_dist.flags import REASONS, Flag, names
-from sedflow_dist.flow import Flow
-from sedflow_dist.mcmc import Segment, State, Target
-from sedflow_dist.posterior import Posterior
-from sedflow_dist.prior import COORDINATES, probit, to_16_bits
-from sedflow_dist.training import Mocks
+from jobs.telemetry import events
+from jobs.telemetry.progress import Clock, bar, say
+from sedflow_dist import keyed_random
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.inference import cascade, lockstep, mcmc
+from sedflow_dist.inference.mcmc import Segment, State, Target
+from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.parameters import COORDINATES, probit, to_16_bits
+from sedflow_dist.photometry.flags import REASONS, Flag, names
+from sedflow_dist.simulation.mocks import Mocks
+from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import chains, photometry
 from storage_schemas import model as model_store
-from storage_schemas.chunked import ChunkedStore
-from storage_schemas.schema import array
-from storage_schemas.storage import Location
+from storage_schemas.backend.arrays import array
+from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.location import Location
 
 #: Galaxies that an actor samples side by side: more cost memory and save little.
 BLOCK = 32
@@ -169,9 +170,9 @@ class Sampler:
         walkers = self.settings.walkers
         if self.settings.start == "prior":
             return State(target.start(place, walkers, self.seed, row))
-        return State(routing.start(self.posterior, target, self._tensors([galaxy]), place, row, walkers))
+        return State(cascade.start(self.posterior, target, self._tensors([galaxy]), place, row, walkers))
 
-    def _tensors(self, galaxies: list[int]) -> routing.Data:
+    def _tensors(self, galaxies: list[int]) -> cascade.Data:
         flux, sigma, mask, redshift = (torch.as_tensor(self.data[name][galaxies]) for name in photometry.DATA[:4])
         return flux, sigma, mask, redshift
 

@@ -19,22 +19,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 
 from cluster import ray_engine
-from jobs import events
-from jobs.build_ssp import load as load_ssp
-from jobs.progress import Clock, bar, say
-from jobs.runfile import RunFile, fingerprint
-from sedflow_dist import bands, keyed_random, network, support, training
-from sedflow_dist import features as features_module
-from sedflow_dist.features import Features
-from sedflow_dist.flags import Flag
-from sedflow_dist.flow import FAR, Flow, FlowSpec, dimensions
-from sedflow_dist.noise import NoiseModel
-from sedflow_dist.support import Novelty
-from sedflow_dist.training import Estimator, MockSurvey, Progress, Shapes
+from jobs.config.run_file import RunFile, fingerprint
+from jobs.simulate.ssp import load as load_ssp
+from jobs.telemetry import events
+from jobs.telemetry.progress import Clock, bar, say
+from sedflow_dist import keyed_random
+from sedflow_dist.flow import features as features_module
+from sedflow_dist.flow import maf, support, training
+from sedflow_dist.flow.features import Features
+from sedflow_dist.flow.support import Novelty
+from sedflow_dist.flow.trained_model import FAR, Flow, FlowSpec, dimensions
+from sedflow_dist.flow.training import Estimator, Progress
+from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.simulation.mocks import MockSurvey
+from sedflow_dist.simulation.shapes import Shapes
+from sedflow_dist.sps import filters
 from storage_schemas import model as model_store
 from storage_schemas import photometry, training_set
-from storage_schemas.schema import array
-from storage_schemas.storage import Location
+from storage_schemas.backend.arrays import array
+from storage_schemas.backend.location import Location
 
 _TICK = 20  # steps between movements of the progress bar
 _TENSORS, _STATE = "state.safetensors", "state.json"
@@ -112,7 +116,7 @@ def new_network(run: RunFile) -> torch.nn.Module:
     """The untrained network of the run."""
     amplitude, transforms, hidden = run.flow.resolved()
     n_features = features_module.size(len(run.survey_definition.bands))
-    return network.build(dimensions(amplitude), n_features, transforms, hidden, run.seed)
+    return maf.build(dimensions(amplitude), n_features, transforms, hidden, run.seed)
 
 
 def assemble(
@@ -129,8 +133,8 @@ def assemble(
     net = new_network(run)
     net.load_state_dict({k.removeprefix("best.net."): v for k, v in tensors.items() if k.startswith("best.net.")})
     table = load_ssp(run.store("ssp"))
-    far = max(min(FAR, bands.reach(survey.bands, table.edges)), run.model.redshift[1])
-    ssp = table.cut(*bands.rest_range(survey.bands, far, table.edges))
+    far = max(min(FAR, filters.reach(survey.bands, table.edges)), run.model.redshift[1])
+    ssp = table.cut(*filters.rest_range(survey.bands, far, table.edges))
     spec = FlowSpec(
         bands=survey.bands, labels=survey.labels, amplitude=amplitude, transforms=transforms, hidden=hidden,
         redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age, selection_band=noise.selection_band,

@@ -1,6 +1,6 @@
 """What every store looks like, and how to create, open and publish it."""
 
-from storage_schemas.catalog import open_catalog
-from storage_schemas.storage import Location
+from storage_schemas.backend.location import Location
+from storage_schemas.catalog.schema import open_catalog
 
 __all__ = ["Location", "open_catalog"]

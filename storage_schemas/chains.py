@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from storage_schemas.chunked import ChunkedStore
-from storage_schemas.schema import ArraySpec
-from storage_schemas.storage import Location
+from storage_schemas.backend.arrays import ArraySpec
+from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.location import Location
 
 SEGMENTS = (
     ArraySpec("chain", ("segment", "step", "walker", "coordinate"), "uint16", "1", "prior quantile times 2^16"),

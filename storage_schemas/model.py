@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage_schemas.storage import Location
+from storage_schemas.backend.location import Location
 
 WEIGHTS, SPEC = "weights.safetensors", "spec.json"
 #: Bytes: what is larger is no model of ours, and is not read.

@@ -13,9 +13,9 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from storage_schemas.chunked import ChunkedStore
-from storage_schemas.schema import ArraySpec, array, as_json, write_coordinate
-from storage_schemas.storage import Location
+from storage_schemas.backend.arrays import ArraySpec, array, as_json, write_coordinate
+from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.location import Location
 
 KIND = "photometry"
 ARRAYS = (

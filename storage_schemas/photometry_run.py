@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from storage_schemas import photometry
-from storage_schemas.chunked import ChunkedStore
-from storage_schemas.schema import ArraySpec
-from storage_schemas.storage import Location
+from storage_schemas.backend.arrays import ArraySpec
+from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.location import Location
 
 KIND = "photometry_run"
 ARRAYS = (

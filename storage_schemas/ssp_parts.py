@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from storage_schemas.chunked import ChunkedStore
-from storage_schemas.schema import ArraySpec
-from storage_schemas.storage import Location
+from storage_schemas.backend.arrays import ArraySpec
+from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.location import Location
 
 KIND = "ssp_parts"
 _Z = "metallicity"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from storage_schemas.schema import ArraySpec, array, seal
-from storage_schemas.storage import Location, open_group
+from storage_schemas.backend.arrays import ArraySpec, array, seal
+from storage_schemas.backend.location import Location, open_group
 
 KIND = "ssp_table"
 ARRAYS = (
@@ -22,7 +22,7 @@ ARRAYS = (
 
 
 def write(location: Location, arrays: dict[str, np.ndarray], provenance: dict[str, Any], checksum: str) -> None:
-    """Write an SSP table (fields of `sedflow_dist.ssp.SSPTable`); it counts as written when its attributes are."""
+    """Write an SSP table (fields of `sedflow_dist.sps.ssp.SSPTable`); it counts as written when its attributes are."""
     n_z, n_age, n_pixel = arrays["spectra"].shape
     sizes = {"edge": n_pixel + 1, "age": n_age, "metallicity": n_z, "wavelength": n_pixel}
     group = zarr.open_group(location.zarr(), mode="w", zarr_format=3)

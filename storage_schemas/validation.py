@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from storage_schemas.schema import ArraySpec, array, seal, write_coordinate
-from storage_schemas.storage import Location, open_group
+from storage_schemas.backend.arrays import ArraySpec, array, seal, write_coordinate
+from storage_schemas.backend.location import Location, open_group
 
 KIND = "validation"
 ARRAYS = (

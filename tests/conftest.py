@@ -11,15 +11,18 @@ import tiny
 import torch
 from hypothesis import settings
 
-from jobs.run import run_all
-from sedflow_dist import features, keyed_random, network, support, training
-from sedflow_dist.flow import Flow, FlowSpec, dimensions
-from sedflow_dist.galaxy import ForwardModel
-from sedflow_dist.noise import NoiseModel
-from sedflow_dist.prior import COORDINATES, Prior, probit
-from sedflow_dist.ssp import bc03_miles
-from sedflow_dist.support import Novelty
-from sedflow_dist.training import Estimator, MockSurvey, Shapes
+from jobs.run.job import run_all
+from sedflow_dist import keyed_random
+from sedflow_dist.flow import features, maf, support, training
+from sedflow_dist.flow.support import Novelty
+from sedflow_dist.flow.trained_model import Flow, FlowSpec, dimensions
+from sedflow_dist.flow.training import Estimator
+from sedflow_dist.parameters import COORDINATES, Prior, probit
+from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.simulation.mocks import MockSurvey
+from sedflow_dist.simulation.shapes import Shapes
+from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.ssp import bc03_miles
 from storage_schemas import model as model_store
 
 torch.set_num_threads(1)
@@ -150,7 +153,7 @@ def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
     survey = MockSurvey(noise, prior.log_mstar, drop_out=0.2)
     mode = "colours" if amplitude == "exact" else "magnitudes"
     standardised = training.fit_features(survey, shapes, mode, seed=5)
-    net = network.build(dimensions(amplitude), features.size(len(bands)), transforms, hidden, seed=5)
+    net = maf.build(dimensions(amplitude), features.size(len(bands)), transforms, hidden, seed=5)
     estimator = Estimator(net)
     optimizer = torch.optim.Adam(estimator.parameters())
     for step in range(steps):

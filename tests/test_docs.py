@@ -1,11 +1,10 @@
 """The generated pages are those of the code, and the README names nothing that does not exist."""
 
 import runpy
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = runpy.run_path(str(ROOT / "docs" / "generate.py"))["PAGES"]
 
 
@@ -15,7 +14,7 @@ def test_generated_pages_are_up_to_date(name):
 
 
 def test_every_shipped_run_file_is_valid():
-    from jobs.runfile import RunFile
+    from jobs.config.run_file import RunFile
 
     names = sorted(path.stem for path in (ROOT / "jobs" / "runs").glob("*.yaml"))
     assert {"demo", "nsa"} <= set(names)

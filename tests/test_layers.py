@@ -1,11 +1,10 @@
 """Who may import whom: the science knows no engine and no store; these know neither each other nor the jobs."""
 
 import ast
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 #: Top-level packages that the modules of a folder must not import, at the top or inside a function.
 FORBIDDEN = {
     "sedflow_dist": {

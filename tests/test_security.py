@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import tiny
 import zarr
+from paths import ROOT
 
-from jobs import formats
-from jobs.runfile import RunFile
-from sedflow_dist.flow import Flow
+from jobs.config.run_file import RunFile
+from jobs.ingest import formats
+from sedflow_dist.flow.trained_model import Flow
 from storage_schemas import model as model_store
-from storage_schemas.storage import Location, without_secrets
+from storage_schemas.backend.location import Location, without_secrets
 
-ROOT = Path(__file__).parents[1]
 PRODUCT = [
     path for folder in ("sedflow_dist", "storage_schemas", "cluster", "jobs") for path in (ROOT / folder).rglob("*.py")
 ]

@@ -16,7 +16,7 @@ import pyarrow.parquet
 from jobs.export import arrow
 from jobs.export.rows import HEALPIX, Rows
 from jobs.export.whole import whole_folder
-from jobs.progress import say
+from jobs.telemetry.progress import say
 
 ROWS_PER_PARTITION = 100_000  # at most: what one partition takes in memory
 _FINEST = 8  # order of the finest partitions: 0.2 deg

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from sedflow_dist.posterior import QUANTILE_NAMES, QUANTILES
+from sedflow_dist.inference.posterior import QUANTILE_NAMES, QUANTILES
 
 #: Rows read, converted and written at once: some 15 MB of a whole catalog's columns.
 BLOCK = 16_384

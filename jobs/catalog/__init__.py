@@ -1,0 +1,1 @@
+"""What is asked of a finished catalog: draws, other priors, whether it is whole."""

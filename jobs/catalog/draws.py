@@ -1,0 +1,57 @@
+"""draws: rows of a catalog in, their posterior samples out, replayed: the same numbers every time, anywhere.
+
+Everything needed stands in the catalog itself: photometry, model, seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.inference.cascade import Router, Routing
+from sedflow_dist.inference.posterior import Method, Posterior
+from sedflow_dist.photometry.flags import names
+from storage_schemas.catalog.schema import model_bytes
+
+
+def replay(catalog: xr.Dataset, rows: Sequence[int], n_draws: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return equally weighted draws (row, draw, column) of catalog rows, and the columns' names.
+
+    Raises:
+        ValueError: a row does not exist or has no answer; says why.
+    """
+    check_rows(catalog, rows)
+    router, at = engine(catalog), np.asarray(rows)
+    methods = catalog["method"].isel(galaxy=at).values
+    return router.draws(*observed(catalog, at), at, methods, n_draws), router.posterior.columns
+
+
+def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
+    """Raise ValueError, saying why, if a row does not exist or has no answer."""
+    n_rows = catalog.sizes["galaxy"]
+    for row in rows:
+        if not 0 <= row < n_rows:
+            raise ValueError(f"row {row} does not exist; the catalog has rows 0 to {n_rows - 1}")
+    part = catalog[["flags", "method"]].isel(galaxy=np.asarray(rows))
+    for row, flags, method in zip(rows, part["flags"].values, part["method"].values, strict=True):
+        if method == Method.NONE:
+            raise ValueError(f"row {row} has no posterior: {', '.join(names(int(flags)))}")
+
+
+def engine(catalog: xr.Dataset) -> Router:
+    """Return what answered a catalog: its model, seed and settings."""
+    run = catalog.attrs["run"]
+    flow = Flow.from_bytes(*model_bytes(catalog))
+    posterior = Posterior(
+        flow, run["seed"], run["n_draws"], run["min_effective_fraction"], certificate=run["certificate"]
+    )
+    return Router(posterior, Routing.model_validate(run["routing"]))
+
+
+def observed(catalog: xr.Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return flux, sigma and mask (row, band) and redshift (row,) of catalog rows."""
+    part = catalog[["flux", "sigma", "mask", "redshift"]].isel(galaxy=rows)
+    return part["flux"].values, part["sigma"].values, part["mask"].values, part["redshift"].values

@@ -1,0 +1,203 @@
+"""The commands ``sedflow catalog``: look into a posterior catalog, its history and its draws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli.options import CatalogPath, Cone, Release, numbers
+from storage_schemas.backend.location import Location
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+catalog_app = typer.Typer(no_args_is_help=True, help="Look into a posterior catalog, its history and its draws.")
+_ROWS_READ = 1 << 20
+
+
+@catalog_app.command("show")
+def show(
+    source: CatalogPath,
+    cone: Cone = None,
+    sizes: Annotated[bool, typer.Option("--sizes", help="also bytes stored per galaxy, array by array")] = False,
+    release: Release = "main",
+) -> None:
+    """Show the size, methods, flags and medians of a catalog, or of the rows in a cone."""
+    from storage_schemas.catalog import schema as catalog
+
+    summary(Location.parse(source), release, cone)
+    if sizes:
+        found = catalog.sizes(Location.parse(source), release)
+        for name, size in {**found, "all": sum(found.values())}.items():
+            print(f"  {size:>9.1f}  bytes a galaxy: {name}")
+
+
+@catalog_app.command("draws")
+def draws(
+    source: CatalogPath,
+    rows: Annotated[str, typer.Option(help="row numbers, for example 0,5,7")],
+    out: Annotated[Path, typer.Option(help="CSV: row and draw, then parameters and derived properties")],
+    n: Annotated[int, typer.Option("-n", min=1, help="draws a row")] = 10_000,
+    release: Release = "main",
+) -> None:
+    """Replay posterior draws of some rows: the same numbers every time."""
+    import numpy as np
+
+    from jobs.catalog.draws import replay
+    from storage_schemas import open_catalog
+
+    wanted = numbers(rows, "--rows")
+    values, names = replay(open_catalog(Location.parse(source), release), wanted, n)
+    index = np.stack(np.meshgrid(wanted, np.arange(n), indexing="ij"), -1).reshape(-1, 2)
+    table = np.concatenate([index, values.reshape(-1, values.shape[-1])], axis=1)
+    formats = ["%d", "%d", *["%.7g"] * len(names)]
+    np.savetxt(out, table, fmt=formats, delimiter=",", header=",".join(("row", "draw", *names)), comments="")
+    print(f"{len(table):,} draws: {out}")
+
+
+@catalog_app.command("reweight")
+def reweight(
+    source: CatalogPath,
+    prior: Annotated[
+        list[str],
+        typer.Option(
+            help="new prior of a column, as tau_ism=norm(0.3,0.2) or log_sfr_1gyr=flat; arguments are scipy's"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="OUT.fits, OUT.parquet or OUT.csv: one row per row")],
+    rows: Annotated[str | None, typer.Option(help="row numbers, for example 0,5,7; none: all answered rows")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=100, help="draws a row; none: as many as the catalog's")] = None,
+    release: Release = "main",
+) -> None:
+    """Answer rows under another prior, from the same draws (docs/priors.md)."""
+    from jobs.catalog.reweight import reweight as answer
+
+    wanted = None if rows is None else numbers(rows, "--rows")
+    done, failed = answer(Location.parse(source), out, prior, wanted, n, release)
+    print(f"{done:,} rows, of which {failed:,} have no answer under the new prior (column reason): {out}")
+
+
+@catalog_app.command("history")
+def history(source: CatalogPath) -> None:
+    """List the releases and commits of a catalog, newest first, and runs that are under way or died."""
+    from storage_schemas.catalog import releases
+    from storage_schemas.catalog import schema as catalog
+
+    repo = catalog.repository(Location.parse(source))
+    main = repo.lookup_branch(catalog.MAIN)
+    for snapshot, when, message, tags in releases.history(repo):
+        print(f"{snapshot}  {when}  {tags:<12} {message}{'  <- main' if snapshot == main else ''}")
+    for branch, written, message in releases.unpublished(repo):
+        print(f"{branch}: not published, last commit {written:%Y-%m-%d %H:%M:%S}: {message}")
+
+
+@catalog_app.command("diff")
+def diff(
+    source: CatalogPath,
+    old: str,
+    new: str,
+    rows: Annotated[int, typer.Option(min=0, help="also list so many of the rows that differ, of each column")] = 0,
+) -> None:
+    """Count the rows that differ between two releases, column by column."""
+    from storage_schemas.catalog import schema as catalog
+
+    for name, changed, total, first in catalog.diff(Location.parse(source), old, new, rows):
+        listed = f": {', '.join(map(str, first))}{', ...' if changed > len(first) else ''}" if first else ""
+        print(f"{name:<20} {changed:>12,} of {total:,} rows differ{listed}")
+
+
+@catalog_app.command("rollback")
+def rollback(source: CatalogPath, release: str) -> None:
+    """Let readers see an earlier release again; nothing is deleted."""
+    from storage_schemas.catalog import releases
+    from storage_schemas.catalog import schema as catalog
+
+    location = Location.parse(source)
+    repo = catalog.repository(location)
+    with releases.writing(location):
+        print(f"main is {release}: {releases.rollback(repo, release)}")
+
+
+@catalog_app.command("clean")
+def clean(
+    source: CatalogPath,
+    days: Annotated[float, typer.Option(min=0, help="without a commit for as long, a run counts as dead")] = 7.0,
+) -> None:
+    """Remove the unpublished work of dead runs, and objects that no release needs; releases stay as they are."""
+    from datetime import timedelta
+
+    from storage_schemas.catalog import releases
+    from storage_schemas.catalog import schema as catalog
+
+    location = Location.parse(source)
+    repo = catalog.repository(location)
+    with releases.writing(location):
+        removed, size = releases.clean(repo, timedelta(days=days))
+    print(f"removed {', '.join(removed) or 'no branch'} and {size / 1e6:,.1f} MB")
+    for branch, written, message in releases.unpublished(repo):
+        print(f"kept {branch}, last commit {written:%Y-%m-%d %H:%M:%S}: {message}")
+
+
+@catalog_app.command("verify")
+def verify(source: CatalogPath) -> None:
+    """Read a whole catalog; damaged shards count as missing, so that the next run computes them. Exit code 1 if any is."""
+    from jobs.catalog.verify import verify_catalog
+
+    report(verify_catalog(Location.parse(source)), "the command that made the catalog")
+
+
+def report(damages: Iterable[str], command: str) -> None:
+    """Print damages, and what mends them."""
+    found = False
+    for line in damages:
+        found = True
+        print(f"damaged: {line}")
+    print(f"run {command} to fill these again" if found else "nothing is damaged")
+    raise typer.Exit(1 if found else 0)
+
+
+def rows_in(location: Location, release: str, cone: str | None) -> xr.Dataset:
+    """Open a release of a catalog, whole or the rows in a cone RA,DEC,RADIUS."""
+    from storage_schemas import open_catalog
+
+    catalog = open_catalog(location, release)
+    if cone is None:
+        return catalog
+    try:
+        ra, dec, radius = map(float, cone.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{cone!r} is no RA,DEC,RADIUS such as 150.1,2.2,0.5", param_hint="--cone") from None
+    return catalog.sedflow.cone(ra, dec, radius)
+
+
+def summary(location: Location, release: str = "main", cone: str | None = None) -> None:
+    """Print what a catalog, or a cone of it, holds."""
+    import numpy as np
+
+    from sedflow_dist.photometry.flags import DESCRIPTIONS, Flag
+    from storage_schemas.catalog.schema import METHODS
+
+    data = rows_in(location, release, cone)
+    methods, flagged = np.zeros(256, int), Counter[Flag]()
+    fractions = np.zeros(1001, int)
+    for start in range(0, data.sizes["galaxy"], _ROWS_READ):
+        part = data[["method", "flags", "effective_fraction"]].isel(galaxy=slice(start, start + _ROWS_READ)).load()
+        methods += np.bincount(part["method"], minlength=256)
+        flagged.update({flag: int(np.sum((part["flags"].values & int(flag)) != 0)) for flag in Flag})
+        fraction = part["effective_fraction"].values
+        fractions += np.bincount((1000 * fraction[np.isfinite(fraction)]).astype(int).clip(0, 1000), minlength=1001)
+    where = f" within {cone}" if cone else ""
+    model, n_rows = data.attrs["run"]["model"], data.sizes["galaxy"]
+    print(f"\nPosterior catalog {location} ({release}){where}, model {model}: {n_rows:,} galaxies")
+    for code, name in METHODS.items():
+        print(f"  {methods[code]:>9,}  answered by: {name}")
+    for flag in Flag:
+        if flagged[flag]:
+            print(f"  {flagged[flag]:>9,}  {flag.name}: {DESCRIPTIONS[flag]}")
+    if n_finite := fractions.sum():
+        low, middle = np.searchsorted(np.cumsum(fractions), np.array([0.05, 0.5]) * n_finite) / 1000
+        print(f"  effective fraction of the draws: median {middle:.2f}, 5 % below {low:.2f}")

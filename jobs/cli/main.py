@@ -1,0 +1,248 @@
+"""The command line ``sedflow``: arguments in, jobs run, exit code out (0 done, 1 failed, 2 wrong use)."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import icechunk
+import obstore
+import typer
+
+from cluster import versions
+from cluster.settings import Engines
+from jobs.cli.catalog import catalog_app, rows_in, summary
+from jobs.cli.jobs import jobs_app, submit_app
+from jobs.cli.mcmc import mcmc_app
+from jobs.cli.options import CatalogPath, Cone, Profile, Release, engines
+from jobs.cli.run import run_app
+from jobs.config import run_file, shipped
+from jobs.config.run_file import SSP, Inference, Ingest, RunFile
+from jobs.telemetry.progress import say
+from sedflow_dist.photometry import surveys
+from sedflow_dist.sps.fsps_engine import PRESETS
+from storage_schemas.backend.location import Location, explain
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Bayesian posteriors of galaxies' stellar masses, star-formation histories, metallicities and dust, from "
+    "photometry, at survey scale.",
+)  # fmt: skip
+app.add_typer(run_app)
+app.add_typer(catalog_app, name="catalog")
+app.add_typer(submit_app)
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(mcmc_app)
+
+
+@app.callback()
+def everywhere(
+    metrics: Annotated[
+        str | None, typer.Option(envvar="SEDFLOW_METRICS", help="host:port to serve counters for Prometheus at")
+    ] = None,
+) -> None:
+    """Serve metrics where asked; where another job of this machine has the port, work without."""
+    if metrics:
+        from jobs.telemetry.events import emit
+        from jobs.telemetry.metrics import serve
+
+        try:
+            emit("serving", metrics=f"{metrics.rpartition(':')[0]}:{serve(metrics)}")
+        except OSError as error:
+            say("metrics", f"not served at {metrics}: {error}")
+
+
+Workers = Annotated[int | None, typer.Option(min=1, help="Dask workers; replaces the profile's  [default: 2]")]
+Redshift = Annotated[str | None, typer.Option(help="redshift column; replaces the survey's")]
+SurveyName = Annotated[
+    str, typer.Option("--survey", help=f"{', '.join(surveys.SURVEYS)}, or a run file that declares another")
+]
+
+
+@app.command()
+def demo(
+    root: Annotated[str, typer.Option(help="where the stores and figures go")] = "demo",
+    n: Annotated[int | None, typer.Option("--train-steps", help="training steps (fewer: faster, worse)")] = None,
+) -> None:
+    """Run the whole chain on 10,000 real SDSS galaxies, with figures at the end (about thirteen minutes on two cores)."""
+    from jobs.run.job import run_all
+    from jobs.validate.figures import figures as draw
+
+    run = RunFile.load("demo", root=root)
+    if n is not None:
+        run = run.model_copy(update={"training": run.training.model_copy(update={"steps": n})})
+    run_all(run)
+    summary(run.store("catalog"))
+    print("\nFigures:")
+    for name in draw(run):
+        print(f"  {name}")
+    print(f"\nThe catalog: {run.store('catalog')}   (sedflow catalog show {run.store('catalog')})")
+
+
+@app.command()
+def doctor(
+    root: Annotated[str | None, typer.Option(help="storage to probe")] = None,
+    ray: Annotated[str | None, typer.Option(help="address of a Ray cluster to reach")] = None,
+    dask: Annotated[str | None, typer.Option(help="address of a Dask scheduler to reach")] = None,
+) -> None:
+    """Show versions, cores, GPU, and whether storage and clusters can be reached; exit code 1 if anything is wrong."""
+    from jobs.run.doctor import doctor as checks
+
+    good = True
+    for what, fine, message in checks(root, ray, dask):
+        good &= fine
+        print(f"{'ok  ' if fine else 'BAD '} {what:<13} {message}")
+    raise typer.Exit(0 if good else 1)
+
+
+@app.command("build-ssp")
+def build_ssp(
+    out: Annotated[str, typer.Option(help="where the SSP table goes")],
+    source: Annotated[str, typer.Option(help="bc03, fsps (needs SPS_HOME), or the URL of a stored table")] = "bc03",
+    preset: Annotated[str, typer.Option(help=f"settings of FSPS: {', '.join(PRESETS)}")] = "provabgs",
+    z_solar: Annotated[
+        float | None, typer.Option(help="mass fraction that is FSPS's logzsol = 0; replaces the preset's")
+    ] = None,
+    nebular: Annotated[bool, typer.Option(help="let FSPS add the emission of gas around young stars")] = False,
+    log_u: Annotated[float, typer.Option(help="log10 of that gas's ionisation parameter, -4 to -1")] = -2.0,
+    actors: Annotated[int, typer.Option(min=1, help="FSPS actors on this machine, or on the cluster of --ray")] = 2,
+    ray: Annotated[str | None, typer.Option(help="address of a Ray cluster")] = None,
+) -> None:
+    """Make an SSP table store; with FSPS what was interrupted goes on where it stopped."""
+    from jobs.simulate.ssp import build_ssp as build
+
+    settings = SSP(source=source, preset=preset, z_solar=z_solar, nebular=nebular, log_u=log_u)
+    build(source, Location.parse(out), settings.fsps_settings(), Engines().ray.replace(address=ray, actors=actors))
+
+
+@app.command()
+def ingest(
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="FITS, Parquet or CSV, patterns, HATS catalogs, Zarr groups, here or on S3; kcorrect-sample: real galaxies; "
+            "or, without --out, a run file: its own input, into its root",
+        ),
+    ],
+    out: Annotated[str | None, typer.Option(help="where the photometry store goes")] = None,
+    survey: SurveyName = "sdss",
+    redshift: Redshift = None,
+    order: Annotated[str, typer.Option(help="of the rows: auto, input or healpix")] = Ingest().order,
+    profile: Profile = None,
+    rows_per_chunk: Annotated[int, typer.Option(min=1)] = 4096,
+    keep_runs: Annotated[
+        bool, typer.Option(help="keep the sorted pieces, so that a new file costs only itself")
+    ] = False,
+    workers: Workers = None,
+) -> None:
+    """Turn catalogs into a photometry store, or bring it up to date: every row kept, calibrated, flagged, counted."""
+    from jobs.ingest.job import ingest as fill
+    from jobs.ingest.job import ingest_of
+
+    if out is None:
+        if len(source) != 1 or Path(source[0]).suffix not in (".yaml", ".yml"):
+            raise typer.BadParameter("needed, as INPUT is no run file *.yaml, which says it itself", param_hint="--out")
+        ingest_of(RunFile.load(source[0], engines=profile))
+        return
+    settings = Ingest.model_validate({"order": order, "redshift": redshift, "keep_runs": keep_runs})
+    dask = engines(profile).dask.replace(workers=workers)
+    fill(source, run_file.survey(survey), Location.parse(out), rows_per_chunk, settings, dask)
+
+
+@app.command()
+def infer(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="photometry store, or anything that sedflow ingest takes")
+    ],
+    model: Annotated[
+        str, typer.Option(help=f"where the trained model is, or one that comes along: {', '.join(shipped.names())}")
+    ],
+    out: Annotated[str, typer.Option(help="where the posterior catalog goes")],
+    survey: SurveyName = "sdss",
+    profile: Profile = None,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    draws: Annotated[int, typer.Option(min=16, help="draws per galaxy")] = Inference().n_draws,
+    keep_draws: Annotated[int, typer.Option(min=0, help="draws stored per galaxy")] = 0,
+    certificate: Annotated[bool, typer.Option(help="weigh draws by the exact likelihood, or quantiles alone")] = True,
+    rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
+    workers: Workers = None,
+    redshift: Redshift = None,
+) -> None:
+    """Answer every galaxy of INPUT and publish the catalog as a release."""
+    from jobs.infer import infer as fill
+    from jobs.ingest.job import ingest as read
+    from storage_schemas import photometry
+
+    settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
+    dask = engines(profile).dask.replace(workers=workers)
+    try:
+        location = photometry.open(Location.parse(source)).location
+    except (FileNotFoundError, NotADirectoryError):
+        location = Location.parse(f"{out.rstrip('/')}-photometry")
+        read(source, run_file.survey(survey), location, rows_per_shard, Ingest(redshift=redshift), dask)
+    fill(location, shipped.model(model), Location.parse(out), settings, seed, dask)
+    summary(Location.parse(out))
+
+
+@app.command()
+def flux(
+    parameters: Annotated[Path, typer.Argument(metavar="PARAMS.csv", help="log_mstar,beta1,..,n_dust,z")],
+    out: Annotated[Path, typer.Option(help="CSV of f_u,f_g,... in nanomaggies")],
+    survey: SurveyName = "sdss",
+    ssp: Annotated[str, typer.Option(help="bc03, or the URL of a stored SSP table")] = "bc03",
+    birth_cloud_age: Annotated[float, typer.Option(help="Gyr")] = 0.01,
+) -> None:
+    """Model fluxes of galaxies with given parameters, one row per row."""
+    from jobs.flux import flux as evaluate
+
+    rows = evaluate(parameters, run_file.survey(survey), ssp, out, birth_cloud_age)
+    print(f"{rows:,} rows: {out}")
+
+
+@app.command()
+def export(
+    source: CatalogPath,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="OUT.fits, .parquet or .csv; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL")
+    ],
+    columns: Annotated[
+        str, typer.Option(help="columns, or parameters and properties, as log_mstar,flags; none: all")
+    ] = "",
+    cone: Cone = None,
+    release: Release = "main",
+) -> None:
+    """Write a catalog, or the rows in a cone, for other programs, in the catalog's order."""
+    from jobs.export import export as write
+
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    print(f"{write(rows_in(Location.parse(source), release, cone), out, names):,} rows: {out}")
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    """End as soon as clusters started here are ended: a node is taken away, or a job is stopped."""
+    print(
+        "sedflow: told to end (SIGTERM); what is committed stays, and the same command goes on",
+        file=sys.stderr,
+        flush=True,
+    )
+    sys.exit(128 + number)
+
+
+def main() -> None:
+    """Entry point: an error the user can mend is one clear message and exit code 1."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="zarr")
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        versions.refuse_other_submitter()
+        app()
+    except (
+        ValueError, RuntimeError, OSError, icechunk.IcechunkError, icechunk.ConflictError, obstore.exceptions.BaseError,
+    ) as error:  # fmt: skip
+        print(f"sedflow: {explain(error)}", file=sys.stderr)
+        sys.exit(1)

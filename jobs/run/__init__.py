@@ -1,0 +1,1 @@
+"""Whole runs: plan, run, submit, status, reprocess, doctor."""

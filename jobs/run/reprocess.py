@@ -1,0 +1,86 @@
+"""reprocess: a run whose input, model or settings changed; the next release of its catalog, made on top of the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zarr
+
+from jobs import infer as job
+from jobs.config.run_file import RunFile
+from jobs.infer import Work
+from jobs.ingest.job import ingest_of
+from jobs.run.plan import refuse_what_cannot_fit
+from jobs.telemetry import events
+from jobs.telemetry.progress import say
+from storage_schemas.backend.location import Location
+from storage_schemas.catalog import releases
+from storage_schemas.catalog import schema as catalog
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What reprocessing will do: shards in all and to compute, rows to compute, and why."""
+
+    shards: int
+    computed: int
+    rows: int
+    reasons: tuple[str, ...]
+    release: str | None  # that holds the result already
+
+    def __str__(self) -> str:
+        if self.release:
+            return f"nothing has changed since {self.release}"
+        return (
+            f"{self.shards - self.computed:,} shards unchanged, {self.computed:,} to compute ({self.rows:,} rows), because "
+            f"of: {', '.join(self.reasons)}"
+        )
+
+
+@events.job("reprocess")
+def reprocess(run: RunFile, dry_run: bool = False) -> dict[str, Any]:
+    """Take in what changed in the run's input, say what there is to compute, and publish the next release.
+
+    Args:
+        dry_run: look at the photometry as it was taken in last, and change nothing
+
+    Returns:
+        what `infer` counted
+    """
+    refuse_what_cannot_fit(run)
+    if not dry_run:
+        ingest_of(run)
+    source, model, out = run.store("photometry"), run.store("model"), run.store("catalog")
+    seen = preview(job.work(source, model, run.inference, run.seed), out)
+    say("reprocess", f"{seen}: {out}")
+    if dry_run:
+        return {"rows": seen.rows, "shards": seen.computed}
+    return job.infer(source, model, out, run.inference, run.seed, run.engines.dask)
+
+
+def preview(wanted: Work, out: Location) -> Preview:
+    """Compare a run with what ``main`` of its catalog shows, or with its own unpublished work; changes nothing."""
+    shards = wanted.layout.shards
+    try:
+        repo = catalog.repository(out)
+        group = zarr.open_group(repo.readonly_session(catalog.MAIN).store, mode="r")
+    except FileNotFoundError:
+        return Preview(len(shards), len(shards), shards.n_rows, ("no release yet",), None)
+    todo = releases.todo(repo, wanted.run_id, wanted.layout, wanted.keys)
+    return Preview(
+        len(shards),
+        len(todo),
+        shards.count(todo),
+        _reasons(wanted, group.attrs),
+        releases.find(repo, wanted.run_id),
+    )
+
+
+def _reasons(wanted: Work, shown: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of what differs; what differs in no setting differs in the photometry itself."""
+    if shown["run_id"] == wanted.run_id:
+        return ("damaged shards",)
+    names = [name for name, value in wanted.run.items() if name != "photometry" and value != shown["run"].get(name)]
+    return tuple(names) or ("photometry",)

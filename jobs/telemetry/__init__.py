@@ -1,0 +1,1 @@
+"""What a job tells while it works: events, metrics, progress."""

@@ -1,0 +1,72 @@
+"""What a person sees of a job: a bar while it runs, one line when it is done. Programs get events instead."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from jobs.telemetry import events
+from jobs.telemetry.events import Chunk, Job
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Progress of a part of a job, for the eye and for the job."""
+
+    shown: tqdm
+    job: Job
+
+    def update(self, n: int) -> None:
+        """Count what was done."""
+        self.shown.update(n)
+        self.job.advance(n)
+
+    def wrote(self, chunk: Chunk) -> None:
+        """Count a chunk that was written, and its rows."""
+        self.job.chunk(chunk)
+        self.update(chunk.rows)
+
+
+@contextmanager
+def bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
+    """Show a progress bar on standard error, in the job under way, or as a job of its own.
+
+    Where standard error is no terminal, `SEDFLOW_LOG=text` asks for a line every 10 seconds.
+    """
+    terminal = sys.stderr.isatty()
+    under_way = events.current()
+    with (
+        nullcontext(under_way) if under_way else events.under_way(title) as job,
+        tqdm(
+            desc=f"{title:<10}", total=total, initial=done, unit=f" {unit}", unit_scale=True, file=sys.stderr,
+            mininterval=0.2 if terminal else 10, maxinterval=10, dynamic_ncols=terminal, leave=True,
+            disable=events.as_json(),
+        ) as shown,
+    ):  # fmt: skip
+        job.part(title, total, unit, done)
+        yield Bar(shown, job)
+
+
+def say(title: str, message: str) -> None:
+    """Print one line about a job on standard error."""
+    if events.as_json():
+        events.emit("message", stage=title, message=message)
+    else:
+        print(f"{title:<10}: {message}", file=sys.stderr, flush=True)
+
+
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.monotonic() - self._start

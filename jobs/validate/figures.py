@@ -1,0 +1,119 @@
+"""figures: the stores of a run in, pictures out."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from jobs.catalog.draws import replay
+from jobs.config.run_file import RunFile
+from jobs.validate.compare import chain_ranks
+from sedflow_dist import keyed_random
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.parameters import PARAMETERS
+from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.simulation.mocks import MockSurvey
+from sedflow_dist.simulation.shapes import Shapes
+from sedflow_dist.sps import filters
+from sedflow_dist.validation import coverage, plots
+from sedflow_dist.validation.mock_galaxies import mock_galaxies
+from storage_schemas import training_set, validation
+from storage_schemas.backend.location import Location
+from storage_schemas.catalog.schema import model_bytes, open_catalog
+
+_CORNER = ("log_mstar_surviving", "log_sfr_1gyr", "log_z_mw", "t_age_mw", "f_burst", "tau_ism", "n_dust")
+_DRAWS, _SPECTRA, _MOCKS = 4000, 200, 5000
+
+
+def figures(run: RunFile) -> list[str]:
+    """Draw the run's figures into its ``figures`` folder; return their names.
+
+    Where its ``chains`` folder has chains of the model's mock galaxies, their ranks stand beside the flow's.
+    """
+    catalog = open_catalog(run.store("catalog"))
+    flow = Flow.from_bytes(*model_bytes(catalog))
+    drawn = {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, flow, _typical(catalog))}
+    arrays, _ = validation.read(run.store("validation"))
+    complete = arrays["mask"].all(1)
+    ranks = arrays["rank"][complete]
+    drawn["pp.png"] = plots.pp(ranks, PARAMETERS, coverage.check(ranks), "Posteriors of the flow")
+    drawn["sbc.png"] = plots.sbc(ranks, PARAMETERS, chain_ranks(flow, run.store("chains"), run.seed))
+    drawn["tarp.png"] = plots.coverage({
+        title: {kind: arrays[prefix + name][complete] for kind, prefix in (("plain", ""), ("weighted", "weighted_"))}
+        for title, name in (("TARP", "tarp"), ("Expected coverage", "hpd"))
+    })  # fmt: skip
+    drawn["training_data.png"] = training_data(run, catalog, flow)
+    return [_save(figure, run.store("figures"), name) for name, figure in drawn.items()]
+
+
+def mass_redshift(catalog) -> Figure:  # noqa: ANN001
+    """Stellar mass against redshift of a whole catalog."""
+    column = list(catalog["param"].values).index("log_mstar_surviving")
+    outside = Flag.NOISE_OUTSIDE_TRAINING | Flag.COLOUR_OUTSIDE_TRAINING | Flag.NOVEL
+    doubtful = outside | Flag.LOW_EFFECTIVE_FRACTION | Flag.ABSURD_COLOUR
+    flagged = (catalog["flags"].values & int(doubtful)) != 0
+    return plots.mass_redshift(catalog["redshift"].values, catalog["quantiles"].values[:, column, 1:4], flagged)
+
+
+def training_data(run: RunFile, catalog, flow: Flow) -> Figure:  # noqa: ANN001
+    """The run's training data, as its model sees them, against the rows of the catalog that were answered."""
+    try:
+        rows = training_set.open(run.store("training")).read(0, training_set.NAMES)
+    except FileNotFoundError:  # the model was trained elsewhere
+        mocks = mock_galaxies(flow, _MOCKS, run.seed)
+    else:
+        shapes = Shapes(**{name: torch.as_tensor(values) for name, values in rows.items()})
+        generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "figures"))
+        mocks = MockSurvey(flow.noise, flow.prior.log_mstar, 0.0).observe(shapes, _MOCKS, generator)
+    answered = catalog["method"].values != 0
+    seen = [catalog[name].values[answered] for name in ("flux", "sigma", "mask")]
+    return plots.training_data(
+        flow.spec.labels, flow.spec.selection_band,
+        _magnitudes(mocks.flux.numpy(), mocks.sigma.numpy(), mocks.mask.numpy()), _magnitudes(*seen),
+    )  # fmt: skip
+
+
+def _magnitudes(flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Magnitudes and their errors, (galaxy, band) [mag]; NaN where a flux is masked or not positive."""
+    flux = np.where(mask & (flux > 0), flux, np.nan)
+    return 22.5 - 2.5 * np.log10(flux), 2.5 / np.log(10) * sigma / flux
+
+
+def galaxy(catalog, flow: Flow, row: int) -> Figure:  # noqa: ANN001
+    """Corner plot and SED of one row of a catalog, ``flow`` its model."""
+    draws, names = replay(catalog, [row], _DRAWS)
+    data = catalog.isel(galaxy=row)
+    model = flow.redshift_model.model
+    some = torch.as_tensor(draws[0, :: _DRAWS // _SPECTRA, : len(PARAMETERS)])
+    redshift = torch.full((len(some),), float(data["redshift"]))
+    wavelength, spectra = model.observed(model.spectra(some, redshift), redshift)
+    mask = data["mask"].values
+    centres = np.array([filters.Band.load(name).effective_wavelength for name in flow.spec.bands])
+    columns = [names.index(name) for name in _CORNER]
+    return plots.posterior_and_sed(
+        draws[0][:, columns], _CORNER, f"galaxy {row}, z = {float(data['redshift']):.3f}", centres[mask],
+        data["flux"].values[mask], data["sigma"].values[mask], wavelength.numpy(), spectra.numpy(),
+    )  # fmt: skip
+
+
+def _typical(catalog) -> int:  # noqa: ANN001
+    """The answered, unflagged row whose effective fraction is the median."""
+    fraction = catalog["effective_fraction"].values
+    clean = (catalog["flags"].values == 0) & np.isfinite(fraction)
+    if not clean.any():
+        clean = catalog["method"].values != 0
+    rows = np.flatnonzero(clean)
+    return int(rows[np.argsort(fraction[rows], kind="stable")[len(rows) // 2]])
+
+
+def _save(figure: Figure, folder: Location, name: str) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / name
+        figure.savefig(path, dpi=120, bbox_inches="tight")
+        folder.put(name, path.read_bytes())
+    plots.plt.close(figure)
+    return f"{folder}/{name}"

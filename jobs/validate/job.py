@@ -1,0 +1,168 @@
+"""validate: a model in, its calibration on simulated galaxies out: ranks, coverage, held-out log-probability.
+
+Galaxies with all bands come first; as many again follow for each pattern of missing bands that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster import dask_engine
+from jobs.config.run_file import RunFile
+from jobs.infer import load_on_worker
+from jobs.telemetry import events
+from jobs.telemetry.progress import bar, say
+from sedflow_dist import keyed_random
+from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.parameters import PARAMETERS
+from sedflow_dist.photometry.flags import MINIMUM_BANDS
+from sedflow_dist.simulation.mocks import Mocks
+from sedflow_dist.validation import coverage
+from sedflow_dist.validation.coverage import Calibration
+from sedflow_dist.validation.mock_galaxies import (
+    Pattern,
+    flow_log_prob,
+    joint_log_prob,
+    mock_galaxies,
+    truth,
+    unit_truth,
+)
+from storage_schemas import model as model_store
+from storage_schemas import photometry, validation
+from storage_schemas.backend.chunked import ChunkedStore, Chunks
+from storage_schemas.backend.location import Location
+
+_BLOCK = 25
+_PATTERN_ROWS = 10_000_000  # in which patterns of missing bands are counted
+_BINS = 4  # of signal-to-noise
+
+
+def missing_patterns(store: ChunkedStore, n: int) -> list[Pattern]:
+    """Return the ``n`` most common patterns of missing bands in a photometry store that can be answered.
+
+    Where it has fewer, single missing bands make up for them, the first band first.
+    """
+    found = np.unique(photometry.sample(store, ["mask"], _PATTERN_ROWS)["mask"], axis=0, return_counts=True)
+    counts = Counter({tuple(map(bool, row)): int(k) for row, k in zip(*found, strict=True)})
+    n_bands = len(next(iter(counts)))
+    counts.update({tuple(band != gone for band in range(n_bands)): 0 for gone in range(n_bands)})
+    return list(islice((p for p, _ in counts.most_common() if MINIMUM_BANDS <= sum(p) < n_bands), n))
+
+
+def ranks(
+    block: int, model: Location, model_id: str, n_galaxies: int, n_draws: int, seed: int, patterns: tuple[Pattern, ...]
+) -> dict[str, np.ndarray]:
+    """Answer one block of mock galaxies; return truth, ranks and scores of its rows."""
+    posterior, mocks = _posterior(model, model_id, n_galaxies, n_draws, seed, patterns)
+    rows = Chunks(len(mocks.phi), _BLOCK).rows(block)
+    part = mocks[rows]
+    theta = truth(posterior.flow, part)
+    draws = posterior.draw(part.flux, part.sigma, part.mask, part.redshift, np.arange(rows.start, rows.stop), n_draws)
+    below = draws.values[..., : len(PARAMETERS)] < theta.unsqueeze(1)
+    cube, true = draws.unit.numpy(), unit_truth(posterior.flow, part).numpy()
+    log_q, log_q_truth = draws.log_q.numpy(), flow_log_prob(posterior.flow, part).numpy()
+    weight, points = draws.weight.numpy(), keyed_random.torch_seed(seed, "tarp", block)
+    signal = torch.where(part.mask, part.flux / part.sigma, torch.nan)
+    return {
+        "block": np.array(block), "truth": theta.numpy(), "rank": below.float().mean(1).numpy(),
+        "weighted_rank": (below * draws.weight.unsqueeze(-1)).sum(1).numpy(),
+        "tarp": coverage.tarp(cube, None, true, points), "weighted_tarp": coverage.tarp(cube, weight, true, points),
+        "hpd": coverage.expected_coverage(log_q, None, log_q_truth),
+        "weighted_hpd": coverage.expected_coverage(log_q, weight, log_q_truth),
+        "mask": part.mask.numpy(), "signal_to_noise": np.nanmedian(signal.numpy(), axis=1),
+        "log_prob": joint_log_prob(posterior.flow, part), "effective_fraction": draws.effective_fraction.numpy(),
+    }  # fmt: skip
+
+
+@cache
+def _posterior(
+    model: Location, model_id: str, n_galaxies: int, n_draws: int, seed: int, patterns: tuple[Pattern, ...]
+) -> tuple[Posterior, Mocks]:
+    """The posterior engine and the mock galaxies of this worker."""
+    flow = load_on_worker(model, model_id)
+    return Posterior(flow, seed, n_draws), mock_galaxies(flow, n_galaxies, seed, patterns)
+
+
+@events.job("validate")
+def validate(run: RunFile) -> dict[str, Calibration]:
+    """Fill the run's validation store if it is missing; print and return the calibration, as `report` does."""
+    out, model = run.store("validation"), run.store("model")
+    flow = Flow.from_bytes(*model_store.read(model))
+    patterns: tuple[Pattern, ...] = ()
+    if run.validation.patterns:
+        patterns = tuple(missing_patterns(photometry.open(run.store("photometry")), run.validation.patterns))
+    settings: dict[str, Any] = {
+        "model": flow.id, "seed": run.seed, **run.validation.model_dump(), "measured": [list(p) for p in patterns],
+    }  # fmt: skip
+    try:
+        arrays, attributes = validation.read(out)
+        stale = any(attributes.get(name) != value for name, value in settings.items())
+    except (FileNotFoundError, ValueError):
+        stale = True
+    if stale:
+        n = run.validation.n_galaxies * (1 + len(patterns))
+        blocks = list(range(len(Chunks(n, _BLOCK))))
+        parts: list[dict[str, np.ndarray]] = []
+        with dask_engine.client(run.engines.dask) as client, bar("validate", n, "galaxies") as progress:
+
+            def done(part: dict[str, np.ndarray]) -> None:
+                parts.append(part)
+                progress.update(len(part["truth"]))
+
+            dask_engine.map_tasks(
+                client, ranks, blocks, done, run.engines.dask.retries, model=model, model_id=flow.id,
+                n_galaxies=run.validation.n_galaxies, n_draws=run.validation.n_draws, seed=run.seed, patterns=patterns,
+            )  # fmt: skip
+        parts.sort(key=lambda part: int(part["block"]))
+        arrays = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in validation.ARRAYS}
+        validation.write(out, arrays, PARAMETERS, flow.spec.labels, settings)
+    result = report(arrays, flow.spec.labels)
+    complete = arrays["mask"].all(1)
+    say("validate", f"held-out log-probability {arrays['log_prob'][complete].mean():.3f}, median effective fraction "
+        f"{np.median(arrays['effective_fraction'][complete]):.2f}: {out}")  # fmt: skip
+    return result
+
+
+def report(arrays: dict[str, np.ndarray], labels: Sequence[str]) -> dict[str, Calibration]:
+    """Print and return the calibration of galaxies with all bands, from the draws as they are and as they are weighted.
+
+    Keys: ``plain`` and ``weighted``, of the parameters, and both with ``tarp`` and ``hpd``, of all dimensions together.
+    Galaxies that miss bands count in the line of the worst pattern only.
+    """
+    complete = arrays["mask"].all(1)
+    bins = np.char.add("S/N ", coverage.quantile_bins(arrays["signal_to_noise"][complete], _BINS))
+    without = np.array(["without " + ", ".join(np.array(labels)[~row]) for row in arrays["mask"]])[~complete]
+    result = {}
+    for kind, prefix in (("plain", ""), ("weighted", "weighted_")):
+        rank = arrays[f"{prefix}rank"]
+        found = result[kind] = coverage.check(rank[complete])
+        worst = int(np.argmin(found.p_values))
+        say("validate", f"{kind} draws: pooled KS p {found.pooled:.3f}; {int(found.inside.sum())} of {len(PARAMETERS)} p-p "
+            f"curves inside the 99 % band; lowest p {found.p_values[worst]:.3f} ({PARAMETERS[worst]})")  # fmt: skip
+        lines = []
+        for name, title in (("tarp", "TARP"), ("hpd", "expected coverage")):
+            joint = result[f"{kind} {name}"] = coverage.check(arrays[prefix + name][complete, None])
+            lines.append(
+                f"{title} inside its 99 % band: {'yes' if joint.inside[0] else 'no'} (KS p {joint.pooled:.3f})"
+            )
+        lines.append(_worst(coverage.by_group(rank[complete], bins)))
+        if len(without):
+            lines.append(_worst(coverage.by_group(rank[~complete], without)))
+        say("validate", f"{kind} draws: " + "; ".join(lines))
+    return result
+
+
+def _worst(groups: dict[str, Calibration]) -> str:
+    """The group with the lowest pooled p-value, in words."""
+    name, found = min(groups.items(), key=lambda item: item[1].pooled)
+    return (
+        f"worst of {len(groups)}: {name}, {int(found.inside.sum())} of {len(found.inside)} inside, p {found.pooled:.3f}"
+    )

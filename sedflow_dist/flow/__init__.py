@@ -1,0 +1,1 @@
+"""The trained flow: features of photometry, the masked autoregressive flow and its inverse, training, support."""

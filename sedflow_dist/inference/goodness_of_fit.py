@@ -1,0 +1,16 @@
+"""Goodness of fit: chi-square of posterior draws in, a p-value for each galaxy out."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+
+def posterior_predictive(chi2: np.ndarray, n_bands: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Return the probability that data simulated from the posterior fit worse than the measured ones, (galaxy,).
+
+    The mean over draws of P(chi2 with ``n_bands`` (galaxy,) degrees of freedom > the draw's chi2 (galaxy, draw)). Near
+    zero: no draw of the model explains the data. Source: Gelman, Meng & Stern 1996 (Statistica Sinica 6, 733).
+    """
+    tail = stats.chi2.sf(chi2, n_bands[:, None])
+    return tail.mean(1) if weight is None else (tail * weight).sum(1)

@@ -1,0 +1,1 @@
+"""Photometry as a survey gives it: its columns, calibration, noise, flags and duplicates."""

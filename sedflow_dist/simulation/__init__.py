@@ -1,0 +1,1 @@
+"""Simulated galaxies: draws from the prior and mock observations of them."""

@@ -1,0 +1,74 @@
+"""Mock observations: simulated galaxies in, photometry as the survey would measure it and the truth behind it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from sedflow_dist.photometry.flags import MINIMUM_BANDS
+from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.simulation.shapes import Shapes
+
+
+@dataclass(frozen=True)
+class Mocks:
+    """Mock observations [nanomaggies] and the truth behind them: ``phi`` (galaxy, 10), ``log_mstar`` (galaxy,)."""
+
+    phi: Float[Tensor, "galaxy shape"]
+    log_mstar: Float[Tensor, " galaxy"]
+    flux: Float[Tensor, "galaxy band"]
+    sigma: Float[Tensor, "galaxy band"]
+    mask: Bool[Tensor, "galaxy band"]
+    redshift: Float[Tensor, " galaxy"]
+
+    def __getitem__(self, rows: slice) -> Mocks:
+        """Return some of them."""
+        return Mocks(**{name: values[rows] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class MockSurvey:
+    """Observe shapes as the survey would: amplitude from the prior, its noise, its selection, and bands gone missing.
+
+    log_mstar is drawn from its prior and what the survey would not select is rejected, so that the posterior is that of
+    the prior and the likelihood alone: selection acts on what is observed.
+    """
+
+    noise: NoiseModel
+    log_mstar: tuple[float, float]
+    drop_out: float  # fraction of galaxies that lose one band or more
+
+    def observe(self, shapes: Shapes, n: int, generator: Generator) -> Mocks:
+        """Return ``n`` selected mock galaxies."""
+        parts: list[tuple[Tensor, ...]] = []
+        found = 0
+        for _ in range(200):
+            index = torch.randint(len(shapes.phi), (2 * n,), generator=generator)
+            lo, hi = self.log_mstar
+            log_mstar = lo + (hi - lo) * torch.rand(len(index), generator=generator)
+            true = shapes.per_mass[index] * 10 ** log_mstar.unsqueeze(1)
+            flux, sigma, selected = self.noise.observe(true, generator)
+            parts.append((index[selected], log_mstar[selected], flux[selected], sigma[selected]))
+            found += int(selected.sum())
+            if found >= n:
+                break
+        else:
+            raise ValueError(
+                f"of {400 * n} simulated galaxies the survey's selection {self.noise.selection} mag kept {found}; "
+                "prior and selection hardly overlap"
+            )
+        index, log_mstar, flux, sigma = (torch.cat(column)[:n] for column in zip(*parts, strict=True))
+        mask = self._missing(flux.shape, generator)
+        return Mocks(shapes.phi[index], log_mstar, flux * mask, sigma * mask, mask, shapes.redshift[index])
+
+    def _missing(self, shape: torch.Size, generator: Generator) -> Bool[Tensor, "galaxy band"]:
+        """Any subset of bands that keeps at least three: the number missing is uniform, and so are the bands."""
+        n, n_bands = shape
+        most = n_bands - MINIMUM_BANDS
+        order = torch.rand(n, n_bands, generator=generator).argsort(1)
+        number = torch.randint(1, most + 1, (n,), generator=generator) if most > 0 else torch.zeros(n, dtype=torch.long)
+        number = torch.where(torch.rand(n, generator=generator) < self.drop_out, number, 0)
+        return order >= number.unsqueeze(1)

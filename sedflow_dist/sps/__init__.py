@@ -1,0 +1,1 @@
+"""Stellar population synthesis: parameters and a redshift in, spectra and fluxes out."""

@@ -1,0 +1,1 @@
+"""Coverage tests of posteriors, and figures."""

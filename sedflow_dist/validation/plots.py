@@ -1,0 +1,204 @@
+"""Figures from arrays: each function draws one figure and returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import corner
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from sedflow_dist.validation.coverage import (
+    Calibration,
+    band_half_width,
+    check,
+    histogram_band,
+    pp_curve,
+    prior_predictive,
+)
+
+matplotlib.use("Agg", force=False)
+import matplotlib.pyplot as plt
+
+LABELS = {
+    "log_mstar": r"$\log M_*$", "beta1": r"$\beta_1$", "beta2": r"$\beta_2$", "beta3": r"$\beta_3$",
+    "beta4": r"$\beta_4$", "f_burst": r"$f_{\rm burst}$", "t_burst": r"$t_{\rm burst}$", "gamma1": r"$\gamma_1$",
+    "gamma2": r"$\gamma_2$", "tau_bc": r"$\tau_{\rm BC}$", "tau_ism": r"$\tau_{\rm ISM}$", "n_dust": r"$n_{\rm dust}$",
+    "log_mstar_surviving": r"$\log M_*$", "log_sfr_1gyr": r"$\log {\rm SFR}_{1\,{\rm Gyr}}$",
+    "log_z_mw": r"$\log Z_{\rm MW}$", "t_age_mw": r"$t_{\rm age,MW}$",
+}  # fmt: skip
+_BINS_OF_CHAINS = 10
+_BLUE, _ORANGE, _GREY = "#1f4e79", "#d95f02", "#8a8a8a"
+
+
+def posterior_and_sed(
+    draws: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    band_wavelength: np.ndarray,
+    flux: np.ndarray,
+    sigma: np.ndarray,
+    sed_wavelength: np.ndarray,
+    sed_flux: np.ndarray,
+) -> Figure:
+    """Corner plot of one galaxy with its SED in the free corner.
+
+    Args:
+        draws: (draw, column); columns named by ``names``
+        band_wavelength, flux, sigma: the data, (band,) [A, nanomaggies]
+        sed_wavelength, sed_flux: model spectra of some draws, (draw, wavelength) [A, nanomaggies]
+    """
+    size = 1.5 * len(names)
+    figure = plt.figure(figsize=(size, size))
+    corner.corner(
+        draws, labels=[LABELS.get(name, name) for name in names], fig=figure, color=_BLUE, smooth=0.8, bins=24,
+        quantiles=[0.16, 0.5, 0.84], label_kwargs={"fontsize": 13}, plot_datapoints=False, fill_contours=True,
+        levels=(0.68, 0.95),
+    )  # fmt: skip
+    axes = figure.add_axes((0.56, 0.68, 0.41, 0.27))
+    lo, hi = np.percentile(sed_flux, [2.5, 97.5], axis=0)
+    x = sed_wavelength[0]
+    axes.fill_between(x, lo, hi, color=_BLUE, alpha=0.25, lw=0, label="95 % of the posterior")
+    axes.plot(x, np.median(sed_flux, axis=0), color=_BLUE, lw=0.8, label="median model")
+    axes.errorbar(band_wavelength, flux, sigma, fmt="o", color=_ORANGE, ms=6, capsize=3, label="data", zorder=5)
+    axes.set(xscale="log", yscale="log", xlabel="observed wavelength [Å]", ylabel="flux [nanomaggies]", title=title)
+    axes.set_xlim(0.85 * band_wavelength.min(), 1.15 * band_wavelength.max())
+    axes.set_ylim(0.4 * np.min(flux[flux > 0]), 2.2 * flux.max())
+    ticks = [
+        t
+        for t in (3000, 4000, 5000, 6000, 7000, 8000, 9000, 12000, 20000)
+        if axes.get_xlim()[0] < t < axes.get_xlim()[1]
+    ]
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.minorticks_off()
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def pp(ranks: np.ndarray, names: Sequence[str], found: Calibration, title: str) -> Figure:
+    """p-p plot of all parameters with the 99 % band of a calibrated posterior."""
+    figure, axes = plt.subplots(figsize=(6.2, 6))
+    grid, curve = pp_curve(ranks)
+    half = band_half_width(len(ranks))
+    axes.fill_between(grid, grid - half, grid + half, color=_GREY, alpha=0.25, lw=0, label="99 % band")
+    colors = plt.get_cmap("tab20")(np.linspace(0, 1, len(names)))
+    for i, name in enumerate(names):
+        axes.plot(
+            grid, curve[:, i], color=colors[i], lw=1.3, label=f"{LABELS.get(name, name)} (p = {found.p_values[i]:.2f})"
+        )
+    axes.plot([0, 1], [0, 1], "k--", lw=0.8)
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1), xlabel="credible level", ylabel="fraction of galaxies below",
+        title=f"{title}: {len(ranks):,} galaxies, pooled KS p = {found.pooled:.2f}",
+    )  # fmt: skip
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    figure.tight_layout()
+    return figure
+
+
+def sbc(ranks: np.ndarray, names: Sequence[str], chains: np.ndarray | None = None, bins: int = 20) -> Figure:
+    """Rank histograms of simulation-based calibration with the 99 % range of a uniform rank (SEDflow, figure 4).
+
+    Args:
+        ranks, chains: of the flow and, for some galaxies, of MCMC, (galaxy, param); MCMC's counts are scaled to the flow's
+    """
+    columns = 4
+    rows = -(-len(names) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(11, 2.3 * rows), sharex=True, sharey=True)
+    lo, hi = histogram_band(len(ranks), bins)
+    for i, (axes, name) in enumerate(zip(grid.flat, names, strict=False)):
+        axes.axhspan(lo, hi, color=_GREY, alpha=0.25, lw=0)
+        axes.hist(ranks[:, i], bins=bins, range=(0, 1), histtype="stepfilled", color=_BLUE, alpha=0.75)
+        if chains is not None:
+            few = _BINS_OF_CHAINS
+            scale = len(ranks) / bins * few / len(chains)
+            axes.hist(
+                chains[:, i], few, (0, 1), weights=np.full(len(chains), scale), histtype="step", color=_ORANGE, lw=1.3
+            )
+            for count in histogram_band(len(chains), few):
+                axes.axhline(scale * count, color=_ORANGE, lw=0.8, ls=":")
+        axes.text(0.04, 0.06, LABELS.get(name, name), transform=axes.transAxes, fontsize=13, color="white",
+                  bbox={"facecolor": _BLUE, "edgecolor": "none", "alpha": 0.9})  # fmt: skip
+    for axes in grid[-1]:
+        axes.set_xlabel("rank of the truth")
+    beside = "" if chains is None else f"; orange: MCMC of {len(chains):,}, dotted: the same for it"
+    figure.suptitle(f"Simulation-based calibration, {len(ranks):,} galaxies (band: 99 % of uniform ranks{beside})")
+    figure.tight_layout()
+    return figure
+
+
+def coverage(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Curves of ranks that concern all dimensions together, with the 99 % band: title -> label -> ranks (galaxy,)."""
+    figure, grid = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 5), squeeze=False)
+    for axes, (title, curves) in zip(grid[0], panels.items(), strict=True):
+        for i, (label, ranks) in enumerate(curves.items()):
+            p, curve = pp_curve(ranks[:, None])
+            if i == 0:
+                half = band_half_width(len(ranks))
+                axes.fill_between(p, p - half, p + half, color=_GREY, alpha=0.25, lw=0, label="99 % band")
+            found = check(ranks[:, None])
+            axes.plot(p, curve, color=(_BLUE, _ORANGE)[i % 2], lw=1.4, label=f"{label} (p = {found.pooled:.2f})")
+        axes.plot([0, 1], [0, 1], "k--", lw=0.8)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="credible level", ylabel="fraction of galaxies below", title=title)
+        axes.legend(frameon=False, loc="upper left")
+    figure.tight_layout()
+    return figure
+
+
+def training_data(
+    labels: Sequence[str],
+    selection_band: int,
+    training: tuple[np.ndarray, np.ndarray],
+    catalog: tuple[np.ndarray, np.ndarray],
+) -> Figure:
+    """Training data beside the catalog: magnitudes in the selection band, colours, uncertainties (SEDflow, figure 1).
+
+    Args:
+        training, catalog: magnitudes and their errors, each (galaxy, band) [mag]; NaN where not measured
+    """
+    n = len(labels)
+    figure, grid = plt.subplots(2, n, figsize=(2.9 * n, 5.8), squeeze=False)
+    both = (("training data", training, _GREY, "stepfilled"), ("catalog", catalog, _ORANGE, "step"))
+    names = [labels[selection_band], *(f"{a} − {b}" for a, b in pairwise(labels))]
+    columns = [np.column_stack([m[:, selection_band], m[:, :-1] - m[:, 1:]]) for m in (training[0], catalog[0])]
+    distance = prior_predictive(*columns)
+    for i, axes in enumerate(grid[0]):
+        seen = [column[np.isfinite(column[:, i]), i] for column in columns]
+        limits = np.percentile(np.concatenate(seen), [0.2, 99.8])
+        for values, (title, _, color, kind) in zip(seen, both, strict=True):
+            axes.hist(values, 40, limits, density=True, histtype=kind, color=color, lw=1.3, label=title)
+        axes.set(xlabel=f"{names[i]} [mag]", yticks=[], title=f"KS distance {distance[i]:.2f}")
+    grid[0, 0].legend(frameon=False, fontsize=9)
+    for band, axes in enumerate(grid[1]):
+        for _, (magnitude, error), color, kind in both:
+            ok = np.isfinite(magnitude[:, band]) & np.isfinite(error[:, band])
+            x, y = magnitude[ok, band], np.log10(error[ok, band])
+            if kind == "step":
+                axes.plot(x[:5000], y[:5000], ".", color=color, ms=1.5, alpha=0.5, zorder=3, rasterized=True)
+            else:
+                axes.set(xlim=np.percentile(x, [0.2, 99.8]), ylim=np.percentile(y, [0.2, 99.8]) + np.array([-0.2, 0.2]))
+                axes.hist2d(x, y, 50, (axes.get_xlim(), axes.get_ylim()), cmap="Greys")
+        axes.set(xlabel=f"{labels[band]} [mag]", ylabel="log uncertainty [mag]" if band == 0 else "")
+    figure.tight_layout()
+    return figure
+
+
+def mass_redshift(redshift: np.ndarray, quantiles: np.ndarray, flagged: np.ndarray) -> Figure:
+    """Stellar mass against redshift: quantiles (galaxy, 3) are 16, 50, 84 % of log surviving mass."""
+    figure, axes = plt.subplots(figsize=(8, 5.5))
+    middle = quantiles[:, 1]
+    width = 0.5 * (quantiles[:, 2] - quantiles[:, 0])
+    shown = np.isfinite(middle)
+    good = shown & ~flagged
+    points = axes.scatter(redshift[good], middle[good], c=width[good], s=5, cmap="viridis", vmin=0.05, vmax=0.3, lw=0)
+    rest = shown & flagged
+    axes.scatter(redshift[rest], middle[rest], s=14, facecolors="none", edgecolors=_ORANGE, lw=0.8,
+                 label=f"{rest.sum():,} flagged")  # fmt: skip
+    figure.colorbar(points, label="half width of the 68 % interval [dex]")
+    axes.set(xlabel="redshift", ylabel=r"$\log M_*$ (surviving) [$M_\odot$]",
+             title=f"{shown.sum():,} of {len(redshift):,} galaxies answered")  # fmt: skip
+    axes.legend(frameon=False, loc="lower right")
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,334 @@
+"""Where stores live: a local folder or an object store behind one URL.
+
+In: ``path`` or ``s3://bucket/prefix``, and options. Out: Zarr stores, Icechunk storage, single objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import icechunk
+import obstore
+import zarr
+from icechunk import RepositoryConfig
+from obstore.store import LocalStore, ObjectStore, S3Store
+from zarr.storage import ObjectStore as ZarrObjectStore
+
+from storage_schemas.backend import credentials
+
+if TYPE_CHECKING:
+    from obstore import PutMode
+    from obstore.store import S3Config
+    from zarr.core.buffer import Buffer
+
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(/[A-Za-z0-9._\-/]*)?")
+_USER = re.compile(r"://[^/\s'\"]*@")
+_SIGNATURE = re.compile(
+    r"((?:X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature)=)[^&\s'\"]+", re.IGNORECASE
+)
+_CREDENTIALS = "they are taken from the environment, AWS's files, or the role of a machine or pod, never from a URL"
+_ADVICE = {
+    "ExpiredToken": "the credentials for S3 have expired; renew them and run the same command again: it goes on",
+    "AccessDenied": "S3 refuses access; check the credentials and what they allow",
+    "InvalidAccessKeyId": "S3 does not know the access key; check the credentials",
+    "NoSuchBucket": "the bucket does not exist, or not any more",
+    "SlowDown": "S3 asks for fewer requests, again and again; run the same command later, or with fewer workers: it goes on",
+    "InternalError": "S3 fails, again and again; run the same command later: it goes on",
+    "InsufficientStorage": "storage is full; make room and run the same command again: it goes on",
+}
+
+
+_PAUSES = (0.1, 0.5, 2.5)  # s, before a request is repeated whose connection broke
+
+
+class _ZarrStore(ZarrObjectStore):
+    """Repeats requests whose connection broke where obstore does not, as they are no plain reads and writes.
+
+    Zarr creates with them what is not there, and deletes chunks that hold fill values only: both may happen twice.
+    """
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        await self._repeated(super().set_if_not_exists, key, value)
+
+    async def delete(self, key: str) -> None:
+        await self._repeated(super().delete, key)
+
+    async def _repeated(self, request: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        for pause in _PAUSES:
+            try:
+                return await request(*arguments)
+            except obstore.exceptions.GenericError as error:
+                if not _is_broken_connection(error):
+                    raise
+                await asyncio.sleep(pause)
+        return await request(*arguments)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place for stores: ``url`` is an absolute local path or ``s3://bucket/prefix``.
+
+    ``endpoint`` and ``region`` point at an S3 service other than AWS's default (``AWS_ENDPOINT_URL`` works as well, where a
+    location is parsed: workers are told). A request that fails in a way that may pass (5xx, throttling, a lost connection, no
+    answer for ``timeout`` seconds) is made ``tries`` times, with growing pauses.
+    """
+
+    url: str
+    endpoint: str | None = None
+    region: str | None = None
+    tries: int = 10
+    timeout: float = 60.0
+
+    @classmethod
+    def parse(
+        cls, url: str | os.PathLike[str], endpoint: str | None = None, region: str | None = None, tries: int = 10,
+        timeout: float = 60.0,
+    ) -> Location:  # fmt: skip
+        """Check a URL and make local paths absolute.
+
+        Raises:
+            ValueError: the URL has a scheme other than ``s3`` and ``file``, names no bucket, climbs out of its folder, or holds
+                credentials, which are not repeated in the message.
+        """
+        text = os.fspath(url)
+        if "://" not in text:
+            return cls(str(Path(text).expanduser().resolve()))
+        scheme, _, rest = text.partition("://")
+        if scheme == "file":
+            return cls(str(Path(rest).resolve()))
+        bucket, *folders = rest.rstrip("/").split("/")
+        if without_secrets(text) != text:
+            raise ValueError(f"{without_secrets(text)} holds credentials; {_CREDENTIALS}")
+        if scheme != "s3" or not _BUCKET.fullmatch(bucket) or not {"", ".", ".."}.isdisjoint(folders):
+            raise ValueError(f"cannot store at {text!r}; allowed are a local path and s3://bucket/prefix")
+        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint:
+            check_endpoint(endpoint)
+        region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        return cls(text.rstrip("/"), endpoint, region, tries, timeout)
+
+    def __truediv__(self, name: str) -> Location:
+        return self.at(f"{self.url}/{name}")
+
+    def at(self, url: str) -> Location:
+        """Return another place in the same storage."""
+        return replace(self, url=url)
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a folder of this machine."""
+        return "://" not in self.url
+
+    @property
+    def _bucket_and_prefix(self) -> tuple[str, str]:
+        bucket, _, prefix = self.url.removeprefix("s3://").partition("/")
+        return bucket, prefix
+
+    @property
+    def _insecure(self) -> bool:
+        return bool(self.endpoint and self.endpoint.startswith("http://"))
+
+    def objects(self) -> ObjectStore:
+        """Return an obstore store rooted here; a local folder is made."""
+        if self.is_local:
+            return LocalStore(self.url, mkdir=True)
+        bucket, prefix = self._bucket_and_prefix
+        config: S3Config = {"region": self.region}  # type: ignore[typeddict-item]
+        if self.endpoint:
+            config |= {"endpoint": self.endpoint, "virtual_hosted_style_request": False}
+        return S3Store(
+            bucket, prefix=prefix or None, config=config, retry_config={"max_retries": self.tries - 1},
+            credential_provider=credentials.for_obstore,
+            client_options={
+                "allow_http": self._insecure, "read_timeout": timedelta(seconds=self.timeout),
+                "timeout": timedelta(seconds=20 * self.timeout),  # of a whole request, which may be large
+            },
+        )  # fmt: skip
+
+    def zarr(self, read_only: bool = False) -> ZarrObjectStore:
+        """Return a Zarr store rooted here."""
+        return _ZarrStore(self.objects(), read_only=read_only)
+
+    def icechunk(self) -> icechunk.Storage:
+        """Return Icechunk storage rooted here."""
+        if self.is_local:
+            return icechunk.local_filesystem_storage(self.url)
+        bucket, prefix = self._bucket_and_prefix
+        return icechunk.s3_storage(
+            bucket=bucket, prefix=prefix, region=self.region, endpoint_url=self.endpoint, allow_http=self._insecure,
+            force_path_style=self.endpoint is not None, get_credentials=credentials.for_icechunk,
+            network_stream_timeout_seconds=max(int(self.timeout), 1),
+        )  # fmt: skip
+
+    def icechunk_config(self) -> RepositoryConfig:
+        """Return how Icechunk repeats requests here."""
+        retries = icechunk.StorageRetriesSettings(max_tries=self.tries, initial_backoff_ms=100, max_backoff_ms=15_000)
+        return RepositoryConfig(storage=icechunk.StorageSettings(retries=retries))
+
+    # -- single objects -------------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Whether anything is stored below this place."""
+        if self.is_local:
+            path = Path(self.url)
+            return path.is_dir() and any(path.iterdir())
+        return next(self.list(), None) is not None
+
+    def require(self) -> None:
+        """Raise FileNotFoundError where a local folder does not exist: looking for a store must not make one."""
+        if self.is_local and not Path(self.url).is_dir():
+            raise FileNotFoundError(f"no folder {self.url}")
+
+    def require_conditions(self) -> None:
+        """Check that a write can be made conditional on what is there: a catalog's commits rely on it.
+
+        Raises:
+            RuntimeError: the server ignores the conditions, and so could lose commits silently.
+        """
+        store, name = self.objects(), f"sedflow-probe-{uuid.uuid4().hex}"
+        conditions: dict[str, PutMode] = {
+            "If-None-Match": "create",
+            "If-Match": {"e_tag": '"of nothing"'},
+        }
+        if self.is_local:
+            del conditions["If-Match"]  # not to be had: `releases.writing` is the guard there
+        try:
+            obstore.put(store, name, b"1")
+            for header, mode in conditions.items():
+                with contextlib.suppress(obstore.exceptions.BaseError):
+                    obstore.put(store, name, b"2", mode=mode)
+                if obstore.get(store, name).bytes() != b"1":
+                    raise RuntimeError(
+                        f"the server of {self} ignores {header}: two runs at once could lose commits. Keep the catalog on a "
+                        "server with conditional writes, or in a local folder"
+                    )
+        finally:
+            _delete(store, name)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write one object below this place, atomically."""
+        obstore.put(self.objects(), name, data)
+
+    def get(self, name: str, largest: int | None = None) -> bytes:
+        """Read one object below this place.
+
+        Raises:
+            FileNotFoundError: there is none; names it.
+            ValueError: it has more bytes than ``largest``; not read.
+        """
+        self.require()
+        try:
+            found = obstore.get(self.objects(), name)
+            if largest is not None and found.meta["size"] > largest:
+                raise ValueError(
+                    f"{self.url}/{name} has {found.meta['size']:,} bytes, and at most {largest:,} are read"
+                )
+            return bytes(found.bytes())
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no object {self.url}/{name}") from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is an object of that name below this place."""
+        try:
+            self.get(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of all objects below this place."""
+        if self.is_local and not Path(self.url).is_dir():
+            return
+        for page in self.objects().list(prefix or None):
+            for meta in page:
+                yield meta["path"]
+
+    def remove(self, prefix: str = "") -> None:
+        """Delete every object below this place whose name starts with ``prefix``."""
+        if names := [name for name in self.list() if name.startswith(prefix)]:
+            _delete(self.objects(), names)
+        if self.is_local and not prefix and Path(self.url).is_dir():
+            shutil.rmtree(self.url)  # its folders
+
+
+def _is_broken_connection(error: Exception) -> bool:
+    return "error sending request" in str(error)
+
+
+def _delete(store: ObjectStore, names: str | Sequence[str]) -> None:
+    """Delete objects; obstore does so by POST and would not repeat one whose connection broke."""
+    for pause in _PAUSES:
+        try:
+            return obstore.delete(store, names)
+        except obstore.exceptions.GenericError as error:
+            if not _is_broken_connection(error):
+                raise
+            time.sleep(pause)
+    return obstore.delete(store, names)
+
+
+def check_endpoint(url: str) -> None:
+    """Raise ValueError unless ``url`` is that of an S3 service: http(s)://host:port, without credentials."""
+    if without_secrets(url) != url:
+        raise ValueError(f"the endpoint {without_secrets(url)} holds credentials; {_CREDENTIALS}")
+    if not _ENDPOINT.fullmatch(url):
+        raise ValueError(f"the endpoint {url!r} is none; allowed are http://host:port and https://host:port")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with the credentials of the URLs in it, and signatures of signed ones, made unreadable."""
+    return _SIGNATURE.sub(r"\1***", _USER.sub("://***@", text))
+
+
+def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") -> zarr.Group:
+    """Open a store of ours read-only (``r``) or for filling (``r+``), and check what it says it is.
+
+    Raises:
+        FileNotFoundError: nothing there, or a group that was never finished.
+        ValueError: it is another kind of store; says what was found.
+    """
+    try:
+        location.require()
+        group = zarr.open_group(location.zarr(read_only=mode == "r"), mode=mode, zarr_format=3)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no {kind} store at {location}") from error
+    found = group.attrs.get("sedflow_kind")
+    if found is None:
+        raise FileNotFoundError(f"no {kind} store at {location}: a Zarr group that is not ours, or was never finished")
+    if found != kind:
+        raise ValueError(f"{location} holds a {found} store; expected a {kind} store")
+    return group
+
+
+def explain(error: BaseException) -> str:
+    """Return an error in a line or two: storage libraries add stacks and dumps to theirs."""
+    text = str(error).strip()
+    if isinstance(error, obstore.exceptions.BaseError | OSError):
+        text = text.partition("\n\nDebug source")[0]
+    elif isinstance(error, icechunk.IcechunkError):
+        first, *rest = (line.strip(" |x`->") for line in text.splitlines())
+        where = next((line for line in rest if line.startswith(("with ref_key", "with path", "with id"))), "")
+        text = ", ".join(filter(None, (first, where.removeprefix("with "), rest[-1] if rest else "")))
+    advice = next((advice for code, advice in _ADVICE.items() if code in str(error)), None)
+    return f"{advice} ({text})" if advice else text
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a fault that the storage libraries do not repeat a request for may pass: an answer cut off, credentials."""
+    return any(text in str(error) for text in ("streaming error", "response error", "body error", "ExpiredToken"))

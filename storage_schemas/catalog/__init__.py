@@ -1,0 +1,1 @@
+"""The posterior catalog: its arrays, its releases, queries and damage."""

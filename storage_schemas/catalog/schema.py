@@ -1,0 +1,255 @@
+"""The posterior catalog: an Icechunk repository whose branch ``main`` always shows a whole release.
+
+Here: what is in it, and how it is read. How a run fills it and becomes a release: `storage_schemas.catalog.releases`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import icechunk
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+
+from storage_schemas import photometry
+from storage_schemas.backend.arrays import ArraySpec, array
+from storage_schemas.backend.chunked import Chunks
+from storage_schemas.backend.location import Location
+from storage_schemas.catalog import query
+
+KIND = "posterior_catalog"
+icechunk.set_logs_filter("error")  # its warning on local folders is in our docs: one writer at a time there
+
+MAIN = "main"
+BYTES_PER_READ = 40_000  # at most, of a sub-chunk before compression: what reading one galaxy costs
+_SHARDS_PER_MANIFEST = 4096
+_BYTES_CACHED = 32 << 20
+_RACED = ("clean prefixes", "updated by other session", "update conflict")  # Icechunk: two processes create a catalog
+_CREATION_TRIES = 25  # for five seconds; creating takes less than one
+
+METHODS = {
+    0: "none", 1: "flow", 2: "importance-weighted flow", 3: "importance-weighted flow, more draws",
+    4: "short MCMC from the flow's draws", 5: "MCMC",
+}  # fmt: skip
+
+
+#: What the IVOA calls (UCD1+) the arrays; those of parameters differ from one to the next.
+_UCDS = {
+    "effective_fraction": "stat.fit.goodness", "log_evidence": "stat.likelihood", "log_evidence_error": "stat.error",
+    "pareto_k": "stat.fit.goodness", "effective_draws": "meta.number", "chi2": "stat.fit.chi2",
+    "p_value": "stat.probability", "rhat": "stat.fit.goodness", "n_bands": "meta.number;instr.bandpass",
+    "method": "meta.code", "flux": "phot.flux", "sigma": "stat.error;phot.flux", "mask": "meta.code",
+    "redshift": "src.redshift", "flags": "meta.code.qual", "ra": "pos.eq.ra;meta.main", "dec": "pos.eq.dec;meta.main",
+    "healpix_29": "pos.healpix", "input_file": "meta.id;meta.file", "input_row": "meta.record",
+}  # fmt: skip
+
+
+def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
+    """Return all arrays of a catalog whose rows carry these identifiers (name -> dtype)."""
+    specs = (
+        ArraySpec("quantiles", ("galaxy", "param", "quantile"), "float32", "of the parameter", "posterior quantiles"),
+        ArraySpec("mean", ("galaxy", "param"), "float32", "of the parameter", "posterior mean"),
+        ArraySpec("std", ("galaxy", "param"), "float32", "of the parameter", "posterior standard deviation"),
+        ArraySpec("effective_fraction", ("galaxy",), "float32", "1", "effective fraction of the importance weights"),
+        ArraySpec("log_evidence", ("galaxy",), "float32", "1", "ln of the Bayesian evidence (fluxes in nanomaggies)"),
+        ArraySpec("log_evidence_error", ("galaxy",), "float32", "1", "standard error of ln of the evidence"),
+        ArraySpec(
+            "pareto_k", ("galaxy",), "float32", "1", "shape of the weights' tail; above 0.7 they are not to be trusted"
+        ),
+        ArraySpec("effective_draws", ("galaxy",), "float32", "1", "independent draws that the answer is worth"),
+        ArraySpec("chi2", ("galaxy",), "float32", "1", "chi^2 of the best draw"),
+        ArraySpec("p_value", ("galaxy",), "float32", "1", "posterior-predictive: of a chi^2 as large as the draws'"),
+        ArraySpec("rhat", ("galaxy",), "float32", "1", "split R-hat of the chain, where MCMC answered"),
+        ArraySpec("n_bands", ("galaxy",), "uint8", "1", "number of bands used"),
+        ArraySpec("method", ("galaxy",), "uint8", "1", f"how the row was answered: {METHODS}"),
+        ArraySpec("draws", ("galaxy", "draw", "coordinate"), "uint16", "1", "kept draws: prior quantile times 2^16"),
+        *photometry.ARRAYS,
+        *photometry.identifiers(ids),
+    )
+    ucds = {**_UCDS, **dict.fromkeys(ids, "meta.id")}
+    return tuple(replace(spec, ucd=ucds.get(spec.name, "")) for spec in specs)
+
+
+#: What is kept of a shard beside its rows.
+SHARD_ARRAYS = (
+    ArraySpec("shard_key", ("shard",), "uint64", "1", "hash of all that the shard depends on; 0: not written"),
+    ArraySpec(
+        "shard_range", ("shard", "indexed", "bound"), "int64", "1",
+        "least and greatest pixel (-1 aside) and identifier in the shard: the index of searches",
+    ),
+)  # fmt: skip
+WEIGHTS = ArraySpec("model_weights", ("byte",), "uint8", "1", "the model's weights (safetensors); `spec` is the rest")
+#: Coordinates: dimension and meaning.
+COORDINATES = {
+    "param": "parameter or derived property", "quantile": "probability",
+    "coordinate": "coordinate of the prior's unit cube", "band": "band", "indexed": "column that the index of shards knows",
+}  # fmt: skip
+
+
+ATTRIBUTES = {
+    "run": "all that the content depends on: model, seed, settings, software, what the photometry was made from",
+    "run_id": "hash of the run: the same run has it again",
+    "ids": "names of the identifying columns", "rows_per_shard": "rows that are one task and one object of each array",
+    "param_units": "unit of each parameter and property", "param_meanings": "and its meaning", "param_ucds": "and its UCD",
+    "sedflow_kind": f"{KIND!r}", "sedflow_version": "version of this schema",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes and coordinates of a catalog; ``meanings`` and ``ucds`` are those of ``params``."""
+
+    n_galaxies: int
+    rows_per_shard: int
+    params: Sequence[str]
+    units: Sequence[str]
+    quantiles: Sequence[float]
+    coordinates: Sequence[str]
+    labels: Sequence[str]
+    n_draws: int
+    ids: Mapping[str, str]
+    meanings: Sequence[str] = ()
+    ucds: Sequence[str] = ()
+
+    @property
+    def shards(self) -> Chunks:
+        """How rows fall into shards: one shard is one task."""
+        return Chunks(self.n_galaxies, self.rows_per_shard)
+
+
+def repository(location: Location, create: bool = False) -> icechunk.Repository:
+    """Open (or create) the repository of a catalog.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if create:
+        return _create(location)
+    if (location.is_local and not location.exists()) or not icechunk.Repository.exists(location.icechunk()):
+        raise FileNotFoundError(f"no posterior catalog at {location}")
+    return icechunk.Repository.open(location.icechunk(), _settings(location))
+
+
+def _create(location: Location) -> icechunk.Repository:
+    """Open or create a repository, also where another process is creating it, or died when it did.
+
+    Raises:
+        FileExistsError: something else is stored there.
+    """
+    for _ in range(_CREATION_TRIES):
+        try:
+            return icechunk.Repository.open_or_create(location.icechunk(), _settings(location))
+        except icechunk.IcechunkError as error:
+            if not any(text in str(error) for text in _RACED):
+                raise
+        time.sleep(0.2)
+    if others := [
+        name for name in location.list() if not name.startswith(("snapshots/", "transactions/", "config.yaml"))
+    ]:
+        raise FileExistsError(
+            f"{location} holds no catalog but other things, such as {others[0]}; choose another place"
+        )
+    location.remove()  # a first commit that nothing refers to
+    return icechunk.Repository.open_or_create(location.icechunk(), _settings(location))
+
+
+def _settings(location: Location) -> icechunk.RepositoryConfig:
+    """Manifests that a reader of one galaxy can afford however large the catalog, and a cache for galaxies read together."""
+    rows = ((icechunk.ManifestSplitDimCondition.Axis(0), _SHARDS_PER_MANIFEST),)
+    splitting = icechunk.ManifestSplittingConfig(((icechunk.ManifestSplitCondition.AnyArray(), rows),))
+    config = location.icechunk_config()
+    config.manifest = icechunk.ManifestConfig(splitting=splitting)
+    config.caching = icechunk.CachingConfig(num_bytes_chunks=_BYTES_CACHED)
+    return config
+
+
+def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping[str, np.ndarray]) -> None:
+    """Write a whole shard through a fork of a session."""
+    group = zarr.open_group(session.store, mode="r+")
+    for name, value in values.items():
+        if len(value) != rows.stop - rows.start:
+            raise ValueError(f"shard {shard}: {name} has {len(value)} rows, expected {rows.stop - rows.start}")
+        array(group, name)[rows] = value
+    names = [str(name) for name in np.asarray(array(group, "indexed")[:])]
+    array(group, "shard_range")[shard] = query.shard_range(values, names)
+    array(group, "shard_key")[shard] = np.uint64(key)
+
+
+def store(location: Location, ref: str = MAIN) -> Any:
+    """Return the read-only Zarr store of a release: a tag, or ``main``."""
+    repo = repository(location)
+    releases = sorted(repo.list_tags())
+    if not releases:
+        raise ValueError(f"{location} holds no release yet; a run may be filling it: see sedflow status")
+    if ref not in (MAIN, *releases):
+        raise ValueError(f"{location} has no release {ref!r}; there are {', '.join(releases)}")
+    session = repo.readonly_session(MAIN) if ref == MAIN else repo.readonly_session(tag=ref)
+    return session.store
+
+
+def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
+    """Open a release of a posterior catalog lazily as an xarray Dataset; ``galaxy`` numbers its rows.
+
+    Its accessor ``.sedflow`` selects rows by position and identifier: `storage_schemas.catalog.query.Query`.
+
+    Args:
+        url: local path or ``s3://bucket/prefix``
+        ref: ``main`` (the newest release) or the name of a release
+    """
+    location = url if isinstance(url, Location) else Location.parse(url)
+    dataset = xr.open_zarr(store(location, ref), consolidated=False, chunks=None)
+    if dataset.attrs.get("sedflow_kind") != KIND:
+        raise ValueError(f"{location} ({ref}) holds no posterior catalog of ours")
+    return dataset.assign_coords(galaxy=pd.RangeIndex(dataset.sizes["galaxy"]))
+
+
+def sizes(location: Location, ref: str = MAIN) -> dict[str, float]:
+    """Return bytes stored per galaxy of every array that has galaxies (one request a shard and array)."""
+    group = zarr.open_group(store(location, ref), mode="r")
+    found = {}
+    for spec in arrays(dict.fromkeys(group.attrs["ids"], "")):  # type: ignore[arg-type]
+        if spec.name in group:
+            stored = array(group, spec.name)
+            found[spec.name] = stored.nbytes_stored() / stored.shape[0]
+    return found
+
+
+def model_bytes(dataset: xr.Dataset) -> tuple[bytes, bytes]:
+    """Return weights and specification of the model that a catalog was made with."""
+    weights = dataset["model_weights"]
+    return weights.values.tobytes(), json.dumps(weights.attrs["spec"], indent=1, sort_keys=True).encode()
+
+
+def diff(location: Location, old: str, new: str, n_rows: int = 0) -> Iterator[tuple[str, int, int, list[int]]]:
+    """Yield (array, rows that differ, rows, the first ``n_rows`` that differ) between two releases; NaN equals NaN.
+
+    Shards of the same key are the same and not read; others are compared one at a time.
+    """
+    before, after = open_catalog(location, old), open_catalog(location, new)
+    total = after.sizes["galaxy"]
+    shards = Chunks(total, after.attrs["rows_per_shard"])
+    changed = np.ones(len(shards), bool)
+    if before.sizes["galaxy"] == total and before.attrs["rows_per_shard"] == shards.size:
+        changed = before["shard_key"].values != after["shard_key"].values
+    for name in map(str, after.data_vars):
+        if "galaxy" not in after[name].dims:
+            continue
+        if name not in before or before[name].shape != after[name].shape:
+            yield name, total, total, list(range(min(n_rows, total)))
+            continue
+        count, first = 0, list[int]()
+        for rows in map(shards.rows, np.flatnonzero(changed).tolist()):
+            one, other = (data[name].isel(galaxy=rows).values for data in (before, after))
+            same = one == other
+            if other.dtype.kind == "f":
+                same |= np.isnan(one) & np.isnan(other)
+            found = rows.start + np.flatnonzero(~same.reshape(len(same), -1).all(axis=1))
+            count += len(found)
+            first += found[: n_rows - len(first)].tolist()
+        yield name, count, total, first

@@ -1,0 +1,75 @@
+"""Published catalogs of any size, filled with numbers instead of inference; every column tells its rows apart."""
+
+import numpy as np
+
+from sedflow_dist.inference.posterior import QUANTILES, columns
+from sedflow_dist.photometry.surveys import healpix
+from sedflow_dist.sps.derived import describe, ucd
+from storage_schemas.catalog import releases
+from storage_schemas.catalog import schema as catalog
+from storage_schemas.catalog.schema import Layout
+
+LABELS = tuple("ugriz")
+PARAMS = columns(LABELS)
+UNANSWERED = 17  # every 17th row has no answer, every 41st no position
+NO_POSITION = 41
+
+
+def positions(n, seed=3):
+    """Right ascension and declination [deg] of galaxies all over the sky, many of them in two clusters."""
+    rng = np.random.default_rng(seed)
+    ra, dec = rng.uniform(0, 360, n), np.degrees(np.arcsin(rng.uniform(-1, 1, n)))
+    for at, (ra_0, dec_0, width) in {2: (0.0, 10.0, 1.0), 3: (200.0, 89.9, 0.3)}.items():
+        ra[::at], dec[::at] = ra_0 + rng.normal(0, width, len(ra[::at])), dec_0 + rng.normal(0, width, len(ra[::at]))
+    dec = np.where(np.abs(dec) > 90, 180 - dec, dec)
+    lost = np.arange(n) % NO_POSITION == 0
+    return np.where(lost, np.nan, ra % 360), np.where(lost, np.nan, dec)
+
+
+def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", name_rows=False, shift=None):
+    """Publish a catalog of ``n`` rows, which may bear names beside their objectId; ``shift`` (n,) is added to the means."""
+    ra, dec = positions(n)
+    pixel = healpix(ra, dec)
+    order = np.argsort(pixel, kind="stable") if in_healpix_order else np.arange(n)
+    ids = {"objectId": "int64", **({"NAME": "str"} if name_rows else {})}
+    units, meanings = zip(*map(describe, PARAMS), strict=True)
+    ucds = [ucd(name) for name in PARAMS]
+    layout = Layout(n, rows_per_shard, PARAMS, units, QUANTILES, ["c"], LABELS, 0, ids, meanings, ucds)
+    repo = catalog.repository(where, create=True)
+    main = repo.lookup_branch(catalog.MAIN)
+    branch = releases.stage(repo, release, layout, {"model": "made", "seed": 1}, (b"weights", b"{}"))
+    session = repo.writable_session(branch)
+    fork = session.fork()
+    for shard in range(len(layout.shards)):
+        rows = layout.shards.rows(shard)
+        at = order[rows]
+        moved = 0 if shift is None else shift[at]
+        values = _answers(at)
+        values["mean"] += np.reshape(moved, (-1, 1))
+        values |= {"ra": ra[at], "dec": dec[at], "healpix_29": pixel[at], "objectId": 10_000_000_007 * at % 2**40}
+        if name_rows:
+            values["NAME"] = np.array([f"galaxy {i}" for i in at], np.dtypes.StringDType())
+        catalog.write_shard(fork, rows, shard, 1 + int(np.any(moved)), values)
+    session.merge(fork)
+    session.commit("shards")
+    assert releases.publish(repo, branch, main) == release
+
+
+def _answers(at):
+    m, width = len(at), len(PARAMS)
+    rng = np.random.default_rng(int(at.sum()) % 2**32)
+    values = {
+        spec.name: rng.normal(size=(m, 5) if "band" in spec.dims else m).astype(spec.dtype)
+        for spec in catalog.arrays({})
+        if spec.dtype == "float32" and not {"param", "draw"} & set(spec.dims)
+    }
+    answered = (at % UNANSWERED != 0)[:, None]
+    mean = at[:, None] / 8 + np.arange(width)
+    values["mean"] = np.where(answered, mean, np.nan).astype(np.float32)
+    values["std"] = np.where(answered, np.ones((m, width)), np.nan).astype(np.float32)
+    steps = np.array([-2, -1, 0, 1, 2]) + 0.25 * rng.random((m, width, 5))
+    values["quantiles"] = np.where(answered[..., None], mean[..., None] + steps, np.nan).astype(np.float32)
+    values |= {"method": np.where(answered[:, 0], 2, 0).astype(np.uint8), "n_bands": np.full(m, 5, np.uint8)}
+    values |= {"flags": np.where(answered[:, 0], 0, 4096).astype(np.uint32), "mask": np.ones((m, 5), bool)}
+    values |= {"input_file": (at % 3).astype(np.int32), "input_row": at.astype(np.int64)}
+    return values

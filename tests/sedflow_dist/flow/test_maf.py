@@ -1,0 +1,239 @@
+"""Our arithmetic of the flow against sbi's and nflows' own, on small flows that have learnt something."""
+
+import math
+
+import memory
+import numpy as np
+import pytest
+import torch
+
+from sedflow_dist.flow import maf, maf_bfloat16
+from sedflow_dist.flow.maf_inverse import Sampler
+from sedflow_dist.flow.training import Estimator
+
+#: (dimensions, features, transforms, hidden): as used, with fewer units than dimensions, degenerate, and one block.
+SHAPES = [(10, 16, 3, 32), (11, 16, 2, 40), (10, 7, 2, 6), (4, 3, 5, 17), (2, 2, 3, 16), (10, 16, 1, 128)]
+
+
+def trained(dimensions, features, transforms, hidden):
+    """A flow that knows a banana-shaped posterior, its features and its correlations."""
+    net = maf.build(dimensions, features, transforms, hidden, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    estimator = Estimator(net)
+    mixing = torch.randn(features, dimensions, generator=generator) / math.sqrt(features)
+    for _ in range(80):
+        x = torch.randn(256, features, generator=generator)
+        phi = 0.4 * torch.randn(256, dimensions, generator=generator) + torch.tanh(x @ mixing)
+        phi[:, -1] += 0.5 * phi[:, 0] ** 2
+        optimizer.zero_grad()
+        (-estimator(phi, x).mean()).backward()
+        optimizer.step()
+    return net.eval()
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=str)
+def case(request):
+    """A trained flow, features (20, feature) and base points (20, 50, dimension)."""
+    dimensions, features, _, _ = request.param
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(20, features, generator=generator)
+    base = torch.randn(20, 50, dimensions, generator=generator)
+    return trained(*request.param), x, base
+
+
+def test_log_prob_is_sbis(case):
+    net, x, base = case
+    phi = base[:, 0]
+    with torch.no_grad():
+        found = maf.log_prob(maf.blocks(net), phi, x)
+        torch.testing.assert_close(found, net.log_prob(phi.unsqueeze(0), x)[0], atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(found, net.net.log_prob(phi, context=x), atol=1e-4, rtol=1e-5)
+
+
+def test_gradients_are_sbis(case):
+    """Training with our arithmetic is training of sbi's network: every weight gets the same gradient."""
+    net, x, base = case
+    parameters = list(net.parameters())
+    ours = torch.autograd.grad(maf.log_prob(maf.blocks(net), base[:, 0], x).mean(), parameters)
+    theirs = torch.autograd.grad(net.net.log_prob(base[:, 0], context=x).mean(), parameters)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5 * max(float(b.abs().max()), 1.0), rtol=1e-3)
+
+
+def test_draws_are_those_of_the_textbook_inverse(case):
+    """To 1e-5 of the draws' scale, float32 rounding."""
+    net, x, base = case
+    with torch.no_grad():
+        phi, _ = Sampler(maf.blocks(net))(base, x)
+        expected, _ = net.net._transform.inverse(base.flatten(0, 1), context=x.repeat_interleave(50, dim=0))
+    scale = expected.std(0)
+    assert float(((phi.flatten(0, 1) - expected) / scale).abs().max()) < 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+def test_the_samplers_log_q_is_the_log_prob_of_its_draws(case):
+    net, x, base = case
+    with torch.no_grad():
+        phi, log_q = Sampler(maf.blocks(net))(base, x)
+        expected = net.net.log_prob(phi.flatten(0, 1), context=x.repeat_interleave(50, dim=0)).view(20, 50)
+    torch.testing.assert_close(log_q, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_draws_do_not_depend_on_how_they_are_split(case):
+    """More draws than fit one chunk, in pieces that do not divide it."""
+    net, x, _ = case
+    sampler = Sampler(maf.blocks(net))
+    base = torch.randn(2, 5000, sampler.dimensions, generator=torch.Generator().manual_seed(5))
+    phi, log_q = sampler(base, x[:2])
+    for rows in (slice(0, 1), slice(1, 2)):
+        alone, alone_q = sampler(base[rows], x[rows])
+        torch.testing.assert_close(alone, phi[rows], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone_q, log_q[rows], atol=1e-4, rtol=1e-5)
+    few, _ = sampler(base[:, :7], x[:2])
+    torch.testing.assert_close(few, phi[:, :7], atol=1e-5, rtol=1e-5)
+
+
+def test_any_mix_of_draws_per_galaxy_is_one_batch(case):
+    """Galaxies with no, one and many draws, in any order, over several chunks."""
+    net, x, base = case
+    masked = maf.blocks(net)
+    galaxy = torch.randint(1, 20, (500,), generator=torch.Generator().manual_seed(6))
+    draw = torch.arange(500) % 50
+    everything, log_q = Sampler(masked)(base, x)
+    found, found_q = Sampler(masked, working_set=1).rows(base[galaxy, draw], x, galaxy)
+    torch.testing.assert_close(found, everything[galaxy, draw], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found_q, log_q[galaxy, draw], atol=1e-4, rtol=1e-5)
+
+
+def test_draws_do_not_depend_on_the_number_of_threads(case):
+    """Bit by bit: a catalog's draws replay on any number of cores."""
+    net, x, _ = case
+    sampler = Sampler(maf.blocks(net), working_set=100_000)
+    base = torch.randn(3, 1500, sampler.dimensions, generator=torch.Generator().manual_seed(8))
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            found.append(sampler(base, x[:3]))
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(threads)
+    for phi, log_q in found[1:]:
+        assert torch.equal(phi, found[0][0]) and torch.equal(log_q, found[0][1])
+
+
+@pytest.mark.parametrize(("rows", "working_set"), [(20_000, 2_000_000), (50, 2_000_000), (3000, 16_000_000)])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_memory_is_planned(rows, working_set, precision):
+    """What PyTorch allocates at most is what the sampler says, and not half of it."""
+    sampler = Sampler(maf.blocks(maf.build(10, 16, 2, 100, seed=1)), precision, working_set)
+    base, x = torch.randn(rows, 10), torch.randn(7, 16)
+    galaxy = torch.arange(rows) % 7
+    measured = memory.peak(lambda: sampler.rows(base, x, galaxy))
+    assert 0.5 * sampler.memory(rows) < measured <= sampler.memory(rows)
+
+
+def test_no_galaxies_have_no_draws():
+    sampler = Sampler(maf.blocks(maf.build(4, 3, 2, 16, seed=1)))
+    for shape in ((0, 5, 4), (3, 0, 4)):
+        phi, log_q = sampler(torch.zeros(shape), torch.zeros(shape[0], 3))
+        assert phi.shape == shape and log_q.shape == shape[:2]
+
+
+def test_bfloat16_shifts_quantiles_by_little():
+    """The 2.5, 50 and 97.5 % quantiles of each parameter, in units of its posterior's width: 0.05 at most."""
+    net = trained(10, 16, 4, 64)
+    generator = torch.Generator().manual_seed(7)
+    base, x = torch.randn(8, 4000, 10, generator=generator), torch.randn(8, 16, generator=generator)
+    masked = maf.blocks(net)
+    exact, log_q = Sampler(masked)(base, x)
+    rounded, rounded_q = Sampler(masked, torch.bfloat16)(base, x)
+    assert not torch.equal(exact, rounded)
+    levels = torch.tensor([0.025, 0.5, 0.975])
+    shift = (torch.quantile(rounded, levels, 1) - torch.quantile(exact, levels, 1)) / exact.std(1)
+    assert float(shift.abs().max()) < 0.05
+    assert float((rounded_q - log_q).abs().max()) < 0.1
+
+
+needs_kernel = pytest.mark.skipif(not maf_bfloat16.available(), reason="this processor does not multiply bfloat16")
+
+
+@pytest.fixture(params=[pytest.param("numba", marks=needs_kernel), "PyTorch"])
+def rounded_by(request, monkeypatch):
+    """What the products in bfloat16 are of: the compiled kernel, or what stands in where it cannot run."""
+    if request.param == "PyTorch":
+        monkeypatch.setattr("sedflow_dist.flow.maf_inverse._rounded", lambda masked: None)
+
+
+def test_bfloat16_draws_are_those_of_float32_to_rounding(case, rounded_by):
+    """A weight is rounded by 2^-9 at most: draws move by hundredths of their scale at most, mostly by thousandths."""
+    net, x, base = case
+    masked = maf.blocks(net)
+    exact, log_q = Sampler(masked)(base, x)
+    rounded, rounded_q = Sampler(masked, torch.bfloat16)(base, x)
+    shift = (rounded - exact) / exact.std((0, 1))
+    assert 1e-6 < float(shift.square().mean().sqrt()) < 5e-3
+    assert float(shift.abs().max()) < 0.1
+    assert float((rounded_q - log_q).square().mean().sqrt()) < 0.02
+
+
+@needs_kernel
+def test_bfloat16_draws_are_the_same_in_any_batch(case):
+    """Bit by bit, with the kernel: rows of a chunk have nothing to do with each other."""
+    net, x, base = case
+    made = Sampler(maf.blocks(net), torch.bfloat16)
+    phi, log_q = made(base, x)
+    galaxy = torch.randint(1, 20, (700,), generator=torch.Generator().manual_seed(6))
+    draw = torch.arange(700) % 50
+    found, found_q = made.rows(base[galaxy, draw], x, galaxy)
+    assert torch.equal(found, phi[galaxy, draw]) and torch.equal(found_q, log_q[galaxy, draw])
+    alone, alone_q = made(base[3:4, :5], x[3:4])
+    assert torch.equal(alone[0], phi[3, :5]) and torch.equal(alone_q[0], log_q[3, :5])
+
+
+def test_base_points_are_not_changed(case):
+    net, x, base = case
+    before = base.clone()
+    Sampler(maf.blocks(net))(base, x)
+    assert torch.equal(base, before)
+
+
+def test_draws_depend_on_the_features():
+    """A flow that ignores its features answers every galaxy alike: this one must not."""
+    net = trained(4, 3, 2, 16)
+    base = torch.zeros(2, 1, 4)
+    phi, _ = Sampler(maf.blocks(net))(base, torch.tensor([[2.0, 2.0, 2.0], [-2.0, -2.0, -2.0]]))
+    assert float((phi[0] - phi[1]).abs().max()) > 0.5
+
+
+def test_the_density_integrates_to_one():
+    """Two dimensions, on a grid."""
+    net = trained(2, 2, 3, 16)
+    axis = torch.linspace(-6, 8, 561)
+    grid = torch.cartesian_prod(axis, axis)
+    x = torch.tensor([[0.5, -1.0]]).expand(len(grid), -1)
+    with torch.no_grad():
+        log_q = maf.log_prob(maf.blocks(net), grid, x)
+    assert float(log_q.double().exp().sum() * (axis[1] - axis[0]) ** 2) == pytest.approx(1, abs=0.002)
+
+
+def test_weights_depend_on_the_seed_alone():
+    state = torch.random.get_rng_state()
+    first, again, other = (maf.build(10, 16, 2, 8, seed=s).state_dict() for s in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_half_precision_steps_are_close():
+    """Under autocast, as training runs: log-probabilities in float32, 2 % of a nat from the exact ones."""
+    net = trained(10, 16, 2, 32)
+    x, phi = torch.randn(64, 16, generator=torch.Generator().manual_seed(1)), torch.zeros(64, 10)
+    with torch.no_grad():
+        exact = maf.log_prob(maf.blocks(net), phi, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = maf.log_prob(maf.blocks(net), phi, x)
+    assert rounded.dtype == torch.float32
+    assert float((rounded - exact).abs().mean()) < 0.3
+    assert np.isfinite(rounded.numpy()).all()

@@ -1,0 +1,204 @@
+"""Training: mock observations as the survey makes them, targets, schedules, and going on from a checkpoint."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from sedflow_dist.flow import maf, training
+from sedflow_dist.flow.training import Estimator, Progress, learning_rate, target
+from sedflow_dist.parameters import Prior
+from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.simulation.mocks import MockSurvey
+from sedflow_dist.simulation.shapes import Shapes
+
+MASSES = Prior().log_mstar
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def survey(noise):
+    return MockSurvey(noise, MASSES, drop_out=0.4)
+
+
+@pytest.fixture(scope="module")
+def seen(survey, shapes):
+    return survey.observe(shapes, 5000, generator(0))
+
+
+# -- mock observations ------------------------------------------------------------------------------------------------
+
+
+def test_only_what_the_survey_selects_is_seen(shapes, noise):
+    """On the *observed* magnitude in the selection band (here nothing is dropped, so that it is known)."""
+    found = MockSurvey(noise, MASSES, drop_out=0.0).observe(shapes, 5000, generator(1))
+    magnitude = 22.5 - 2.5 * torch.log10(found.flux[:, noise.selection_band])
+    bright, faint = noise.selection
+    assert float(magnitude.min()) >= bright - 1e-3
+    assert float(magnitude.max()) <= faint + 1e-3
+    assert float(magnitude.max() - magnitude.min()) > 0.8 * (faint - bright)
+    assert bool(found.mask.all())
+    assert bool((found.sigma > 0).all())
+
+
+def test_mocks_are_noisy_galaxies_of_the_training_set(seen, shapes, noise):
+    """Every mock is a shape times its mass plus noise of its own sigma."""
+    phi = {tuple(row.tolist()): i for i, row in enumerate(shapes.phi)}
+    index = torch.tensor([phi[tuple(row.tolist())] for row in seen.phi[:1000]])
+    assert torch.equal(shapes.redshift[index], seen.redshift[:1000])
+    true = shapes.per_mass[index] * 10 ** seen.log_mstar[:1000].unsqueeze(1)
+    pull = ((seen.flux[:1000] - true) / seen.sigma[:1000].clamp(min=1e-9))[seen.mask[:1000]]
+    assert abs(float(pull.mean())) < 0.06
+    assert float(pull.std()) == pytest.approx(1, abs=0.05)
+    assert float(seen.log_mstar.min()) >= MASSES[0]
+    assert float(seen.log_mstar.max()) <= MASSES[1]
+
+
+def test_the_mass_prior_is_kept_where_everything_is_selected(shapes):
+    """A survey without limits returns the prior's masses: they are drawn from it, not inside the selection."""
+    tables = torch.tensor([[10.0, 30.0]] * 5), torch.full((5, 2), 0.05), torch.full((5, 2), 0.005)
+    everything = MockSurvey(NoiseModel(*tables, 2, (-20.0, 60.0)), MASSES, 0.0)
+    masses = everything.observe(shapes, 20_000, generator(2)).log_mstar
+    u = ((masses - MASSES[0]) / (MASSES[1] - MASSES[0])).sort().values
+    distance = (u - (torch.arange(len(u)) + 0.5) / len(u)).abs().max()
+    assert float(distance) < 1.63 / math.sqrt(len(u)) + 1e-4  # Kolmogorov-Smirnov, 1 %
+
+
+def test_bands_go_missing_but_three_stay(seen, survey):
+    kept = seen.mask.sum(1)
+    assert int(kept.min()) == 3
+    assert float((kept < 5).float().mean()) == pytest.approx(survey.drop_out, abs=0.03)
+    # One missing and two missing are equally frequent, and every band goes as often.
+    assert float((kept == 4).float().mean()) == pytest.approx(0.2, abs=0.025)
+    missing = (~seen.mask).float().mean(0)
+    assert float((missing - missing.mean()).abs().max()) < 0.02
+    assert bool((seen.flux[~seen.mask] == 0).all())
+    assert bool((seen.sigma[~seen.mask] == 0).all())
+
+
+def test_three_bands_never_lose_one(noise):
+    three = NoiseModel(noise.magnitude[1:4], noise.mean[1:4], noise.scatter[1:4], 1, noise.selection)
+    shapes = Shapes(torch.randn(100, 10), 1e-9 * (0.5 + torch.rand(100, 3)), torch.full((100,), 0.1))
+    assert bool(MockSurvey(three, MASSES, 1.0).observe(shapes, 500, generator(3)).mask.all())
+
+
+def test_the_same_generator_sees_the_same_galaxies(survey, shapes):
+    first, second, other = (survey.observe(shapes, 100, generator(s)) for s in (5, 5, 6))
+    for name in ("phi", "log_mstar", "flux", "sigma", "mask", "redshift"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+    assert not torch.equal(first.flux, other.flux)
+
+
+def test_a_selection_that_nothing_meets_says_so(noise, shapes):
+    blind = MockSurvey(NoiseModel(noise.magnitude, noise.mean, noise.scatter, 2, (-30.0, -29.0)), MASSES, 0.0)
+    with pytest.raises(ValueError, match=r"of 4000 simulated galaxies .* \(-30\.0, -29\.0\) mag kept 0"):
+        blind.observe(shapes, 10, generator(0))
+
+
+# -- targets and features ---------------------------------------------------------------------------------------------
+
+
+def test_targets_are_in_probit_space(seen):
+    assert target(seen, "exact", Prior()) is seen.phi
+    both = target(seen, "learnt", Prior())
+    assert both.shape == (5000, 11)
+    assert torch.equal(both[:, 1:], seen.phi)
+    back = MASSES[0] + (MASSES[1] - MASSES[0]) * torch.special.ndtr(both[:, 0])
+    assert torch.allclose(back, seen.log_mstar, atol=1e-4)
+
+
+def test_masses_on_the_edges_have_finite_targets(seen):
+    data = (x[:2] for x in (seen.flux, seen.sigma, seen.mask, seen.redshift))
+    edge = type(seen)(seen.phi[:2], torch.tensor(MASSES), *data)
+    assert bool(torch.isfinite(target(edge, "learnt", Prior())).all())
+
+
+def test_features_are_fitted_to_what_is_seen(survey, shapes, seen):
+    fitted = training.fit_features(survey, shapes, "colours", seed=1)
+    x = fitted(seen.flux, seen.sigma, seen.mask, seen.redshift)
+    measured = torch.cat([seen.mask, seen.mask], dim=1)
+    assert float(x[:, :10][measured].mean()) == pytest.approx(0, abs=0.05)
+    assert float(x[:, :10][measured].std()) == pytest.approx(1, abs=0.1)
+    again = training.fit_features(survey, shapes, "colours", seed=1)
+    assert torch.equal(fitted.mean, again.mean)
+
+
+# -- schedule and progress --------------------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    rates = [learning_rate(step, 1000, 2e-3, 100) for step in range(1001)]
+    assert rates[0] == pytest.approx(2e-5)
+    assert rates[99] == rates[100] == pytest.approx(2e-3)
+    assert all(b > a for a, b in pairwise(rates[:100]))
+    assert all(b < a for a, b in pairwise(rates[100:]))
+    assert rates[550] == pytest.approx(1e-3)
+    assert rates[1000] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("steps", "warm_up"), [(10, 0), (10, 10), (5, 20), (1, 0)])
+def test_the_learning_rate_is_sane_for_short_trainings(steps, warm_up):
+    rates = [learning_rate(step, steps, 1.0, warm_up) for step in range(steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+
+
+def test_progress_counts_validations_since_the_best():
+    progress = Progress()
+    better = []
+    for step, score in enumerate([-12.0, -11.0, -11.5, -11.0, math.nan, -10.5, -10.6]):
+        progress.step = 100 * step
+        better.append(progress.record(score, score - 1))
+    assert better == [True, True, False, False, False, True, False]
+    assert (progress.best, progress.stale) == (-10.5, 1)
+    assert progress.history[1] == {"step": 100, "train": -12.0, "validation": -11.0}
+    assert len(progress.history) == 7
+
+
+def test_a_training_goes_on_bit_by_bit_from_a_checkpoint():
+    """Weights, Adam's moments and the step are all there is: four steps are two, a checkpoint, and two."""
+
+    def start():
+        estimator = Estimator(maf.build(3, 4, 2, 8, seed=1))
+        return estimator, torch.optim.Adam(estimator.parameters(), lr=1e-2)
+
+    def step(estimator, optimizer, i):
+        phi, x = torch.randn(64, 3, generator=generator(i)), torch.randn(64, 4, generator=generator(100 + i))
+        optimizer.zero_grad()
+        (-estimator(phi, x).mean()).backward()
+        optimizer.step()
+
+    through, optimizer = start()
+    for i in range(4):
+        step(through, optimizer, i)
+
+    first, optimizer = start()
+    for i in range(2):
+        step(first, optimizer, i)
+    weights = {name: value.clone() for name, value in first.state_dict().items()}
+    moments = {name: value.clone() for name, value in training.optimizer_tensors(first, optimizer).items()}
+    resumed, optimizer = start()
+    resumed.load_state_dict(weights)
+    training.restore_optimizer(resumed, optimizer, moments)
+    for i in range(2, 4):
+        step(resumed, optimizer, i)
+    for name, value in through.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_training_learns(flow, shapes, noise, mocks):
+    """The small flow knows more than the prior of mock observations that it has not seen: two nats, at least."""
+    x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+    with torch.no_grad():
+        learnt = maf.log_prob(maf.blocks(flow.network), mocks.phi, x).mean()
+    prior = -0.5 * (mocks.phi**2).sum(1).mean() - 5 * math.log(2 * math.pi)
+    assert float(learnt - prior) > 2
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("float32", False), ("bfloat16", True)])
+def test_the_precision_can_be_forced(precision, expected):
+    assert training.use_bfloat16(precision) is expected
+    assert isinstance(training.use_bfloat16("auto"), bool)

@@ -1,0 +1,146 @@
+"""The noise model: fitted to measured errors, drawn from, and what lies outside it."""
+
+import numpy as np
+import pytest
+import torch
+
+from sedflow_dist.photometry.noise import NoiseModel
+
+POGSON = 2.5 / np.log(10)
+BRIGHT, FAINT = 14.0, 20.0
+
+
+def mean_error(magnitude):
+    """Magnitude error of the invented survey: 0.02 mag, and 0.1 more at 20 mag, as of a sky background."""
+    return 0.02 + 0.1 * 10 ** (0.4 * (magnitude - 20))
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    """40,000 galaxies in three bands with errors 15 % about the mean; a tenth of the last band missing."""
+    rng = np.random.default_rng(0)
+    magnitude = rng.uniform(BRIGHT, FAINT, (40_000, 3))
+    flux = 10 ** (0.4 * (22.5 - magnitude))
+    sigma = flux / POGSON * mean_error(magnitude) * (1 + 0.15 * rng.standard_normal(flux.shape))
+    mask = np.ones_like(flux, bool)
+    mask[::10, 2] = False
+    flux[::10, 2] = sigma[::10, 2] = 0.0
+    return flux, sigma, mask
+
+
+@pytest.fixture(scope="module")
+def fitted(catalog):
+    return NoiseModel.fit(*catalog, selection_band=1)
+
+
+def fluxes_at(*magnitudes):
+    return torch.tensor([[10 ** (0.4 * (22.5 - m))] * 3 for m in magnitudes], dtype=torch.float32)
+
+
+def test_the_fit_recovers_mean_and_scatter(fitted):
+    magnitudes = np.linspace(14.5, 19.5, 11)
+    flux = fluxes_at(*magnitudes)
+    mean, scatter = fitted.moments(flux)
+    expected = torch.as_tensor(mean_error(magnitudes)).float().unsqueeze(1) * flux / POGSON
+    assert torch.allclose(mean, expected, rtol=0.06)
+    assert torch.allclose(scatter, 0.15 * expected, rtol=0.35)
+
+
+def test_the_selection_is_the_range_of_the_catalog(fitted):
+    assert fitted.selection_band == 1
+    assert fitted.selection == pytest.approx((BRIGHT, FAINT), abs=0.02)
+
+
+def test_tables_are_increasing_and_positive(fitted):
+    assert fitted.magnitude.shape == fitted.mean.shape == fitted.scatter.shape == (3, 16)
+    assert bool((fitted.magnitude.diff(dim=1) > 0).all())
+    assert bool((fitted.mean > 0).all())
+    assert bool((fitted.scatter >= 0.0999 * fitted.mean).all())
+
+
+def test_beyond_the_faintest_bin_sigma_is_constant(fitted):
+    faintest = 10 ** (0.4 * (22.5 - fitted.magnitude[:, -1]))
+    rows = torch.stack([faintest, 0.5 * faintest, 0.0 * faintest, -10 * faintest])
+    for moment in fitted.moments(rows):
+        assert torch.allclose(moment, moment[0].expand_as(moment), rtol=1e-5)
+        assert bool((moment > 0).all())
+
+
+def test_beyond_the_brightest_bin_the_magnitude_error_is_constant(fitted):
+    brightest = 10 ** (0.4 * (22.5 - fitted.magnitude[:, 0]))
+    mean, _ = fitted.moments(torch.stack([brightest, 100 * brightest]))
+    assert torch.allclose(mean[1], 100 * mean[0], rtol=1e-4)
+
+
+def test_sigma_is_continuous_in_flux(fitted):
+    flux = torch.logspace(-2, 5, 20_000).unsqueeze(1).expand(-1, 3)
+    mean, _ = fitted.moments(flux)
+    assert float((mean[1:] / mean[:-1] - 1).abs().max()) < 2e-3
+
+
+def test_observations_scatter_as_their_uncertainties_say(fitted):
+    flux = fluxes_at(17.0).expand(50_000, -1)
+    noisy, sigma, selected = fitted.observe(flux, torch.Generator().manual_seed(0))
+    mean, scatter = fitted.moments(flux[:1])
+    ok = sigma > 0
+    pull = ((noisy - flux) / sigma)[ok]
+    assert abs(float(pull.mean())) < 0.02
+    assert float(pull.std()) == pytest.approx(1, abs=0.02)
+    assert torch.allclose(sigma.mean(0), mean[0], rtol=0.01)
+    assert torch.allclose(sigma.std(0), scatter[0], rtol=0.03)
+    assert bool(selected[(sigma > 0).all(1)].all())
+
+
+def test_selection_acts_on_the_observed_flux(fitted):
+    """Galaxies right at the faint limit are scattered in and out; an hour from it in magnitude, none."""
+    bright, faint = fitted.selection
+    flux = fluxes_at(faint).expand(20_000, -1)
+    noisy, sigma, selected = fitted.observe(flux, torch.Generator().manual_seed(1))
+    magnitude = 22.5 - 2.5 * torch.log10(noisy[:, 1].clamp(min=1e-9))
+    expected = (sigma > 0).all(1) & (magnitude <= faint) & (magnitude >= bright)
+    assert float((selected != expected).float().mean()) < 1e-3  # float32 right on the limit
+    assert 0.45 < float(selected.float().mean()) < 0.55
+    for magnitude in (bright - 1, faint + 1.5):
+        assert not fitted.observe(fluxes_at(magnitude).expand(1000, -1), torch.Generator().manual_seed(2))[2].any()
+
+
+def test_rows_without_a_positive_sigma_are_not_selected():
+    """Such a survey never measures an uncertainty below zero."""
+    tables = torch.tensor([[15.0, 18.0]] * 3), torch.full((3, 2), 0.02), torch.full((3, 2), 0.02)
+    _, sigma, selected = NoiseModel(*tables, 0, (14.0, 20.0)).observe(
+        fluxes_at(17.0).expand(5000, -1), torch.Generator().manual_seed(0)
+    )
+    bad = (sigma <= 0).any(1)
+    assert 0.3 < float(bad.float().mean()) < 0.5  # 16 % in each band
+    assert not selected[bad].any()
+    assert selected[~bad].float().mean() > 0.99
+
+
+def test_the_same_generator_gives_the_same_observations(fitted):
+    flux = fluxes_at(16.0, 17.0, 18.0)
+    first, second = (fitted.observe(flux, torch.Generator().manual_seed(4)) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_uncertainties_above_the_noise_model_are_outside(fitted):
+    flux = fluxes_at(17.0).expand(4, -1)
+    mean, scatter = fitted.moments(flux)
+    sigma = mean.clone()
+    sigma[1, 2] += 2.9 * scatter[1, 2]
+    sigma[2, 2] += 3.1 * scatter[2, 2]
+    sigma[3, 2] = 1e6
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    mask[3, 2] = False
+    assert fitted.outside(flux, sigma, mask).tolist() == [False, False, True, False]
+
+
+def test_few_galaxies_make_fewer_bins_and_too_few_are_refused(catalog):
+    flux, sigma, mask = (x[:40] for x in catalog)
+    small = NoiseModel.fit(flux, sigma, mask, 1)
+    assert small.magnitude.shape == (3, 16)
+    assert bool(torch.isfinite(small.moments(torch.as_tensor(flux).float())[0]).all())
+    mask = mask.copy()
+    mask[:, 0] = False
+    with pytest.raises(ValueError, match="band 0: only 0 fluxes above 1 sigma"):
+        NoiseModel.fit(flux, sigma, mask, 1)

@@ -1,0 +1,332 @@
+"""Raw columns to calibrated photometry: corrections, flags for every kind of bad value, and no row dropped."""
+
+import warnings
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pydantic import ValidationError
+
+from jobs.config import run_file
+from sedflow_dist.photometry import surveys
+from sedflow_dist.photometry.flags import DESCRIPTIONS, REASONS, Flag, names
+from sedflow_dist.photometry.surveys import SURVEYS, Cut, Survey, calibrate
+
+SDSS, NSA = SURVEYS["sdss"], SURVEYS["nsa"]
+FLUX = np.array([[10.0, 30.0, 50.0, 70.0, 80.0]])
+IVAR = np.full((1, 5), 4.0)
+NO_EXTINCTION = np.zeros((1, 5))
+Z = np.array([0.1])
+MAG = 0.4 * np.log(10)
+
+
+def survey(**changed):
+    """Three bands without any correction."""
+    values = {
+        "name": "test", "bands": ("sdss2010-g", "sdss2010-r", "sdss2010-i"), "labels": ("g", "r", "i"),
+        "flux": ("F[0]", "F[1]", "F[2]"), "error": ("E_G", "E_R", "E_I"), "error_kind": "sigma",
+        "model_error": 0.0,
+    }  # fmt: skip
+    return Survey(**{**values, **changed})
+
+
+def one(value, band=1, n=5, base=FLUX):
+    """``base`` with one band's value replaced."""
+    changed = np.array(base, float)
+    changed[0, band] = value
+    return changed
+
+
+def flags_of(photometry):
+    return set(names(int(photometry.flags[0])))
+
+
+# -- corrections ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_done_to_calibrated_catalogs():
+    found = calibrate(NSA, FLUX, IVAR, None, Z)
+    np.testing.assert_allclose(found.flux, FLUX, rtol=1e-6)
+    np.testing.assert_allclose(found.sigma, np.hypot(0.5, NSA.model_error * FLUX), rtol=1e-6)
+    assert found.mask.all()
+    assert found.flags.tolist() == [0]
+    assert found.flux.dtype == found.sigma.dtype == found.redshift.dtype == np.float32
+
+
+def test_sdss_offsets_and_floors():
+    """Blanton & Roweis 2007: magnitudes plus the offset are AB; floors and the models' error are added in quadrature."""
+    found = calibrate(SDSS, FLUX, IVAR, NO_EXTINCTION, Z)
+    offset = np.array([-0.036, 0.012, 0.010, 0.028, 0.040])
+    floor = np.array([0.05, 0.02, 0.02, 0.02, 0.03])
+    magnitude = 22.5 - 2.5 * np.log10(FLUX) + offset
+    np.testing.assert_allclose(22.5 - 2.5 * np.log10(found.flux), magnitude, atol=1e-5)
+    sigma_magnitude = found.sigma / found.flux / MAG
+    np.testing.assert_allclose(sigma_magnitude**2, (0.5 / FLUX / MAG) ** 2 + floor**2 + (0.025 / MAG) ** 2, rtol=1e-5)
+
+
+def test_extinction_in_magnitudes_brightens_and_transmission_divides():
+    magnitudes = np.array([[0.5, 0.3, 0.1]])
+    args = FLUX[:, :3], np.full((1, 3), 0.5)
+    found = calibrate(survey(extinction=("A", "B", "C")), *args, magnitudes, Z)
+    np.testing.assert_allclose(found.flux, FLUX[:, :3] * 10 ** (0.4 * magnitudes), rtol=1e-6)
+    np.testing.assert_allclose(found.sigma, 0.5 * 10 ** (0.4 * magnitudes), rtol=1e-6)
+    transmission = survey(extinction=("A", "B", "C"), extinction_kind="transmission")
+    same = calibrate(transmission, *args, 10 ** (-0.4 * magnitudes), Z)
+    np.testing.assert_allclose(same.flux, found.flux, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("unit", "one_nanomaggy"), [("nanomaggy", 1.0), ("nJy", 3631.0), ("maggy", 1e-9)])
+def test_units(unit, one_nanomaggy):
+    found = calibrate(survey(unit=unit), one_nanomaggy * FLUX[:, :3], one_nanomaggy * np.ones((1, 3)), None, Z)
+    np.testing.assert_allclose(found.flux, FLUX[:, :3], rtol=1e-6)
+    np.testing.assert_allclose(found.sigma, 1.0, rtol=1e-6)
+
+
+def test_the_model_error_is_a_fraction_of_the_flux():
+    found = calibrate(survey(model_error=0.1, floor=(0.0, 0.0, 0.2)), FLUX[:, :3], np.ones((1, 3)), None, Z)
+    expected = np.sqrt(1 + FLUX[0, :3] ** 2 * (0.1**2 + np.array([0, 0, (0.2 * MAG) ** 2])))
+    np.testing.assert_allclose(found.sigma[0], expected, rtol=1e-6)
+    one_a_band = calibrate(survey(model_error=(0.1, 0.0, 0.2)), FLUX[:, :3], np.ones((1, 3)), None, Z)
+    expected = np.hypot(1, FLUX[0, :3] * np.array([0.1, 0.0, 0.2]))
+    np.testing.assert_allclose(one_a_band.sigma[0], expected, rtol=1e-6)
+
+
+# -- bad values -------------------------------------------------------------------------------------------------------
+
+BAD_ERRORS = {"nan": np.nan, "zero": 0.0, "negative": -1.0, "infinite": np.inf}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e100])
+@pytest.mark.parametrize("kind", [SDSS, NSA], ids=["sdss", "nsa"])
+def test_a_bad_flux_is_masked_and_flagged(kind, value):
+    """1e100 is finite in float64 only: photometry is float32."""
+    found = calibrate(kind, one(value), IVAR, NO_EXTINCTION if kind is SDSS else None, Z)
+    assert found.mask.tolist() == [[True, False, True, True, True]]
+    assert {"BAD_FLUX", "BAND_MISSING"} <= flags_of(found)
+    assert (found.flux[0, 1], found.sigma[0, 1]) == (0, 0)
+    assert "TOO_FEW_BANDS" not in flags_of(found)
+
+
+@pytest.mark.parametrize("name", BAD_ERRORS)
+@pytest.mark.parametrize("kind", ["sdss", "nsa"])
+def test_a_bad_inverse_variance_is_masked_and_flagged(kind, name):
+    """Also an infinite one: an error of zero, which the floor must not make plausible."""
+    extinction = NO_EXTINCTION if kind == "sdss" else None
+    found = calibrate(SURVEYS[kind], FLUX, one(BAD_ERRORS[name], base=IVAR), extinction, Z)
+    assert found.mask.tolist() == [[True, False, True, True, True]]
+    assert {"BAD_ERROR", "BAND_MISSING"} == flags_of(found)
+    assert (found.flux[0, 1], found.sigma[0, 1]) == (0, 0)
+
+
+@pytest.mark.parametrize("name", BAD_ERRORS)
+@pytest.mark.parametrize("floor", [None, (0.02, 0.02, 0.02)])
+def test_a_bad_sigma_is_masked_and_flagged(name, floor):
+    error = one(BAD_ERRORS[name], base=np.ones((1, 3)))
+    found = calibrate(survey(floor=floor), FLUX[:, :3], error, None, Z)
+    assert found.mask.tolist() == [[True, False, True]]
+    assert {"BAD_ERROR", "BAND_MISSING", "TOO_FEW_BANDS"} == flags_of(found)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -9999.0])
+def test_a_bad_extinction_masks_its_band(value):
+    found = calibrate(SDSS, FLUX, IVAR, one(value, base=NO_EXTINCTION), Z)
+    assert found.mask.tolist() == [[True, False, True, True, True]]
+    assert flags_of(found) & {"BAD_FLUX", "BAD_ERROR"}
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0, -0.5])
+def test_a_bad_transmission_masks_its_band(value):
+    """A negative one would turn a flux's sign."""
+    transmission = survey(extinction=("A", "B", "C"), extinction_kind="transmission")
+    found = calibrate(transmission, FLUX[:, :3], np.ones((1, 3)), one(value, base=np.ones((1, 3))), Z)
+    assert found.mask.tolist() == [[True, False, True]]
+    assert flags_of(found) & {"BAD_FLUX", "BAD_ERROR"}
+
+
+@pytest.mark.parametrize("z", [np.nan, np.inf, 0.0, -0.01, -9999.0])
+def test_a_bad_redshift_is_flagged_and_nan(z):
+    found = calibrate(NSA, FLUX, IVAR, None, np.array([z]))
+    assert flags_of(found) == {"BAD_REDSHIFT"}
+    assert np.isnan(found.redshift[0])
+    assert found.mask.all()
+
+
+def test_negative_and_zero_fluxes_are_measurements():
+    for value in (-3.0, 0.0):
+        found = calibrate(SDSS, one(value, band=0), IVAR, NO_EXTINCTION, Z)
+        assert flags_of(found) == {"NEGATIVE_FLUX"}
+        assert found.mask.all()
+        assert found.flux[0, 0] == pytest.approx(value * 10 ** (0.4 * 0.036))
+
+
+def test_absurd_colours_are_flagged_and_kept():
+    for value in (10 * FLUX[0, 2], FLUX[0, 2] / 100):
+        found = calibrate(NSA, one(value), IVAR, None, Z)
+        assert flags_of(found) == {"ABSURD_COLOUR"}
+        assert found.mask.all()
+    assert flags_of(calibrate(NSA, FLUX, IVAR, None, Z)) == set()
+
+
+def test_two_bands_are_too_few_and_three_are_enough():
+    three, two = FLUX.copy(), FLUX.copy()
+    three[0, :2], two[0, :3] = np.nan, np.nan
+    assert "TOO_FEW_BANDS" not in flags_of(calibrate(NSA, three, IVAR, None, Z))
+    assert "TOO_FEW_BANDS" in flags_of(calibrate(NSA, two, IVAR, None, Z))
+
+
+anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
+
+
+@given(
+    hnp.arrays(np.float64, (4, 5), elements=anything),
+    hnp.arrays(np.float64, (4, 5), elements=anything),
+    hnp.arrays(np.float64, (4, 5), elements=st.floats(-1, 5) | st.just(np.nan)),
+    hnp.arrays(np.float64, 4, elements=anything),
+)
+def test_nothing_is_dropped_and_nothing_bad_travels_on(flux, error, extinction, redshift):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = calibrate(SDSS, flux, error, extinction, redshift)
+    assert found.flux.shape == found.sigma.shape == found.mask.shape == (4, 5)
+    assert len(found.redshift) == len(found.flags) == 4
+    assert np.isfinite(found.flux).all()
+    assert np.isfinite(found.sigma).all()
+    assert (found.sigma[found.mask] > 0).all()
+    assert (found.flux[~found.mask] == 0).all()
+    missing = (found.flags & int(Flag.BAND_MISSING)) != 0
+    np.testing.assert_array_equal(missing, ~found.mask.all(1))
+    explained = (found.flags & int(Flag.BAD_FLUX | Flag.BAD_ERROR)) != 0
+    assert (explained | found.mask.all(1)).all()
+    few = (found.flags & int(Flag.TOO_FEW_BANDS)) != 0
+    np.testing.assert_array_equal(few, found.mask.sum(1) < 3)
+    bad = (found.flags & int(Flag.BAD_REDSHIFT)) != 0
+    np.testing.assert_array_equal(bad, ~(found.redshift > 0) | ~np.isfinite(found.redshift))
+
+
+def test_rows_do_not_touch_each_other():
+    rng = np.random.default_rng(0)
+    flux, ivar = rng.normal(20, 30, (50, 5)), rng.normal(4, 4, (50, 5))
+    extinction, z = rng.random((50, 5)), rng.normal(0.1, 0.1, 50)
+    together = calibrate(SDSS, flux, ivar, extinction, z)
+    for i in range(50):
+        alone = calibrate(SDSS, flux[i : i + 1], ivar[i : i + 1], extinction[i : i + 1], z[i : i + 1])
+        for name in ("flux", "sigma", "mask", "redshift", "flags"):
+            np.testing.assert_array_equal(getattr(together, name)[i], getattr(alone, name)[0])
+
+
+# -- surveys with a sky of their own ------------------------------------------------------------------------------------
+
+LEGACY, RUBIN = SURVEYS["desi-legacy"], SURVEYS["rubin"]
+
+
+def test_no_data_is_not_an_error_and_not_detected_is_not_not_observed():
+    """DESI: ivar 0 says that the band was not observed; a negative flux was, and nothing was detected."""
+    flux, ivar = one(-0.3, band=0), one(0.0, band=3, base=IVAR)
+    found = calibrate(LEGACY, flux, ivar, np.ones((1, 5)), Z)
+    assert found.mask.tolist() == [[True, True, True, False, True]]
+    assert flags_of(found) == {"BAND_MISSING", "NEGATIVE_FLUX"}
+    assert flags_of(calibrate(LEGACY, FLUX, one(-1.0, band=3, base=IVAR), np.ones((1, 5)), Z)) >= {"BAD_ERROR"}
+
+
+def test_legacy_fluxes_are_divided_by_the_transmission():
+    transmission = np.array([[0.8, 0.9, 0.95, 0.99, 1.0]])
+    found = calibrate(LEGACY, FLUX, IVAR, transmission, Z)
+    np.testing.assert_allclose(found.flux, FLUX / transmission, rtol=1e-6)
+    sigma = np.hypot(1 / np.sqrt(IVAR * transmission**2), LEGACY.model_error * FLUX / transmission)
+    np.testing.assert_allclose(found.sigma, sigma, rtol=1e-6)
+
+
+def test_rubin_fluxes_are_dereddened_and_flagged_bands_are_missing():
+    """A = R E(B-V); 31.4 is the AB zero point of nJy. A flagged band may hold anything."""
+    njy = np.array([[100.0, 300.0, 500.0, 700.0, 800.0, 900.0]])
+    unusable = np.zeros((1, 6), bool)
+    unusable[0, 5] = True
+    njy_flagged = njy.copy()
+    njy_flagged[0, 5] = np.nan
+    found = calibrate(RUBIN, njy_flagged, 0.1 * njy, np.full((1, 6), 0.1), Z, unusable)
+    magnitude = 31.4 - 2.5 * np.log10(njy) - 0.1 * np.array(RUBIN.extinction_per_ebv)
+    np.testing.assert_allclose(22.5 - 2.5 * np.log10(found.flux[0, :5]), magnitude[0, :5], atol=2e-4)
+    assert found.mask[0].tolist() == [True] * 5 + [False]
+    assert flags_of(found) == {"BAND_MISSING"}
+    assert RUBIN.required[-1] == "objectId"  # and no redshift
+    assert "u_cModel_flag" in RUBIN.columns
+
+
+def test_cuts_hit_bits_and_ranges_and_never_nan():
+    values = np.array([0.0, 2.0, 3.0, 1024.0, np.nan, -1.0])
+    assert Cut(column="x", bits=2).hits(values).tolist() == [False, True, True, False, False, True]
+    assert Cut(column="x", below=0, above=3).hits(values).tolist() == [False, False, False, True, False, True]
+
+
+def test_declared_cuts_name_the_bits_of_maskbits():
+    bits = {name: cut.bits for name, cut in LEGACY.cuts.items()}
+    assert bits == {"bright_star": 2, "saturated_or_bad": 32 + 64 + 128, "fit_bailed_out": 1024, "cluster": 8192}
+
+
+# -- declarations -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SURVEYS)
+def test_declared_surveys_are_consistent(name):
+    found = surveys.get(name)
+    assert len(found.bands) == len(found.labels) == len(found.flux) == len(found.error)
+    assert found.labels.index(found.selection_band) >= 0
+    assert surveys.get(found) is found
+
+
+def test_columns_are_listed_once_without_their_index():
+    assert SDSS.columns == ("MODELFLUX", "MODELFLUX_IVAR", "EXTINCTION", "Z")
+    assert NSA.columns == ("NMGY", "NMGY_IVAR", "Z", "NSAID")
+
+
+def test_nsa_takes_the_optical_bands_of_its_seven():
+    assert NSA.flux == tuple(f"NMGY[{i}]" for i in range(2, 7))
+    assert (NSA.ab_offset, NSA.floor, NSA.extinction) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": ("g", "r")}, "labels has 2 entries for 3 bands"),
+        ({"floor": (0.1,)}, "floor has 1 entries for 3 bands"),
+        ({"selection_band": "u"}, "selection_band 'u' is not one of"),
+        ({"model_error": -0.1}, "model_error"),
+        ({"model_error": (0.1,)}, "model_error has 1 entries for 3 bands"),
+        ({"colour": 1}, "colour"),
+        ({"unit": "Jy"}, "unit"),
+        (
+            {"extinction": ("A", "A", "A"), "extinction_kind": "ebv"},
+            "extinction_per_ebv belongs to extinction_kind ebv",
+        ),
+        ({"band_flags": ("A",)}, "band_flags has 1 entries for 3 bands"),
+    ],
+)
+def test_bad_declarations_are_refused(changed, message):
+    with pytest.raises(ValidationError, match=message):
+        survey(**changed)
+
+
+def test_an_unknown_survey_names_the_known_ones():
+    with pytest.raises(ValueError, match="no survey named 'desi'; known are sdss, nsa"):
+        surveys.get("desi")
+
+
+def test_every_flag_is_described_and_has_its_own_bit():
+    assert set(DESCRIPTIONS) == set(Flag)
+    assert len({int(f) for f in Flag}) == len(Flag)
+    assert all(bin(int(f)).count("1") == 1 for f in Flag)
+    assert names(int(REASONS)) == ["TOO_FEW_BANDS", "BAD_REDSHIFT", "REDSHIFT_OUTSIDE_MODEL", "FAILED"]
+    for flag in Flag:
+        assert ("no answer" in DESCRIPTIONS[flag]) == bool(flag & REASONS)
+
+
+def test_a_run_file_declares_a_survey(tmp_path):
+    declared = surveys.get("nsa").model_dump(mode="json") | {"name": "mine", "redshift": "ZBEST"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"name": "a", "root": "x", "input": "y", "survey": declared}))
+    assert run_file.survey(str(tmp_path / "run.yaml")).redshift == "ZBEST"
+    assert run_file.survey("nsa") is surveys.get("nsa")
+    with pytest.raises(ValueError, match="no run file"):
+        run_file.survey("none.yaml")

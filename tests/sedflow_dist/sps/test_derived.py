@@ -1,0 +1,84 @@
+"""Derived properties against the one-galaxy reference."""
+
+from itertools import pairwise
+
+import pytest
+import reference_galaxy
+import torch
+
+from sedflow_dist.parameters import PARAMETERS
+from sedflow_dist.sps import derived
+from sedflow_dist.sps.fixed_redshift import RedshiftModel
+
+LABELS = tuple("ugriz")
+NAMES = derived.names(LABELS)
+#: [dex], and [Gyr] for the age.
+TOLERANCE = dict.fromkeys(("log_mstar_surviving", "log_z_mw"), 1e-5)
+TOLERANCE |= dict.fromkeys(("log_sfr_1gyr", "log_sfr_100myr", "t_age_mw"), 1e-4)
+
+
+@pytest.fixture(scope="module")
+def derive(model):
+    fast = RedshiftModel(model)
+
+    def run(parameters, redshift):
+        """Properties (galaxy, property) of one draw a galaxy, and its photometry."""
+        draws = parameters.unsqueeze(1)
+        photometry = fast(draws, redshift)
+        return derived.derive(model.population_model, draws, photometry)[:, 0], photometry
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def burst_cases(galaxies):
+    """30 draws; the first have bursts inside both windows, inside one, outside, and before the big bang."""
+    parameters, redshift = galaxies(30, seed=31)
+    parameters[:6, PARAMETERS.index("t_burst")] = torch.tensor([0.02, 0.05, 0.5, 0.9, 1.5, 13.2])
+    parameters[:6, PARAMETERS.index("f_burst")] = 0.3
+    return parameters, redshift
+
+
+@pytest.mark.parametrize("name", TOLERANCE)
+def test_properties_are_those_of_the_reference(derive, burst_cases, reference_ssp, name):
+    parameters, redshift = burst_cases
+    found = derive(parameters, redshift)[0][:, NAMES.index(name)].tolist()
+    for row, z, value in zip(parameters.tolist(), redshift.tolist(), found, strict=True):
+        expected = reference_galaxy.properties(dict(zip(PARAMETERS, row, strict=True)), z, reference_ssp)[name]
+        assert value == pytest.approx(expected, abs=TOLERANCE[name])
+
+
+def test_absolute_magnitudes_and_colours_are_those_of_the_photometry(derive, burst_cases):
+    parameters, redshift = burst_cases
+    found, photometry = derive(parameters, redshift)
+    magnitude = 22.5 - 2.5 * (torch.log10(photometry.absolute[:, 0]) + parameters[:, :1])
+    for i, band in enumerate(LABELS):
+        assert torch.allclose(found[:, NAMES.index(f"absmag_{band}")], magnitude[:, i], atol=1e-4)
+    for i, (blue, red) in enumerate(pairwise(LABELS)):
+        colour = found[:, NAMES.index(f"rest_{blue}_{red}")]
+        assert torch.allclose(colour, magnitude[:, i] - magnitude[:, i + 1], atol=1e-4)
+
+
+def test_columns_and_names_agree(derive, burst_cases):
+    assert derive(*burst_cases)[0].shape == (30, len(NAMES))
+    assert len(set(NAMES)) == len(NAMES) == 5 + 5 + 4
+
+
+def test_no_recent_stars_is_a_finite_rate(derive, galaxies):
+    """A galaxy of the fourth basis function alone forms nothing in 100 Myr: the rate is low, and finite."""
+    parameters, redshift = galaxies(1, seed=32)
+    parameters[0, 1:5] = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    parameters[0, PARAMETERS.index("t_burst")] = 5.0
+    rate = derive(parameters, redshift)[0][0, NAMES.index("log_sfr_100myr")]
+    assert torch.isfinite(rate)
+    assert float(rate) < float(parameters[0, 0]) - 11
+
+
+def test_every_property_is_described():
+    for name in NAMES:
+        unit, meaning = derived.describe(name)
+        assert unit
+        assert meaning
+    assert derived.describe("rest_g_r") == ("mag", "rest-frame colour g - r")
+    with pytest.raises(KeyError):
+        derived.describe("log_sfr_2gyr")
