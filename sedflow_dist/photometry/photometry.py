@@ -1,0 +1,90 @@
+"""Photometry: one observation of a block of galaxies, in one shape from the reader's arrays to the likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Photometry:
+    """Calibrated fluxes of a block of galaxies.
+
+    Attributes:
+        flux, sigma: (galaxy, band) [nanomaggies]; both 0 where ``mask`` is False, so that no NaN travels further
+        mask: whether a band is measured, (galaxy, band); a negative flux is a measurement
+        redshift: (galaxy,); NaN where it is not known and is to be inferred
+        redshift_sigma: standard error of the redshift, (galaxy,); 0 where it is exact, NaN where there is no redshift
+    """
+
+    flux: Float[Tensor, "galaxy band"]
+    sigma: Float[Tensor, "galaxy band"]
+    mask: Bool[Tensor, "galaxy band"]
+    redshift: Float[Tensor, " galaxy"]
+    redshift_sigma: Float[Tensor, " galaxy"]
+
+    @classmethod
+    def of(
+        cls,
+        flux: ArrayLike,
+        sigma: ArrayLike,
+        redshift: ArrayLike = np.nan,
+        mask: ArrayLike | None = None,
+        redshift_sigma: ArrayLike | None = None,
+    ) -> Photometry:
+        """Return photometry from numpy arrays or plain numbers, of one galaxy (band,) or of many (galaxy, band).
+
+        ``mask`` None: a band is measured where its flux is finite and its sigma finite and positive. One redshift stands for
+        all galaxies; ``redshift_sigma`` None: redshifts are exact where they are finite.
+
+        Raises:
+            ValueError: shapes do not fit together; says which.
+
+        >>> Photometry.of([1.0, 2.0, float("nan")], [0.1, 0.1, 0.1], redshift=0.05).mask.tolist()
+        [[True, True, False]]
+        """
+        flux, sigma = (np.atleast_2d(np.asarray(x, np.float32)) for x in (flux, sigma))
+        if flux.ndim != 2 or flux.shape != sigma.shape:
+            raise ValueError(
+                f"photometry: flux has shape {flux.shape} and sigma {sigma.shape}; expected (galaxy, band)"
+            )
+        with np.errstate(invalid="ignore"):
+            good = np.isfinite(flux) & np.isfinite(sigma) & (sigma > 0)
+        if mask is not None:
+            mask = np.atleast_2d(np.asarray(mask, bool))
+            if mask.shape != flux.shape:
+                raise ValueError(f"photometry: mask has shape {mask.shape} and flux {flux.shape}")
+            good &= mask
+        z = _per_galaxy("redshift", redshift, len(flux))
+        exact = np.where(np.isfinite(z), np.float32(0), np.float32(np.nan))
+        z_sigma = exact if redshift_sigma is None else _per_galaxy("redshift_sigma", redshift_sigma, len(flux))
+        zero = np.float32(0)
+        arrays = (np.where(good, flux, zero), np.where(good, sigma, zero), good, z, z_sigma)
+        return cls(*(torch.as_tensor(np.ascontiguousarray(x)) for x in arrays))
+
+    def __len__(self) -> int:
+        return len(self.redshift)
+
+    def __getitem__(self, rows: slice | list[int] | np.ndarray | Tensor) -> Photometry:
+        """Return some galaxies: a slice, indices or a boolean mask."""
+        index = torch.as_tensor(rows) if isinstance(rows, np.ndarray | list) else rows
+        return Photometry(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def to(self, device: torch.device | str) -> Photometry:
+        """Return the same on a device."""
+        return Photometry(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def _per_galaxy(name: str, values: ArrayLike, n: int) -> np.ndarray:
+    array = np.asarray(values, np.float32)
+    if array.shape not in ((), (1,), (n,)):
+        raise ValueError(f"photometry: {name} has shape {array.shape} for {n} galaxies")
+    return np.array(np.broadcast_to(array, (n,)))
