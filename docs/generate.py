@@ -10,10 +10,11 @@ from pydantic import BaseModel
 
 from jobs.config.run_file import RunFile
 from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
-from sedflow_dist.inference.posterior import columns
+from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import flags
 from sedflow_dist.photometry.surveys import Survey
-from sedflow_dist.sps.derived import describe, ucd
+from sedflow_dist.sps import derived
+from sedflow_dist.sps.components import Composition
 from storage_schemas.backend.arrays import VERSION
 from storage_schemas.catalog import schema as catalog
 
@@ -107,11 +108,7 @@ def data_model_page() -> str:
         ("attribute", "meaning"), [(f"`{name}`", text) for name, text in sorted(catalog.ATTRIBUTES.items())]
     )
     lines += ["", "## Parameters and properties", "", "The coordinate `param`, for the bands u, g, r, i, z:", ""]
-    about = [(name, *describe(name), ucd(name)) for name in columns("ugriz")]
-    lines += _table(
-        ("name", "unit", "UCD", "meaning"),
-        [(f"`{n}`", "" if u == "1" else u, word, text) for n, u, text, word in about],
-    )
+    lines += quantities(Composition.of().space, "ugriz")
     lines += ["", "## How a row was answered (`method`)", ""]
     lines += _table(("method", "meaning"), list(catalog.METHODS.items()))
     lines += ["", "## Bits of `flags`", "", *_flags(), "", "## Columns of an export", ""]
@@ -128,6 +125,14 @@ def data_model_page() -> str:
         [(f"`{{param}}_{s.ending}`", f"`{s.array}`", s.ucd.format("{ucd}"), s.meaning) for s in SUMMARIES],
     )
     return "\n".join(lines) + "\n"
+
+
+def quantities(space: ParameterSpace, labels: Sequence[str]) -> list[str]:
+    """Return a table of all parameters and derived properties for bands with these labels."""
+    return _table(
+        ("name", "unit", "UCD", "meaning"),
+        [(f"`{q.name}`", "" if q.unit == "1" else q.unit, q.ucd, q.meaning) for q in derived.columns(space, labels)],
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

@@ -9,29 +9,30 @@ import torch
 
 from jobs.ingest.tables import Table
 from jobs.simulate.ssp import load
-from sedflow_dist.parameters import PARAMETERS
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import ssp as ssp_module
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.components import Composition
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 from storage_schemas.backend.location import Location
-
-HEADER = (*PARAMETERS, "z")
 
 
 def flux(parameters: Path, survey: Survey, ssp: str, out: Path, birth_cloud_age: float) -> int:
-    """Write fluxes [nanomaggies] in the survey's bands for each row of ``parameters`` (columns `HEADER`); return rows.
+    """Write fluxes [nanomaggies] in the survey's bands for each row of ``parameters``; return rows.
+
+    The columns are the parameters of the galaxy model, and ``z``.
 
     Raises:
         ValueError: a column is missing, or a parameter means nothing to the model; names the row.
     """
-    table = Table(parameters)
-    table.require(HEADER)
-    values = torch.as_tensor(table.numbers(HEADER))
+    table, composition = Table(parameters), Composition.of()
+    names = composition.space.names
+    table.require((*names, "z"))
+    theta, redshift = (torch.as_tensor(table.numbers(columns)) for columns in (names, ["z"]))
+    redshift = redshift.squeeze(1)
     library = ssp_module.bc03_miles() if ssp == "bc03" else load(Location.parse(ssp))
-    redshift = values[:, -1]
     z_max = float(redshift[torch.isfinite(redshift)].clamp(min=0.01).max()) if len(redshift) else 0.01
-    model = ForwardModel(library, survey.bands, z_max * (1 + 1e-6), birth_cloud_age)
-    fluxes = model.fluxes(values[:, :-1], redshift).numpy()
+    model = GalaxyModel(library, survey.bands, z_max * (1 + 1e-6), composition, birth_cloud_age)
+    fluxes = model.fluxes(theta, redshift).numpy()
     header = ",".join(f"f_{label}" for label in survey.labels)
     np.savetxt(out, fluxes, fmt="%.8g", delimiter=",", header=header, comments="")
     return len(fluxes)

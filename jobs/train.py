@@ -103,7 +103,7 @@ def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
 
 def mock_survey(run: RunFile, noise: NoiseModel) -> MockSurvey:
     """The survey as the training sees it."""
-    return MockSurvey(noise, run.model.make_prior().log_mstar, run.training.drop_out)
+    return MockSurvey(noise, run.model.composition().space.amplitude.prior.range, run.training.drop_out)
 
 
 def make_features(run: RunFile, survey: MockSurvey, shapes: Shapes) -> Features:
@@ -116,7 +116,7 @@ def new_network(run: RunFile) -> torch.nn.Module:
     """The untrained network of the run."""
     amplitude, transforms, hidden = run.flow.resolved()
     n_features = features_module.size(len(run.survey_definition.bands))
-    return maf.build(dimensions(amplitude), n_features, transforms, hidden, run.seed)
+    return maf.build(dimensions(amplitude, run.model.composition().space), n_features, transforms, hidden, run.seed)
 
 
 def assemble(
@@ -138,7 +138,7 @@ def assemble(
     spec = FlowSpec(
         bands=survey.bands, labels=survey.labels, amplitude=amplitude, transforms=transforms, hidden=hidden,
         redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age, selection_band=noise.selection_band,
-        selection=noise.selection, prior=run.model.make_prior().to_dict(), ssp=ssp.provenance,
+        selection=noise.selection, prior=run.model.composition().space.to_dict(), components=run.model.components, ssp=ssp.provenance,
         training={**run.training.model_dump(mode="json"), "n_simulations": run.simulation.n_galaxies, "key": key,
                   "best": state["best"], "step": state["step"], "history": state["history"]},
     )  # fmt: skip
@@ -195,7 +195,7 @@ def _loop(config: dict[str, Any]) -> None:
     mocks = mock_survey(run, fit_noise(run))
     features = make_features(run, mocks, shapes)
     amplitude, _, _ = run.flow.resolved()
-    prior = run.model.make_prior()
+    space = run.model.composition().space
     device = ray.train.torch.get_device() if run.engines.ray.gpus_per_worker else torch.device("cpu")
     estimator = Estimator(new_network(run)).to(device)
     optimizer = training.optimizer(estimator)
@@ -214,7 +214,7 @@ def _loop(config: dict[str, Any]) -> None:
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, *names))
         seen = mocks.observe(source, n, generator)
         x = features(seen.flux, seen.sigma, seen.mask, seen.redshift)
-        return training.target(seen, amplitude, prior).to(device), x.to(device)
+        return training.target(seen, amplitude, space).to(device), x.to(device)
 
     validation = observe(held_out, settings.validation_galaxies, "validation")
     train_sum, train_count = 0.0, 0

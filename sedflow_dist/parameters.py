@@ -1,104 +1,188 @@
-"""The prior: exact maps between parameters, the unit cube and probit space.
+"""The parameter space: all parameters of a galaxy model in their order, and the exact maps that follow from their priors.
 
-The twelve parameters of a galaxy have eleven degrees of freedom (the SFH weights sum to one). Every prior is a monotone
-map of a uniform, so the unit cube u in (0,1)^11 carries it exactly, and phi = Phi^-1(u) makes it N(0, I). The first
-coordinate is the amplitude (log_mstar); the other ten describe the shape of the spectrum.
-
-Source: SEDflow (Hahn & Melchior 2022, table 1); Dirichlet map: Betancourt 2013 (arXiv 1010.3436).
+Every prior is a monotone map of a uniform, so the unit cube carries it exactly, and phi = Phi^-1(u) makes it N(0, I).
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-PARAMETERS = (
-    "log_mstar", "beta1", "beta2", "beta3", "beta4", "f_burst", "t_burst", "gamma1", "gamma2", "tau_bc", "tau_ism",
-    "n_dust",
-)  # fmt: skip
-#: Coordinates of the unit cube; `stick1..3` are the stick-breaking fractions of the Dirichlet.
-COORDINATES = ("log_mstar", "stick1", "stick2", "stick3", *PARAMETERS[5:])
-N_SHAPE = len(COORDINATES) - 1
-
-DESCRIPTIONS = {
-    "log_mstar": ("log10(Msun)", "stellar mass formed"),
-    **{f"beta{i}": ("1", f"weight of SFH basis function {i}") for i in (1, 2, 3, 4)},
-    "f_burst": ("1", "fraction of the mass formed in one burst"),
-    "t_burst": ("Gyr", "lookback time of the burst"),
-    "gamma1": ("1", "weight of metallicity-history basis function 1"),
-    "gamma2": ("1", "weight of metallicity-history basis function 2"),
-    "tau_bc": ("1", "birth-cloud optical depth at 5500 A"),
-    "tau_ism": ("1", "diffuse optical depth at 5500 A"),
-    "n_dust": ("1", "slope offset of the diffuse attenuation curve"),
-}
+from sedflow_dist import priors
+from sedflow_dist.quantities import Block, Parameter, Quantity, Simplex
 
 _TINY = 2.0**-24
-_DIRICHLET_POWERS = (1 / 3, 1 / 2, 1.0)  # z_i = u_i^(1/(4-i))
+
+
+class Values:
+    """Parameters of galaxies by name: one (...), or a block of several (..., size); views of ``theta``, tensor or array."""
+
+    def __init__(self, space: ParameterSpace, theta: Any) -> None:
+        self._places, self._theta = space.places, theta
+
+    def __getitem__(self, name: str) -> Any:
+        return self._theta[..., self._places[name]]
 
 
 @dataclass(frozen=True)
-class Prior:
-    """Ranges of the priors (SEDflow, table 1); the betas follow a flat Dirichlet, gammas are log-uniform."""
+class ParameterSpace:
+    """Parameters in their order, in blocks that share a prior; ``names`` (param) and ``coordinates`` of the unit cube."""
 
-    log_mstar: tuple[float, float] = (7.0, 12.5)
-    f_burst: tuple[float, float] = (0.0, 1.0)
-    t_burst: tuple[float, float] = (0.01, 13.27)
-    gamma: tuple[float, float] = (4.5e-5, 1.5e-2)
-    tau_bc: tuple[float, float] = (0.0, 3.0)
-    tau_ism: tuple[float, float] = (0.0, 3.0)
-    n_dust: tuple[float, float] = (-2.0, 1.0)
+    blocks: tuple[Block, ...]
 
-    def _uniform_ranges(self) -> list[tuple[int, int, tuple[float, float], bool]]:
-        """(coordinate, parameter, range, is logarithmic) of every coordinate that is not a stick."""
-        spec = [("log_mstar", self.log_mstar, False), ("f_burst", self.f_burst, False),
-                ("t_burst", self.t_burst, False), ("gamma1", self.gamma, True), ("gamma2", self.gamma, True),
-                ("tau_bc", self.tau_bc, False), ("tau_ism", self.tau_ism, False), ("n_dust", self.n_dust, False)]  # fmt: skip
-        return [(COORDINATES.index(n), PARAMETERS.index(n), r, log) for n, r, log in spec]
+    def __post_init__(self) -> None:
+        for what in (self.names, self.coordinates, [block.name for block in self.blocks]):
+            if twice := sorted({name for name in what if list(what).count(name) > 1}):
+                raise ValueError(f"parameters: {', '.join(twice)} is declared twice")
+        if len(amplitudes := [block.name for block in self.blocks if block.role == "amplitude"]) != 1:
+            raise ValueError(
+                f"parameters: one is the amplitude, not {len(amplitudes)} ({', '.join(amplitudes) or 'none'})"
+            )
+
+    @cached_property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """All parameters, in order."""
+        return tuple(quantity for block in self.blocks for quantity in block.quantities)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of all parameters: the columns of ``theta``."""
+        return tuple(quantity.name for quantity in self.quantities)
+
+    @cached_property
+    def coordinates(self) -> tuple[str, ...]:
+        """Names of the coordinates of the unit cube: the columns of ``u``."""
+        return tuple(name for block in self.blocks for name in block.coordinates)
+
+    @cached_property
+    def amplitude(self) -> Parameter:
+        """The parameter that the flux is proportional to (10 to its power)."""
+        return next(block for block in self.blocks if isinstance(block, Parameter) and block.role == "amplitude")
+
+    @cached_property
+    def shapes(self) -> tuple[str, ...]:
+        """Names of the coordinates but the amplitude's: what a flow that takes the amplitude out learns."""
+        return tuple(name for name in self.coordinates if name != self.amplitude.name)
+
+    @cached_property
+    def places(self) -> dict[str, int | slice]:
+        """Where each parameter and each block of several stands in ``theta``."""
+        found: dict[str, int | slice] = {}
+        for block, parameters, _ in self._layout():
+            if len(block.quantities) > 1:
+                found[block.name] = parameters
+            found |= {quantity.name: parameters.start + i for i, quantity in enumerate(block.quantities)}
+        return found
+
+    def values(self, theta: Float[Tensor | np.ndarray, "*batch param"]) -> Values:
+        """Return parameters by name."""
+        return Values(self, theta)
+
+    def block_of(self, name: str) -> Block:
+        """Return the block that a parameter belongs to."""
+        return next(block for block in self.blocks if name in [quantity.name for quantity in block.quantities])
+
+    def source(self, name: str) -> str:
+        """Return the independent part of the prior that decides a parameter; weights that sum to one are one part."""
+        return self.block_of(name).source(name)
+
+    # -- maps -----------------------------------------------------------------------------------------------------------
 
     def from_unit(self, u: Float[Tensor, "*batch coordinate"]) -> Float[Tensor, "*batch param"]:
-        """Map the unit cube (coordinate = 11) to parameters (param = 12). The result lies inside the prior, always.
-
-        >>> Prior().from_unit(torch.full((11,), 0.5))[0].item()
-        9.75
-        """
-        theta = u.new_empty(*u.shape[:-1], len(PARAMETERS))
-        for coordinate, parameter, (lo, hi), logarithmic in self._uniform_ranges():
-            x = u[..., coordinate]
-            value = lo * torch.exp(x * math.log(hi / lo)) if logarithmic else lo + (hi - lo) * x
-            theta[..., parameter] = value.clamp(lo, hi)
-        rest = torch.ones_like(u[..., 0])
-        for i, power in enumerate(_DIRICHLET_POWERS):
-            z = u[..., 1 + i] ** power
-            theta[..., 1 + i] = rest * (1 - z)
-            rest = rest * z
-        theta[..., 4] = rest
+        """Map the unit cube to parameters. The result lies inside the prior, always."""
+        theta = u.new_empty(*u.shape[:-1], len(self.names))
+        for block, parameters, coordinates in self._layout():
+            block.from_unit(u[..., coordinates], theta[..., parameters])
         return theta
 
     def to_unit(self, theta: Float[Tensor, "*batch param"]) -> Float[Tensor, "*batch coordinate"]:
         """Map parameters to the unit cube: the inverse of `from_unit`."""
-        u = theta.new_empty(*theta.shape[:-1], len(COORDINATES))
-        for coordinate, parameter, (lo, hi), logarithmic in self._uniform_ranges():
-            x = theta[..., parameter]
-            u[..., coordinate] = torch.log(x / lo) / math.log(hi / lo) if logarithmic else (x - lo) / (hi - lo)
-        betas = theta[..., 1:5]
-        tail = betas.flip(-1).cumsum(-1).flip(-1)  # beta_i + ... + beta_4
-        for i, power in enumerate(_DIRICHLET_POWERS):
-            u[..., 1 + i] = (tail[..., i + 1] / tail[..., i].clamp(min=1e-30)) ** (1 / power)
+        u = theta.new_empty(*theta.shape[:-1], len(self.coordinates))
+        for block, parameters, coordinates in self._layout():
+            block.to_unit(theta[..., parameters], u[..., coordinates])
         return u.clamp(0.0, 1.0)
 
-    def to_dict(self) -> dict[str, list[float]]:
-        """Return the ranges as plain numbers, for a model's specification."""
-        return {name: list(values) for name, values in asdict(self).items()}
+    def log_prob(self, theta: Float[Tensor, "*batch param"]) -> Float[Tensor, "*batch"]:
+        """Return ln of the prior's density, float64; of a simplex, with respect to all its weights but one."""
+        return torch.stack([block.log_prob(theta[..., where]) for block, where, _ in self._layout()]).sum(0)
 
-    @classmethod
-    def from_dict(cls, spec: dict[str, list[float]]) -> Prior:
-        """Build a prior from `to_dict`'s result."""
-        return cls(**{name: (float(lo), float(hi)) for name, (lo, hi) in spec.items()})
+    def split(
+        self, u: Float[Tensor, "*batch coordinate"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch shape"]]:
+        """Return the amplitude's coordinate and the shapes'."""
+        at = self.coordinates.index(self.amplitude.name)
+        return u[..., at], torch.cat([u[..., :at], u[..., at + 1 :]], -1) if at else u[..., 1:]
+
+    def join(
+        self, amplitude: Float[Tensor, "*batch"], shapes: Float[Tensor, "*batch shape"]
+    ) -> Float[Tensor, "*batch coordinate"]:
+        """Return coordinates from the amplitude's and the shapes': the inverse of `split`."""
+        at = self.coordinates.index(self.amplitude.name)
+        return torch.cat([shapes[..., :at], amplitude.unsqueeze(-1), shapes[..., at:]], -1)
+
+    def check(self, theta: Float[Tensor, "galaxy param"]) -> None:
+        """Raise ValueError, naming row, parameter and what is allowed, unless every parameter lies in its domain."""
+        if theta.ndim != 2 or theta.shape[1] != len(self.names):
+            raise ValueError(
+                f"parameters have shape {tuple(theta.shape)}; expected (galaxy, {len(self.names)}); the parameters are "
+                f"{', '.join(self.names)}"
+            )
+        for block, where, _ in self._layout():
+            for quantity, column in zip(block.quantities, theta[:, where].unbind(1), strict=True):
+                require(quantity.name, column, block.domain)
+            if isinstance(block, Simplex):
+                name = " + ".join(quantity.name for quantity in block.quantities)
+                require(name, theta[:, where].sum(1), (0.999, 1.001))
+
+    # -- to and from plain values ---------------------------------------------------------------------------------------
+
+    def with_priors(self, wanted: Mapping[str, Any]) -> ParameterSpace:
+        """Return the same with some priors replaced, by block, as a run file or a model's specification has them.
+
+        Raises:
+            ValueError: there is no such parameter, or the prior is none; names it.
+        """
+        if unknown := sorted(set(wanted) - {block.name for block in self.blocks}):
+            known = ", ".join(block.name for block in self.blocks)
+            raise ValueError(f"prior: unknown parameters {', '.join(unknown)}; known are {known}")
+        blocks = []
+        for block in self.blocks:
+            try:
+                blocks.append(block.with_prior(wanted[block.name]) if block.name in wanted else block)
+            except ValueError as error:
+                raise ValueError(f"prior of {block.name}: {error}") from None
+        return ParameterSpace(tuple(blocks))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the priors as plain values, which `with_priors` takes."""
+        return {block.name: priors.plain(block.prior) for block in self.blocks if isinstance(block, Parameter)}
+
+    def _layout(self) -> Iterator[tuple[Block, slice, slice]]:
+        """Blocks, and where their parameters and coordinates stand."""
+        first = first_coordinate = 0
+        for block in self.blocks:
+            end, end_coordinate = first + len(block.quantities), first_coordinate + len(block.coordinates)
+            yield block, slice(first, end), slice(first_coordinate, end_coordinate)
+            first, first_coordinate = end, end_coordinate
+
+
+def require(name: str, values: Float[Tensor, " galaxy"], domain: tuple[float, float], above: bool = False) -> None:
+    """Raise ValueError, naming the first row, unless all values are finite and in a domain; ``above``: above its low end."""
+    lo, hi = domain
+    good = ((values > lo) if above else (values >= lo)) & (values <= hi) & torch.isfinite(values)
+    if not bool(good.all()):
+        row = int(torch.nonzero(~good)[0])
+        raise ValueError(
+            f"row {row}: {name} = {values[row].item():g} is outside [{lo:g}, {hi:g}] "
+            f"({int((~good).sum())} of {len(good)} rows are bad)"
+        )
 
 
 def probit(u: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cluster.settings import Engines, problems, read_yaml
 from sedflow_dist.inference.cascade import Routing
-from sedflow_dist.parameters import Prior
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import fsps_engine
+from sedflow_dist.sps.components import PROVABGS, Composition
 from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
 from storage_schemas.backend.location import Location, check_endpoint, without_secrets
 
@@ -82,13 +82,25 @@ class Model(_Section):
 
     birth_cloud_age: float = Field(0.01, gt=0, description="stars younger lie in birth clouds [Gyr]")
     redshift: tuple[float, float] = Field((0.0, 0.2), description="range of the simulations, uniform")
-    prior: dict[str, tuple[float, float]] = Field(
-        default_factory=dict, description="ranges that differ from the default"
+    prior: dict[str, tuple[float, float] | dict[str, Any]] = Field(
+        default_factory=dict,
+        description="priors that differ from the default: a range, as `tau_ism: [0, 2]`, or another kind, as `tau_ism: {kind: "
+        "truncated_normal, mean: 0.3, sigma: 0.2, low: 0, high: 3}` (also uniform, log_uniform, normal)",
+    )
+    components: tuple[str, ...] = Field(
+        PROVABGS,
+        description="sources and screens of the galaxy model, each with its parameters; docs/how-to-add.md",
+        exclude_if=lambda names: names == PROVABGS,
     )
 
-    def make_prior(self) -> Prior:
-        """Return the prior."""
-        return Prior(**self.prior)
+    @model_validator(mode="after")
+    def _check(self) -> Model:
+        self.composition()
+        return self
+
+    def composition(self) -> Composition:
+        """Return what a galaxy is made of, and its parameters with their priors."""
+        return Composition.of(self.components, self.prior)
 
 
 class Simulation(_Section):

@@ -11,8 +11,9 @@ from dask.utils import format_bytes, parse_bytes
 from jobs.config.run_file import Inference, RunFile
 from jobs.ingest import inputs
 from jobs.ingest.formats import count
-from sedflow_dist.inference.posterior import MEMORY, QUANTILES, columns
-from sedflow_dist.parameters import COORDINATES
+from sedflow_dist.inference.posterior import MEMORY, QUANTILES
+from sedflow_dist.parameters import ParameterSpace
+from sedflow_dist.sps import derived
 from storage_schemas import model as model_store
 from storage_schemas import photometry, training_set
 from storage_schemas.backend.location import Location
@@ -111,14 +112,22 @@ def _most_draws(settings: Inference) -> int:
     return settings.n_draws * (settings.routing.more_draws if settings.certificate else 1)
 
 
+def _space(run: RunFile) -> ParameterSpace:
+    return run.model.composition().space
+
+
 def _photometry_row(n_bands: int) -> int:
     return 9 * n_bands + 60
 
 
 def _catalog_row(run: RunFile) -> int:
-    n_columns = len(columns(run.survey_definition.labels, run.inference.certificate))
+    n_columns = len(derived.columns(_space(run), run.survey_definition.labels, run.inference.certificate))
     summary = 4 * n_columns * (len(QUANTILES) + 2) + 4 * 8 + 3
-    return summary + _photometry_row(len(run.survey_definition.bands)) + 2 * len(COORDINATES) * run.inference.keep_draws
+    return (
+        summary
+        + _photometry_row(len(run.survey_definition.bands))
+        + 2 * len(_space(run).coordinates) * run.inference.keep_draws
+    )
 
 
 def _ingest(run: RunFile, rows: int | None) -> Stage:
@@ -159,7 +168,7 @@ def _simulate(run: RunFile) -> Stage:
     except FileNotFoundError:
         chunks = missing = math.ceil(n / run.simulation.rows_per_chunk)
     part = missing / max(chunks, 1)
-    written = part * n * 4.0 * (len(COORDINATES) + len(run.survey_definition.bands))
+    written = part * n * 4.0 * (len(_space(run).coordinates) + len(run.survey_definition.bands))
     hours = part * n / (_SIMULATED_PER_CORE[run.simulation.engine] * run.engines.ray.actors) / 3600
     return Stage(
         "simulate", location, chunks, missing, n, 0.0, written, _OPEN + missing * (len(training_set.NAMES) + 1),
@@ -171,11 +180,11 @@ def _train(run: RunFile) -> Stage:
     location, n_bands = run.store("model"), len(run.survey_definition.bands)
     part = 0 if model_store.is_finished(location) else 1
     _, transforms, hidden = run.flow.resolved()
-    weights = transforms * (2 * hidden**2 + hidden * (2 * len(COORDINATES) + 3 * n_bands + 30))
+    weights = transforms * (2 * hidden**2 + hidden * (2 * len(_space(run).coordinates) + 3 * n_bands + 30))
     presentations = run.training.steps * run.training.batch
     cores = run.training.workers * run.training.threads
     hours = part * 6e-6 * weights * presentations / (_TRAINED_MFLOP_PER_SECOND_CORE * cores) / 3600
-    seen = run.simulation.n_galaxies * 4 * (len(COORDINATES) + n_bands)
+    seen = run.simulation.n_galaxies * 4 * (len(_space(run).coordinates) + n_bands)
     checkpoints = run.training.steps // run.training.validate_every
     return Stage(
         "train", location, 1, part, presentations, part * seen, part * 4.0 * weights * (1 + 3 * checkpoints),

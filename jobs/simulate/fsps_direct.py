@@ -17,6 +17,7 @@ from jobs.simulate.fsps_actor import FSPSActor, map_fsps
 from jobs.simulate.ssp import load
 from jobs.telemetry.progress import say
 from sedflow_dist.simulation.shapes import draw_parameters
+from sedflow_dist.sps.components import PROVABGS
 from sedflow_dist.sps.filters import Band
 from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula, band_fluxes
 from storage_schemas import training_set
@@ -90,8 +91,10 @@ class FSPSSimulator(FSPSActor):
 
 def draw_chunk(run: RunFile, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw a whole chunk of the run's training set at once, see `draw_parameters`: as the table's engine does, bit by bit."""
-    prior, model = run.model.make_prior(), run.model
-    drawn = draw_parameters(prior, model.redshift, run.seed, "simulate", rows.start, rows.stop - rows.start)
+    model = run.model
+    drawn = draw_parameters(
+        model.composition().space, model.redshift, run.seed, "simulate", rows.start, rows.stop - rows.start
+    )
     phi, theta, redshift = (values.numpy() for values in drawn)
     return phi, theta, redshift
 
@@ -100,8 +103,14 @@ def fill(run: RunFile, store: ChunkedStore, chunks: Sequence[int], on_rows: Call
     """Fill chunks of the run's training set and say which rows have no fluxes.
 
     Raises:
-        ValueError: the run's SSP table is not one of FSPS, so the likelihood would be that of other stars
+        ValueError: the run's SSP table is not one of FSPS, so the likelihood would be that of other stars; or the galaxy
+            model has components that FSPS is not asked for
     """
+    if run.model.components != PROVABGS:
+        raise ValueError(
+            f"engine fsps simulates {', '.join(PROVABGS)}; the run's galaxy model has {', '.join(run.model.components)}: "
+            "simulate with engine table"
+        )
     provenance = load(run.store("ssp")).provenance
     settings = settings_of(provenance, run.model.birth_cloud_age)
     waiting: dict[int, dict[int, Block]] = {chunk: {} for chunk in chunks}

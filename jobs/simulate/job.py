@@ -11,27 +11,27 @@ from jobs.simulate.ssp import build_for, load
 from jobs.telemetry import events
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.progress import Clock, bar, say
-from sedflow_dist.parameters import COORDINATES
 from sedflow_dist.simulation.shapes import draw_shapes
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 from storage_schemas import training_set
 from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.location import Location
 
 
-def forward_model(run: RunFile) -> ForwardModel:
+def galaxy_model(run: RunFile) -> GalaxyModel:
     """The galaxy model of a run."""
-    table = load(run.store("ssp"))
-    return ForwardModel(table, run.survey_definition.bands, run.model.redshift[1], run.model.birth_cloud_age)
+    table, model = load(run.store("ssp")), run.model
+    bands, composition = run.survey_definition.bands, model.composition()
+    return GalaxyModel(table, bands, model.redshift[1], composition, model.birth_cloud_age)
 
 
 class Simulator:
-    """An actor: owns a forward model, fills chunks of a training set."""
+    """An actor: owns a galaxy model, fills chunks of a training set."""
 
     def __init__(self, run: RunFile) -> None:
         torch.set_num_threads(1)
         self.run = run
-        self.model = forward_model(run)
+        self.model = galaxy_model(run)
         self.store = training_set.open(run.store("training"), "r+")
 
     def fill(self, chunk: int) -> Chunk:
@@ -39,8 +39,7 @@ class Simulator:
         clock = Clock()
         rows = self.store.rows(chunk)
         shapes = draw_shapes(
-            self.model, self.run.model.make_prior(), self.run.model.redshift, self.run.seed, "simulate", rows.start,
-            rows.stop - rows.start,
+            self.model, self.run.model.redshift, self.run.seed, "simulate", rows.start, rows.stop - rows.start
         )  # fmt: skip
         arrays = {name: getattr(shapes, name).numpy() for name in training_set.NAMES}
         self.store.write(chunk, arrays)
@@ -57,7 +56,7 @@ def create(run: RunFile) -> ChunkedStore:
     if run.simulation.engine == "fsps":
         settings["engine"] = "fsps"
     return training_set.create(
-        run.store("training"), run.simulation.n_galaxies, run.simulation.rows_per_chunk, COORDINATES[1:],
+        run.store("training"), run.simulation.n_galaxies, run.simulation.rows_per_chunk, run.model.composition().space.shapes,
         survey.labels, settings,
     )  # fmt: skip
 

@@ -18,7 +18,6 @@ from jobs.telemetry.progress import bar, say
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.trained_model import Flow
 from sedflow_dist.inference.posterior import Posterior
-from sedflow_dist.parameters import COORDINATES
 from sedflow_dist.validation import coverage
 from sedflow_dist.validation.mock_galaxies import mock_galaxies, truth
 from storage_schemas import chains
@@ -50,7 +49,7 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
         for i in np.flatnonzero(kept).tolist():
             row = data["row"][i]
             generator = np.random.default_rng(keyed_random.key(seed, "compare", row))
-            chain = draws_of(segments, i, settings).reshape(-1, len(COORDINATES))
+            chain = draws_of(segments, i, settings).reshape(-1, len(posterior.flow.space.coordinates))
             exact = _probit(chain[generator.choice(len(chain), n_draws, replace=False)])
             at = slice(i, i + 1)
             draws = posterior.draw(*(x[at] for x in tensors), data["row"][at], posterior.n_draws)  # type: ignore[call-arg, arg-type]
@@ -91,7 +90,7 @@ def chain_ranks(flow: Flow, out: Location, seed: int) -> Float[np.ndarray, "gala
     found = []
     for i in sorted(set(range(n)) - set(summary.missing()) - set(np.flatnonzero(failed).tolist())):
         u = torch.as_tensor(draws_of(segments, i, settings)).flatten(0, 1)
-        found.append((flow.prior.from_unit(u) < true[i]).float().mean(0).numpy())
+        found.append((flow.space.from_unit(u) < true[i]).float().mean(0).numpy())
     return np.stack(found) if found else None
 
 

@@ -14,7 +14,6 @@ from jobs.config.run_file import RunFile
 from jobs.validate.compare import chain_ranks
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.trained_model import Flow
-from sedflow_dist.parameters import PARAMETERS
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
@@ -40,8 +39,8 @@ def figures(run: RunFile) -> list[str]:
     arrays, _ = validation.read(run.store("validation"))
     complete = arrays["mask"].all(1)
     ranks = arrays["rank"][complete]
-    drawn["pp.png"] = plots.pp(ranks, PARAMETERS, coverage.check(ranks), "Posteriors of the flow")
-    drawn["sbc.png"] = plots.sbc(ranks, PARAMETERS, chain_ranks(flow, run.store("chains"), run.seed))
+    drawn["pp.png"] = plots.pp(ranks, flow.space.quantities, coverage.check(ranks), "Posteriors of the flow")
+    drawn["sbc.png"] = plots.sbc(ranks, flow.space.quantities, chain_ranks(flow, run.store("chains"), run.seed))
     drawn["tarp.png"] = plots.coverage({
         title: {kind: arrays[prefix + name][complete] for kind, prefix in (("plain", ""), ("weighted", "weighted_"))}
         for title, name in (("TARP", "tarp"), ("Expected coverage", "hpd"))
@@ -68,7 +67,7 @@ def training_data(run: RunFile, catalog, flow: Flow) -> Figure:  # noqa: ANN001
     else:
         shapes = Shapes(**{name: torch.as_tensor(values) for name, values in rows.items()})
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "figures"))
-        mocks = MockSurvey(flow.noise, flow.prior.log_mstar, 0.0).observe(shapes, _MOCKS, generator)
+        mocks = MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.0).observe(shapes, _MOCKS, generator)
     answered = catalog["method"].values != 0
     seen = [catalog[name].values[answered] for name in ("flux", "sigma", "mask")]
     return plots.training_data(
@@ -88,14 +87,15 @@ def galaxy(catalog, flow: Flow, row: int) -> Figure:  # noqa: ANN001
     draws, names = replay(catalog, [row], _DRAWS)
     data = catalog.isel(galaxy=row)
     model = flow.redshift_model.model
-    some = torch.as_tensor(draws[0, :: _DRAWS // _SPECTRA, : len(PARAMETERS)])
+    some = torch.as_tensor(draws[0, :: _DRAWS // _SPECTRA, : len(flow.space.names)])
     redshift = torch.full((len(some),), float(data["redshift"]))
     wavelength, spectra = model.observed(model.spectra(some, redshift), redshift)
     mask = data["mask"].values
     centres = np.array([filters.Band.load(name).effective_wavelength for name in flow.spec.bands])
+    quantities = {quantity.name: quantity for quantity in flow.columns()}
     columns = [names.index(name) for name in _CORNER]
     return plots.posterior_and_sed(
-        draws[0][:, columns], _CORNER, f"galaxy {row}, z = {float(data['redshift']):.3f}", centres[mask],
+        draws[0][:, columns], [quantities[name] for name in _CORNER], f"galaxy {row}, z = {float(data['redshift']):.3f}", centres[mask],
         data["flux"].values[mask], data["sigma"].values[mask], wavelength.numpy(), spectra.numpy(),
     )  # fmt: skip
 

@@ -22,7 +22,6 @@ from jobs.telemetry.progress import bar, say
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.trained_model import Flow
 from sedflow_dist.inference.posterior import Posterior
-from sedflow_dist.parameters import PARAMETERS
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
 from sedflow_dist.simulation.mocks import Mocks
 from sedflow_dist.validation import coverage
@@ -66,7 +65,7 @@ def ranks(
     part = mocks[rows]
     theta = truth(posterior.flow, part)
     draws = posterior.draw(part.flux, part.sigma, part.mask, part.redshift, np.arange(rows.start, rows.stop), n_draws)
-    below = draws.values[..., : len(PARAMETERS)] < theta.unsqueeze(1)
+    below = draws.values[..., : len(posterior.flow.space.names)] < theta.unsqueeze(1)
     cube, true = draws.unit.numpy(), unit_truth(posterior.flow, part).numpy()
     log_q, log_q_truth = draws.log_q.numpy(), flow_log_prob(posterior.flow, part).numpy()
     weight, points = draws.weight.numpy(), keyed_random.torch_seed(seed, "tarp", block)
@@ -123,15 +122,15 @@ def validate(run: RunFile) -> dict[str, Calibration]:
             )  # fmt: skip
         parts.sort(key=lambda part: int(part["block"]))
         arrays = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in validation.ARRAYS}
-        validation.write(out, arrays, PARAMETERS, flow.spec.labels, settings)
-    result = report(arrays, flow.spec.labels)
+        validation.write(out, arrays, flow.space.names, flow.spec.labels, settings)
+    result = report(arrays, flow.space.names, flow.spec.labels)
     complete = arrays["mask"].all(1)
     say("validate", f"held-out log-probability {arrays['log_prob'][complete].mean():.3f}, median effective fraction "
         f"{np.median(arrays['effective_fraction'][complete]):.2f}: {out}")  # fmt: skip
     return result
 
 
-def report(arrays: dict[str, np.ndarray], labels: Sequence[str]) -> dict[str, Calibration]:
+def report(arrays: dict[str, np.ndarray], names: Sequence[str], labels: Sequence[str]) -> dict[str, Calibration]:
     """Print and return the calibration of galaxies with all bands, from the draws as they are and as they are weighted.
 
     Keys: ``plain`` and ``weighted``, of the parameters, and both with ``tarp`` and ``hpd``, of all dimensions together.
@@ -145,8 +144,8 @@ def report(arrays: dict[str, np.ndarray], labels: Sequence[str]) -> dict[str, Ca
         rank = arrays[f"{prefix}rank"]
         found = result[kind] = coverage.check(rank[complete])
         worst = int(np.argmin(found.p_values))
-        say("validate", f"{kind} draws: pooled KS p {found.pooled:.3f}; {int(found.inside.sum())} of {len(PARAMETERS)} p-p "
-            f"curves inside the 99 % band; lowest p {found.p_values[worst]:.3f} ({PARAMETERS[worst]})")  # fmt: skip
+        say("validate", f"{kind} draws: pooled KS p {found.pooled:.3f}; {int(found.inside.sum())} of {len(names)} p-p "
+            f"curves inside the 99 % band; lowest p {found.p_values[worst]:.3f} ({names[worst]})")  # fmt: skip
         lines = []
         for name, title in (("tarp", "TARP"), ("hpd", "expected coverage")):
             joint = result[f"{kind} {name}"] = coverage.check(arrays[prefix + name][complete, None])

@@ -21,12 +21,14 @@ from sedflow_dist.flow import features, maf
 from sedflow_dist.flow.features import Features
 from sedflow_dist.flow.maf_inverse import Sampler
 from sedflow_dist.flow.support import Novelty
-from sedflow_dist.parameters import COORDINATES, N_SHAPE, Prior
+from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
 from sedflow_dist.photometry.noise import NoiseModel
-from sedflow_dist.sps import filters
+from sedflow_dist.quantities import Quantity
+from sedflow_dist.sps import derived, filters
+from sedflow_dist.sps.components import PROVABGS, Composition
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import SSPTable
 
 if TYPE_CHECKING:
@@ -54,7 +56,10 @@ class FlowSpec(BaseModel):
     birth_cloud_age: float = Field(description="Gyr")
     selection_band: int
     selection: tuple[float, float] = Field(description="observed magnitudes in the selection band")
-    prior: dict[str, tuple[float, float]]
+    prior: dict[str, tuple[float, float] | dict[str, Any]]
+    components: tuple[str, ...] = Field(
+        PROVABGS, description="of the galaxy model", exclude_if=lambda names: names == PROVABGS
+    )
     ssp: dict[str, Any] = Field(description="provenance of the SSP table")
     training: dict[str, Any] = Field(default_factory=dict, description="settings and result of the training")
 
@@ -66,9 +71,12 @@ class FlowSpec(BaseModel):
             raise ValueError(f"selection_band {self.selection_band} is none of {len(self.bands)} bands")
         if not 0 <= self.redshift[0] < self.redshift[1]:
             raise ValueError(f"redshift range {self.redshift} is not increasing")
-        if unknown := set(self.prior) - set(Prior().to_dict()):
-            raise ValueError(f"prior: unknown parameters {', '.join(sorted(unknown))}")
+        self.composition()
         return self
+
+    def composition(self) -> Composition:
+        """Return what a galaxy is made of, and its parameters with their priors."""
+        return Composition.of(self.components, self.prior)
 
 
 @dataclass(frozen=True)
@@ -94,13 +102,18 @@ class Flow:
 
     @property
     def dimensions(self) -> int:
-        """Ten shape dimensions, or eleven with the amplitude."""
-        return dimensions(self.spec.amplitude)
+        """All shape coordinates, with an amplitude that is learnt one more."""
+        return dimensions(self.spec.amplitude, self.space)
 
     @cached_property
-    def prior(self) -> Prior:
-        """The prior that the flow was trained under."""
-        return Prior.from_dict({name: list(values) for name, values in self.spec.prior.items()})
+    def composition(self) -> Composition:
+        """What a galaxy is made of."""
+        return self.spec.composition()
+
+    @property
+    def space(self) -> ParameterSpace:
+        """Its parameters, with the priors that the flow was trained under."""
+        return self.composition.space
 
     @cached_property
     def sampler(self) -> Sampler:
@@ -108,11 +121,15 @@ class Flow:
         with torch.no_grad():
             return Sampler(maf.blocks(self.network))
 
+    def columns(self, certificate: bool = True) -> tuple[Quantity, ...]:
+        """Everything that is summarised of a galaxy: parameters, then (with the certificate) derived properties."""
+        return derived.columns(self.space, self.spec.labels, certificate)
+
     @cached_property
     def redshift_model(self) -> RedshiftModel:
         """The galaxy model for many draws at one redshift."""
-        model = ForwardModel(self.ssp, self.spec.bands, self.reach, self.spec.birth_cloud_age)
-        return RedshiftModel(model)
+        spec = self.spec
+        return RedshiftModel(GalaxyModel(self.ssp, spec.bands, self.reach, self.composition, spec.birth_cloud_age))
 
     @cached_property
     def reach(self) -> float:
@@ -169,7 +186,11 @@ class Flow:
                 f"{least:,} bytes or more, and there are {len(weights):,}"
             )
         net = maf.build(
-            dimensions(parsed.amplitude), features.size(len(parsed.bands)), parsed.transforms, parsed.hidden, seed=0
+            dimensions(parsed.amplitude, parsed.composition().space),
+            features.size(len(parsed.bands)),
+            parsed.transforms,
+            parsed.hidden,
+            seed=0,
         )
         expected = {f"network.{name}": tuple(value.shape) for name, value in net.state_dict().items()}
         n_bands, n_features = len(parsed.bands), features.size(len(parsed.bands))
@@ -210,9 +231,9 @@ _NOVELTY = ("weight", "mean", "covariance", "limit")
 _SSP_ARRAYS = ("edges", "age", "metallicity", "spectra", "surviving")
 
 
-def dimensions(amplitude: Literal["exact", "learnt"]) -> int:
-    """Dimensions of a flow: ten shapes, or all eleven coordinates."""
-    return N_SHAPE if amplitude == "exact" else len(COORDINATES)
+def dimensions(amplitude: Literal["exact", "learnt"], space: ParameterSpace) -> int:
+    """Dimensions of a flow: the shapes' coordinates, or all."""
+    return len(space.shapes if amplitude == "exact" else space.coordinates)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

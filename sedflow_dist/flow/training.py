@@ -19,18 +19,18 @@ from sedflow_dist import keyed_random
 from sedflow_dist.flow import features as features_module
 from sedflow_dist.flow import maf
 from sedflow_dist.flow.features import Features
-from sedflow_dist.parameters import Prior
+from sedflow_dist.parameters import ParameterSpace, probit
 from sedflow_dist.simulation.mocks import Mocks, MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
 
 
-def target(mocks: Mocks, amplitude: Literal["exact", "learnt"], prior: Prior) -> Float[Tensor, "galaxy dimension"]:
-    """Return what the flow learns: the ten shape coordinates, or with the amplitude before them."""
+def target(
+    mocks: Mocks, amplitude: Literal["exact", "learnt"], space: ParameterSpace
+) -> Float[Tensor, "galaxy dimension"]:
+    """Return what the flow learns: the shapes' coordinates, or with the amplitude's among them."""
     if amplitude == "exact":
         return mocks.phi
-    lo, hi = prior.log_mstar
-    u = ((mocks.log_mstar - lo) / (hi - lo)).clamp(2.0**-24, 1 - 2.0**-24)
-    return torch.cat([torch.special.ndtri(u).unsqueeze(1), mocks.phi], dim=1)
+    return space.join(probit(space.amplitude.prior.to_unit(mocks.log_mstar)), mocks.phi)
 
 
 def fit_features(survey: MockSurvey, shapes: Shapes, mode: Literal["colours", "magnitudes"], seed: int) -> Features:

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.trained_model import Flow
-from sedflow_dist.inference.posterior import columns
-from sedflow_dist.parameters import COORDINATES, PARAMETERS, Prior
+from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.sps import derived
 
 #: Distributions of scipy.stats that a new prior can be; ``flat`` is uniform over all that the old prior covers.
@@ -39,30 +38,9 @@ LEAST_EFFECTIVE_DRAWS = 20.0
 _PRIOR = re.compile(r"\s*(\w+)\s*=\s*(\w+)\s*(?:\((.*)\))?\s*")
 _NUMBER = re.compile(r"[+-]?(?:inf|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 
-_HISTORY = {"betas", "f_burst", "t_burst"}
-_METALS = {"gamma1", "gamma2"}
-_SOURCES = {
-    "log_mstar_surviving": {"log_mstar", *_HISTORY, *_METALS}, "log_sfr_1gyr": {"log_mstar", *_HISTORY},
-    "log_sfr_100myr": {"log_mstar", *_HISTORY}, "log_z_mw": {*_HISTORY, *_METALS}, "t_age_mw": _HISTORY,
-}  # fmt: skip
-_COLOUR_SOURCES = {*_HISTORY, *_METALS, "tau_bc", "tau_ism", "n_dust"}
-
 _STEP = 0.02  # in redshift, between estimates of an induced prior
 _BINS, _BLOCK = 1000, 8192
 _COVERED = (0.001, 0.999)  # quantiles of the induced prior between which its estimate is used
-
-
-def sources(name: str) -> set[str]:
-    """Return the independent parts of the prior that decide a column; the four betas are one part.
-
-    >>> sources("beta2")
-    {'betas'}
-    """
-    if name in PARAMETERS:
-        return {"betas" if name.startswith("beta") else name}
-    if name.startswith("absmag_"):
-        return {"log_mstar", *_COLOUR_SOURCES}
-    return _COLOUR_SOURCES if name.startswith("rest_") else _SOURCES[name]
 
 
 # -- new densities ------------------------------------------------------------------------------------------------------
@@ -149,20 +127,16 @@ def _freeze(text: str, family: str, inside: str) -> Any:
 
 
 class ParameterPrior:
-    """The density of a parameter under the old prior, exact: uniform, log-uniform, or Beta(1, 3) for a beta."""
+    """The density of a parameter under the old prior, exact."""
 
-    def __init__(self, name: str, prior: Prior) -> None:
-        if name.startswith("beta"):
-            self._range, self._distribution = (0.0, 1.0), stats.beta(1, 3)
-        else:
-            lo, hi = self._range = getattr(prior, "gamma" if name.startswith("gamma") else name)
-            self._distribution = stats.loguniform(lo, hi) if name.startswith("gamma") else stats.uniform(lo, hi - lo)
+    def __init__(self, name: str, space: ParameterSpace) -> None:
+        self._range, self._distribution = space.block_of(name).marginal()
         self._inside = self._distribution.ppf([1e-9, 1 - 1e-9])  # a draw rounded onto an edge has a density, too
 
     def range(self, redshift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where the density is known: two arrays (galaxy,)."""
         lo, hi = self._range
-        margin = 1e-6 * (abs(lo) + abs(hi))  # float32
+        margin = 1e-6 * (abs(lo) + abs(hi)) if math.isfinite(hi - lo) else 0.0  # float32
         return np.full(len(redshift), lo - margin), np.full(len(redshift), hi + margin)
 
     def log_pdf(self, x: np.ndarray, redshift: np.ndarray) -> np.ndarray:
@@ -212,13 +186,13 @@ class InducedPrior:
 
 def prior_draws(name: str, flow: Flow, redshift: float, seed: int, n: int) -> np.ndarray:
     """Return ``n`` draws of a derived property from the old prior at a redshift."""
-    column = derived.names(flow.spec.labels).index(name)
+    column = [p.name for p in derived.properties(flow.space, flow.spec.labels)].index(name)
     model, parts = flow.redshift_model, []
     z = torch.full((1,), redshift)
     for first in range(0, n, _BLOCK):
-        u = keyed_random.uniforms(seed, "induced prior", first, min(_BLOCK, n - first), len(COORDINATES))
-        theta = flow.prior.from_unit(torch.as_tensor(u).float()).unsqueeze(0)
-        properties = derived.derive(model.model.population_model, theta, model(theta, z))
+        u = keyed_random.uniforms(seed, "induced prior", first, min(_BLOCK, n - first), len(flow.space.coordinates))
+        theta = flow.space.from_unit(torch.as_tensor(u).float()).unsqueeze(0)
+        properties = derived.derive(model.model, theta, model(theta, z))
         parts.append(properties[0, :, column].double().numpy())
     return np.concatenate(parts)
 
@@ -241,20 +215,22 @@ class NewPrior:
         Raises:
             ValueError: a text cannot be read, names no column, or two columns depend on each other under the old prior.
         """
-        names, densities = columns(flow.spec.labels), tuple(Density.parse(text) for text in texts)
+        space, labels = flow.space, flow.spec.labels
+        names = tuple(quantity.name for quantity in derived.columns(space, labels))
+        densities = tuple(Density.parse(text) for text in texts)
         for density in densities:
             if density.name not in names:
                 raise ValueError(f"{density.text!r}: there is no column {density.name!r}; there are {', '.join(names)}")
         for a, b in combinations(densities, 2):
             if a.name == b.name:
                 raise ValueError(f"{a.name} has two new priors, {a.text!r} and {b.text!r}: give one")
-            if shared := sources(a.name) & sources(b.name):
+            if shared := derived.sources(space, labels, a.name) & derived.sources(space, labels, b.name):
                 raise ValueError(
                     f"{a.name} and {b.name} depend on each other through {', '.join(sorted(shared))}: a product of their "
                     "densities would be neither prior. Give one of them, or train under another prior (docs/priors.md)"
                 )
         old = tuple(
-            ParameterPrior(d.name, flow.prior) if d.name in PARAMETERS else InducedPrior(d.name, flow, redshift, seed)
+            ParameterPrior(d.name, space) if d.name in space.names else InducedPrior(d.name, flow, redshift, seed)
             for d in densities
         )
         return cls(names, densities, old)

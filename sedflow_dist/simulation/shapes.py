@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sedflow_dist import keyed_random
-from sedflow_dist.parameters import COORDINATES, Prior, probit
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.parameters import ParameterSpace, probit
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 
 
 @dataclass(frozen=True)
@@ -24,25 +24,26 @@ class Shapes:
 
 
 def draw_parameters(
-    prior: Prior, redshift: tuple[float, float], seed: int, stream: str, first: int, n: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    space: ParameterSpace, redshift: tuple[float, float], seed: int, stream: str, first: int, n: int
+) -> tuple[Float[Tensor, "galaxy shape"], Float[Tensor, "galaxy param"], Float[Tensor, " galaxy"]]:
     """Draw galaxies ``first`` to ``first + n`` of a stream: row i is the same whoever draws it.
 
     Returns:
-        shapes in probit space (galaxy, 10), parameters with one solar mass (galaxy, 12), redshifts (galaxy,)
+        shapes in probit space, parameters with one solar mass, redshifts
     """
-    u = torch.as_tensor(keyed_random.uniforms(seed, stream, first, n, len(COORDINATES) + 1)).float()
+    n_coordinates = len(space.coordinates)
+    u = torch.as_tensor(keyed_random.uniforms(seed, stream, first, n, n_coordinates + 1)).float()
     u = u.clamp(2.0**-24, 1 - 2.0**-24)
-    theta = prior.from_unit(u[:, : len(COORDINATES)])
-    theta[:, 0] = 0.0  # one solar mass
+    cube, uniform = u[:, :n_coordinates], u[:, n_coordinates]
+    theta = space.from_unit(cube)
+    space.values(theta)[space.amplitude.name].zero_()  # one solar mass
     lo, hi = redshift
-    z = (lo + (hi - lo) * u[:, -1]).clamp(min=1e-4)
-    return probit(u[:, 1 : len(COORDINATES)]), theta, z
+    return probit(space.split(cube)[1]), theta, (lo + (hi - lo) * uniform).clamp(min=1e-4)
 
 
 def draw_shapes(
-    model: ForwardModel, prior: Prior, redshift: tuple[float, float], seed: int, stream: str, first: int, n: int
+    model: GalaxyModel, redshift: tuple[float, float], seed: int, stream: str, first: int, n: int
 ) -> Shapes:
     """Simulate galaxies ``first`` to ``first + n`` of a stream: row i is the same whoever computes it."""
-    phi, theta, z = draw_parameters(prior, redshift, seed, stream, first, n)
+    phi, theta, z = draw_parameters(model.space, redshift, seed, stream, first, n)
     return Shapes(phi, model.fluxes(theta, z), z)

@@ -5,73 +5,137 @@ Source: PROVABGS (Hahn et al. 2022, section 4.1) for star-formation rate, metall
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sedflow_dist import parameters
+from sedflow_dist.parameters import ParameterSpace, Values
+from sedflow_dist.quantities import Quantity
 from sedflow_dist.sps.fixed_redshift import DrawPhotometry
-from sedflow_dist.sps.populations import BURST, CUT, FIXED_AGES_GYR, N_FIXED, PopulationModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
+from sedflow_dist.sps.populations import BURST, CUT, FIXED_AGES_GYR, N_FIXED, Epoch, PopulationModel, Populations
 
-#: (unit, meaning) of each property but the rest-frame magnitudes.
-DESCRIPTIONS = {
-    "log_mstar_surviving": ("log10(Msun)", "stellar mass that survives in stars"),
-    "log_sfr_1gyr": ("log10(Msun/yr)", "star-formation rate averaged over the last 1 Gyr"),
-    "log_sfr_100myr": ("log10(Msun/yr)", "star-formation rate averaged over the last 100 Myr"),
-    "log_z_mw": ("log10(1)", "log10 of the mass-weighted metallicity (mass fraction)"),
-    "t_age_mw": ("Gyr", "mass-weighted age"),
-}
-#: What the IVOA calls (UCD1+) parameters and properties, by the beginning of their names; others are parameters of a fit.
-_UCDS = {
-    "log_mstar": "phys.mass", "log_sfr": "phys.SFR", "log_z": "phys.abund.Z", "t_age": "time.age", "t_burst": "time",
-    "tau_": "phys.absorption.opticalDepth", "absmag_": "phys.magAbs", "rest_": "phot.color",
-}  # fmt: skip
 _LEAST_FRACTION = 1e-12  # of the mass, so that no logarithm is infinite
+_HISTORY, _METALS = ("beta", "f_burst", "t_burst"), ("gamma1", "gamma2")
 
 
-def names(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of all properties for bands with these labels, in the order of `derive`'s columns."""
-    magnitudes = [f"absmag_{b}" for b in labels]
-    colours = [f"rest_{a}_{b}" for a, b in pairwise(labels)]
-    return (*DESCRIPTIONS, *magnitudes, *colours)
+@dataclass(frozen=True)
+class Draws:
+    """What a property is derived from: parameters by name, ``log_mstar`` among them, and what the galaxy model says of them."""
+
+    values: Values
+    photometry: DrawPhotometry
+    model: PopulationModel
+
+    @property
+    def epoch(self) -> Epoch:
+        """What the redshifts decide."""
+        return self.photometry.epoch
+
+    @property
+    def populations(self) -> Populations:
+        """Masses, ages and metallicities."""
+        return self.photometry.populations
+
+    @cached_property
+    def log_mstar(self) -> Tensor:
+        """log10 of the stellar mass formed [Msun]."""
+        return self.values["log_mstar"]
 
 
-def describe(name: str) -> tuple[str, str]:
-    """Return unit and meaning of a parameter or property."""
-    if name.startswith("absmag_"):
-        return "mag", f"rest-frame absolute AB magnitude in {name.removeprefix('absmag_')}"
-    if name.startswith("rest_"):
-        a, b = name.removeprefix("rest_").split("_")
-        return "mag", f"rest-frame colour {a} - {b}"
-    return parameters.DESCRIPTIONS.get(name) or DESCRIPTIONS[name]
+@dataclass(frozen=True)
+class Property(Quantity):
+    """A derived property.
 
-
-def ucd(name: str) -> str:
-    """Return the UCD of a parameter or property.
-
-    >>> ucd("log_mstar_surviving")
-    'phys.mass'
+    Attributes:
+        depends: the independent parts of the prior that decide it (`ParameterSpace` calls a simplex one part); None: all
+        of: its values, (galaxy, draw); None: a magnitude or colour, which `derive` makes in one piece
     """
-    return next((word for start, word in _UCDS.items() if name.startswith(start)), "stat.fit.param")
+
+    depends: tuple[str, ...] | None = None
+    of: Callable[[Draws], Tensor] | None = None
+
+
+def _surviving(draws: Draws) -> Tensor:
+    return draws.log_mstar + torch.log10(draws.photometry.surviving.clamp(min=_LEAST_FRACTION))
+
+
+def _star_formation_rate(draws: Draws, window_gyr: float) -> Tensor:
+    fraction = draws.model.mass_formed_within(draws.values, draws.epoch, window_gyr)
+    return draws.log_mstar + torch.log10(fraction.clamp(min=_LEAST_FRACTION) / (window_gyr * 1e9))
+
+
+def _metallicity(draws: Draws) -> Tensor:
+    return torch.log10((draws.populations.mass * draws.populations.metallicity).sum(-1))
+
+
+def _age(draws: Draws) -> Tensor:
+    mass = draws.populations.mass
+    ages = torch.as_tensor(FIXED_AGES_GYR, dtype=mass.dtype)
+    return mass[..., :N_FIXED] @ ages + (mass[..., [CUT, BURST]] * draws.populations.age).sum(-1)
+
+
+#: Properties of every galaxy; magnitudes and colours in its bands come after them.
+PROPERTIES = (
+    Property(
+        "log_mstar_surviving", "log10(Msun)", "stellar mass that survives in stars", r"$\log M_*$", "phys.mass",
+        ("log_mstar", *_HISTORY, *_METALS), _surviving,
+    ),
+    Property(
+        "log_sfr_1gyr", "log10(Msun/yr)", "star-formation rate averaged over the last 1 Gyr",
+        r"$\log {\rm SFR}_{1\,{\rm Gyr}}$", "phys.SFR", ("log_mstar", *_HISTORY),
+        partial(_star_formation_rate, window_gyr=1.0),
+    ),
+    Property(
+        "log_sfr_100myr", "log10(Msun/yr)", "star-formation rate averaged over the last 100 Myr",
+        r"$\log {\rm SFR}_{100\,{\rm Myr}}$", "phys.SFR", ("log_mstar", *_HISTORY),
+        partial(_star_formation_rate, window_gyr=0.1),
+    ),
+    Property(
+        "log_z_mw", "log10(1)", "log10 of the mass-weighted metallicity (mass fraction)", r"$\log Z_{\rm MW}$",
+        "phys.abund.Z", (*_HISTORY, *_METALS), _metallicity,
+    ),
+    Property("t_age_mw", "Gyr", "mass-weighted age", r"$t_{\rm age,MW}$", "time.age", _HISTORY, _age),
+)  # fmt: skip
+
+
+def properties(space: ParameterSpace, labels: Sequence[str]) -> tuple[Property, ...]:
+    """Return all properties for bands with these labels, in the order of `derive`'s columns."""
+    shape = tuple(part for part in map(space.source, space.names) if part != space.amplitude.name)
+    magnitudes = [
+        Property(f"absmag_{b}", "mag", f"rest-frame absolute AB magnitude in {b}", f"$M_{{{b}}}$", "phys.magAbs")
+        for b in labels
+    ]
+    colours = [
+        Property(f"rest_{a}_{b}", "mag", f"rest-frame colour {a} - {b}", f"$({a} - {b})_0$", "phot.color", shape)
+        for a, b in pairwise(labels)
+    ]
+    return (*PROPERTIES, *magnitudes, *colours)
+
+
+def columns(space: ParameterSpace, labels: Sequence[str], certificate: bool = True) -> tuple[Quantity, ...]:
+    """Return everything that is summarised: parameters, then (with the certificate) derived properties."""
+    return (*space.quantities, *properties(space, labels)) if certificate else space.quantities
+
+
+def sources(space: ParameterSpace, labels: Sequence[str], name: str) -> set[str]:
+    """Return the independent parts of the prior that decide a column; weights that sum to one are one part."""
+    if name in space.names:
+        return {space.source(name)}
+    found = next(p for p in properties(space, labels) if p.name == name)
+    return set(map(space.source, space.names)) if found.depends is None else set(found.depends)
 
 
 def derive(
-    model: PopulationModel, theta: Float[Tensor, "galaxy draw param"], photometry: DrawPhotometry
+    model: GalaxyModel, theta: Float[Tensor, "galaxy draw param"], photometry: DrawPhotometry
 ) -> Float[Tensor, "galaxy draw property"]:
-    """Return the properties of draws, columns as in `names`."""
-    populations, epoch = photometry.populations, photometry.epoch
-    log_mstar = theta[..., 0]
-    mass = populations.mass
-    ages = torch.as_tensor(FIXED_AGES_GYR, dtype=mass.dtype)
-    age = mass[..., :N_FIXED] @ ages + (mass[..., [CUT, BURST]] * populations.age).sum(-1)
-    columns = [log_mstar + torch.log10(photometry.surviving.clamp(min=_LEAST_FRACTION))]
-    for window_gyr in (1.0, 0.1):
-        fraction = model.mass_formed_within(theta, epoch, window_gyr)
-        columns.append(log_mstar + torch.log10(fraction.clamp(min=_LEAST_FRACTION) / (window_gyr * 1e9)))
-    columns.append(torch.log10((mass * populations.metallicity).sum(-1)))
-    columns.append(age)
-    absolute = 22.5 - 2.5 * (torch.log10(photometry.absolute.clamp(min=1e-37)) + log_mstar.unsqueeze(-1))
-    return torch.cat([torch.stack(columns, -1), absolute, absolute[..., :-1] - absolute[..., 1:]], dim=-1)
+    """Return the properties of draws, columns as in `properties`."""
+    draws = Draws(model.space.values(theta), photometry, model.stars.populations)
+    found = torch.stack([p.of(draws) for p in PROPERTIES if p.of], -1)
+    absolute = 22.5 - 2.5 * (torch.log10(photometry.absolute.clamp(min=1e-37)) + draws.log_mstar.unsqueeze(-1))
+    return torch.cat([found, absolute, absolute[..., :-1] - absolute[..., 1:]], dim=-1)

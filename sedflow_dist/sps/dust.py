@@ -6,59 +6,86 @@ a power law of slope -1 for stars still in their birth clouds (Charlot & Fall 20
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sedflow_dist.parameters import Values
+from sedflow_dist.priors import Uniform
+from sedflow_dist.quantities import Parameter
+from sedflow_dist.sps.components import Curves, Screen
+
 #: Where Calzetti's blue formula ends and the red one begins, and where that falls to zero and stays there [A].
 CALZETTI_BREAKS_A = (6300.0, 1.04e4 / (1.857 - 1.78 / 1.17))
 _REFERENCE_A = 5500.0
 _R_V = 4.05
+_OPTICAL_DEPTH = "phys.absorption.opticalDepth"
 
 
-@dataclass(frozen=True)
-class DustCurves:
-    """The parts of the attenuation law that depend on the wavelength alone, each of shape (..., wavelength).
+class BirthCloud(Screen):
+    """Birth clouds around young stars: a power law of slope -1 (Charlot & Fall 2000)."""
 
-    ``calzetti``: k_C00 / (0.44 R_V); ``bump``: Drude profile of unit amplitude / R_V; ``log_wavelength``:
-    ln(lambda / 5500 A); ``birth_cloud``: (lambda / 5500 A)^-1.
-    """
+    name = "birth_cloud"
+    parameters = (
+        Parameter(
+            "tau_bc", "1", "birth-cloud optical depth at 5500 A", r"$\tau_{\rm BC}$", _OPTICAL_DEPTH,
+            prior=Uniform(low=0, high=3), domain=(0.0, math.inf),
+        ),
+    )  # fmt: skip
+    covers = "birth clouds"
 
-    calzetti: Tensor
-    bump: Tensor
-    log_wavelength: Tensor
-    birth_cloud: Tensor
+    def curves(self, wavelength: Tensor, piece: Tensor) -> Curves:
+        """Return (lambda / 5500 A)^-1."""
+        return (_REFERENCE_A / wavelength,)
 
-    @classmethod
-    def at(cls, wavelength: Tensor, piece: Tensor | None = None) -> DustCurves:
-        """Evaluate the curves at ``wavelength`` [A]; computed in float64, returned in the dtype that came in.
+    def transmission(self, values: Values, curves: Curves) -> Float[Tensor, "*batch wavelength"]:
+        """Return exp(-tau_bc (lambda / 5500 A)^-1), the extra factor of stars in their birth clouds."""
+        return torch.mul(-values["tau_bc"].unsqueeze(-1), curves[0]).exp_()
+
+
+class KriekConroy(Screen):
+    """Diffuse dust in front of all stars: Calzetti's curve with a slope and a bump tied to it (Kriek & Conroy 2013)."""
+
+    name = "kriek_conroy"
+    parameters = (
+        Parameter(
+            "tau_ism", "1", "diffuse optical depth at 5500 A", r"$\tau_{\rm ISM}$", _OPTICAL_DEPTH,
+            prior=Uniform(low=0, high=3), domain=(0.0, math.inf),
+        ),
+        Parameter(
+            "n_dust", "1", "slope offset of the diffuse attenuation curve", r"$n_{\rm dust}$",
+            prior=Uniform(low=-2, high=1), domain=(-10.0, 10.0),
+        ),
+    )  # fmt: skip
+    covers = "all stars"
+    breaks_a = CALZETTI_BREAKS_A
+
+    def curves(self, wavelength: Tensor, piece: Tensor) -> Curves:
+        """Return k_C00 / (0.44 R_V), the bump (a Drude profile of unit amplitude / R_V) and ln(lambda / 5500 A).
 
         Calzetti's two formulas do not quite meet at 6300 A. ``piece`` says where to use the blue one (0), the red one (1)
-        or zero (2), on either side of the breaks; without it, the wavelength decides.
+        or zero (2), on either side of the breaks.
         """
-        lam = wavelength.double()
-        if piece is None:
-            piece = torch.bucketize(lam, torch.tensor(CALZETTI_BREAKS_A, dtype=torch.float64), right=True)
+        lam = wavelength
         um = lam / 1e4
         blue_formula = 1.17 * (-2.156 + 1.509 / um - 0.198 / um**2 + 0.011 / um**3) + 1.78
         red_formula = 1.17 * (-1.857 + 1.04 / um) + 1.78
         calzetti = torch.where(piece == 0, blue_formula, torch.where(piece == 1, red_formula, 0.0)) / (0.44 * _R_V)
-        width2 = (350.0 * lam) ** 2
-        bump = width2 / ((lam**2 - 2175.0**2) ** 2 + width2) / _R_V
-        curves = (calzetti, bump, torch.log(lam / _REFERENCE_A), _REFERENCE_A / lam)
-        return cls(*(c.to(wavelength.dtype) for c in curves))
+        return calzetti, drude(lam) / _R_V, torch.log(lam / _REFERENCE_A)
 
-    def diffuse(
-        self, tau_ism: Float[Tensor, "*batch"], n_dust: Float[Tensor, "*batch"]
-    ) -> Float[Tensor, "*batch wavelength"]:
+    def transmission(self, values: Values, curves: Curves) -> Float[Tensor, "*batch wavelength"]:
         """Return exp(-tau_ism k(lambda; n_dust)), what every star's light is multiplied with."""
+        calzetti, bump, log_wavelength = curves
+        n_dust = values["n_dust"]
         bump_strength = (0.85 - 1.9 * n_dust).unsqueeze(-1)
-        curve = torch.exp(n_dust.unsqueeze(-1) * self.log_wavelength)
-        curve.mul_(torch.addcmul(self.calzetti, bump_strength, self.bump))
-        return curve.mul_(-tau_ism.unsqueeze(-1)).exp_()
+        curve = torch.exp(n_dust.unsqueeze(-1) * log_wavelength)
+        curve.mul_(torch.addcmul(calzetti, bump_strength, bump))
+        return curve.mul_(-values["tau_ism"].unsqueeze(-1)).exp_()
 
-    def clouds(self, tau_bc: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch wavelength"]:
-        """Return exp(-tau_bc (lambda / 5500 A)^-1), the extra factor of stars in their birth clouds."""
-        return torch.mul(-tau_bc.unsqueeze(-1), self.birth_cloud).exp_()
+
+def drude(wavelength: Float[Tensor, "*batch wavelength"]) -> Float[Tensor, "*batch wavelength"]:
+    """Return the profile of the 2175 A bump, unit amplitude, width 350 A (Fitzpatrick & Massa 1990)."""
+    width2 = (350.0 * wavelength) ** 2
+    return width2 / ((wavelength**2 - 2175.0**2) ** 2 + width2)

@@ -21,17 +21,20 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from sedflow_dist.parameters import PARAMETERS
 from sedflow_dist.sps import cosmology, histories
+from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.filters import AB_FLUX, Band
-from sedflow_dist.sps.forward_model import BIRTH_CLOUD_AGE_GYR, check_parameters
 from sedflow_dist.sps.fsps_home import check_home
+from sedflow_dist.sps.galaxy_model import check
 from sedflow_dist.sps.ssp import PIXEL, SSPTable, pixel_edges, pixel_means
+from sedflow_dist.sps.stars import BIRTH_CLOUD_AGE_GYR
 
 #: The solar metallicity with which PROVABGS turns a mass fraction into FSPS's logzsol.
 PROVABGS_Z_SOLAR = 0.019
 #: The speed of light inside FSPS [A/s]. `get_spectrum(peraa=True)` of python-fsps has 3e18 instead: 0.07 % more light.
 SPEED_OF_LIGHT = 2.9979e18
+#: What FSPS is asked for: PROVABGS's parameters, whatever other components a galaxy model can have.
+SPACE = Composition.of().space
 _YOUNGEST_CLOUDS_GYR = 10**-3.4  # FSPS stops at dust_tesc <= 5.5, in log10(yr)
 
 
@@ -209,13 +212,13 @@ class FSPS:
         """Return wavelengths [A] and the rest-frame luminosity [Lsun/A] of a galaxy: one FSPS call a population.
 
         Args:
-            theta: the twelve `PARAMETERS`
+            theta: the twelve parameters of PROVABGS's composition (`SPACE`)
             redshift: which sets the age of the Universe
             row: what error messages call this galaxy
         """
         theta = np.asarray(theta, dtype=np.float64)
         _check(theta, redshift, row)
-        theta_of = dict(zip(PARAMETERS, (float(v) for v in theta), strict=True))
+        theta_of = dict(zip(SPACE.names, (float(v) for v in theta), strict=True))
         dust = [theta_of[name] for name in ("tau_bc", "tau_ism", "n_dust")]
         total = np.zeros_like(self.wavelength)
         with self._working_on(f"row {row}: {theta_of} at redshift {redshift}"):
@@ -257,8 +260,8 @@ def populations(theta: np.ndarray, redshift: float) -> tuple[np.ndarray, np.ndar
 
     In float64 and without tables; `populations.PopulationModel` is the batched version.
     """
-    beta, gamma = theta[1:5], theta[7:9]
-    f_burst, t_burst = theta[PARAMETERS.index("f_burst")], theta[PARAMETERS.index("t_burst")]
+    values = SPACE.values(theta)
+    beta, gamma, f_burst, t_burst = (values[name] for name in ("beta", "gamma", "f_burst", "t_burst"))
     t_age = float(cosmology.age_gyr(np.asarray(redshift)))
     edges = np.append([t for t in histories.BIN_EDGES_GYR if t < t_age], t_age)
     formed = histories.sfh_cumulative(edges) @ beta
@@ -311,7 +314,7 @@ def ssp_table_from_grids(
 
 def _check(theta: np.ndarray, redshift: float, row: int) -> None:
     try:
-        check_parameters(torch.as_tensor(theta)[None], torch.as_tensor([redshift], dtype=torch.float64), z_max=20.0)
+        check(SPACE, torch.as_tensor(theta)[None], torch.as_tensor([redshift], dtype=torch.float64), z_max=20.0)
     except ValueError as error:
         reason = str(error).removeprefix("row 0: ").removesuffix(" (1 of 1 rows are bad)")
         raise ValueError(f"row {row}: {reason}") from None

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sedflow_dist.parameters import PARAMETERS
+from sedflow_dist.parameters import Values
 from sedflow_dist.sps import cosmology, histories
 
 N_FIXED = len(histories.BIN_EDGES_GYR) - 1
@@ -80,14 +80,14 @@ class PopulationModel:
             cut_age=tensor(0.5 * (edges[cut] + t_age)), flux_factor=tensor(cosmology.flux_factor(z, distance)),
         )  # fmt: skip
 
-    def __call__(self, theta: Float[Tensor, "*batch param"], epoch: Epoch) -> Populations:
-        """Return the populations of galaxies; ``epoch``'s fields broadcast against the batch of ``theta``."""
-        beta, gamma = theta[..., 1:5], theta[..., 7:9]
-        t_burst, f_burst = self._burst(theta, epoch)
+    def __call__(self, values: Values, epoch: Epoch) -> Populations:
+        """Return the populations of galaxies with parameters (...); ``epoch``'s fields broadcast against their batch."""
+        beta, gamma = values["beta"], values["gamma"]
+        t_burst, f_burst = self._burst(values, epoch)
         total = self._formed(beta, epoch.t_age)
         smooth = ((1 - f_burst) / total).unsqueeze(-1)
 
-        mass = theta.new_empty(*theta.shape[:-1], N_POPULATIONS)
+        mass = beta.new_empty(*beta.shape[:-1], N_POPULATIONS)
         fixed = mass[..., :N_FIXED]
         fixed.copy_(beta @ self._bin_mass).mul_(smooth)
         if bool((epoch.cut_index < N_FIXED).any()):
@@ -104,19 +104,17 @@ class PopulationModel:
             metallicity[..., CUT + i] = (gamma * basis).sum(-1)
         return Populations(mass, metallicity.clamp_(*self._metallicity_range), age)
 
-    def mass_formed_within(
-        self, theta: Float[Tensor, "*batch param"], epoch: Epoch, window_gyr: float
-    ) -> Float[Tensor, "*batch"]:
+    def mass_formed_within(self, values: Values, epoch: Epoch, window_gyr: float) -> Float[Tensor, "*batch"]:
         """Return the fraction of the mass that formed in the last ``window_gyr``, burst included."""
-        beta = theta[..., 1:5]
-        t_burst, f_burst = self._burst(theta, epoch)
+        beta = values["beta"]
+        t_burst, f_burst = self._burst(values, epoch)
         smooth = self._formed(beta, epoch.t_age.clamp(max=window_gyr)) / self._formed(beta, epoch.t_age)
         return (1 - f_burst) * smooth + torch.where(t_burst < window_gyr, f_burst, 0.0)
 
-    def _burst(self, theta: Tensor, epoch: Epoch) -> tuple[Tensor, Tensor]:
+    def _burst(self, values: Values, epoch: Epoch) -> tuple[Tensor, Tensor]:
         """Lookback time [Gyr] of the burst, and its fraction of the mass: none before the Universe began."""
-        t_burst = theta[..., PARAMETERS.index("t_burst")]
-        return t_burst, torch.where(t_burst < epoch.t_age, theta[..., PARAMETERS.index("f_burst")], 0.0)
+        t_burst = values["t_burst"]
+        return t_burst, torch.where(t_burst < epoch.t_age, values["f_burst"], 0.0)
 
     def _formed(self, beta: Tensor, t_lookback: Tensor) -> Tensor:
         """Integral of the smooth history from now back to ``t_lookback`` [Gyr], before it is normalised."""

@@ -14,6 +14,7 @@ from sedflow_dist.flow import maf
 from sedflow_dist.flow.trained_model import Flow
 from sedflow_dist.flow.training import target
 from sedflow_dist.inference.posterior import log_likelihood
+from sedflow_dist.parameters import probit
 from sedflow_dist.simulation.mocks import Mocks, MockSurvey
 from sedflow_dist.simulation.shapes import draw_shapes
 
@@ -22,12 +23,10 @@ Pattern = tuple[bool, ...]  # which bands are measured
 
 def mock_galaxies(flow: Flow, n: int, seed: int, patterns: Sequence[Pattern] = ()) -> Mocks:
     """Simulate and observe galaxies that no training saw, as the survey selects them: with all bands, then each pattern."""
-    survey, parts = MockSurvey(flow.noise, flow.prior.log_mstar, 0.0), []
+    survey, parts = MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.0), []
     for i, pattern in enumerate([(True,) * len(flow.spec.bands), *patterns]):
         stream = ("validate", i) if i else ("validate",)
-        shapes = draw_shapes(
-            flow.redshift_model.model, flow.prior, flow.spec.redshift, seed, "validate", 30 * n * i, 30 * n
-        )
+        shapes = draw_shapes(flow.redshift_model.model, flow.spec.redshift, seed, "validate", 30 * n * i, 30 * n)
         mocks = survey.observe(shapes, n, torch.Generator().manual_seed(keyed_random.torch_seed(seed, *stream)))
         mask = mocks.mask & torch.tensor(pattern)
         parts.append(replace(mocks, flux=mocks.flux * mask, sigma=mocks.sigma * mask, mask=mask))
@@ -36,20 +35,20 @@ def mock_galaxies(flow: Flow, n: int, seed: int, patterns: Sequence[Pattern] = (
 
 def unit_truth(flow: Flow, mocks: Mocks) -> torch.Tensor:
     """True coordinates of mock galaxies in the unit cube: (galaxy, coordinate)."""
-    lo, hi = flow.prior.log_mstar
-    return torch.cat([((mocks.log_mstar - lo) / (hi - lo)).unsqueeze(1), torch.special.ndtr(mocks.phi)], dim=1)
+    amplitude = flow.space.amplitude.prior.to_unit(mocks.log_mstar)
+    return flow.space.join(amplitude, torch.special.ndtr(mocks.phi))
 
 
 def truth(flow: Flow, mocks: Mocks) -> torch.Tensor:
     """True parameters of mock galaxies: (galaxy, param)."""
-    return flow.prior.from_unit(unit_truth(flow, mocks))
+    return flow.space.from_unit(unit_truth(flow, mocks))
 
 
 def flow_log_prob(flow: Flow, mocks: Mocks) -> torch.Tensor:
     """ln q(truth | data) over the flow's own dimensions: (galaxy,)."""
     x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
     with torch.no_grad():
-        return maf.log_prob(maf.blocks(flow.network), target(mocks, flow.spec.amplitude, flow.prior), x)
+        return maf.log_prob(maf.blocks(flow.network), target(mocks, flow.spec.amplitude, flow.space), x)
 
 
 def joint_log_prob(flow: Flow, mocks: Mocks) -> np.ndarray:
@@ -63,5 +62,5 @@ def joint_log_prob(flow: Flow, mocks: Mocks) -> np.ndarray:
 def amplitude_log_prob(flow: Flow, mocks: Mocks) -> torch.Tensor:
     """ln p(true amplitude | true shape, data) in probit space, exact: of ``flow``, its galaxy model and prior count only."""
     likelihood, evidence = log_likelihood(flow, mocks, truth(flow, mocks))
-    phi_a = target(mocks, "learnt", flow.prior)[:, 0]
+    phi_a = probit(flow.space.amplitude.prior.to_unit(mocks.log_mstar))
     return likelihood - evidence - 0.5 * phi_a**2 - 0.5 * math.log(2 * math.pi)

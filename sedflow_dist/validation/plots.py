@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from sedflow_dist.quantities import Quantity
 from sedflow_dist.validation.coverage import (
     Calibration,
     band_half_width,
@@ -22,20 +23,13 @@ from sedflow_dist.validation.coverage import (
 matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
 
-LABELS = {
-    "log_mstar": r"$\log M_*$", "beta1": r"$\beta_1$", "beta2": r"$\beta_2$", "beta3": r"$\beta_3$",
-    "beta4": r"$\beta_4$", "f_burst": r"$f_{\rm burst}$", "t_burst": r"$t_{\rm burst}$", "gamma1": r"$\gamma_1$",
-    "gamma2": r"$\gamma_2$", "tau_bc": r"$\tau_{\rm BC}$", "tau_ism": r"$\tau_{\rm ISM}$", "n_dust": r"$n_{\rm dust}$",
-    "log_mstar_surviving": r"$\log M_*$", "log_sfr_1gyr": r"$\log {\rm SFR}_{1\,{\rm Gyr}}$",
-    "log_z_mw": r"$\log Z_{\rm MW}$", "t_age_mw": r"$t_{\rm age,MW}$",
-}  # fmt: skip
 _BINS_OF_CHAINS = 10
 _BLUE, _ORANGE, _GREY = "#1f4e79", "#d95f02", "#8a8a8a"
 
 
 def posterior_and_sed(
     draws: np.ndarray,
-    names: Sequence[str],
+    quantities: Sequence[Quantity],
     title: str,
     band_wavelength: np.ndarray,
     flux: np.ndarray,
@@ -46,14 +40,14 @@ def posterior_and_sed(
     """Corner plot of one galaxy with its SED in the free corner.
 
     Args:
-        draws: (draw, column); columns named by ``names``
+        draws: (draw, column); the columns are ``quantities``
         band_wavelength, flux, sigma: the data, (band,) [A, nanomaggies]
         sed_wavelength, sed_flux: model spectra of some draws, (draw, wavelength) [A, nanomaggies]
     """
-    size = 1.5 * len(names)
+    size = 1.5 * len(quantities)
     figure = plt.figure(figsize=(size, size))
     corner.corner(
-        draws, labels=[LABELS.get(name, name) for name in names], fig=figure, color=_BLUE, smooth=0.8, bins=24,
+        draws, labels=[quantity.latex for quantity in quantities], fig=figure, color=_BLUE, smooth=0.8, bins=24,
         quantiles=[0.16, 0.5, 0.84], label_kwargs={"fontsize": 13}, plot_datapoints=False, fill_contours=True,
         levels=(0.68, 0.95),
     )  # fmt: skip
@@ -77,17 +71,16 @@ def posterior_and_sed(
     return figure
 
 
-def pp(ranks: np.ndarray, names: Sequence[str], found: Calibration, title: str) -> Figure:
+def pp(ranks: np.ndarray, quantities: Sequence[Quantity], found: Calibration, title: str) -> Figure:
     """p-p plot of all parameters with the 99 % band of a calibrated posterior."""
     figure, axes = plt.subplots(figsize=(6.2, 6))
     grid, curve = pp_curve(ranks)
     half = band_half_width(len(ranks))
     axes.fill_between(grid, grid - half, grid + half, color=_GREY, alpha=0.25, lw=0, label="99 % band")
-    colors = plt.get_cmap("tab20")(np.linspace(0, 1, len(names)))
-    for i, name in enumerate(names):
-        axes.plot(
-            grid, curve[:, i], color=colors[i], lw=1.3, label=f"{LABELS.get(name, name)} (p = {found.p_values[i]:.2f})"
-        )
+    colors = plt.get_cmap("tab20")(np.linspace(0, 1, len(quantities)))
+    for i, quantity in enumerate(quantities):
+        label = f"{quantity.latex} (p = {found.p_values[i]:.2f})"
+        axes.plot(grid, curve[:, i], color=colors[i], lw=1.3, label=label)
     axes.plot([0, 1], [0, 1], "k--", lw=0.8)
     axes.set(
         xlim=(0, 1), ylim=(0, 1), xlabel="credible level", ylabel="fraction of galaxies below",
@@ -98,17 +91,17 @@ def pp(ranks: np.ndarray, names: Sequence[str], found: Calibration, title: str) 
     return figure
 
 
-def sbc(ranks: np.ndarray, names: Sequence[str], chains: np.ndarray | None = None, bins: int = 20) -> Figure:
+def sbc(ranks: np.ndarray, quantities: Sequence[Quantity], chains: np.ndarray | None = None, bins: int = 20) -> Figure:
     """Rank histograms of simulation-based calibration with the 99 % range of a uniform rank (SEDflow, figure 4).
 
     Args:
         ranks, chains: of the flow and, for some galaxies, of MCMC, (galaxy, param); MCMC's counts are scaled to the flow's
     """
     columns = 4
-    rows = -(-len(names) // columns)
+    rows = -(-len(quantities) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(11, 2.3 * rows), sharex=True, sharey=True)
     lo, hi = histogram_band(len(ranks), bins)
-    for i, (axes, name) in enumerate(zip(grid.flat, names, strict=False)):
+    for i, (axes, quantity) in enumerate(zip(grid.flat, quantities, strict=False)):
         axes.axhspan(lo, hi, color=_GREY, alpha=0.25, lw=0)
         axes.hist(ranks[:, i], bins=bins, range=(0, 1), histtype="stepfilled", color=_BLUE, alpha=0.75)
         if chains is not None:
@@ -119,7 +112,7 @@ def sbc(ranks: np.ndarray, names: Sequence[str], chains: np.ndarray | None = Non
             )
             for count in histogram_band(len(chains), few):
                 axes.axhline(scale * count, color=_ORANGE, lw=0.8, ls=":")
-        axes.text(0.04, 0.06, LABELS.get(name, name), transform=axes.transAxes, fontsize=13, color="white",
+        axes.text(0.04, 0.06, quantity.latex, transform=axes.transAxes, fontsize=13, color="white",
                   bbox={"facecolor": _BLUE, "edgecolor": "none", "alpha": 0.9})  # fmt: skip
     for axes in grid[-1]:
         axes.set_xlabel("rank of the truth")

@@ -1,0 +1,178 @@
+"""The galaxy model: parameters and a redshift in, spectra and fluxes out, for whole batches of galaxies.
+
+A composition of sources and screens (`components`), evaluated on every pixel of the SSP table here, and for many draws at
+one redshift in `fixed_redshift`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sedflow_dist.parameters import ParameterSpace, Values, require
+from sedflow_dist.sps.components import Composition, Curves, Screen
+from sedflow_dist.sps.filters import AB_FLUX, BandWeights, rest_range
+from sedflow_dist.sps.populations import Epoch
+from sedflow_dist.sps.ssp import SSPTable
+from sedflow_dist.sps.stars import BIRTH_CLOUD_AGE_GYR, Stars
+
+#: Galaxies worked on at once: their spectra then stay in a core's cache.
+_BLOCK = 512
+
+
+class GalaxyModel:
+    """Fluxes and spectra of galaxies, batched.
+
+    Args:
+        ssp: SSP table; only the wavelengths that the bands need are kept
+        bands: `speclite` names, for example ``["sdss2010-u", "sdss2010-g"]``
+        z_max: largest redshift that will be asked for
+        composition: sources and screens, and with them the parameters; PROVABGS's by default
+        birth_cloud_age, birth_cloud_rule: see `Stars`
+        dtype: float32 (1e-5 mag from float64; see tests/sedflow_dist/sps/test_galaxy_model.py) or float64
+    """
+
+    def __init__(
+        self,
+        ssp: SSPTable,
+        bands: Sequence[str],
+        z_max: float,
+        composition: Composition | None = None,
+        birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR,
+        birth_cloud_rule: Literal["star", "node"] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.bands, self.z_max, self.dtype = tuple(bands), float(z_max), dtype
+        self.composition = composition or Composition.of()
+        self.ssp = ssp = ssp.cut(*rest_range(bands, z_max, ssp.edges))
+        self.stars = Stars(ssp, z_max, birth_cloud_age, birth_cloud_rule, dtype)
+        self.weights = BandWeights.build(self.bands, ssp.edges, z_max)
+        self.wavelength = torch.as_tensor(ssp.wavelength, dtype=dtype)
+        self._curves = self.curves(self.wavelength)
+        #: Of each source besides the stars, (row, pixel).
+        self.templates = [self.tensor(source.templates(ssp)) for source in self.composition.sources]
+        self._band_table = self.tensor(self.weights.table)
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The model's parameters."""
+        return self.composition.space
+
+    # -- parameters in, fluxes out ------------------------------------------------------------------------------------
+
+    def fluxes(
+        self, theta: Float[Tensor, "galaxy param"], redshift: Float[Tensor, " galaxy"]
+    ) -> Float[Tensor, "galaxy band"]:
+        """Return fluxes [nanomaggies] of galaxies with parameters ``theta`` (columns as in `space`) at ``redshift``.
+
+        Raises:
+            ValueError: a parameter or redshift outside what the model means; names the row, the value and the range.
+        """
+        check(self.space, theta, redshift, self.z_max)
+        out = theta.new_empty(len(theta), len(self.bands), dtype=self.dtype)
+        for rows in redshift.argsort(stable=True).split(_BLOCK):
+            values = self.space.values(theta[rows].to(self.dtype))
+            epoch = self.stars.populations.epoch(redshift[rows])
+            per_mass = self._through_bands(self._spectra(values, epoch), epoch.redshift)
+            out[rows] = per_mass * (self._mass(values) * epoch.flux_factor).unsqueeze(-1)
+        return out
+
+    def spectra(
+        self, theta: Float[Tensor, "galaxy param"], redshift: Float[Tensor, " galaxy"]
+    ) -> Float[Tensor, "galaxy wavelength"]:
+        """Return attenuated rest-frame spectra [Lsun/A] on the pixels `wavelength` [A]."""
+        check(self.space, theta, redshift, self.z_max)
+        values = self.space.values(theta.to(self.dtype))
+        return self._spectra(values, self.stars.populations.epoch(redshift)) * self._mass(values).unsqueeze(-1)
+
+    def observed(
+        self, spectrum: Float[Tensor, "galaxy wavelength"], redshift: Float[Tensor, " galaxy"]
+    ) -> tuple[Float[Tensor, "galaxy wavelength"], Float[Tensor, "galaxy wavelength"]]:
+        """Return observed wavelengths [A] and flux densities [nanomaggies, f_nu] of rest-frame spectra [Lsun/A]."""
+        epoch = self.stars.populations.epoch(redshift)
+        lam = self.wavelength * (1 + epoch.redshift.unsqueeze(-1))
+        return lam, spectrum * epoch.flux_factor.unsqueeze(-1) * lam**2 / AB_FLUX
+
+    # -- parts that the evaluation of draws shares --------------------------------------------------------------------
+
+    def curves(
+        self, wavelength: Float[Tensor, "*batch wavelength"], piece: Int[Tensor, " wavelength"] | None = None
+    ) -> list[Curves]:
+        """Return each screen's curves at rest wavelengths [A]; computed in float64, returned in the dtype that came in.
+
+        ``piece``: how many of the composition's breaks lie below the side from which a wavelength is looked at; None: the
+        wavelength decides.
+        """
+        lam, breaks = wavelength.double(), torch.tensor(self.composition.breaks_a, dtype=torch.float64)
+        if piece is None:
+            piece = torch.bucketize(lam, breaks, right=True)
+
+        def of(screen: Screen) -> Curves:
+            own = torch.tensor([0, *np.cumsum([at in screen.breaks_a for at in self.composition.breaks_a])])
+            return tuple(curve.to(wavelength.dtype) for curve in screen.curves(lam, own[piece]))
+
+        return [of(screen) for screen in self.composition.screens]
+
+    def dim(self, young: Tensor, old: Sequence[Tensor], values: Values, curves: Sequence[Curves]) -> Tensor:
+        """Return all light behind all screens, (..., wavelength), in the place of ``young``: that from inside birth clouds."""
+        screens = list(zip(self.composition.screens, curves, strict=True))
+        for screen, own in screens:
+            if screen.covers == "birth clouds":
+                young = young.mul_(screen.transmission(values, own))
+        light = young
+        for part in old:
+            light = light.add_(part)
+        for screen, own in screens:
+            if screen.covers == "all stars":
+                light = light.mul_(screen.transmission(values, own))
+        return light
+
+    def rung(self, redshift: Tensor) -> tuple[Tensor, Tensor]:
+        """Rung of the band weights' ladder below each redshift, and the fraction of ln(1+z) on to the next."""
+        position = torch.log1p(redshift) / self.weights.step
+        left = position.long().clamp(0, len(self._band_table) - 2)
+        return left, position - left
+
+    def tensor(self, x: np.ndarray) -> Tensor:
+        """Return an array as a tensor of the model's dtype."""
+        return torch.as_tensor(np.ascontiguousarray(x)).to(self.dtype)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _mass(self, values: Values) -> Tensor:
+        return 10 ** values[self.space.amplitude.name]
+
+    def _spectra(self, values: Values, epoch: Epoch) -> Tensor:
+        """Attenuated spectra per unit of formed mass."""
+        populations = self.stars.populations(values, epoch)
+        young, old = self.stars.light(populations, self.stars.metallicity_weights(populations))
+        for source, templates in zip(self.composition.sources, self.templates, strict=True):
+            (young if source.inside else old).add_(source.weights(values, populations, epoch) @ templates)
+        return self.dim(young, [old], values, self._curves)
+
+    def _through_bands(self, spectra: Tensor, redshift: Tensor) -> Tensor:
+        """Band fluxes of spectra in order of redshift: those between two rungs of the ladder are one matrix product."""
+        left, fraction = self.rung(redshift)
+        both = spectra.new_empty(len(spectra), 2, len(self.bands))
+        first = 0
+        for rung, n in zip(*(x.tolist() for x in left.unique_consecutive(return_counts=True)), strict=True):
+            rows = slice(first, first + n)
+            weights = self._band_table[rung : rung + 2].flatten(0, 1)
+            torch.mm(spectra[rows], weights.T, out=both[rows].view(n, -1))
+            first += n
+        return torch.lerp(both[:, 0], both[:, 1], fraction.unsqueeze(-1))
+
+
+def check(
+    space: ParameterSpace, theta: Float[Tensor, "galaxy param"], redshift: Float[Tensor, " galaxy"], z_max: float
+) -> None:
+    """Raise ValueError, naming row and parameter, unless every galaxy means something to the model."""
+    space.check(theta)
+    if redshift.shape != theta.shape[:1]:
+        raise ValueError(f"redshifts have shape {tuple(redshift.shape)} for {len(theta)} galaxies")
+    require("redshift", redshift, (0.0, z_max), above=True)

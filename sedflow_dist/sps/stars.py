@@ -1,0 +1,171 @@
+"""Stars: the source of all starlight; populations of galaxies in, their light from birth clouds and from outside them out.
+
+Linear in the SSP spectra, so it is exact: no emulator stands in for stellar population synthesis. Source: PROVABGS
+(Hahn et al. 2022, arXiv 2202.01809, section 4.1).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from sedflow_dist.priors import LogUniform, Uniform
+from sedflow_dist.quantities import Parameter, Simplex, Vector
+from sedflow_dist.sps.components import Component
+from sedflow_dist.sps.populations import BURST, CUT, FIXED_AGES_GYR, N_FIXED, PopulationModel, Populations
+from sedflow_dist.sps.ssp import SSPTable
+
+BIRTH_CLOUD_AGE_GYR = 0.01
+
+
+class Stars(Component):
+    """Star-formation and metallicity histories of PROVABGS on an SSP table.
+
+    Args:
+        ssp: SSP table
+        z_max: largest redshift that will be asked for
+        birth_cloud_age: stars younger than this [Gyr] lie in birth clouds. FSPS, and so the public PROVABGS code, has
+            10 Myr; the paper's text says 100 Myr
+        birth_cloud_rule: what "younger" is asked of. "star": the star's own age. "node": the ages of the table between
+            which it is interpolated, as FSPS does it: a star of 10.07 Myr is then mostly in its cloud. None: what the
+            table's provenance says, "star" if it says nothing
+        dtype: float32 or float64
+
+    Attributes:
+        node_spectra: every age of the table at every metallicity, (age * metallicity, pixel)
+        bin_spectra: every fixed bin with stars in birth clouds, then every one with others (with the rule "node", one bin
+            can be both), at every metallicity, (bin * metallicity, pixel)
+        node_surviving, bin_surviving: surviving mass fractions of the same rows
+    """
+
+    name = "stars"
+    parameters = (
+        Parameter(
+            "log_mstar", "log10(Msun)", "stellar mass formed", r"$\log M_*$", "phys.mass",
+            prior=Uniform(low=7, high=12.5), domain=(-100.0, 30.0), role="amplitude",
+        ),
+        Simplex("beta", "1", "weight of SFH basis function {i}", r"$\beta_{i}$", size=4),
+        Parameter(
+            "f_burst", "1", "fraction of the mass formed in one burst", r"$f_{\rm burst}$",
+            prior=Uniform(low=0, high=1), domain=(0.0, 1.0),
+        ),
+        Parameter(
+            "t_burst", "Gyr", "lookback time of the burst", r"$t_{\rm burst}$", "time",
+            prior=Uniform(low=0.01, high=13.27), domain=(0.0, math.inf),
+        ),
+        Vector(
+            "gamma", "1", "weight of metallicity-history basis function {i}", r"$\gamma_{i}$",
+            prior=LogUniform(low=4.5e-5, high=1.5e-2), domain=(0.0, math.inf), size=2,
+        ),
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        ssp: SSPTable,
+        z_max: float,
+        birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR,
+        birth_cloud_rule: Literal["star", "node"] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.ssp, self.birth_cloud_age, self.dtype = ssp, birth_cloud_age, dtype
+        self.birth_cloud_rule = birth_cloud_rule or ssp.birth_cloud_rule
+        if self.birth_cloud_rule not in ("star", "node"):
+            raise ValueError(f"birth_cloud_rule is {self.birth_cloud_rule!r}; it can be 'star' or 'node'")
+        self.populations = PopulationModel(z_max, (float(ssp.metallicity[0]), float(ssp.metallicity[-1])), dtype)
+        self.n_metallicities = len(ssp.metallicity)
+        self.node_spectra = self._tensor(np.swapaxes(ssp.spectra, 0, 1).reshape(-1, len(ssp.wavelength)))
+        self.node_surviving = self._tensor(ssp.surviving.T.reshape(-1))
+        # FSPS's nodes are logarithms with two decimals: 1e-6 forgives their rounding.
+        self._node_in_cloud = torch.as_tensor(ssp.age <= birth_cloud_age * (1 + 1e-6))
+        ages = torch.as_tensor(FIXED_AGES_GYR)
+        pairs = [(i, t, self.in_cloud(ages, i)) for i, t in self.age_weights(ages)]
+        young = [(i, t * inside) for i, t, inside in pairs]
+        old = [(i, t * ~inside) for i, t, inside in pairs]
+        self.n_young = int(torch.stack([t for _, t in young]).sum(0).count_nonzero())
+        self.first_old = N_FIXED - int(torch.stack([t for _, t in old]).sum(0).count_nonzero())
+
+        def rows_of_bins(nodes: Tensor) -> Tensor:
+            parts = self._between_ages(nodes, *young)[: self.n_young_rows], self._between_ages(nodes, *old)
+            return torch.cat([parts[0], parts[1][self.first_old * self.n_metallicities :]])
+
+        self.bin_spectra = rows_of_bins(self.node_spectra)
+        self.bin_surviving = rows_of_bins(self.node_surviving.unsqueeze(-1)).squeeze(-1)
+
+    @property
+    def n_young_rows(self) -> int:
+        """Rows of the bins whose stars lie in birth clouds."""
+        return self.n_young * self.n_metallicities
+
+    def light(self, populations: Populations, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the spectra of stars in birth clouds and of the others, (galaxy, pixel), per unit of formed mass.
+
+        ``weights``: `metallicity_weights` of the populations.
+        """
+        young, old = self.split_bins(weights)
+        young = young @ self.bin_spectra[: self.n_young_rows]
+        old = old @ self.bin_spectra[self.n_young_rows :]
+        rows, row_weights, row_in_cloud = self._node_rows(populations, weights)
+        if bool(row_in_cloud.any()):
+            in_cloud = row_weights * row_in_cloud
+            young += embedding_bag(rows, self.node_spectra, mode="sum", per_sample_weights=in_cloud)
+            row_weights = row_weights - in_cloud
+        old += embedding_bag(rows, self.node_spectra, mode="sum", per_sample_weights=row_weights)
+        return young, old
+
+    def metallicity_weights(self, populations: Populations) -> Float[Tensor, "*batch population metallicity"]:
+        """Return each population's mass, shared between the table's metallicities: linear in log Z, clipped at its ends."""
+        nodes = self._tensor(np.log(self.ssp.metallicity))
+        log_z = torch.log(populations.metallicity).unsqueeze(-1)
+        # Fraction of each step between neighbouring nodes that lies below log_z; differences are the hat functions.
+        above = ((log_z - nodes[:-1]) / (nodes[1:] - nodes[:-1])).clamp_(0, 1)
+        above.mul_(populations.mass.unsqueeze(-1))
+        weights = above.new_empty(*above.shape[:-1], len(nodes))
+        weights[..., 0] = populations.mass
+        weights[..., 1:] = above
+        weights[..., :-1] -= above
+        return weights
+
+    def split_bins(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the fixed bins, flattened over (bin, metallicity): those in birth clouds and the others."""
+        return weights[..., : self.n_young, :].flatten(-2), weights[..., self.first_old : N_FIXED, :].flatten(-2)
+
+    def in_cloud(self, age: Tensor, node: Tensor) -> Tensor:
+        """Whether the light that stars of an age take from a node of the table comes from inside a birth cloud."""
+        return self._node_in_cloud[node] if self.birth_cloud_rule == "node" else age < self.birth_cloud_age
+
+    def age_weights(self, age: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Neighbouring ages of the table and their weights: linear in log(age), the youngest spectrum before it."""
+        nodes = torch.as_tensor(np.log(self.ssp.age), dtype=age.dtype)
+        position = torch.log(age).contiguous()
+        right = torch.searchsorted(nodes, position).clamp(1, len(nodes) - 1)
+        t = ((position - nodes[right - 1]) / (nodes[right] - nodes[right - 1])).clamp(0, 1)
+        t = t.to(self.dtype)
+        return (right - 1, 1 - t), (right, t)
+
+    def _node_rows(self, populations: Populations, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of the nodes that make up the cut bin and the burst, their weights, and which lie in birth clouds."""
+        left, right = self.age_weights(populations.age)
+        metallicities = torch.arange(self.n_metallicities)
+        rows = torch.cat(
+            [(index.unsqueeze(-1) * self.n_metallicities + metallicities) for index, _ in (left, right)], dim=-1
+        )
+        share = weights[..., [CUT, BURST], :]
+        row_weights = torch.cat([share * fraction.unsqueeze(-1) for _, fraction in (left, right)], dim=-1)
+        clouds = [self.in_cloud(populations.age, index) for index, _ in (left, right)]
+        in_cloud = torch.stack(clouds, dim=-1).repeat_interleave(self.n_metallicities, dim=-1)
+        return rows.flatten(-2), row_weights.flatten(-2), in_cloud.flatten(-2)
+
+    def _between_ages(self, nodes: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:
+        """Interpolate nodes (age * metallicity, column) at ages: (len(age) * metallicity, column)."""
+        table = nodes.view(len(self.ssp.age), -1, nodes.shape[-1])
+        rows = table[left[0]] * left[1][:, None, None] + table[right[0]] * right[1][:, None, None]
+        return rows.reshape(-1, nodes.shape[-1])
+
+    def _tensor(self, x: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(x)).to(self.dtype)
