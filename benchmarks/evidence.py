@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import torch
+from provabgs import N_SHAPE
 from scipy import stats
 
 from jobs import mcmc as job
@@ -18,7 +19,7 @@ from jobs.config import shipped
 from sedflow_dist.flow.trained_model import Flow
 from sedflow_dist.inference.mcmc import Target
 from sedflow_dist.inference.posterior import Posterior
-from sedflow_dist.parameters import N_SHAPE, probit
+from sedflow_dist.parameters import probit
 from storage_schemas import chains, model
 from storage_schemas.backend.arrays import array
 from storage_schemas.backend.location import Location
@@ -33,7 +34,7 @@ def mixed(flow: Flow, data: list[torch.Tensor], phi: np.ndarray, weight: np.ndar
     x = flow.features(*data)
     base = torch.randn(1, MIXED, N_SHAPE, generator=torch.Generator().manual_seed(SEED))
     points = np.concatenate([flow.sampler(base, x)[0][0].numpy(), wide.rvs(MIXED)])
-    target, blocks = Target(flow.prior, flow.redshift_model, *data), np.split(points, 2 * MIXED // BLOCK)
+    target, blocks = Target(flow.space, flow.redshift_model, *data), np.split(points, 2 * MIXED // BLOCK)
     with torch.no_grad():
         log_q = torch.cat(
             [flow.network.log_prob(torch.as_tensor(b).float()[None], x.expand(BLOCK, -1))[0] for b in blocks]

@@ -13,10 +13,10 @@ from common import best_of, peak_memory_mb, report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 import reference_galaxy
+from provabgs import PARAMETERS, SPACE
 
-from sedflow_dist.parameters import PARAMETERS, Prior
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import bc03_miles
 
 BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")
@@ -24,9 +24,9 @@ BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")
 
 def main() -> None:
     torch.set_num_threads(1)
-    model = ForwardModel(bc03_miles(), BANDS, 0.2)
+    model = GalaxyModel(bc03_miles(), BANDS, 0.2)
     generator = torch.Generator().manual_seed(1)
-    theta = Prior().from_unit(torch.rand(40_000, 11, generator=generator))
+    theta = SPACE.from_unit(torch.rand(40_000, 11, generator=generator))
     redshift = 0.001 + 0.198 * torch.rand(40_000, generator=generator)
     seconds = best_of(5, lambda: model.fluxes(theta, redshift))
     rate = len(theta) / seconds

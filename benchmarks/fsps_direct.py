@@ -16,14 +16,14 @@ from common import best_of, peak_memory_mb, report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 import mini_sps_home
+from provabgs import SPACE
 
 from cluster import ray_engine
 from cluster.settings import RaySettings
-from sedflow_dist.parameters import Prior
 from sedflow_dist.simulation.shapes import draw_parameters
 from sedflow_dist.sps.filters import Band
-from sedflow_dist.sps.forward_model import ForwardModel
 from sedflow_dist.sps.fsps_engine import FSPS, band_fluxes, ssp_table_from_grids
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 
 BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")
 N_DIRECT, N_TABLE = 100, 20_000
@@ -46,7 +46,7 @@ class Worker:
 
 
 def galaxies(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    _, theta, redshift = draw_parameters(Prior(), (0.001, 0.2), 1, "benchmark", 0, n)
+    _, theta, redshift = draw_parameters(SPACE, (0.001, 0.2), 1, "benchmark", 0, n)
     return theta, redshift
 
 
@@ -72,7 +72,7 @@ def main() -> None:
         fsps = worker.fsps
         grids = [fsps.ssp_grid(z) for z in fsps.metallicity]
         table = ssp_table_from_grids(fsps.wavelength, fsps.age, fsps.metallicity, grids, fsps.provenance)
-        model = ForwardModel(table, BANDS, 0.2)
+        model = GalaxyModel(table, BANDS, 0.2)
         theta, redshift = galaxies(N_TABLE)
         direct = best_of(3, worker.galaxies) / N_DIRECT
         by_table = best_of(3, lambda: model.fluxes(theta, redshift)) / N_TABLE

@@ -19,11 +19,11 @@ from itertools import islice
 
 import numpy as np
 from common import report
+from provabgs import COORDINATES
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
 from sedflow_dist.inference.posterior import QUANTILES, columns
-from sedflow_dist.parameters import COORDINATES
 from sedflow_dist.sps.derived import describe, ucd
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases

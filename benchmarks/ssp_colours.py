@@ -11,11 +11,11 @@ import sys
 from itertools import pairwise
 
 import torch
+from provabgs import SPACE
 
 from jobs.simulate.ssp import load
-from sedflow_dist.parameters import Prior
 from sedflow_dist.simulation.shapes import draw_parameters
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.populations import PopulationModel
 from storage_schemas.backend.location import Location
 
@@ -28,8 +28,8 @@ def main() -> None:
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
     tables = [load(Location.parse(url)) for url in sys.argv[1:]]
-    _, theta, redshift = draw_parameters(Prior(), (0.001, 0.2), 1, "colours", 0, 20_000)
-    first, second = (-2.5 * torch.log10(ForwardModel(table, BANDS, 0.2).fluxes(theta, redshift)) for table in tables)
+    _, theta, redshift = draw_parameters(SPACE, (0.001, 0.2), 1, "colours", 0, 20_000)
+    first, second = (-2.5 * torch.log10(GalaxyModel(table, BANDS, 0.2).fluxes(theta, redshift)) for table in tables)
     model = PopulationModel(0.2, (1e-5, 0.1))
     recent = model.mass_formed_within(theta, model.epoch(redshift), _WINDOW_GYR)
     log_ssfr = torch.log10(recent / (_WINDOW_GYR * 1e9))

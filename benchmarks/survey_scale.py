@@ -37,8 +37,8 @@ SURVEY = {
 
 def write_input(folder: Path, n_rows: int, flow: Flow) -> None:
     """Write galaxies of the forward model with the survey's noise as Parquet files, at positions anywhere on the sky."""
-    shapes = draw_shapes(flow.redshift_model.model, flow.prior, flow.spec.redshift, 1, "scale", 0, SHAPES)
-    survey = MockSurvey(flow.noise, flow.prior.log_mstar, 0.05)
+    shapes = draw_shapes(flow.redshift_model.model, flow.space, flow.spec.redshift, 1, "scale", 0, SHAPES)
+    survey = MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.05)
     for first in range(0, n_rows, FILE_ROWS):
         path = folder / f"part-{first // FILE_ROWS:04d}.parquet"
         if path.exists():

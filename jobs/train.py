@@ -138,7 +138,8 @@ def assemble(
     spec = FlowSpec(
         bands=survey.bands, labels=survey.labels, amplitude=amplitude, transforms=transforms, hidden=hidden,
         redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age, selection_band=noise.selection_band,
-        selection=noise.selection, prior=run.model.composition().space.to_dict(), components=run.model.components, ssp=ssp.provenance,
+        selection=noise.selection, prior=run.model.composition().space.to_dict(), components=run.model.components,
+        ssp=ssp.provenance,
         training={**run.training.model_dump(mode="json"), "n_simulations": run.simulation.n_galaxies, "key": key,
                   "best": state["best"], "step": state["step"], "history": state["history"]},
     )  # fmt: skip

@@ -10,6 +10,7 @@ import small
 import tiny
 import torch
 from hypothesis import settings
+from provabgs import COORDINATES, SPACE
 
 from jobs.run.job import run_all
 from sedflow_dist import keyed_random
@@ -17,11 +18,11 @@ from sedflow_dist.flow import features, maf, support, training
 from sedflow_dist.flow.support import Novelty
 from sedflow_dist.flow.trained_model import Flow, FlowSpec, dimensions
 from sedflow_dist.flow.training import Estimator
-from sedflow_dist.parameters import COORDINATES, Prior, probit
+from sedflow_dist.parameters import probit
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import bc03_miles
 from storage_schemas import model as model_store
 
@@ -101,13 +102,13 @@ def sdss_bands():
 
 @pytest.fixture(scope="session")
 def model(ssp, sdss_bands):
-    return ForwardModel(ssp, sdss_bands, Z_MAX)
+    return GalaxyModel(ssp, sdss_bands, Z_MAX)
 
 
 def prior_draws(n: int, seed: int, z_max: float = Z_MAX) -> tuple[torch.Tensor, torch.Tensor]:
     """Parameters of galaxies drawn from the prior, and redshifts up to ``z_max``: (n, 12) and (n,), float32."""
     u = torch.as_tensor(keyed_random.uniforms(seed, "prior", 0, n, len(COORDINATES) + 1)).float()
-    return Prior().from_unit(u[:, :-1]), 0.003 + (z_max - 0.003) * u[:, -1]
+    return SPACE.from_unit(u[:, :-1]), 0.003 + (z_max - 0.003) * u[:, -1]
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +125,7 @@ def shapes(model):
     """12,000 simulated galaxies of one solar mass."""
     u = torch.as_tensor(keyed_random.uniforms(11, "shapes", 0, 12_000, len(COORDINATES) + 1)).float()
     redshift = 0.003 + (Z_MAX - 0.003) * u[:, -1]
-    theta = Prior().from_unit(u[:, :-1])
+    theta = SPACE.from_unit(u[:, :-1])
     theta[:, 0] = 0.0
     return Shapes(probit(u[:, 1:-1]), model.fluxes(theta, redshift), redshift)
 
@@ -149,7 +150,7 @@ def noise(shapes):
 
 def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
     """A `Flow` put together as jobs/train.py does, after ``steps`` steps of training."""
-    prior = Prior()
+    prior = SPACE
     survey = MockSurvey(noise, prior.log_mstar, drop_out=0.2)
     mode = "colours" if amplitude == "exact" else "magnitudes"
     standardised = training.fit_features(survey, shapes, mode, seed=5)
@@ -191,7 +192,7 @@ def learnt_flow(shapes, noise, ssp, sdss_bands):
 @pytest.fixture(scope="session")
 def mocks(noise, shapes):
     """400 mock observations, a third of them without a band or two."""
-    survey = MockSurvey(noise, Prior().log_mstar, drop_out=0.33)
+    survey = MockSurvey(noise, SPACE.amplitude.prior.range, drop_out=0.33)
     return survey.observe(shapes, 400, torch.Generator().manual_seed(9))
 
 

@@ -94,8 +94,9 @@ def galaxy(catalog, flow: Flow, row: int) -> Figure:  # noqa: ANN001
     centres = np.array([filters.Band.load(name).effective_wavelength for name in flow.spec.bands])
     quantities = {quantity.name: quantity for quantity in flow.columns()}
     columns = [names.index(name) for name in _CORNER]
+    title = f"galaxy {row}, z = {float(data['redshift']):.3f}"
     return plots.posterior_and_sed(
-        draws[0][:, columns], [quantities[name] for name in _CORNER], f"galaxy {row}, z = {float(data['redshift']):.3f}", centres[mask],
+        draws[0][:, columns], [quantities[name] for name in _CORNER], title, centres[mask],
         data["flux"].values[mask], data["sigma"].values[mask], wavelength.numpy(), spectra.numpy(),
     )  # fmt: skip
 

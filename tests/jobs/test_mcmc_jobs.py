@@ -14,6 +14,7 @@ import ray
 import tiny
 import torch
 import zarr
+from provabgs import COORDINATES, PARAMETERS
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -27,7 +28,6 @@ from sedflow_dist import keyed_random
 from sedflow_dist.inference import cascade
 from sedflow_dist.inference.mcmc import State, Target, segment
 from sedflow_dist.inference.posterior import Posterior
-from sedflow_dist.parameters import COORDINATES, PARAMETERS
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.validation import plots
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
@@ -218,13 +218,13 @@ def test_chains_of_other_settings_or_galaxies_are_refused(of_one, stored_model, 
 def test_draws_lie_inside_the_prior_and_the_summary_is_of_them(of_one, flow):
     segments, summary = chains.open(of_one)
     burn_in, kept = SHORT.burn_in // SHORT.thin, SHORT.segments * SHORT.kept_steps
-    lo, hi = flow.prior.log_mstar
+    lo, hi = flow.space.amplitude.prior.range
     log_mstar = []
     for galaxy in range(N):
         u = mcmc.draws_of(segments, galaxy, SHORT)
         assert u.shape == (kept - burn_in, 22, len(COORDINATES)) and u.min() > 0 and u.max() < 1
         assert all(len(np.unique(u[..., i])) > 10 for i in range(len(COORDINATES)))
-        theta = flow.prior.from_unit(torch.as_tensor(u))
+        theta = flow.space.from_unit(torch.as_tensor(u))
         assert lo < float(theta[..., 0].min()) and float(theta[..., 0].max()) < hi
         log_mstar.append(theta[..., 0])
         found = {name: values[0] for name, values in summary.read(galaxy, ["row", "rhat", "evaluations"]).items()}
@@ -241,7 +241,7 @@ def test_walkers_may_start_at_the_flows_draws(cluster, flow, stored_model, data,
     segments, _ = mcmc.sample(data, stored_model, Location.parse(tmp_path / "chains"), settings, 5, ONE)
     assert segments.group.attrs["settings"]["model"] == flow.id
     own = tuple(torch.as_tensor(data[name][row : row + 1]) for name in photometry.DATA[:4])
-    target = Target(flow.prior, flow.redshift_model, *own)
+    target = Target(flow.space, flow.redshift_model, *own)
     begun = State(cascade.start(Posterior(flow, 5), target, own, 0, row, 22))
     seed = keyed_random.torch_seed(5, "mcmc", row, 0)
     by_hand = segment("emcee", lambda points: target([0], [points])[0], begun, 20, 5, seed)
@@ -253,7 +253,7 @@ def test_chains_of_mock_galaxies_have_ranks_of_the_truth(of_one, flow, tmp_path)
     """By hand for the mass, whose draws are the cube's first coordinate; the figure shows them beside the flow's."""
     found = chain_ranks(flow, of_one, 5)
     segments, _ = chains.open(of_one)
-    lo, hi = flow.prior.log_mstar
+    lo, hi = flow.space.amplitude.prior.range
     true = (mock_galaxies(flow, N, 5).log_mstar.numpy() - lo) / (hi - lo)
     by_hand = [(mcmc.draws_of(segments, i, SHORT)[..., 0] < true[i]).mean() for i in range(N)]
     assert found.shape == (N, len(PARAMETERS))

@@ -12,12 +12,12 @@ import tiny
 import torch
 import yaml
 import zarr
+from provabgs import PARAMETERS, SPACE
 
 from cluster.settings import DaskSettings
 from jobs.config.run_file import Inference
 from jobs.infer import infer
 from sedflow_dist.inference.cascade import Routing
-from sedflow_dist.parameters import PARAMETERS, Prior
 from storage_schemas.backend.location import Location
 
 
@@ -46,7 +46,7 @@ def test_help(command):
 def test_flux_agrees_with_an_independent_evaluation(tmp_path, reference_ssp):
     """0.003 mag in every band; written differently, in float64, per galaxy, with astropy and speclite."""
     generator = torch.Generator().manual_seed(5)
-    theta = Prior().from_unit(torch.rand(40, 11, generator=generator, dtype=torch.float64)).numpy()
+    theta = SPACE.from_unit(torch.rand(40, 11, generator=generator, dtype=torch.float64)).numpy()
     z = 0.01 + 0.2 * torch.rand(40, generator=generator, dtype=torch.float64).numpy()
     header = ",".join((*PARAMETERS, "z"))
     np.savetxt(tmp_path / "p.csv", np.column_stack([theta, z]), delimiter=",", header=header, comments="", fmt="%.17g")

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from provabgs import PARAMETERS, SPACE
 
 from cluster import ray_engine
 from cluster.settings import Engines, RaySettings
@@ -28,10 +29,9 @@ from jobs.simulate import fsps_direct, fsps_grids
 from jobs.simulate import job as simulate
 from jobs.simulate import ssp as build_ssp
 from jobs.simulate.fsps_actor import map_fsps
-from sedflow_dist.parameters import PARAMETERS, Prior
 from sedflow_dist.simulation.shapes import draw_parameters
 from sedflow_dist.sps import fsps_engine, fsps_home
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 from storage_schemas import ssp_parts, training_set
 from storage_schemas.backend.arrays import array
 from storage_schemas.backend.location import Location
@@ -238,9 +238,9 @@ def test_rows_are_those_of_the_table_engine_to_2_millimagnitudes(simulated, tabl
     difference = -2.5 * np.log10(expected["per_mass"][good].astype(float) / arrays["per_mass"][good])
     assert np.abs(difference).max() <= 0.002
     # The test can fail: without dust the difference is larger by far.
-    _, theta, redshift = draw_parameters(Prior(), run.model.redshift, run.seed, "simulate", 0, N)
+    _, theta, redshift = draw_parameters(SPACE, run.model.redshift, run.seed, "simulate", 0, N)
     theta[:, -3:] = 0
-    clear = ForwardModel(build_ssp.load(table_of_one), run.survey_definition.bands, 0.2).fluxes(theta, redshift)
+    clear = GalaxyModel(build_ssp.load(table_of_one), run.survey_definition.bands, 0.2).fluxes(theta, redshift)
     assert np.abs(2.5 * np.log10(clear[good].numpy() / arrays["per_mass"][good])).max() > 0.1
 
 

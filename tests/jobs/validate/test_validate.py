@@ -56,7 +56,7 @@ def test_draws_carry_the_density_that_the_truth_is_compared_with(name, request):
     flow = request.getfixturevalue(name)
     mocks = mock_galaxies(flow, 5, seed=4, patterns=[WITHOUT_U])
     draws = Posterior(flow, seed=4).draw(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift, np.arange(10), 16)
-    lo, hi = flow.prior.log_mstar
+    lo, hi = flow.space.amplitude.prior.range
     u = draws.unit[:, 3].clamp(1e-6, 1 - 1e-6)
     drawn = replace(mocks, phi=torch.special.ndtri(u[:, 1:]), log_mstar=lo + (hi - lo) * u[:, 0])
     np.testing.assert_allclose(unit_truth(flow, drawn), u, atol=1e-6)

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from provabgs import SPACE
 from scipy.stats import multivariate_normal
 
 from sedflow_dist.flow import support
 from sedflow_dist.flow.support import FALSE_ALARMS, Novelty
-from sedflow_dist.parameters import Prior
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.simulation.mocks import Mocks, MockSurvey
 
@@ -19,7 +19,7 @@ OUTSIDE = (Flag.REDSHIFT_OUTSIDE_MODEL, Flag.NOISE_OUTSIDE_TRAINING, Flag.COLOUR
 @pytest.fixture(scope="module")
 def fresh(noise, shapes):
     """100,000 mock galaxies with all bands that no fit has seen."""
-    return MockSurvey(noise, Prior().log_mstar, drop_out=0.0).observe(shapes, 100_000, generator(77))
+    return MockSurvey(noise, SPACE.amplitude.prior.range, drop_out=0.0).observe(shapes, 100_000, generator(77))
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_each_reason_has_its_own_flag(flow, few):
 
 def test_the_same_seed_gives_the_same_mixture(flow, noise, shapes):
     """Bit by bit, on another number of threads."""
-    survey, threads = MockSurvey(noise, Prior().log_mstar, drop_out=0.2), torch.get_num_threads()
+    survey, threads = MockSurvey(noise, SPACE.amplitude.prior.range, drop_out=0.2), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         again = Novelty.fit(survey, shapes, seed=5)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from provabgs import SPACE
 from safetensors.torch import load, save
 
 from sedflow_dist.flow import maf
 from sedflow_dist.flow.trained_model import Flow, FlowSpec, dimensions
 from sedflow_dist.inference.posterior import Posterior
-from sedflow_dist.parameters import Prior
 
 BIAS = "network.net._transform._transforms.0.autoregressive_net.initial_layer.bias"
 #: What a flow stores besides its network.
@@ -49,7 +49,7 @@ def test_the_loaded_flow_gives_the_same_answers(flow, loaded, mocks):
     assert torch.equal(first.values, second.values)
     assert torch.equal(first.weight, second.weight)
     assert loaded.noise.selection == flow.noise.selection
-    assert loaded.prior == flow.prior == Prior()
+    assert loaded.prior == flow.space == SPACE
     assert loaded.ssp.checksum == flow.ssp.checksum
     assert torch.equal(loaded.colour_range, flow.colour_range)
 

@@ -5,15 +5,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+from provabgs import SPACE
 
 from sedflow_dist.flow import maf, training
 from sedflow_dist.flow.training import Estimator, Progress, learning_rate, target
-from sedflow_dist.parameters import Prior
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
 
-MASSES = Prior().log_mstar
+MASSES = SPACE.amplitude.prior.range
 
 
 def generator(seed):
@@ -103,8 +103,8 @@ def test_a_selection_that_nothing_meets_says_so(noise, shapes):
 
 
 def test_targets_are_in_probit_space(seen):
-    assert target(seen, "exact", Prior()) is seen.phi
-    both = target(seen, "learnt", Prior())
+    assert target(seen, "exact", SPACE) is seen.phi
+    both = target(seen, "learnt", SPACE)
     assert both.shape == (5000, 11)
     assert torch.equal(both[:, 1:], seen.phi)
     back = MASSES[0] + (MASSES[1] - MASSES[0]) * torch.special.ndtr(both[:, 0])
@@ -114,7 +114,7 @@ def test_targets_are_in_probit_space(seen):
 def test_masses_on_the_edges_have_finite_targets(seen):
     data = (x[:2] for x in (seen.flux, seen.sigma, seen.mask, seen.redshift))
     edge = type(seen)(seen.phi[:2], torch.tensor(MASSES), *data)
-    assert bool(torch.isfinite(target(edge, "learnt", Prior())).all())
+    assert bool(torch.isfinite(target(edge, "learnt", SPACE)).all())
 
 
 def test_features_are_fitted_to_what_is_seen(survey, shapes, seen):

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from provabgs import PARAMETERS, SPACE
 from pydantic import ValidationError
 
 from sedflow_dist.inference.cascade import Router, Routing
 from sedflow_dist.inference.posterior import QUANTILES, Method, Posterior
-from sedflow_dist.parameters import PARAMETERS, Prior
 from sedflow_dist.photometry.flags import REASONS, Flag
 
 N_DRAWS, MORE, LEAST = 128, 8, 5
@@ -197,7 +197,7 @@ def test_rows_beyond_the_trained_redshifts_are_answered_by_weights_or_mcmc_and_s
     values = Router(posterior, SETTINGS).draws(
         *(x[[FAR, FARTHER]] for x in block[:4]), np.array([FAR, FARTHER]), routed.method[[FAR, FARTHER]], 200
     )
-    prior = Prior()
+    prior = SPACE
     for name, (lo, hi) in [("log_mstar", prior.log_mstar), ("t_burst", prior.t_burst), ("tau_ism", prior.tau_ism),
                            ("n_dust", prior.n_dust), ("gamma1", prior.gamma), ("f_burst", prior.f_burst)]:  # fmt: skip
         one = values[..., PARAMETERS.index(name)]
@@ -275,7 +275,7 @@ def test_kept_draws_of_a_chain_are_the_chains(posterior, block, routed, flow):
     row = int(np.flatnonzero(by_mcmc(routed))[0])
     data, method = tuple(x[[row]] for x in block[:4]), routed.method[[row]]
     known = Router(posterior, SETTINGS).draws(*data, np.array([row]), method, 10_000)[0][:, : len(PARAMETERS)]
-    decoded = flow.prior.from_unit(torch.as_tensor((routed.draws[row] + 0.5) / 2.0**16)).numpy()
+    decoded = flow.space.from_unit(torch.as_tensor((routed.draws[row] + 0.5) / 2.0**16)).numpy()
     nearest = np.abs((decoded[:, None] - known[None]) / (known.std(0) + 1e-9)).max(-1).min(1)
     assert nearest.max() < 0.05
 

@@ -7,11 +7,12 @@ import arviz
 import numpy as np
 import pytest
 import torch
+from provabgs import N_SHAPE, SPACE
 from scipy import stats
 
 from sedflow_dist.inference import importance, likelihood, lockstep, mcmc
 from sedflow_dist.inference.mcmc import State, Target
-from sedflow_dist.parameters import N_SHAPE, Prior, unit
+from sedflow_dist.parameters import unit
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 
 RNG = np.random.default_rng(12)
@@ -26,7 +27,7 @@ def data(mocks, rows):
 
 @pytest.fixture(scope="module")
 def target(model, mocks):
-    return Target(Prior(), RedshiftModel(model), *data(mocks, slice(12)))
+    return Target(SPACE, RedshiftModel(model), *data(mocks, slice(12)))
 
 
 def brute_force(model, mocks, row, phi):
@@ -35,11 +36,11 @@ def brute_force(model, mocks, row, phi):
     Fluxes are those of the full model, of galaxies of one solar mass, times the amplitude.
     """
     u = torch.cat([torch.full((len(phi), 1), 0.5), unit(torch.as_tensor(phi)).float()], dim=1)
-    theta = Prior().from_unit(u)
+    theta = SPACE.from_unit(u)
     theta[:, 0] = 0.0
     flux, sigma, mask, redshift = data(mocks, slice(row, row + 1))
     per_mass = model.fluxes(theta, redshift.expand(len(phi))).double()
-    lo, hi = Prior().log_mstar
+    lo, hi = SPACE.amplitude.prior.range
     amplitudes = 10 ** torch.linspace(lo, hi, 40_001, dtype=torch.float64)
     values = []
     for shape in per_mass:
@@ -81,7 +82,7 @@ def test_a_galaxy_has_the_same_values_in_another_block(target, model, mocks):
     points = RNG.standard_normal((13, N_SHAPE))
     (expected,) = target([5], [points])
     for rows, place in (([5], 0), ([300, 5], 1), (list(range(30)), 5)):
-        (found,) = Target(Prior(), RedshiftModel(model), *data(mocks, rows))([place], [points])
+        (found,) = Target(SPACE, RedshiftModel(model), *data(mocks, rows))([place], [points])
         assert found.tobytes() == expected.tobytes()
 
 
@@ -120,7 +121,7 @@ def test_walkers_of_good_weights_follow_them():
 
 
 def test_a_start_is_the_same_in_another_block(target, model, mocks):
-    other = Target(Prior(), RedshiftModel(model), *data(mocks, [300, 5]))
+    other = Target(SPACE, RedshiftModel(model), *data(mocks, [300, 5]))
     one, two = target.start(5, 22, seed=3, row=5, n_draws=1024), other.start(1, 22, seed=3, row=5, n_draws=1024)
     assert one.tobytes() == two.tobytes()
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from provabgs import COORDINATES, PARAMETERS, SPACE
 
 from sedflow_dist.flow import maf
 from sedflow_dist.inference import amplitude, importance
 from sedflow_dist.inference.cascade import Router, Routing
 from sedflow_dist.inference.posterior import QUANTILE_NAMES, QUANTILES, Method, Posterior, columns, log_likelihood
-from sedflow_dist.parameters import COORDINATES, PARAMETERS, Prior, probit
+from sedflow_dist.parameters import probit
 from sedflow_dist.photometry.flags import REASONS, Flag
 from sedflow_dist.sps.derived import names as property_names
 
@@ -205,7 +206,7 @@ def test_replayed_draws_have_the_quantiles_of_the_summary(posterior, block, summ
 
 
 def assert_inside_prior(theta):
-    prior = Prior()
+    prior = SPACE
     for parameter, limits in [("log_mstar", prior.log_mstar), ("f_burst", prior.f_burst), ("t_burst", prior.t_burst),
                               ("gamma1", prior.gamma), ("gamma2", prior.gamma), ("tau_bc", prior.tau_bc),
                               ("tau_ism", prior.tau_ism), ("n_dust", prior.n_dust)]:  # fmt: skip
@@ -233,7 +234,7 @@ def test_no_draw_leaves_the_prior_for_absurd_photometry(posterior):
 def test_kept_draws_are_the_draws_to_16_bits(posterior, block, summary, flow):
     """Decoded, they are the parameters of replayed draws: equally weighted, one in 65,536 of the prior's width."""
     row = int(np.flatnonzero(summary.method == Method.WEIGHTED)[0])
-    decoded = flow.prior.from_unit(torch.as_tensor((summary.draws[row] + 0.5) / 2.0**16)).numpy()
+    decoded = flow.space.from_unit(torch.as_tensor((summary.draws[row] + 0.5) / 2.0**16)).numpy()
     data = [torch.as_tensor(x[row : row + 1]) for x in block]
     known = posterior.draw(*data, np.array([row]), posterior.n_draws).values[0, :, : len(PARAMETERS)].numpy()
     scale = known.std(0) + 1e-9
@@ -352,7 +353,7 @@ def brute_force(flow, faint_galaxy):
     flux, sigma, mask, z = (x[0].double() for x in faint_galaxy)
     mask = mask.bool()
     u = torch.rand(20_000, 11, generator=torch.Generator().manual_seed(0))
-    theta = flow.prior.from_unit(u)
+    theta = flow.space.from_unit(u)
     theta[:, 0] = 0.0
     per_mass = flow.redshift_model.model.fluxes(theta, z.float().expand(len(u))).double()[:, mask]
     grid = torch.linspace(7, 12.5, 1101, dtype=torch.float64)
@@ -397,7 +398,7 @@ def test_weights_are_normalised(draws, posterior, mocks):
     assert torch.allclose(draws.weight.sum(1), torch.ones(40, dtype=torch.float64))
     data = [x[:40] for x in (mocks.flux, mocks.sigma, mocks.mask)]
     per_mass = posterior.flow.redshift_model(draws.values[..., : len(PARAMETERS)], mocks.redshift[:40]).flux
-    log_l = amplitude.fit(per_mass, *data, draws.unit[..., 0], posterior.flow.prior.log_mstar).log_evidence
+    log_l = amplitude.fit(per_mass, *data, draws.unit[..., 0], posterior.flow.space.amplitude.prior.range).log_evidence
     log_prior = torch.distributions.Normal(0, 1).log_prob(probit(draws.unit[..., 1:])).sum(-1)
     log_weight = (log_l + log_prior - draws.log_q).double()
     weight = torch.softmax(log_weight, -1)
@@ -413,9 +414,9 @@ def test_weights_are_normalised(draws, posterior, mocks):
 
 def test_the_truth_is_as_likely_as_the_draws_say(flow, mocks):
     """chi2 of the true parameters is that of five bands or fewer, and the integrated likelihood is below the peak's."""
-    lo, hi = flow.prior.log_mstar
+    lo, hi = flow.space.amplitude.prior.range
     u = torch.cat([((mocks.log_mstar - lo) / (hi - lo)).unsqueeze(1), torch.special.ndtr(mocks.phi)], dim=1)
-    full, integrated = log_likelihood(flow, mocks, flow.prior.from_unit(u))
+    full, integrated = log_likelihood(flow, mocks, flow.space.from_unit(u))
     sigma = torch.where(mocks.mask, mocks.sigma, 1.0)
     norm = -(torch.where(mocks.mask, sigma.log() + 0.5 * np.log(2 * np.pi), 0.0)).sum(1)
     chi2 = -2 * (full - norm)
@@ -426,10 +427,10 @@ def test_the_truth_is_as_likely_as_the_draws_say(flow, mocks):
 def test_the_integrated_likelihood_is_the_integral_of_the_likelihood(flow, mocks):
     galaxy = {f.name: getattr(mocks, f.name)[:1] for f in dataclasses.fields(mocks)}
     one = type(mocks)(**{k: v.expand(401, *v.shape[1:]).contiguous() for k, v in galaxy.items()})
-    lo, hi = flow.prior.log_mstar
+    lo, hi = flow.space.amplitude.prior.range
     masses = (one.log_mstar[0] - lo) / (hi - lo) + torch.linspace(-0.04, 0.04, 401)  # of the prior; width 0.003
     u = torch.cat([masses.unsqueeze(1), torch.special.ndtr(one.phi)], dim=1)
-    full, integrated = log_likelihood(flow, one, flow.prior.from_unit(u))
+    full, integrated = log_likelihood(flow, one, flow.space.from_unit(u))
     mean = torch.trapezoid(full.double().exp(), masses.double())
     assert float(integrated[0]) == pytest.approx(float(mean.log()), abs=0.02)
 
@@ -439,7 +440,7 @@ def test_draws_and_fits_agree_on_the_amplitude(draws, mocks, posterior):
     data = [x[:40] for x in (mocks.flux, mocks.sigma, mocks.mask)]
     per_mass = posterior.flow.redshift_model(draws.values[..., : len(PARAMETERS)], mocks.redshift[:40]).flux
     uniform = posterior.base_points(np.arange(40), 256)[..., -1]
-    expected = amplitude.fit(per_mass, *data, uniform, posterior.flow.prior.log_mstar)
+    expected = amplitude.fit(per_mass, *data, uniform, posterior.flow.space.amplitude.prior.range)
     torch.testing.assert_close(draws.values[..., 0], expected.log_mstar, atol=1e-4, rtol=0)
 
 

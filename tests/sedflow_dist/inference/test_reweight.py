@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from astropy.table import Table
+from provabgs import COORDINATES, PARAMETERS, SPACE
 from scipy import stats
 
 from jobs.catalog.draws import engine, observed, replay
@@ -15,7 +16,6 @@ from jobs.ingest.job import ingest
 from sedflow_dist.inference import importance, reweight
 from sedflow_dist.inference.posterior import QUANTILE_NAMES, QUANTILES, Method, Posterior, columns
 from sedflow_dist.inference.reweight import Density, InducedPrior, NewPrior, ParameterPrior
-from sedflow_dist.parameters import COORDINATES, PARAMETERS, Prior
 from sedflow_dist.sps import derived
 from storage_schemas import open_catalog
 
@@ -62,7 +62,7 @@ def test_a_gaussian_posterior_times_a_gaussian_prior_is_the_known_gaussian(flow,
 def test_the_old_prior_changes_nothing(flow, text):
     values = torch.rand(3, 500, len(COLUMNS), generator=torch.Generator().manual_seed(2))
     u = torch.rand(3, 500, 11, generator=torch.Generator().manual_seed(3))
-    values[..., : len(PARAMETERS)] = Prior().from_unit(u)
+    values[..., : len(PARAMETERS)] = SPACE.from_unit(u)
     weight = torch.rand(3, 500, generator=torch.Generator().manual_seed(4)).double()
     weight /= weight.sum(-1, keepdim=True)
     new, fraction = reweight.reweight(values, weight, new_prior(flow, text), REDSHIFT.expand(3))
@@ -85,7 +85,7 @@ def test_a_prior_far_from_the_draws_leaves_no_effective_draws(flow, text):
 def test_the_edges_of_the_prior_have_a_weight(flow):
     for name, parameter in ((n, i) for i, n in enumerate(PARAMETERS)):
         for u in (0.0, 1.0):
-            theta = Prior().from_unit(torch.full((1, 1, 11), u))
+            theta = SPACE.from_unit(torch.full((1, 1, 11), u))
             values = torch.zeros(1, 1, len(COLUMNS))
             values[..., : len(PARAMETERS)] = theta
             ratio = new_prior(flow, f"{name}=flat").log_ratio(values, REDSHIFT)
@@ -95,9 +95,9 @@ def test_the_edges_of_the_prior_have_a_weight(flow):
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_old_densities_are_those_of_prior_draws(name):
     """The mean of 1 / density over draws is the length of the range: importance sampling of a flat density, to 5 sigma."""
-    theta = Prior().from_unit(torch.rand(200_000, 11, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    theta = SPACE.from_unit(torch.rand(200_000, 11, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
     x = theta[:, PARAMETERS.index(name)].numpy()
-    old = ParameterPrior(name, Prior())
+    old = ParameterPrior(name, SPACE)
     (lo,), (hi,) = old.range(np.zeros(1))
     inside = x < 0.9 if name.startswith("beta") else x < hi  # 1 / Beta(1,3) has no finite variance at 1
     terms = inside * np.exp(-old.log_pdf(x[None], np.zeros(1))[0])
@@ -140,8 +140,8 @@ def test_sources_are_what_decides_a_column(flow):
     redshift = torch.tensor([0.1])
 
     def derive(cube):
-        theta = Prior().from_unit(cube)
-        return derived.derive(model.model.population_model, theta, model(theta, redshift))
+        theta = SPACE.from_unit(cube)
+        return derived.derive(model.model, theta, model(theta, redshift))
 
     before = derive(u)
     for column, name in enumerate(derived.names(LABELS)):

@@ -5,13 +5,13 @@ from itertools import pairwise
 import pytest
 import reference_galaxy
 import torch
+from provabgs import PARAMETERS, SPACE
 
-from sedflow_dist.parameters import PARAMETERS
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 
 LABELS = tuple("ugriz")
-NAMES = derived.names(LABELS)
+NAMES = tuple(p.name for p in derived.properties(SPACE, LABELS))
 #: [dex], and [Gyr] for the age.
 TOLERANCE = dict.fromkeys(("log_mstar_surviving", "log_z_mw"), 1e-5)
 TOLERANCE |= dict.fromkeys(("log_sfr_1gyr", "log_sfr_100myr", "t_age_mw"), 1e-4)
@@ -25,7 +25,7 @@ def derive(model):
         """Properties (galaxy, property) of one draw a galaxy, and its photometry."""
         draws = parameters.unsqueeze(1)
         photometry = fast(draws, redshift)
-        return derived.derive(model.population_model, draws, photometry)[:, 0], photometry
+        return derived.derive(model, draws, photometry)[:, 0], photometry
 
     return run
 
@@ -74,11 +74,35 @@ def test_no_recent_stars_is_a_finite_rate(derive, galaxies):
     assert float(rate) < float(parameters[0, 0]) - 11
 
 
-def test_every_property_is_described():
-    for name in NAMES:
-        unit, meaning = derived.describe(name)
-        assert unit
-        assert meaning
-    assert derived.describe("rest_g_r") == ("mag", "rest-frame colour g - r")
-    with pytest.raises(KeyError):
-        derived.describe("log_sfr_2gyr")
+def test_every_column_is_described():
+    columns = {q.name: q for q in derived.columns(SPACE, LABELS)}
+    assert tuple(columns) == (*PARAMETERS, *NAMES)
+    assert all(q.unit and q.meaning and q.latex and q.ucd for q in columns.values())
+    assert (columns["rest_g_r"].unit, columns["rest_g_r"].meaning) == ("mag", "rest-frame colour g - r")
+    assert columns["log_mstar_surviving"].ucd == columns["log_mstar"].ucd == "phys.mass"
+    assert columns["gamma2"].meaning == "weight of metallicity-history basis function 2"
+
+
+@pytest.mark.parametrize("name", [*PARAMETERS, *NAMES])
+def test_a_column_depends_on_the_parts_of_the_prior_that_it_says_and_on_no_others(derive, galaxies, name):
+    """Each independent part of the prior is moved alone; what moves a column is what it depends on."""
+    parameters, redshift = galaxies(40, seed=33)
+    u = SPACE.to_unit(parameters.double()).clamp(0.02, 0.98)
+    columns = [q.name for q in derived.columns(SPACE, LABELS)]
+
+    def value(u):
+        theta = SPACE.from_unit(u).float()
+        return torch.cat([theta, derive(theta, redshift)[0]], -1)[:, columns.index(name)]
+
+    parts = {}
+    for block in SPACE.blocks:
+        for i, coordinate in enumerate(block.coordinates):
+            part = block.source(block.quantities[min(i, len(block.quantities) - 1)].name)
+            parts.setdefault(part, []).append(SPACE.coordinates.index(coordinate))
+    moved = set()
+    for part, coordinates in parts.items():
+        other = u.clone()
+        other[:, coordinates] = 1 - 0.9 * other[:, coordinates]
+        if bool((value(other) - value(u)).abs().max() > 2e-5):
+            moved.add(part)
+    assert moved == derived.sources(SPACE, LABELS, name)

@@ -4,9 +4,27 @@ import numpy as np
 import pytest
 import torch
 
-from sedflow_dist.sps.dust import CALZETTI_BREAKS_A, DustCurves
+from sedflow_dist.sps.dust import CALZETTI_BREAKS_A, BirthCloud, KriekConroy
 
 WAVELENGTHS = torch.tensor([1000.0, 1500.0, 2175.0, 3000.0, 5500.0, 6299.0, 6300.0, 8000.0, 22_000.0, 40_000.0])
+
+
+def pieces(lam):
+    return torch.bucketize(lam.double(), torch.tensor(CALZETTI_BREAKS_A, dtype=torch.float64), right=True)
+
+
+def diffuse_curves(lam, piece=None):
+    found = KriekConroy().curves(lam.double(), pieces(lam) if piece is None else piece)
+    return tuple(curve.to(lam.dtype) for curve in found)
+
+
+def diffuse(lam, tau, n):
+    return KriekConroy().transmission({"tau_ism": tau, "n_dust": n}, diffuse_curves(lam))
+
+
+def clouds(lam, tau):
+    found = BirthCloud().curves(lam.double(), pieces(lam))
+    return BirthCloud().transmission({"tau_bc": tau}, tuple(curve.to(lam.dtype) for curve in found))
 
 
 def curve(lam, n):
@@ -23,56 +41,63 @@ def curve(lam, n):
 @pytest.mark.parametrize("n_dust", [-2.0, -0.7, 0.0, 0.45, 1.0])
 @pytest.mark.parametrize("tau", [0.0, 0.3, 3.0])
 def test_diffuse_dust_is_the_formula(n_dust, tau):
-    found = DustCurves.at(WAVELENGTHS.double()).diffuse(*torch.tensor([tau, n_dust], dtype=torch.float64))
+    found = diffuse(WAVELENGTHS.double(), *torch.tensor([tau, n_dust], dtype=torch.float64))
     expected = [np.exp(-tau * curve(lam, n_dust)) for lam in WAVELENGTHS.tolist()]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
 
 
 def test_birth_clouds_are_a_power_law():
-    found = DustCurves.at(WAVELENGTHS.double()).clouds(torch.tensor([0.0, 1.5]).double())
+    found = clouds(WAVELENGTHS.double(), torch.tensor([0.0, 1.5]).double())
     np.testing.assert_allclose(found[0].numpy(), 1.0)
     np.testing.assert_allclose(found[1].numpy(), np.exp(-1.5 * 5500 / WAVELENGTHS.numpy()), rtol=1e-6)
 
 
 def test_the_curve_is_nearly_one_at_the_reference_wavelength():
     """tau_ism is the optical depth at 5500 A: Calzetti's curve is 1.0 there to 1 %, the bump adds little."""
-    found = DustCurves.at(torch.tensor([5500.0])).diffuse(torch.tensor(1.0), torch.tensor(0.85 / 1.9))
+    found = diffuse(torch.tensor([5500.0]), torch.tensor(1.0), torch.tensor(0.85 / 1.9))
     assert float(-torch.log(found)) == pytest.approx(1.0, abs=0.01)
 
 
 def test_calzettis_infrared_never_brightens():
-    curves = DustCurves.at(torch.linspace(25_000, 56_000, 100))
-    assert float(curves.calzetti.min()) == 0.0
-    assert DustCurves.at(torch.tensor([CALZETTI_BREAKS_A[1]])).calzetti.item() == pytest.approx(0, abs=1e-6)
-    assert bool((curves.diffuse(torch.tensor(3.0), torch.tensor(-2.0)) <= 1).all())
+    infrared = torch.linspace(25_000, 56_000, 100)
+    assert float(diffuse_curves(infrared)[0].min()) == 0.0
+    assert diffuse_curves(torch.tensor([CALZETTI_BREAKS_A[1]]))[0].item() == pytest.approx(0, abs=1e-6)
+    assert bool((diffuse(infrared, torch.tensor(3.0), torch.tensor(-2.0)) <= 1).all())
 
 
 def test_the_side_of_the_break_can_be_chosen():
     """Both formulas near 6300 A; they do not quite meet, so the choice matters."""
     lam = torch.tensor([CALZETTI_BREAKS_A[0]] * 2).double()
-    blue, red = DustCurves.at(lam, torch.tensor([0, 1])).calzetti.tolist()
-    assert DustCurves.at(lam).calzetti.tolist() == [red, red]
+    blue, red = diffuse_curves(lam, torch.tensor([0, 1]))[0].tolist()
+    assert diffuse_curves(lam)[0].tolist() == [red, red]
     assert 1e-4 < abs(blue / red - 1) < 0.05
 
 
 def test_batches_broadcast_and_keep_their_dtype():
-    curves = DustCurves.at(WAVELENGTHS)
     tau, n = torch.rand(4, 3), torch.rand(4, 3)
-    together = curves.diffuse(tau, n)
+    together = diffuse(WAVELENGTHS, tau, n)
     assert together.shape == (4, 3, len(WAVELENGTHS))
     assert together.dtype == torch.float32
-    assert torch.allclose(together[2, 1], curves.diffuse(tau[2, 1], n[2, 1]))
-    exact = DustCurves.at(WAVELENGTHS.double()).diffuse(tau.double(), n.double())
+    assert torch.allclose(together[2, 1], diffuse(WAVELENGTHS, tau[2, 1], n[2, 1]))
+    exact = diffuse(WAVELENGTHS.double(), tau.double(), n.double())
     assert torch.allclose(together.double(), exact, atol=1e-6)
 
 
 def test_inputs_are_not_changed():
     tau, n = torch.rand(5), torch.rand(5)
     before = tau.clone(), n.clone()
-    curves = DustCurves.at(WAVELENGTHS)
-    calzetti = curves.calzetti.clone()
-    curves.diffuse(tau, n)
-    curves.clouds(tau)
+    curves = diffuse_curves(WAVELENGTHS)
+    copies = [curve.clone() for curve in curves]
+    KriekConroy().transmission({"tau_ism": tau, "n_dust": n}, curves)
+    clouds(WAVELENGTHS, tau)
     assert torch.equal(tau, before[0])
     assert torch.equal(n, before[1])
-    assert torch.equal(curves.calzetti, calzetti)
+    assert all(torch.equal(curve, copy) for curve, copy in zip(curves, copies, strict=True))
+
+
+@pytest.mark.parametrize("screen", [BirthCloud(), KriekConroy()])
+def test_zero_curves_transmit_everything(screen):
+    """What screens leave alone, such as the surviving mass, has zeros for its curves."""
+    curves = tuple(torch.zeros(3) for _ in screen.curves(WAVELENGTHS.double(), pieces(WAVELENGTHS)))
+    values = {name: torch.tensor([0.7]) for name in ("tau_bc", "tau_ism", "n_dust")}
+    assert torch.equal(screen.transmission(values, curves), torch.ones(1, 3))

@@ -5,11 +5,11 @@ import pytest
 import reference_galaxy
 import speclite.filters
 import torch
+from provabgs import PARAMETERS
 
-from sedflow_dist.parameters import PARAMETERS
 from sedflow_dist.sps import cosmology
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 
 REDSHIFTS = (0.004, 0.03, 0.08, 0.14, 0.1999)
 #: Bands beyond ugriz, with z_max: ultraviolet, near infrared, and the one in which Calzetti's curve reaches zero (W1).
@@ -48,7 +48,7 @@ def test_sdss_fluxes_are_those_of_the_full_model(model, redshift_model, galaxies
 def test_other_bands_are_those_of_the_full_model(ssp, galaxies, name):
     """Where dust leaves more than 1/1600 of the light (8 mag): fainter than that, nobody measures the band."""
     bands, z_max = OTHER_BANDS[name]
-    model = ForwardModel(ssp, bands, z_max)
+    model = GalaxyModel(ssp, bands, z_max)
     fast = RedshiftModel(model)
     parameters, _ = galaxies(1000, seed=22)
     for z in (0.004, 0.1, 0.999 * z_max):

@@ -25,12 +25,12 @@ import pytest
 import reference_galaxy
 import torch
 from paths import ROOT
+from provabgs import PARAMETERS, SPACE
 
 from sedflow_dist import keyed_random
-from sedflow_dist.parameters import PARAMETERS, Prior
 from sedflow_dist.sps import cosmology, fsps_engine, fsps_home
 from sedflow_dist.sps.filters import Band
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import SSPTable
 
 pytestmark = pytest.mark.skipif(
@@ -84,7 +84,7 @@ def home(mini_home: Path) -> Path:
 def draws() -> tuple[np.ndarray, np.ndarray]:
     """Parameters and redshifts of galaxies from the prior; the last galaxy is `GALAXY`."""
     u = keyed_random.uniforms(3, "tests/test_fsps", 0, N_GALAXIES, 12)
-    theta = Prior().from_unit(torch.as_tensor(u[:, :11])).numpy()
+    theta = SPACE.from_unit(torch.as_tensor(u[:, :11])).numpy()
     redshift = 0.001 + 0.199 * u[:, 11]
     theta[-1], redshift[-1] = list(GALAXY.values()), REDSHIFT
     return theta, redshift
@@ -148,7 +148,7 @@ def table(engine) -> SSPTable:
     )
 
 
-def magnitude_differences(model: ForwardModel, theta, redshift, wavelength, luminosities) -> np.ndarray:
+def magnitude_differences(model: GalaxyModel, theta, redshift, wavelength, luminosities) -> np.ndarray:
     """Table minus FSPS, (galaxy, band) [mag]."""
     bands = [Band.load(name) for name in model.bands]
     direct = [
@@ -384,19 +384,19 @@ def test_the_table_model_equals_fsps_in_every_band(engine, table, draws):
     theta, redshift = draws
     no_cloud = theta.copy()
     no_cloud[:, PARAMETERS.index("tau_bc")] = 0
-    model = ForwardModel(table, SDSS, z_max=0.2)
+    model = GalaxyModel(table, SDSS, z_max=0.2)
     difference = magnitude_differences(model, no_cloud, redshift, engine["wavelength"], engine["galaxies_no_cloud"])
     assert np.abs(difference).max() <= 0.002
 
 
 def test_the_table_model_equals_fsps_with_birth_clouds(engine, table, draws):
     theta, redshift = draws
-    model = ForwardModel(table, SDSS, z_max=0.2)
+    model = GalaxyModel(table, SDSS, z_max=0.2)
     assert model.birth_cloud_rule == "node"  # from the table's provenance
     difference = magnitude_differences(model, theta, redshift, engine["wavelength"], engine["galaxies"])
     assert np.abs(difference).max() <= 0.002
     # The test can fail: telling stars apart by their own ages misses this by an order of magnitude.
-    other = ForwardModel(table, SDSS, z_max=0.2, birth_cloud_rule="star")
+    other = GalaxyModel(table, SDSS, z_max=0.2, birth_cloud_rule="star")
     difference = magnitude_differences(other, theta, redshift, engine["wavelength"], engine["galaxies"])
     assert np.abs(difference).max() > 0.01
 
@@ -424,6 +424,6 @@ def test_a_table_with_nebulae_equals_fsps_and_has_lines(home, engine, draws, tmp
     table = fsps_engine.ssp_table_from_grids(
         engine["wavelength"], engine["age"], engine["metallicity"], grids, provenance
     )
-    model = ForwardModel(table, SDSS, z_max=0.2)
+    model = GalaxyModel(table, SDSS, z_max=0.2)
     difference = magnitude_differences(model, theta, redshift, engine["wavelength"], nebula["galaxies"])
     assert np.abs(difference).max() <= 0.002

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sedflow_dist.sps.forward_model import ForwardModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import PIXEL, SSPTable, bc03_miles, pixel_edges, pixel_means
 
 
@@ -76,7 +76,7 @@ def test_pixel_edges_cover_the_range_in_equal_steps():
 
 def test_pixels_cost_a_millimagnitude(model, sdss_bands, galaxies):
     """Against pixels four times as fine, all of the prior: rms below 0.5 mmag, 99 % below 1.5, none above 2.5 (u)."""
-    fine = ForwardModel(bc03_miles(PIXEL / 4), sdss_bands, 0.2)
+    fine = GalaxyModel(bc03_miles(PIXEL / 4), sdss_bands, 0.2)
     parameters, redshift = galaxies(1500, seed=1)
     cost = 2500 * torch.log10(model.fluxes(parameters, redshift) / fine.fluxes(parameters, redshift)).abs()
     assert bool((cost.square().mean(0).sqrt() < 0.5).all())

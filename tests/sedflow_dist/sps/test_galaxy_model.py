@@ -7,10 +7,10 @@ import pytest
 import reference_galaxy
 import torch
 from astropy.cosmology import Planck13
+from provabgs import PARAMETERS, SPACE
 
-from sedflow_dist.parameters import PARAMETERS
 from sedflow_dist.sps import histories
-from sedflow_dist.sps.forward_model import ForwardModel, check_parameters
+from sedflow_dist.sps.galaxy_model import GalaxyModel, check
 from sedflow_dist.sps.populations import BURST, PopulationModel
 
 DESI_BANDS = ("decam2014-g", "decam2014-r", "decam2014-z", "wise2010-W1", "wise2010-W2")
@@ -49,7 +49,7 @@ def test_sdss_fluxes_are_those_of_the_reference(model, reference_ssp, galaxies, 
 def test_fluxes_in_other_bands_are_those_of_the_reference(ssp, reference_ssp, galaxies):
     """DESI Legacy Surveys with WISE; tolerance 2 mmag (measured 0.84), the cost of pixels and of speclite's own sum."""
     parameters, redshift = galaxies(40, seed=2)
-    fluxes = ForwardModel(ssp, DESI_BANDS, 0.2).fluxes(parameters, redshift)
+    fluxes = GalaxyModel(ssp, DESI_BANDS, 0.2).fluxes(parameters, redshift)
     expected = reference_fluxes(parameters, redshift, DESI_BANDS, reference_ssp)
     assert magnitudes_between(fluxes, expected).max() <= 0.002
 
@@ -58,21 +58,21 @@ def test_high_redshift_fluxes_are_those_of_the_reference(ssp, reference_ssp, gal
     """Beyond z = 0.21 the Universe is younger than the last fixed bin, which it cuts. Tolerance 3 mmag."""
     parameters, _ = galaxies(30, seed=3)
     redshift = torch.linspace(0.21, 0.6, 30)
-    fluxes = ForwardModel(ssp, sdss_bands, 0.6).fluxes(parameters, redshift)
+    fluxes = GalaxyModel(ssp, sdss_bands, 0.6).fluxes(parameters, redshift)
     expected = reference_fluxes(parameters, redshift, sdss_bands, reference_ssp)
     assert magnitudes_between(fluxes, expected).max() <= 0.003
 
 
 def test_birth_clouds_of_another_age_agree_with_the_reference(ssp, reference_ssp, galaxies, sdss_bands):
     parameters, redshift = galaxies(20, seed=4)
-    fluxes = ForwardModel(ssp, sdss_bands, 0.2, birth_cloud_age=0.1).fluxes(parameters, redshift)
+    fluxes = GalaxyModel(ssp, sdss_bands, 0.2, birth_cloud_age=0.1).fluxes(parameters, redshift)
     expected = reference_fluxes(parameters, redshift, sdss_bands, reference_ssp, birth_cloud_age_gyr=0.1)
     assert magnitudes_between(fluxes, expected).max() <= 0.003
 
 
 def test_float32_is_float64_to_rounding(model, ssp, galaxies, sdss_bands):
     parameters, redshift = galaxies(500, seed=5)
-    exact = ForwardModel(ssp, sdss_bands, 0.2, dtype=torch.float64).fluxes(parameters.double(), redshift)
+    exact = GalaxyModel(ssp, sdss_bands, 0.2, dtype=torch.float64).fluxes(parameters.double(), redshift)
     assert exact.dtype == torch.float64
     assert magnitudes_between(model.fluxes(parameters, redshift), exact).max() <= 1e-4  # measured 1.4e-6
 
@@ -152,7 +152,7 @@ def test_burst_mass_is_the_last_population():
 def test_metallicity_weights_reproduce_log_z(model, galaxies):
     """Linear in log Z: weights sum to the mass, and their mean log Z is the population's (clipped) own."""
     parameters, redshift = galaxies(100, seed=9)
-    populations = model.population_model(parameters, model.population_model.epoch(redshift))
+    populations = model.stars.populations(parameters, model.stars.populations.epoch(redshift))
     weights = model.metallicity_weights(populations)
     nodes = torch.as_tensor(np.log(model.ssp.metallicity)).float()
     assert bool((weights >= -1e-7).all())
@@ -195,7 +195,7 @@ def test_the_edge_of_the_redshift_range_is_inside(model):
 
 def test_wrong_shapes_are_refused(model):
     with pytest.raises(ValueError, match="the parameters are log_mstar"):
-        check_parameters(theta()[:, :11], torch.tensor([0.1]), 0.2)
+        check(SPACE, theta()[:, :11], torch.tensor([0.1]), 0.2)
     with pytest.raises(Exception, match="redshift"):  # jaxtyping's error where annotations are checked
         model.spectra(theta(), torch.tensor([0.1, 0.1]))
 
@@ -203,9 +203,9 @@ def test_wrong_shapes_are_refused(model):
 @pytest.mark.parametrize("band", ["wise2010-W3", "wise2010-W4"])
 def test_a_band_outside_the_table_is_refused(ssp, band):
     with pytest.raises(ValueError, match=rf"band {band} needs rest wavelengths"):
-        ForwardModel(ssp, [band], 0.2)
+        GalaxyModel(ssp, [band], 0.2)
 
 
 def test_a_redshift_that_pushes_a_band_off_the_table_is_refused(ssp):
     with pytest.raises(ValueError, match=r"band galex-fuv needs .* for z = 0 to 1; the SSP table holds"):
-        ForwardModel(ssp, ["galex-fuv"], 1.0)
+        GalaxyModel(ssp, ["galex-fuv"], 1.0)
