@@ -97,6 +97,8 @@ def test_light_from_inside_the_clouds_is_behind_them(known, ssp, sdss_bands, gal
     theta, redshift = galaxies(5, seed=8)
     theta = with_one_more(theta, 1.0)
     SPACE.values(theta)["tau_bc"].fill_(2.0)
+    SPACE.values(theta)["f_burst"].fill_(0.5)
+    SPACE.values(theta)["t_burst"].fill_(1.0)
     inside, outside = (
         GalaxyModel(ssp, sdss_bands, 0.2, Composition.of((*PROVABGS, name))).fluxes(theta, redshift)
         for name in ("glow_inside", "glow")

@@ -392,7 +392,7 @@ def test_the_table_model_equals_fsps_in_every_band(engine, table, draws):
 def test_the_table_model_equals_fsps_with_birth_clouds(engine, table, draws):
     theta, redshift = draws
     model = GalaxyModel(table, SDSS, z_max=0.2)
-    assert model.birth_cloud_rule == "node"  # from the table's provenance
+    assert model.stars.birth_cloud_rule == "node"  # from the table's provenance
     difference = magnitude_differences(model, theta, redshift, engine["wavelength"], engine["galaxies"])
     assert np.abs(difference).max() <= 0.002
     # The test can fail: telling stars apart by their own ages misses this by an order of magnitude.

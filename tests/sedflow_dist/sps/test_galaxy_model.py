@@ -136,7 +136,7 @@ def test_masses_sum_to_one_at_every_epoch(galaxies):
         redshifts.append(root + 2e-8 * np.arange(-60, 61))
     z = torch.as_tensor(np.concatenate(redshifts)).float()
     parameters, _ = galaxies(len(z), seed=8)
-    populations = model(parameters, model.epoch(z))
+    populations = model(SPACE.values(parameters), model.epoch(z))
     worst = (populations.mass.sum(1) - 1).abs()
     assert bool((populations.mass >= 0).all())
     assert float(worst.max()) < 1e-5, f"z = {z[worst.argmax()]:.9f}"
@@ -145,15 +145,15 @@ def test_masses_sum_to_one_at_every_epoch(galaxies):
 def test_burst_mass_is_the_last_population():
     model = PopulationModel(0.2, (1e-4, 0.1))
     parameters = theta(f_burst=0.3, t_burst=2.0)
-    mass = model(parameters, model.epoch(torch.tensor([0.1]))).mass
+    mass = model(SPACE.values(parameters), model.epoch(torch.tensor([0.1]))).mass
     assert float(mass[0, BURST]) == pytest.approx(0.3)
 
 
 def test_metallicity_weights_reproduce_log_z(model, galaxies):
     """Linear in log Z: weights sum to the mass, and their mean log Z is the population's (clipped) own."""
     parameters, redshift = galaxies(100, seed=9)
-    populations = model.stars.populations(parameters, model.stars.populations.epoch(redshift))
-    weights = model.metallicity_weights(populations)
+    populations = model.stars.populations(SPACE.values(parameters), model.stars.populations.epoch(redshift))
+    weights = model.stars.metallicity_weights(populations)
     nodes = torch.as_tensor(np.log(model.ssp.metallicity)).float()
     assert bool((weights >= -1e-7).all())
     assert torch.allclose(weights.sum(-1), populations.mass, atol=1e-6)
