@@ -77,7 +77,7 @@ def test_a_toy_parameter_goes_through_simulate_train_infer_export_and_the_docs_t
     names = list(catalog["param"].values)
     assert names[:13] == [*Composition.of().space.names, "bump"]
     bump = catalog["quantiles"].sel(param="bump").values[answered]
-    assert ((bump >= 0) & (bump <= 2)).all() and (np.diff(bump, axis=1) > 0).all()
+    assert ((bump >= 0) & (bump <= 2)).all() and (np.diff(bump, axis=1) >= 0).all()
     assert catalog["draws"].sizes["coordinate"] == 12
 
     table = tmp_path / "catalog.csv"
