@@ -22,7 +22,9 @@ from common import report
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
-from sedflow_dist.inference.posterior import QUANTILES, columns
+from jobs.columns import INFERRED
+from sedflow_dist.inference.posterior import columns
+from sedflow_dist.inference.summary import QUANTILES
 from sedflow_dist.parameters import COORDINATES
 from sedflow_dist.sps.derived import describe, ucd
 from storage_schemas.backend.location import Location
@@ -52,9 +54,22 @@ def measure() -> Overheads:
     names = columns(tuple("ugriz"))
     units, meanings = zip(*map(describe, names), strict=True)
     ucds = [ucd(name) for name in names]
-    layout = Layout(SHARDS, 1, names, units, QUANTILES, COORDINATES, tuple("ugriz"), 0, {"id": "int64"}, meanings, ucds)
+    layout = Layout(
+        SHARDS,
+        1,
+        names,
+        units,
+        QUANTILES,
+        COORDINATES,
+        tuple("ugriz"),
+        0,
+        {"id": "int64"},
+        meanings,
+        ucds,
+        inferred=INFERRED,
+    )
     sizes = {"galaxy": 1, "param": len(names), "quantile": len(QUANTILES), "band": 5}
-    row = {spec.name: np.ones([sizes[d] for d in spec.dims], spec.dtype) for spec in catalog.arrays(layout.ids)
+    row = {spec.name: np.ones([sizes[d] for d in spec.dims], spec.dtype) for spec in catalog.arrays(INFERRED, layout.ids)
            if "draw" not in spec.dims}  # fmt: skip
     merges, commits = [], []
     with tempfile.TemporaryDirectory() as folder:

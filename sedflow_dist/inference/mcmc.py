@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sedflow_dist import keyed_random
@@ -25,6 +25,7 @@ from sedflow_dist.inference import amplitude
 from sedflow_dist.inference.amplitude import AmplitudeFit
 from sedflow_dist.inference.lockstep import Ask
 from sedflow_dist.parameters import N_SHAPE, Prior, probit, unit
+from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 
 ENSEMBLES = ("zeus", "emcee")
@@ -36,21 +37,15 @@ _LOG_2PI = math.log(2 * math.pi)
 class Target:
     """ln of likelihood times prior of some galaxies at points of probit space, ten shape coordinates.
 
-    Args:
-        flux, sigma, mask: (galaxy, band) [nanomaggies]; redshift: (galaxy,)
+    Raises:
+        ValueError: a galaxy's redshift is unknown or uncertain; only what one redshift implies can be asked for.
     """
 
-    def __init__(
-        self,
-        prior: Prior,
-        model: RedshiftModel,
-        flux: Float[Tensor, "galaxy band"],
-        sigma: Float[Tensor, "galaxy band"],
-        mask: Bool[Tensor, "galaxy band"],
-        redshift: Float[Tensor, " galaxy"],
-    ) -> None:
+    def __init__(self, prior: Prior, model: RedshiftModel, photometry: Photometry) -> None:
+        if not bool(photometry.has_exact_redshift.all()):
+            raise ValueError("MCMC needs exact redshifts: one of a galaxy is unknown or has an uncertainty")
         self.prior, self.model = prior, model
-        self._data, self._fixed = (flux, sigma, mask), model.at(redshift)
+        self._photometry, self._fixed = photometry, model.at(photometry.redshift)
 
     @torch.inference_mode()
     def __call__(self, galaxies: list[int], points: list[np.ndarray]) -> list[np.ndarray]:
@@ -70,9 +65,8 @@ class Target:
         """Integrate the amplitude out, and draw it by ``uniform`` (row, draw), at points of each row's ``galaxy``."""
         u = torch.cat([torch.full_like(u[..., :1], 0.5), u], dim=-1)
         per_mass = self.model.flux(self.prior.from_unit(u), self._fixed[galaxy])
-        flux, sigma, mask = (x[galaxy] for x in self._data)
         uniform = u[..., 0] if uniform is None else uniform
-        return amplitude.fit(per_mass, flux, sigma, mask, uniform, self.prior.log_mstar)
+        return amplitude.fit(per_mass, self._photometry[galaxy], uniform, self.prior.log_mstar)
 
     def whole(
         self, galaxy: int, phi: Float[np.ndarray, "*chain shape"], uniform: Float[np.ndarray, "draw 1"]

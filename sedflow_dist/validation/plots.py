@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.validation.coverage import (
     Calibration,
     band_half_width,
@@ -38,8 +39,7 @@ def posterior_and_sed(
     names: Sequence[str],
     title: str,
     band_wavelength: np.ndarray,
-    flux: np.ndarray,
-    sigma: np.ndarray,
+    photometry: Photometry,
     sed_wavelength: np.ndarray,
     sed_flux: np.ndarray,
 ) -> Figure:
@@ -47,9 +47,12 @@ def posterior_and_sed(
 
     Args:
         draws: (draw, column); columns named by ``names``
-        band_wavelength, flux, sigma: the data, (band,) [A, nanomaggies]
+        band_wavelength: of all bands, (band,) [A]
+        photometry: of the galaxy; bands that are not measured are left out
         sed_wavelength, sed_flux: model spectra of some draws, (draw, wavelength) [A, nanomaggies]
     """
+    seen, band_wavelength = photometry.bands(photometry.mask[0]), band_wavelength[photometry.mask[0].numpy()]
+    flux, sigma = seen.flux[0].numpy(), seen.sigma[0].numpy()
     size = 1.5 * len(names)
     figure = plt.figure(figsize=(size, size))
     corner.corner(

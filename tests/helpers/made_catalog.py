@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from sedflow_dist.inference.posterior import QUANTILES, columns
+from jobs.columns import INFERRED
+from sedflow_dist.inference.posterior import columns
+from sedflow_dist.inference.summary import QUANTILES
 from sedflow_dist.photometry.surveys import healpix
 from sedflow_dist.sps.derived import describe, ucd
 from storage_schemas.catalog import releases
@@ -34,7 +36,9 @@ def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", nam
     ids = {"objectId": "int64", **({"NAME": "str"} if name_rows else {})}
     units, meanings = zip(*map(describe, PARAMS), strict=True)
     ucds = [ucd(name) for name in PARAMS]
-    layout = Layout(n, rows_per_shard, PARAMS, units, QUANTILES, ["c"], LABELS, 0, ids, meanings, ucds)
+    layout = Layout(
+        n, rows_per_shard, PARAMS, units, QUANTILES, ["c"], LABELS, 0, ids, meanings, ucds, inferred=INFERRED
+    )
     repo = catalog.repository(where, create=True)
     main = repo.lookup_branch(catalog.MAIN)
     branch = releases.stage(repo, release, layout, {"model": "made", "seed": 1}, (b"weights", b"{}"))
@@ -60,7 +64,7 @@ def _answers(at):
     rng = np.random.default_rng(int(at.sum()) % 2**32)
     values = {
         spec.name: rng.normal(size=(m, 5) if "band" in spec.dims else m).astype(spec.dtype)
-        for spec in catalog.arrays({})
+        for spec in catalog.arrays(INFERRED, {})
         if spec.dtype == "float32" and not {"param", "draw"} & set(spec.dims)
     }
     answered = (at % UNANSWERED != 0)[:, None]

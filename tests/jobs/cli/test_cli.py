@@ -16,7 +16,7 @@ import zarr
 from cluster.settings import DaskSettings
 from jobs.config.run_file import Inference
 from jobs.infer import infer
-from sedflow_dist.inference.cascade import Routing
+from sedflow_dist.inference.settings import Routing
 from sedflow_dist.parameters import PARAMETERS, Prior
 from storage_schemas.backend.location import Location
 
