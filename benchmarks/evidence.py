@@ -11,7 +11,6 @@ import sys
 
 import numpy as np
 import torch
-from provabgs import N_SHAPE
 from scipy import stats
 
 from jobs import mcmc as job
@@ -20,21 +19,25 @@ from sedflow_dist.flow.trained_model import Flow
 from sedflow_dist.inference.mcmc import Target
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.parameters import probit
+from sedflow_dist.photometry.photometry import Photometry
+from sedflow_dist.sps.components import Composition
 from storage_schemas import chains, model
 from storage_schemas.backend.arrays import array
 from storage_schemas.backend.location import Location
 
+SPACE = Composition.of().space
+
 SEED, DRAWS, MIXED, BLOCK, WIDER, FREEDOM = 1, 20_000, 100_000, 5_000, 1.5, 5
 
 
-def mixed(flow: Flow, data: list[torch.Tensor], phi: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+def mixed(flow: Flow, data: Photometry, phi: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """Return ln evidence and its error; ``phi`` and ``weight`` are draws that say where the posterior is."""
-    shape = WIDER * np.cov(phi.T, aweights=weight) + 1e-6 * np.eye(N_SHAPE)
+    shape = WIDER * np.cov(phi.T, aweights=weight) + 1e-6 * np.eye(len(SPACE.shapes))
     wide = stats.multivariate_t(np.average(phi, axis=0, weights=weight), shape, FREEDOM, seed=SEED)
-    x = flow.features(*data)
-    base = torch.randn(1, MIXED, N_SHAPE, generator=torch.Generator().manual_seed(SEED))
+    x = flow.features(data)
+    base = torch.randn(1, MIXED, len(SPACE.shapes), generator=torch.Generator().manual_seed(SEED))
     points = np.concatenate([flow.sampler(base, x)[0][0].numpy(), wide.rvs(MIXED)])
-    target, blocks = Target(flow.space, flow.redshift_model, *data), np.split(points, 2 * MIXED // BLOCK)
+    target, blocks = Target(flow.redshift_model, data), np.split(points, 2 * MIXED // BLOCK)
     with torch.no_grad():
         log_q = torch.cat(
             [flow.network.log_prob(torch.as_tensor(b).float()[None], x.expand(BLOCK, -1))[0] for b in blocks]
@@ -51,12 +54,11 @@ def main() -> None:
     _, summary = chains.open(Location.parse(sys.argv[1]))
     nested = [np.asarray(array(summary.group, name)[:]) for name in ("log_evidence", "log_evidence_error")]
     data = job.mocks(flow, len(nested[0]), SEED)
-    tensors = [torch.as_tensor(data[name]) for name in ("flux", "sigma", "mask", "redshift")]
     posterior = Posterior(flow, SEED, DRAWS)
     print("galaxy   flow             nested sampling  two proposals    flow - two proposals, in errors")
     for i in range(len(nested[0])):
-        one = [x[i : i + 1] for x in tensors]
-        draws = posterior.draw(*one, np.array([i]), DRAWS)
+        one = data.photometry[i]
+        draws = posterior.draw(one, np.array([i]), DRAWS)
         own = float(draws.log_evidence), float(draws.log_evidence_error)
         other = mixed(flow, one, probit(draws.unit[0, :, 1:]).clamp(-6, 6).double().numpy(), draws.weight[0].numpy())
         pairs = [own, (nested[0][i], nested[1][i]), other]

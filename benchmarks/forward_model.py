@@ -13,11 +13,13 @@ from common import best_of, peak_memory_mb, report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 import reference_galaxy
-from provabgs import PARAMETERS, SPACE
 
+from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import bc03_miles
+
+SPACE = Composition.of().space
 
 BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")
 
@@ -32,7 +34,7 @@ def main() -> None:
     rate = len(theta) / seconds
 
     reference = reference_galaxy.load_bc03_miles()
-    rows = [dict(zip(PARAMETERS, row, strict=True)) for row in theta[:20].double().tolist()]
+    rows = [dict(zip(SPACE.names, row, strict=True)) for row in theta[:20].double().tolist()]
 
     def loop() -> None:
         for row, z in zip(rows, redshift[:20].tolist(), strict=True):

@@ -16,14 +16,16 @@ from common import best_of, peak_memory_mb, report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 import mini_sps_home
-from provabgs import SPACE
 
 from cluster import ray_engine
 from cluster.settings import RaySettings
 from sedflow_dist.simulation.shapes import draw_parameters
+from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.filters import Band
 from sedflow_dist.sps.fsps_engine import FSPS, band_fluxes, ssp_table_from_grids
 from sedflow_dist.sps.galaxy_model import GalaxyModel
+
+SPACE = Composition.of().space
 
 BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")
 N_DIRECT, N_TABLE = 100, 20_000

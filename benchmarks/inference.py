@@ -24,10 +24,9 @@ def main() -> None:
     flow = Flow.from_bytes(*model.read(shipped.model(where)))
     posterior = Posterior(flow, 1, DRAWS)
     mocks = mock_galaxies(flow, GALAXIES, 1)
-    data = [x.numpy() for x in (mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)]
-    seconds = best_of(3, lambda: posterior.summarise(*data, np.zeros(GALAXIES, np.uint32), 0))
+    seconds = best_of(3, lambda: posterior.summarise(mocks.photometry, np.zeros(GALAXIES, np.uint32), 0))
     base = probit(posterior.base_points(np.arange(GALAXIES), DRAWS)[..., : flow.dimensions])
-    x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+    x = flow.features(mocks.photometry)
     sampling = best_of(3, lambda: flow.sampler(base, x))
     report(f"{DRAWS} draws a galaxy, weighed and summarised, one core", f"{GALAXIES / seconds:,.1f} galaxies/s")
     report("share of the draws themselves", f"{100 * sampling / seconds:.0f} %")

@@ -50,7 +50,7 @@ class Data:
         return self._see(self.survey.observe(self.shapes, n, torch.Generator().manual_seed(seed)))
 
     def _see(self, mocks: Mocks) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+        features = self.features(mocks.photometry)
         return training.target(mocks, self.amplitude, self.prior), features
 
     def score(self, estimator: torch.nn.Module) -> float:

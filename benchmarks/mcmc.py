@@ -23,7 +23,7 @@ def main() -> None:
     torch.set_num_threads(1)
     flow = Flow.from_bytes(*model.read(shipped.model(sys.argv[1] if len(sys.argv) > 1 else "sdss")))
     mocks = mock_galaxies(flow, BLOCK, 1)
-    target = Target(flow.space, flow.redshift_model, mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+    target = Target(flow.redshift_model, mocks.photometry)
     for sampler in mcmc.ENSEMBLES:
         starts = [State(target.start(i, WALKERS, 1, i)) for i in range(BLOCK)]
 

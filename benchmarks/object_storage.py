@@ -26,7 +26,7 @@ from jobs.config.run_file import Inference
 from jobs.infer import infer, work
 from jobs.ingest.job import ingest
 from jobs.ingest.tables import KCORRECT_SAMPLE, resolve
-from sedflow_dist.inference.cascade import Routing
+from sedflow_dist.inference.settings import Routing
 from storage_schemas import open_catalog, photometry
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases

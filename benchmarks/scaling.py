@@ -21,7 +21,7 @@ from jobs.ingest.job import ingest
 from jobs.simulate.job import simulate
 from jobs.simulate.ssp import build_for
 from sedflow_dist.flow.trained_model import Flow
-from sedflow_dist.inference.cascade import Routing
+from sedflow_dist.inference.settings import Routing
 from storage_schemas import model as model_store
 from storage_schemas.backend.location import Location
 

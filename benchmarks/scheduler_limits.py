@@ -19,12 +19,14 @@ from itertools import islice
 
 import numpy as np
 from common import report
-from provabgs import COORDINATES
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
-from sedflow_dist.inference.posterior import QUANTILES, columns
-from sedflow_dist.sps.derived import describe, ucd
+from jobs.columns import INFERRED
+from sedflow_dist.inference.summary import QUANTILES
+from sedflow_dist.quantities import described
+from sedflow_dist.sps import derived
+from sedflow_dist.sps.components import Composition
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
@@ -49,12 +51,24 @@ class Overheads:
 
 def measure() -> Overheads:
     """Measure on this machine."""
-    names = columns(tuple("ugriz"))
-    units, meanings = zip(*map(describe, names), strict=True)
-    ucds = [ucd(name) for name in names]
-    layout = Layout(SHARDS, 1, names, units, QUANTILES, COORDINATES, tuple("ugriz"), 0, {"id": "int64"}, meanings, ucds)
+    space = Composition.of().space
+    names, units, meanings, ucds = described(derived.columns(space, tuple("ugriz")))
+    layout = Layout(
+        SHARDS,
+        1,
+        names,
+        units,
+        QUANTILES,
+        space.coordinates,
+        tuple("ugriz"),
+        0,
+        {"id": "int64"},
+        meanings,
+        ucds,
+        inferred=INFERRED,
+    )
     sizes = {"galaxy": 1, "param": len(names), "quantile": len(QUANTILES), "band": 5}
-    row = {spec.name: np.ones([sizes[d] for d in spec.dims], spec.dtype) for spec in catalog.arrays(layout.ids)
+    row = {spec.name: np.ones([sizes[d] for d in spec.dims], spec.dtype) for spec in catalog.arrays(INFERRED, layout.ids)
            if "draw" not in spec.dims}  # fmt: skip
     merges, commits = [], []
     with tempfile.TemporaryDirectory() as folder:

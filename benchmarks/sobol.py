@@ -26,7 +26,7 @@ def main() -> None:
     flow = Flow.from_bytes(*model_store.read(Location.parse(url)))
     generator = torch.Generator().manual_seed(1)
     mocks = mock_galaxies(flow, GALAXIES, 1)
-    x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+    x = flow.features(mocks.photometry)
 
     def quantiles(points: torch.Tensor) -> torch.Tensor:
         inside = points.clamp(2.0**-24, 1 - 2.0**-24).float()

@@ -11,13 +11,15 @@ import sys
 from itertools import pairwise
 
 import torch
-from provabgs import SPACE
 
 from jobs.simulate.ssp import load
 from sedflow_dist.simulation.shapes import draw_parameters
+from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.populations import PopulationModel
 from storage_schemas.backend.location import Location
+
+SPACE = Composition.of().space
 
 LETTERS = "ugriz"
 BANDS = tuple(f"sdss2010-{b}" for b in LETTERS)

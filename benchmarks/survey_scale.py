@@ -47,10 +47,11 @@ def write_input(folder: Path, n_rows: int, flow: Flow) -> None:
         mocks = survey.observe(shapes, n, torch.Generator().manual_seed(first))
         rng = np.random.default_rng(first)
         columns = {"objectid": np.arange(first, first + n), "ra": rng.uniform(0, 360, n),
-                   "dec": np.rad2deg(np.arcsin(rng.uniform(-1, 1, n))), "z": mocks.redshift.numpy()}  # fmt: skip
-        sigma = torch.where(mocks.mask, mocks.sigma, torch.nan)
+                   "dec": np.rad2deg(np.arcsin(rng.uniform(-1, 1, n))), "z": mocks.photometry.redshift.numpy()}  # fmt: skip
+        seen = mocks.photometry
+        sigma = torch.where(seen.mask, seen.sigma, torch.nan)
         for i, band in enumerate(BANDS):
-            columns |= {f"f_{band}": mocks.flux[:, i].numpy(), f"e_{band}": sigma[:, i].numpy()}
+            columns |= {f"f_{band}": seen.flux[:, i].numpy(), f"e_{band}": sigma[:, i].numpy()}
         pyarrow.parquet.write_table(pa.table(columns), path, row_group_size=100_000)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from jobs.columns import INFERRED
 from jobs.config.run_file import RunFile
 from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
+from sedflow_dist.inference.summary import METHODS
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import flags
 from sedflow_dist.photometry.surveys import Survey
@@ -66,7 +68,7 @@ def _flags() -> list[str]:
 
 def data_model_page() -> str:
     """Return every array of a posterior catalog, and every column of its exports."""
-    specs = catalog.arrays({"ID": "int64 or string"})
+    specs = catalog.arrays(INFERRED, {"ID": "int64 or string"})
     lines = [
         "# The posterior catalog",
         "",
@@ -110,7 +112,7 @@ def data_model_page() -> str:
     lines += ["", "## Parameters and properties", "", "The coordinate `param`, for the bands u, g, r, i, z:", ""]
     lines += quantities(Composition.of().space, "ugriz")
     lines += ["", "## How a row was answered (`method`)", ""]
-    lines += _table(("method", "meaning"), list(catalog.METHODS.items()))
+    lines += _table(("method", "meaning"), [(int(method), name) for method, name in METHODS.items()])
     lines += ["", "## Bits of `flags`", "", *_flags(), "", "## Columns of an export", ""]
     lines += [
         "In Parquet, CSV and HATS under these names, in FITS in upper case. First the identifiers, then",

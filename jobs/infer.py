@@ -23,17 +23,18 @@ from distributed import Client
 
 from cluster import dask_engine, retries
 from cluster.settings import DaskSettings
+from jobs.columns import INFERRED
 from jobs.config.run_file import Inference, fingerprint
+from jobs.observed import observed
 from jobs.telemetry import events, metrics
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.metrics import Fractions
 from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist.flow.trained_model import Flow
 from sedflow_dist.inference.cascade import Router
-from sedflow_dist.inference.posterior import QUANTILES, Method, Posterior, Summary, columns
-from sedflow_dist.parameters import COORDINATES
+from sedflow_dist.inference.summary import QUANTILES, Method, Summary
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.sps.derived import describe, ucd
+from sedflow_dist.quantities import described
 from storage_schemas import model as model_store
 from storage_schemas import photometry
 from storage_schemas.backend.arrays import array, as_json
@@ -44,6 +45,8 @@ from storage_schemas.catalog import schema as catalog
 from storage_schemas.catalog.schema import Layout
 
 Item = tuple[int, int, tuple[int, ...]]  # a shard, its key, and rows of it that are not to be answered
+#: Settings that no answer depends on: how work is cut and kept. All others, also new ones, are part of a shard's key.
+_NOT_OF_AN_ANSWER = {"rows_per_shard", "commit_every"}
 _PAUSES = (10.0, 60.0)  # s, after a fault of storage that its library does not repeat
 
 
@@ -98,10 +101,7 @@ def work(source: Location, model: Location, settings: Inference, seed: int) -> W
     layout = _layout(store, flow, settings)
     answers = {
         "model": flow.id, "seed": seed,
-        **settings.model_dump(
-            mode="json",
-            include={"n_draws", "keep_draws", "min_effective_fraction", "certificate", "routing"},
-        ),
+        **settings.model_dump(mode="json", exclude=_NOT_OF_AN_ANSWER),
         "software": {name: importlib.metadata.version(name) for name in ("sedflow-dist", "torch", "numpy", "emcee")},
     }  # fmt: skip
     return Work(store, model, files, layout, answers, _shard_keys(store, layout, fingerprint(answers)))
@@ -210,7 +210,7 @@ def _without_killers(client: Client, common: Mapping[str, Any], item: Item) -> I
 def try_rows(rows: range, source: Location, model: Location, model_id: str, settings: Inference, seed: int) -> None:
     """Answer rows and forget the answers: whether a worker survives it is the question."""
     data = photometry.open(source).read_rows(slice(rows.start, rows.stop), photometry.DATA)
-    _answer(data, rows.start, _router(model, model_id, seed, settings))
+    _infer(data, rows.start, _router(model, model_id, seed, settings))
 
 
 def fill(
@@ -224,33 +224,25 @@ def fill(
     names = (*photometry.DATA, *photometry.PASSED, *layout.ids)
     data = store.read_rows(rows, names)
     data["flags"][[row - rows.start for row in poison]] |= np.uint32(int(Flag.FAILED))
-    answer = _answer(data, rows.start, _router(model, model_id, seed, settings))
-    values = {**data, **vars(answer), "n_bands": data["mask"].sum(1).astype(np.uint8)}
+    summary = _infer(data, rows.start, _router(model, model_id, seed, settings))
+    values = {**data, **vars(summary)}
     if not settings.keep_draws:
         del values["draws"]
     catalog.write_shard(fork, rows, shard, key, values)
-    methods = {method.name: int(np.sum(answer.method == method)) for method in Method}
-    flags = {flag.name or "": int(np.sum((answer.flags & int(flag)) != 0)) for flag in Flag}
+    methods = {method.name: int(np.sum(summary.method == method)) for method in Method}
+    flags = {flag.name or "": int(np.sum((summary.flags & int(flag)) != 0)) for flag in Flag}
     chunk = Chunk.of(shard, values, clock.seconds)
-    return fork, Shard(chunk, methods, flags, Fractions.of(answer.effective_fraction))
+    return fork, Shard(chunk, methods, flags, Fractions.of(summary.effective_fraction))
 
 
-def _answer(data: Mapping[str, np.ndarray], first_row: int, router: Router) -> Summary:
-    return router.summarise(data["flux"], data["sigma"], data["mask"], data["redshift"], data["flags"], first_row)
+def _infer(data: Mapping[str, np.ndarray], first_row: int, router: Router) -> Summary:
+    return router.summarise(observed(data), data["flags"], first_row)
 
 
 @cache
 def _router(model: Location, model_id: str, seed: int, settings: Inference) -> Router:
-    """What answers rows on this worker."""
-    posterior = Posterior(
-        load_on_worker(model, model_id),
-        seed,
-        settings.n_draws,
-        settings.min_effective_fraction,
-        settings.keep_draws,
-        settings.certificate,
-    )
-    return Router(posterior, settings.routing)
+    """What infers rows on this worker."""
+    return Router.of(load_on_worker(model, model_id), seed, settings)
 
 
 @cache
@@ -282,11 +274,10 @@ def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
 
 
 def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
-    params = columns(flow.spec.labels, settings.certificate)
-    units, meanings = zip(*map(describe, params), strict=True)
+    names, units, meanings, ucds = described(flow.columns(settings.certificate))
     return Layout(
-        store.n_rows, settings.rows_per_shard, params, units, QUANTILES, COORDINATES, flow.spec.labels,
-        settings.keep_draws, photometry.ids(store), meanings, [ucd(name) for name in params],
+        store.n_rows, settings.rows_per_shard, names, units, QUANTILES, flow.space.coordinates, flow.spec.labels,
+        settings.keep_draws, photometry.ids(store), meanings, ucds, inferred=INFERRED,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from cluster import ray_engine
 from cluster.settings import RaySettings
 from jobs.config.run_file import MCMC, fingerprint
 from jobs.infer import check, load_on_worker
+from jobs.observed import observed
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist import keyed_random
@@ -25,8 +27,9 @@ from sedflow_dist.flow.trained_model import Flow
 from sedflow_dist.inference import cascade, lockstep, mcmc
 from sedflow_dist.inference.mcmc import Segment, State, Target
 from sedflow_dist.inference.posterior import Posterior
-from sedflow_dist.parameters import COORDINATES, probit, to_16_bits
+from sedflow_dist.parameters import probit, to_16_bits
 from sedflow_dist.photometry.flags import REASONS, Flag, names
+from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.mocks import Mocks
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import chains, photometry
@@ -37,27 +40,40 @@ from storage_schemas.backend.location import Location
 
 #: Galaxies that an actor samples side by side: more cost memory and save little.
 BLOCK = 32
-Data = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Galaxies:
+    """Galaxies to be sampled: their photometry, and ``row`` (galaxy,), by which their chains are keyed and known."""
+
+    photometry: Photometry
+    row: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, galaxies: slice | list[int]) -> Galaxies:
+        """Return some of them."""
+        return Galaxies(self.photometry[galaxies], self.row[galaxies])
 
 
 @events.job("mcmc")
 def sample(
-    data: Data, model: Location, out: Location, settings: MCMC, seed: int, ray: RaySettings
+    data: Galaxies, model: Location, out: Location, settings: MCMC, seed: int, ray: RaySettings
 ) -> tuple[ChunkedStore, ChunkedStore]:
     """Fill what is missing of the chains of galaxies; return segments and summary.
 
     Args:
-        data: ``flux``, ``sigma``, ``mask`` (galaxy, band) [nanomaggies], ``redshift``, ``row`` (galaxy,)
         model: its galaxy model and prior make the posterior; the flow has a part in it only where walkers start at its draws
     """
     flow = Flow.from_bytes(*model_store.read(model))
     described = {
-        **settings.model_dump(), "seed": seed, "prior": flow.prior.to_dict(), "ssp": flow.ssp.checksum,
+        **settings.model_dump(), "seed": seed, "prior": flow.space.to_dict(), "ssp": flow.ssp.checksum,
         "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": digest(data),
         **({"model": flow.id} if settings.start == "flow" else {}),
     }  # fmt: skip
     segments, summary = chains.create(
-        out, len(data["row"]), settings.segments, settings.kept_steps, settings.walkers, COORDINATES, described
+        out, len(data), settings.segments, settings.kept_steps, settings.walkers, flow.space.coordinates, described
     )
     missing = summary.missing()
     clock, steps = Clock(), settings.steps * len(missing)
@@ -72,7 +88,7 @@ def sample(
     found = {name: np.asarray(array(summary.group, name)[:]) for name in ("rhat", "effective_draws", "flags")}
     failed = found["flags"] != 0
     if failed.any():
-        say("mcmc", f"rows {data['row'][failed].tolist()} kill every worker and have no chain (flag FAILED)")
+        say("mcmc", f"rows {data.row[failed].tolist()} kill every worker and have no chain (flag FAILED)")
     if not failed.all():
         say("mcmc", f"{len(missing):,} galaxies in {clock.seconds:.0f} s ({settings.sampler}, {settings.walkers} x "
             f"{settings.steps:,}); worst R-hat {found['rhat'][~failed].max():.3f}, fewest effective draws "
@@ -84,18 +100,18 @@ def _one_by_one(block: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [(galaxy,) for galaxy in block]
 
 
-def _give_up(summary: ChunkedStore, data: Data, block: tuple[int, ...]) -> None:
+def _give_up(summary: ChunkedStore, data: Galaxies, block: tuple[int, ...]) -> None:
     """Write that a galaxy has no chain."""
     (galaxy,) = block
     values = {
-        **{name: np.full(len(COORDINATES) - 1, np.nan) for name in ("autocorrelation_time", "rhat")},
+        **{name: np.full(array(summary.group, name).shape[1], np.nan) for name in ("autocorrelation_time", "rhat")},
         **dict.fromkeys(("effective_draws", "log_evidence", "log_evidence_error"), np.nan),
-        "row": data["row"][galaxy], "evaluations": 0, "flags": int(Flag.FAILED),
+        "row": data.row[galaxy], "evaluations": 0, "flags": int(Flag.FAILED),
     }  # fmt: skip
     summary.write(galaxy, {name: np.asarray(value)[None] for name, value in values.items()})
 
 
-def rows_of(store: Location, rows: np.ndarray, model: Location) -> Data:
+def rows_of(store: Location, rows: np.ndarray, model: Location) -> Galaxies:
     """Read rows of a photometry store for a model.
 
     Raises:
@@ -106,31 +122,29 @@ def rows_of(store: Location, rows: np.ndarray, model: Location) -> Data:
     if len(rows) and not 0 <= rows.min() <= rows.max() < opened.n_rows:
         raise ValueError(f"rows {rows.min()} to {rows.max()} asked for; {store} has rows 0 to {opened.n_rows - 1}")
     data = {name: np.asarray(array(opened.group, name)[:])[rows] for name in photometry.DATA}
-    flags = data.pop("flags")
-    for row, flag, z in zip(rows, flags, data["redshift"], strict=True):
+    for row, flag, z in zip(rows, data["flags"], data["redshift"], strict=True):
         if reasons := int(flag) & int(REASONS):
             raise ValueError(f"row {row} of {store} has no posterior: {', '.join(names(reasons))}")
         if z > flow.reach:
             raise ValueError(f"row {row} of {store} has redshift {z:g}; the model's spectra serve to {flow.reach:g}")
-    return {**data, "row": rows}
+    return Galaxies(observed(data), rows)
 
 
-def mocks(flow: Flow, n: int, seed: int) -> Data:
-    """Return simulated galaxies as data: those that `validate` checks the flow on."""
-    return as_data(mock_galaxies(flow, n, seed))
+def mocks(flow: Flow, n: int, seed: int) -> Galaxies:
+    """Return simulated galaxies: those that `validate` checks the flow on."""
+    return of_mocks(mock_galaxies(flow, n, seed))
 
 
-def as_data(galaxies: Mocks) -> Data:
-    """Return mock galaxies as data; rows count from 0."""
-    data = {name: getattr(galaxies, name).numpy() for name in ("flux", "sigma", "mask", "redshift")}
-    return {**data, "row": np.arange(len(galaxies.phi))}
+def of_mocks(galaxies: Mocks) -> Galaxies:
+    """Return mock galaxies to be sampled; rows count from 0."""
+    return Galaxies(galaxies.photometry, np.arange(len(galaxies)))
 
 
 class Sampler:
     """An actor that samples blocks of galaxies; see `sample`."""
 
     def __init__(
-        self, data: Data, model: Location, model_id: str, settings: MCMC, seed: int, out: Location, counter: Any
+        self, data: Galaxies, model: Location, model_id: str, settings: MCMC, seed: int, out: Location, counter: Any
     ) -> None:
         self.flow = load_on_worker(model, model_id)
         self.posterior = Posterior(self.flow, seed)  # its draws are where walkers may start
@@ -139,7 +153,7 @@ class Sampler:
 
     def sample(self, block: tuple[int, ...]) -> int:
         """Finish the chains of the galaxies of a block; return how many there are."""
-        target = Target(self.flow.prior, self.flow.redshift_model, *self._tensors(list(block)))
+        target = Target(self.flow.redshift_model, self.data.photometry[list(block)])
         missing = set(self.segments.missing())
         lockstep.run([self._task(target, place, galaxy, missing) for place, galaxy in enumerate(block)], target)
         for galaxy in block:
@@ -149,7 +163,7 @@ class Sampler:
     def _task(self, target: Target, place: int, galaxy: int, missing: set[int]) -> Callable[[lockstep.Ask], None]:
         """Return the task of a galaxy, the ``place``-th of the target's: it writes the segments that are missing."""
         settings, first = self.settings, galaxy * self.settings.segments
-        row = int(self.data["row"][galaxy])
+        row = int(self.data.row[galaxy])
 
         def work(ask: lockstep.Ask) -> None:
             for number in range(settings.segments):
@@ -157,7 +171,7 @@ class Sampler:
                     continue
                 seed = keyed_random.torch_seed(self.seed, "mcmc", row, number)
                 if settings.sampler == "nautilus":
-                    part = mcmc.nested(ask, settings.kept_steps, settings.walkers, seed)
+                    part = mcmc.nested(ask, len(self.flow.space.shapes), settings.kept_steps, settings.walkers, seed)
                 else:
                     start = self._end(first + number - 1) if number else self._start(target, place, galaxy, row)
                     part = mcmc.segment(settings.sampler, ask, start, settings.checkpoint_steps, settings.thin, seed)
@@ -170,18 +184,14 @@ class Sampler:
         walkers = self.settings.walkers
         if self.settings.start == "prior":
             return State(target.start(place, walkers, self.seed, row))
-        return State(cascade.start(self.posterior, target, self._tensors([galaxy]), place, row, walkers))
-
-    def _tensors(self, galaxies: list[int]) -> cascade.Data:
-        flux, sigma, mask, redshift = (torch.as_tensor(self.data[name][galaxies]) for name in photometry.DATA[:4])
-        return flux, sigma, mask, redshift
+        return State(cascade.start(self.posterior, target, self.data.photometry[galaxy], place, row, walkers))
 
     def _end(self, chunk: int) -> State:
         """Read where a segment ended."""
         found = self.segments.read(chunk, ["position", "scale", "tune"])
         return State(found["position"][0], float(found["scale"][0]), bool(found["tune"][0]))
 
-    def _arrays(self, target: Target, place: int, row: int, number: int, part: Segment) -> Data:
+    def _arrays(self, target: Target, place: int, row: int, number: int, part: Segment) -> dict[str, np.ndarray]:
         """Return what is stored of a segment; the amplitude of each kept draw is drawn here, exactly."""
         n_draws = part.phi.shape[0] * part.phi.shape[1]
         uniform = keyed_random.uniforms(self.seed, f"mcmc/amplitude/{number}", row * n_draws, n_draws, 1)
@@ -196,7 +206,8 @@ class Sampler:
 
     def _summarise(self, galaxy: int) -> None:
         settings = self.settings
-        phi = probit(torch.as_tensor(draws_of(self.segments, galaxy, settings)[..., 1:])).numpy()
+        u = torch.as_tensor(draws_of(self.segments, galaxy, settings))
+        phi = probit(self.flow.space.split(u)[1]).numpy()
         if settings.sampler == "nautilus":  # its draws are independent
             time, rhat = np.ones(phi.shape[-1]), np.ones(phi.shape[-1])
         else:
@@ -205,7 +216,7 @@ class Sampler:
         first = galaxy * settings.segments
         parts = [self.segments.read(first + n, names) for n in range(settings.segments)]
         values = {
-            "row": self.data["row"][galaxy], "flags": 0, "autocorrelation_time": settings.thin * time, "rhat": rhat,
+            "row": self.data.row[galaxy], "flags": 0, "autocorrelation_time": settings.thin * time, "rhat": rhat,
             "effective_draws": phi.shape[0] * phi.shape[1] / time.max(),
             "evaluations": sum(int(part["evaluations"][0]) for part in parts),
             **{name: parts[0][name][0] for name in names[:2]},
@@ -218,6 +229,7 @@ def draws_of(segments: ChunkedStore, galaxy: int, settings: MCMC) -> np.ndarray:
     return chains.draws(segments, galaxy, settings.segments, settings.burn_in // settings.thin)
 
 
-def digest(data: Data) -> str:
+def digest(data: Galaxies) -> str:
     """Return what a store of chains knows its galaxies by."""
-    return fingerprint({name: values.tolist() for name, values in data.items()})
+    arrays = data.photometry.arrays()
+    return fingerprint({**{name: arrays[name].tolist() for name in photometry.OBSERVED}, "row": data.row.tolist()})

@@ -20,6 +20,7 @@ from safetensors.torch import load, load_file, save_file
 
 from cluster import ray_engine
 from jobs.config.run_file import RunFile, fingerprint
+from jobs.observed import observed
 from jobs.simulate.ssp import load as load_ssp
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
@@ -82,10 +83,8 @@ def training_key(run: RunFile) -> str:
 def fit_noise(run: RunFile) -> NoiseModel:
     """Fit the noise of the survey to the run's own photometry, to a part of it where it is large."""
     rows = photometry.sample(photometry.open(run.store("photometry")), photometry.DATA, _NOISE_ROWS)
-    flux, sigma, mask, flags = (rows[name] for name in ("flux", "sigma", "mask", "flags"))
-    ok = (flags & _UNRELIABLE) == 0
-    survey = run.survey_definition
-    return NoiseModel.fit(flux[ok], sigma[ok], mask[ok], survey.labels.index(survey.selection_band))
+    reliable, survey = (rows["flags"] & _UNRELIABLE) == 0, run.survey_definition
+    return NoiseModel.fit(observed(rows)[reliable], survey.labels.index(survey.selection_band))
 
 
 def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
@@ -129,7 +128,7 @@ def assemble(
     mocks = mock_survey(run, noise)
     generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "colours"))
     seen = mocks.observe(shapes, 50_000, generator)
-    limits, novelty = support.colour_range(seen.flux, seen.mask), Novelty.fit(mocks, shapes, run.seed)
+    limits, novelty = support.colour_range(seen.photometry), Novelty.fit(mocks, shapes, run.seed)
     net = new_network(run)
     net.load_state_dict({k.removeprefix("best.net."): v for k, v in tensors.items() if k.startswith("best.net.")})
     table = load_ssp(run.store("ssp"))
@@ -214,7 +213,7 @@ def _loop(config: dict[str, Any]) -> None:
     def observe(source: Shapes, n: int, *names: object) -> tuple[torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, *names))
         seen = mocks.observe(source, n, generator)
-        x = features(seen.flux, seen.sigma, seen.mask, seen.redshift)
+        x = features(seen.photometry)
         return training.target(seen, amplitude, space).to(device), x.to(device)
 
     validation = observe(held_out, settings.validation_galaxies, "validation")

@@ -113,6 +113,10 @@ class ParameterSpace:
         """Return ln of the prior's density, float64; of a simplex, with respect to all its weights but one."""
         return torch.stack([block.log_prob(theta[..., where]) for block, where, _ in self._layout()]).sum(0)
 
+    def scale(self, theta: Float[Tensor, "*batch param"]) -> Float[Tensor, "*batch 1"]:
+        """Return what fluxes of a unit amplitude are multiplied with: 10 to the amplitude's power."""
+        return 10 ** self.values(theta)[self.amplitude.name].unsqueeze(-1)
+
     def split(
         self, u: Float[Tensor, "*batch coordinate"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch shape"]]:
@@ -126,6 +130,10 @@ class ParameterSpace:
         """Return coordinates from the amplitude's and the shapes': the inverse of `split`."""
         at = self.coordinates.index(self.amplitude.name)
         return torch.cat([shapes[..., :at], amplitude.unsqueeze(-1), shapes[..., at:]], -1)
+
+    def join_any(self, shapes: Float[Tensor, "*batch shape"]) -> Float[Tensor, "*batch coordinate"]:
+        """Return coordinates from the shapes', with any amplitude: where it is not used, or is filled in later."""
+        return self.join(torch.full_like(shapes[..., 0], 0.5), shapes)
 
     def check(self, theta: Float[Tensor, "galaxy param"]) -> None:
         """Raise ValueError, naming row, parameter and what is allowed, unless every parameter lies in its domain."""

@@ -185,3 +185,8 @@ def _numbered(block: Quantity, size: int) -> tuple[Quantity, ...]:
         )
         for i in range(1, size + 1)
     )
+
+
+def described(quantities: Sequence[Quantity]) -> tuple[tuple[str, ...], ...]:
+    """Return names, units, meanings and UCDs of quantities, as a store takes them."""
+    return tuple(zip(*((q.name, q.unit, q.meaning, q.ucd) for q in quantities), strict=True))

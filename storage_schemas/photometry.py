@@ -32,8 +32,9 @@ ARRAYS = (
     ArraySpec("input_file", ("galaxy",), "int32", "1", "which of the input files, counted from 0"),
     ArraySpec("input_row", ("galaxy",), "int64", "1", "row in that file, counted from 0"),
 )
-#: What inference reads, and what it only passes on.
-DATA = ("flux", "sigma", "mask", "redshift", "flags")
+#: What was observed; what inference reads, and what it only passes on.
+OBSERVED = ("flux", "sigma", "mask", "redshift")
+DATA = (*OBSERVED, "flags")
 PASSED = ("ra", "dec", "healpix_29", "input_file", "input_row")
 
 

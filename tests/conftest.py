@@ -20,6 +20,7 @@ from sedflow_dist.flow.trained_model import Flow, FlowSpec, dimensions
 from sedflow_dist.flow.training import Estimator
 from sedflow_dist.parameters import probit
 from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
 from sedflow_dist.sps.galaxy_model import GalaxyModel
@@ -145,7 +146,7 @@ def noise(shapes):
     """A noise model fitted to synthetic photometry, selected like SDSS' main sample."""
     flux, sigma = synthetic_photometry(shapes.per_mass.double().numpy(), seed=3)
     selected = 22.5 - 2.5 * np.log10(np.maximum(flux[:, 2], 1e-9)) < SELECTION[1]
-    return NoiseModel.fit(flux[selected], sigma[selected], np.ones_like(flux[selected], bool), selection_band=2)
+    return NoiseModel.fit(Photometry.of(flux[selected], sigma[selected]), selection_band=2)
 
 
 def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
@@ -163,12 +164,12 @@ def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate(step, steps, 5e-3, 20)
         optimizer.zero_grad()
-        x = standardised(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+        x = standardised(mocks.photometry)
         (-estimator(training.target(mocks, amplitude, prior), x).mean()).backward()
         torch.nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
         optimizer.step()
     seen = survey.observe(shapes, 20_000, torch.Generator().manual_seed(1))
-    limits, novelty = support.colour_range(seen.flux, seen.mask), Novelty.fit(survey, shapes, seed=5)
+    limits, novelty = support.colour_range(seen.photometry), Novelty.fit(survey, shapes, seed=5)
     spec = FlowSpec(
         bands=bands, labels=tuple(b.rpartition("-")[2] for b in bands), amplitude=amplitude, transforms=transforms,
         hidden=hidden, redshift=(0.0, Z_MAX), birth_cloud_age=0.01, selection_band=noise.selection_band,

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from jobs.observed import observed
 from sedflow_dist.flow.trained_model import Flow
-from sedflow_dist.inference.cascade import Router, Routing
-from sedflow_dist.inference.posterior import Method, Posterior
+from sedflow_dist.inference.cascade import Router
+from sedflow_dist.inference.settings import InferenceSettings
+from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import names
 from storage_schemas.catalog.schema import model_bytes
+from storage_schemas.photometry import OBSERVED
 
 
 def replay(catalog: xr.Dataset, rows: Sequence[int], n_draws: int) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -25,8 +28,8 @@ def replay(catalog: xr.Dataset, rows: Sequence[int], n_draws: int) -> tuple[np.n
     """
     check_rows(catalog, rows)
     router, at = engine(catalog), np.asarray(rows)
-    methods = catalog["method"].isel(galaxy=at).values
-    return router.draws(*observed(catalog, at), at, methods, n_draws), router.posterior.columns
+    part = catalog[[*OBSERVED, "method"]].isel(galaxy=at).load()
+    return router.draws(observed(part), at, part["method"].values, n_draws), router.posterior.columns
 
 
 def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
@@ -44,14 +47,5 @@ def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
 def engine(catalog: xr.Dataset) -> Router:
     """Return what answered a catalog: its model, seed and settings."""
     run = catalog.attrs["run"]
-    flow = Flow.from_bytes(*model_bytes(catalog))
-    posterior = Posterior(
-        flow, run["seed"], run["n_draws"], run["min_effective_fraction"], certificate=run["certificate"]
-    )
-    return Router(posterior, Routing.model_validate(run["routing"]))
-
-
-def observed(catalog: xr.Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return flux, sigma and mask (row, band) and redshift (row,) of catalog rows."""
-    part = catalog[["flux", "sigma", "mask", "redshift"]].isel(galaxy=rows)
-    return part["flux"].values, part["sigma"].values, part["mask"].values, part["redshift"].values
+    settings = InferenceSettings.model_validate({name: run[name] for name in InferenceSettings.model_fields})
+    return Router.of(Flow.from_bytes(*model_bytes(catalog)), run["seed"], settings)

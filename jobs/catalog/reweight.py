@@ -10,20 +10,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 
 from jobs import export
-from jobs.catalog.draws import check_rows, engine, observed
+from jobs.catalog.draws import check_rows, engine
 from jobs.export.rows import Column, Rows, summary_columns
+from jobs.observed import observed
 from jobs.telemetry.progress import bar, say
 from sedflow_dist.inference import importance
 from sedflow_dist.inference.cascade import Router
-from sedflow_dist.inference.posterior import QUANTILES, Method
 from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.inference.reweight import reweight as new_weights
+from sedflow_dist.inference.summary import QUANTILES, Method
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog.schema import open_catalog
+from storage_schemas.photometry import OBSERVED
 
 _ROWS_PER_READ = 1024
 
@@ -84,13 +85,12 @@ def _answers(
     )  # galaxies whose draws fit into the posterior's memory
     for first in range(0, len(rows), _ROWS_PER_READ):
         block = rows[first : first + _ROWS_PER_READ]
-        flux, sigma, mask, redshift = map(torch.as_tensor, observed(catalog, block))
-        methods = catalog["method"].isel(galaxy=block).values
+        part = catalog[[*OBSERVED, "method"]].isel(galaxy=block).load()
+        data, methods = observed(part), part["method"].values
         for start in range(0, len(block), size):
             at = slice(start, start + size)
-            data = (flux[at], sigma[at], mask[at], redshift[at])
-            values, old = router.weighted(*data, block[at], methods[at], n_draws)
-            weight, fraction = new_weights(values, old, prior, redshift[at])
+            values, old = router.weighted(data[at], block[at], methods[at], n_draws)
+            weight, fraction = new_weights(values, old, prior, data.redshift[at])
             answered = (fraction >= least).numpy()
             quantiles, mean, std = (
                 np.where(answered.reshape(-1, *[1] * (x.ndim - 1)), x.numpy(), np.nan).astype(np.float32)

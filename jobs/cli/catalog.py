@@ -178,8 +178,8 @@ def summary(location: Location, release: str = "main", cone: str | None = None) 
     """Print what a catalog, or a cone of it, holds."""
     import numpy as np
 
+    from sedflow_dist.inference.summary import METHODS
     from sedflow_dist.photometry.flags import DESCRIPTIONS, Flag
-    from storage_schemas.catalog.schema import METHODS
 
     data = rows_in(location, release, cone)
     methods, flagged = np.zeros(256, int), Counter[Flag]()

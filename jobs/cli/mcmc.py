@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from jobs.cli.options import Profile, engines, numbers
 from jobs.config import shipped
 from jobs.config.run_file import MCMC
 from storage_schemas.backend.location import Location
+
+if TYPE_CHECKING:
+    from jobs.mcmc import Galaxies
 
 mcmc_app = typer.Typer()
 
@@ -63,7 +66,7 @@ def compare(
     tell(_galaxies(source, model, rows, seed), Location.parse(chains), shipped.model(model), seed)
 
 
-def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
+def _galaxies(source: str, model: str, rows: str, seed: int) -> Galaxies:
     """Galaxies of a photometry store, or simulated ones."""
     import numpy as np
 
@@ -75,4 +78,4 @@ def _galaxies(source: str, model: str, rows: str, seed: int) -> dict[str, Any]:
         return job.rows_of(Location.parse(source), np.array(numbers(rows, "--rows")), shipped.model(model))
     flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
     data = job.mocks(flow, numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
-    return {name: values[numbers(rows, "--rows")] for name, values in data.items()} if rows else data
+    return data[numbers(rows, "--rows")] if rows else data

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cluster.settings import Engines, problems, read_yaml
-from sedflow_dist.inference.cascade import Routing
+from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import fsps_engine
@@ -146,18 +146,9 @@ class Training(_Section):
     )
 
 
-class Inference(_Section):
+class Inference(InferenceSettings):
     """The catalog."""
 
-    n_draws: int = Field(
-        2048, ge=16, description="Sobol draws per galaxy; 2,048 give quantiles as 10,000 independent ones"
-    )
-    keep_draws: int = Field(0, ge=0, description="draws stored per galaxy, 16 bits a coordinate")
-    min_effective_fraction: float = Field(0.01, ge=0, le=1, description="below: unweighted and flagged")
-    certificate: bool = Field(
-        True, description="weigh draws by the exact likelihood; false: quantiles of the parameters alone, no routing"
-    )
-    routing: Routing = Routing()
     rows_per_shard: int = Field(4096, ge=1, description="rows of one task and one stored object")
     commit_every: int = Field(64, ge=1, description="shards between commits: what a killed driver may lose")
 

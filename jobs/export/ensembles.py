@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.export.rows import Rows
 from jobs.export.whole import whole_file
-from sedflow_dist.inference.posterior import QUANTILE_NAMES, QUANTILES
+from sedflow_dist.inference.summary import QUANTILE_NAMES, QUANTILES
 
 
 def write(rows: Rows, out: Path) -> None:

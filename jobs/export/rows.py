@@ -9,17 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from sedflow_dist.inference.posterior import QUANTILE_NAMES, QUANTILES
+from sedflow_dist.inference.summary import COLUMNS, QUANTILE_NAMES, QUANTILES
 
 #: Rows read, converted and written at once: some 15 MB of a whole catalog's columns.
 BLOCK = 16_384
 HEALPIX = "_healpix_29"
 #: Columns that always come along, and all others of a row; the catalog's array first, where its name differs.
 _PLACE = ("ra", "dec", "healpix_29", "input_file", "input_row")
-CERTIFICATE = (
-    "redshift", "method", "n_bands", "effective_draws", "effective_fraction", "pareto_k", "log_evidence",
-    "log_evidence_error", "chi2", "p_value", "rhat", "flags",
-)  # fmt: skip
+CERTIFICATE = ("redshift", *(column.name for column in COLUMNS if not column.dims), "flags")
 ROW_COLUMNS = (*_PLACE, *CERTIFICATE)
 
 

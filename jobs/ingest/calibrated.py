@@ -39,7 +39,8 @@ def read(
     hits = {name: cut.hits(table.numbers([cut.column])[:, 0]) for name, cut in survey.cuts.items()}
     for hit in hits.values():
         calibrated.flags[hit] |= np.uint32(int(Flag.QUALITY_CUT))
-    arrays = {name: getattr(calibrated, name) for name in photometry.DATA}
+    arrays = {**calibrated.photometry.arrays(), "flags": calibrated.flags}
+    arrays = {name: arrays[name] for name in photometry.DATA}
     for name, column in (("ra", survey.ra), ("dec", survey.dec)):
         there = column is not None and find(column, table.names) is not None
         arrays[name] = table.numbers([column or ""])[:, 0] if there else np.full(table.n_rows, np.nan)

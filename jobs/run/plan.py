@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from dask.utils import format_bytes, parse_bytes
 
+from jobs.columns import INFERRED
 from jobs.config.run_file import Inference, RunFile
 from jobs.ingest import inputs
 from jobs.ingest.formats import count
-from sedflow_dist.inference.posterior import MEMORY, QUANTILES
+from sedflow_dist.inference.posterior import MEMORY
+from sedflow_dist.inference.summary import COLUMNS, QUANTILES
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.sps import derived
 from storage_schemas import model as model_store
@@ -122,12 +124,10 @@ def _photometry_row(n_bands: int) -> int:
 
 def _catalog_row(run: RunFile) -> int:
     n_columns = len(derived.columns(_space(run), run.survey_definition.labels, run.inference.certificate))
-    summary = 4 * n_columns * (len(QUANTILES) + 2) + 4 * 8 + 3
-    return (
-        summary
-        + _photometry_row(len(run.survey_definition.bands))
-        + 2 * len(_space(run).coordinates) * run.inference.keep_draws
-    )
+    sizes = {"param": n_columns, "quantile": len(QUANTILES), "draw": run.inference.keep_draws,
+             "coordinate": len(_space(run).coordinates)}  # fmt: skip
+    inferred = sum(column.row_bytes(sizes) for column in COLUMNS)
+    return inferred + _photometry_row(len(run.survey_definition.bands))
 
 
 def _ingest(run: RunFile, rows: int | None) -> Stage:
@@ -202,7 +202,7 @@ def _infer(run: RunFile, n: int, published: bool) -> Stage:
     if settings.certificate:
         seconds += min(_ROUTED_SHARE, settings.routing.share) * _ROUTED_SECONDS
     read = len(photometry.ARRAYS) + 2
-    requests = missing * (_OPEN + read + len(catalog.arrays({})) + 2)
+    requests = missing * (_OPEN + read + len(catalog.arrays(INFERRED, {})) + 2)
     requests += math.ceil(missing / settings.commit_every) * _PER_COMMIT
     return Stage(
         "infer", run.store("catalog"), chunks, missing, n, part * n * _photometry_row(len(run.survey_definition.bands)),

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from jobs.config.run_file import MCMC
-from jobs.mcmc import Data, as_data, digest, draws_of
+from jobs.mcmc import Galaxies, digest, draws_of, of_mocks
 from jobs.telemetry.progress import bar, say
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.trained_model import Flow
@@ -29,7 +29,7 @@ from storage_schemas.backend.location import Location
 _OVERSAMPLE = 20  # the flow's draws a compared one, so that resampling by weight hardly repeats any
 
 
-def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int = 1000) -> dict[str, np.ndarray]:
+def compare(data: Galaxies, out: Location, model: Location, seed: int, n_draws: int = 1000) -> dict[str, np.ndarray]:
     """Compare the chains in ``out`` of galaxies (``data`` as for `mcmc.sample`) with a model's flow; print and return.
 
     Galaxies without a chain (flag FAILED) are left out.
@@ -41,21 +41,19 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
     segments, summary = chains.open(out)
     settings = _settings(segments)
     posterior = Posterior(Flow.from_bytes(*model_store.read(model)), seed, _OVERSAMPLE * n_draws)
-    tensors = [torch.as_tensor(data[name]) for name in ("flux", "sigma", "mask", "redshift")]
     found: dict[str, list[float]] = {"flow": [], "weighted": [], "pull": []}
     nested = {name: np.asarray(array(summary.group, name)[:]) for name in ("log_evidence", "log_evidence_error")}
     kept = np.asarray(array(summary.group, "flags")[:]) == 0
     with bar("compare", int(kept.sum()), "galaxies") as progress:
         for i in np.flatnonzero(kept).tolist():
-            row = data["row"][i]
-            generator = np.random.default_rng(keyed_random.key(seed, "compare", row))
+            row = data.row[i : i + 1]
+            generator = np.random.default_rng(keyed_random.key(seed, "compare", row[0]))
             chain = draws_of(segments, i, settings).reshape(-1, len(posterior.flow.space.coordinates))
             exact = _probit(chain[generator.choice(len(chain), n_draws, replace=False)])
-            at = slice(i, i + 1)
-            draws = posterior.draw(*(x[at] for x in tensors), data["row"][at], posterior.n_draws)  # type: ignore[call-arg, arg-type]
+            draws = posterior.draw(data.photometry[i], row, posterior.n_draws)
             u = draws.unit[0].numpy()
             plain = u[generator.choice(len(u), n_draws, replace=False)]
-            weighted = u[posterior.resample(draws.weight, data["row"][at], n_draws)[0]]
+            weighted = u[posterior.resample(draws.weight, row, n_draws)[0]]
             found["flow"].append(coverage.c2st(exact, _probit(plain), seed))
             found["weighted"].append(coverage.c2st(exact, _probit(weighted), seed))
             error = float(np.hypot(draws.log_evidence_error[0], nested["log_evidence_error"][i]))
@@ -66,7 +64,7 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
     worst = result["rhat"].reshape(kept.sum(), -1).max(1)
     say("compare", f"C2ST against {settings.sampler}: flow {np.median(result['flow']):.3f}, weighted flow "
         f"{np.median(result['weighted']):.3f} (medians of {len(result['flow'])} galaxies; 0.5: alike); worst R-hat of a chain "
-        f"{worst.max():.3f}; above 1.05: rows {data['row'][kept][worst > 1.05].tolist()}")  # fmt: skip
+        f"{worst.max():.3f}; above 1.05: rows {data.row[kept][worst > 1.05].tolist()}")  # fmt: skip
     if np.isfinite(result["pull"]).all():
         say("compare", f"ln evidence against {settings.sampler}: pulls {np.round(result['pull'], 1).tolist()}")
     return result
@@ -84,7 +82,7 @@ def chain_ranks(flow: Flow, out: Location, seed: int) -> Float[np.ndarray, "gala
         return None
     settings, n = _settings(segments), summary.n_rows
     mocks = mock_galaxies(flow, n, seed)
-    if segments.group.attrs["settings"]["galaxies"] != digest(as_data(mocks)):  # type: ignore[index, call-overload]
+    if segments.group.attrs["settings"]["galaxies"] != digest(of_mocks(mocks)):  # type: ignore[index, call-overload]
         raise ValueError(f"{out} has chains of other galaxies than mocks:{n} of this model with --seed {seed}")
     true, failed = truth(flow, mocks), np.asarray(array(summary.group, "flags")[:]) != 0
     found = []

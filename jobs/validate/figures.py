@@ -11,10 +11,13 @@ from matplotlib.figure import Figure
 
 from jobs.catalog.draws import replay
 from jobs.config.run_file import RunFile
+from jobs.observed import observed
 from jobs.validate.compare import chain_ranks
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
 from sedflow_dist.sps import filters
@@ -68,36 +71,34 @@ def training_data(run: RunFile, catalog, flow: Flow) -> Figure:  # noqa: ANN001
         shapes = Shapes(**{name: torch.as_tensor(values) for name, values in rows.items()})
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "figures"))
         mocks = MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.0).observe(shapes, _MOCKS, generator)
-    answered = catalog["method"].values != 0
-    seen = [catalog[name].values[answered] for name in ("flux", "sigma", "mask")]
+    seen = observed(catalog)[catalog["method"].values != Method.NONE]
     return plots.training_data(
-        flow.spec.labels, flow.spec.selection_band,
-        _magnitudes(mocks.flux.numpy(), mocks.sigma.numpy(), mocks.mask.numpy()), _magnitudes(*seen),
-    )  # fmt: skip
+        flow.spec.labels, flow.spec.selection_band, _magnitudes(mocks.photometry), _magnitudes(seen)
+    )
 
 
-def _magnitudes(flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _magnitudes(photometry: Photometry) -> tuple[np.ndarray, np.ndarray]:
     """Magnitudes and their errors, (galaxy, band) [mag]; NaN where a flux is masked or not positive."""
-    flux = np.where(mask & (flux > 0), flux, np.nan)
-    return 22.5 - 2.5 * np.log10(flux), 2.5 / np.log(10) * sigma / flux
+    arrays = photometry.arrays()
+    flux = np.where(arrays["mask"] & (arrays["flux"] > 0), arrays["flux"], np.nan)
+    return 22.5 - 2.5 * np.log10(flux), 2.5 / np.log(10) * arrays["sigma"] / flux
 
 
 def galaxy(catalog, flow: Flow, row: int) -> Figure:  # noqa: ANN001
     """Corner plot and SED of one row of a catalog, ``flow`` its model."""
     draws, names = replay(catalog, [row], _DRAWS)
-    data = catalog.isel(galaxy=row)
+    seen = observed(catalog.isel(galaxy=slice(row, row + 1)))
     model = flow.redshift_model.model
     some = torch.as_tensor(draws[0, :: _DRAWS // _SPECTRA, : len(flow.space.names)])
-    redshift = torch.full((len(some),), float(data["redshift"]))
+    redshift = seen.redshift.expand(len(some))
     wavelength, spectra = model.observed(model.spectra(some, redshift), redshift)
-    mask = data["mask"].values
     centres = np.array([filters.Band.load(name).effective_wavelength for name in flow.spec.bands])
     quantities = {quantity.name: quantity for quantity in flow.columns()}
     columns = [names.index(name) for name in _CORNER]
-    title = f"galaxy {row}, z = {float(data['redshift']):.3f}"
+    title = f"galaxy {row}, z = {float(seen.redshift):.3f}"
     return plots.posterior_and_sed(
-        draws[0][:, columns], [quantities[name] for name in _CORNER], title, centres[mask],
-        data["flux"].values[mask], data["sigma"].values[mask], wavelength.numpy(), spectra.numpy(),
+        draws[0][:, columns], [quantities[name] for name in _CORNER], title, centres, seen, wavelength.numpy(),
+        spectra.numpy(),
     )  # fmt: skip
 
 
@@ -106,7 +107,7 @@ def _typical(catalog) -> int:  # noqa: ANN001
     fraction = catalog["effective_fraction"].values
     clean = (catalog["flags"].values == 0) & np.isfinite(fraction)
     if not clean.any():
-        clean = catalog["method"].values != 0
+        clean = catalog["method"].values != Method.NONE
     rows = np.flatnonzero(clean)
     return int(rows[np.argsort(fraction[rows], kind="stable")[len(rows) // 2]])
 

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 
 from cluster import dask_engine
 from jobs.config.run_file import RunFile
@@ -61,22 +60,22 @@ def ranks(
 ) -> dict[str, np.ndarray]:
     """Answer one block of mock galaxies; return truth, ranks and scores of its rows."""
     posterior, mocks = _posterior(model, model_id, n_galaxies, n_draws, seed, patterns)
-    rows = Chunks(len(mocks.phi), _BLOCK).rows(block)
+    rows = Chunks(len(mocks), _BLOCK).rows(block)
     part = mocks[rows]
     theta = truth(posterior.flow, part)
-    draws = posterior.draw(part.flux, part.sigma, part.mask, part.redshift, np.arange(rows.start, rows.stop), n_draws)
+    draws = posterior.draw(part.photometry, np.arange(rows.start, rows.stop), n_draws)
     below = draws.values[..., : len(posterior.flow.space.names)] < theta.unsqueeze(1)
     cube, true = draws.unit.numpy(), unit_truth(posterior.flow, part).numpy()
     log_q, log_q_truth = draws.log_q.numpy(), flow_log_prob(posterior.flow, part).numpy()
     weight, points = draws.weight.numpy(), keyed_random.torch_seed(seed, "tarp", block)
-    signal = torch.where(part.mask, part.flux / part.sigma, torch.nan)
     return {
         "block": np.array(block), "truth": theta.numpy(), "rank": below.float().mean(1).numpy(),
         "weighted_rank": (below * draws.weight.unsqueeze(-1)).sum(1).numpy(),
         "tarp": coverage.tarp(cube, None, true, points), "weighted_tarp": coverage.tarp(cube, weight, true, points),
         "hpd": coverage.expected_coverage(log_q, None, log_q_truth),
         "weighted_hpd": coverage.expected_coverage(log_q, weight, log_q_truth),
-        "mask": part.mask.numpy(), "signal_to_noise": np.nanmedian(signal.numpy(), axis=1),
+        "mask": part.photometry.mask.numpy(),
+        "signal_to_noise": np.nanmedian(part.photometry.signal_to_noise.numpy(), axis=1),
         "log_prob": joint_log_prob(posterior.flow, part), "effective_fraction": draws.effective_fraction.numpy(),
     }  # fmt: skip
 

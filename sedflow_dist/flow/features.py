@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
+
+from sedflow_dist.photometry.photometry import Photometry
 
 _SOFTENING = 0.01  # of the mean flux; below it an asinh magnitude turns linear
 _ABSOLUTE_SOFTENING = 0.1  # nanomaggies (25 mag), in `magnitudes` mode
@@ -23,16 +25,10 @@ def size(n_bands: int) -> int:
     return 3 * n_bands + 1
 
 
-def raw(
-    flux: Float[Tensor, "galaxy band"],
-    sigma: Float[Tensor, "galaxy band"],
-    mask: Bool[Tensor, "galaxy band"],
-    redshift: Float[Tensor, " galaxy"],
-    mode: Literal["colours", "magnitudes"],
-) -> Float[Tensor, "galaxy feature"]:
+def raw(photometry: Photometry, mode: Literal["colours", "magnitudes"]) -> Float[Tensor, "galaxy feature"]:
     """Return features before standardisation; in ``colours`` mode they do not change when a galaxy is rescaled."""
-    keep = mask.to(flux.dtype)
-    flux, sigma = flux * keep, torch.where(mask, sigma, 1.0)
+    keep = photometry.mask.to(photometry.flux.dtype)
+    flux, sigma = photometry.flux * keep, torch.where(photometry.mask, photometry.sigma, 1.0)
     if mode == "colours":
         n = keep.sum(1, keepdim=True).clamp(min=1)
         mean = torch.maximum(flux.sum(1, keepdim=True), (sigma * keep).sum(1, keepdim=True)) / n
@@ -41,7 +37,7 @@ def raw(
         scale, softening = torch.ones_like(flux[:, :1]), _ABSOLUTE_SOFTENING
     magnitude = torch.asinh(flux / (2 * softening * scale))
     noise = torch.log(sigma / scale).clamp(-8, 8)
-    return torch.cat([magnitude * keep, noise * keep, keep, redshift.unsqueeze(1)], dim=1)
+    return torch.cat([magnitude * keep, noise * keep, keep, photometry.redshift.unsqueeze(1)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -64,16 +60,10 @@ class Features:
         mean[2 * n_bands : 3 * n_bands], std[2 * n_bands : 3 * n_bands] = 0.5, 0.5
         return cls(mode, mean.float(), std.float())
 
-    def __call__(
-        self,
-        flux: Float[Tensor, "galaxy band"],
-        sigma: Float[Tensor, "galaxy band"],
-        mask: Bool[Tensor, "galaxy band"],
-        redshift: Float[Tensor, " galaxy"],
-    ) -> Float[Tensor, "galaxy feature"]:
+    def __call__(self, photometry: Photometry) -> Float[Tensor, "galaxy feature"]:
         """Return standardised features; those of unmeasured bands are zero."""
-        n_bands = flux.shape[1]
-        rows = (raw(flux, sigma, mask, redshift, self.mode) - self.mean) / self.std
-        keep = mask.to(rows.dtype)
+        n_bands = photometry.flux.shape[1]
+        rows = (raw(photometry, self.mode) - self.mean) / self.std
+        keep = photometry.mask.to(rows.dtype)
         rows[:, : 2 * n_bands] *= torch.cat([keep, keep], dim=1)
         return rows

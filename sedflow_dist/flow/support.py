@@ -21,8 +21,9 @@ from scipy.linalg import helmert
 from torch import Generator, Tensor
 
 from sedflow_dist import keyed_random
-from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag
+from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag, bits
 from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
 
@@ -75,61 +76,45 @@ class Novelty:
         from threadpoolctl import threadpool_limits
 
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(seed, "novelty"))
-        seen = survey.observe(shapes, _N_FIT, generator)
-        x = _contrasts(seen.flux, seen.sigma, seen.redshift)
+        x = _contrasts(survey.observe(shapes, _N_FIT, generator).photometry)
         centre, scale = x.mean(0), x.std(0)
         mixture = GaussianMixture(_COMPONENTS, random_state=keyed_random.torch_seed(seed, "mixture") % 2**32)
         with threadpool_limits(1):
             mixture.fit(((x - centre) / scale).numpy())
         weight, mean, covariance = map(torch.as_tensor, (mixture.weights_, mixture.means_, mixture.covariances_))
-        n_numbers = seen.flux.shape[1] - MINIMUM_BANDS + 1
+        n_numbers = len(survey.noise.mean) - MINIMUM_BANDS + 1
         unlimited = cls(
             weight, centre + scale * mean, covariance * scale * scale.unsqueeze(1),
             torch.full((n_numbers,), math.inf, dtype=torch.float64),
         )  # fmt: skip
-        seen = survey.observe(shapes, _N_LIMIT, generator)
-        scores = (
-            unlimited.score(seen.flux, seen.sigma, drop(seen.mask, n, generator), seen.redshift)
-            for n in range(n_numbers)
-        )
+        seen = survey.observe(shapes, _N_LIMIT, generator).photometry
+        scores = (unlimited.score(seen.with_bands(drop(seen.mask, n, generator))) for n in range(n_numbers))
         return replace(unlimited, limit=torch.stack([torch.quantile(s, 1 - FALSE_ALARMS) for s in scores]))
 
-    def score(
-        self,
-        flux: Float[Tensor, "galaxy band"],
-        sigma: Float[Tensor, "galaxy band"],
-        mask: Bool[Tensor, "galaxy band"],
-        redshift: Float[Tensor, " galaxy"],
-    ) -> Float[Tensor, " galaxy"]:
+    def score(self, photometry: Photometry) -> Float[Tensor, " galaxy"]:
         """Return -ln p(contrasts of the measured bands, redshift), p times det(whole covariance)^(1/2), float64.
 
         NaN with fewer than three bands.
         """
-        scores = torch.full((len(flux),), math.nan, dtype=torch.float64)
-        patterns, pattern, counts = torch.unique(mask, dim=0, return_inverse=True, return_counts=True)
+        scores = torch.full((len(photometry),), math.nan, dtype=torch.float64)
+        patterns, pattern, counts = torch.unique(photometry.mask, dim=0, return_inverse=True, return_counts=True)
         groups = pattern.argsort(stable=True).split(counts.tolist())
         for measured, group in zip(patterns, groups, strict=True):
             if int(measured.sum()) < MINIMUM_BANDS:
                 continue
             mean, root, log_norm = self._marginal(measured)
             for rows in group.split(_ROWS):
-                x = _contrasts(flux[rows][:, measured], sigma[rows][:, measured], redshift[rows])
+                x = _contrasts(photometry[rows].bands(measured))
                 residual = (x - mean.unsqueeze(1)).transpose(1, 2)  # (component, contrast, galaxy)
                 whitened = torch.linalg.solve_triangular(root, residual, upper=False)
                 log_density = log_norm.unsqueeze(1) - 0.5 * (whitened**2).sum(1)
                 scores[rows] = -torch.logsumexp(log_density, 0)
         return scores
 
-    def beyond(
-        self,
-        flux: Float[Tensor, "galaxy band"],
-        sigma: Float[Tensor, "galaxy band"],
-        mask: Bool[Tensor, "galaxy band"],
-        redshift: Float[Tensor, " galaxy"],
-    ) -> Bool[Tensor, " galaxy"]:
+    def beyond(self, photometry: Photometry) -> Bool[Tensor, " galaxy"]:
         """Return which rows score above the limit for their number of missing bands."""
-        missing = (~mask).sum(1).clamp(max=len(self.limit) - 1)
-        return self.score(flux, sigma, mask, redshift) > self.limit[missing]
+        missing = (~photometry.mask).sum(1).clamp(max=len(self.limit) - 1)
+        return self.score(photometry) > self.limit[missing]
 
     def _marginal(self, measured: Bool[Tensor, " band"]) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, Cholesky factor of the covariance and ln of the norm of each component, for contrasts of some bands.
@@ -154,40 +139,32 @@ def flags(
     noise: NoiseModel,
     colour_range: Float[Tensor, "colour limit"],
     novelty: Novelty,
-    flux: Float[Tensor, "galaxy band"],
-    sigma: Float[Tensor, "galaxy band"],
-    mask: Bool[Tensor, "galaxy band"],
-    redshift: Float[Tensor, " galaxy"],
+    photometry: Photometry,
 ) -> np.ndarray:
     """Flag rows outside the training data, uint32: redshift (no answer); uncertainty, colour, novelty (answered)."""
     lo, hi = redshift_range
-    colour, measured = colours(flux, mask)
+    colour, measured = colours(photometry)
     found = {
-        Flag.REDSHIFT_OUTSIDE_MODEL: (redshift <= lo) | (redshift > hi),
-        Flag.NOISE_OUTSIDE_TRAINING: noise.outside(flux, sigma, mask),
+        Flag.REDSHIFT_OUTSIDE_MODEL: (photometry.redshift <= lo) | (photometry.redshift > hi),
+        Flag.NOISE_OUTSIDE_TRAINING: noise.outside(photometry),
         Flag.COLOUR_OUTSIDE_TRAINING: (measured & ((colour < colour_range[:, 0]) | (colour > colour_range[:, 1]))).any(
             1
         ),
-        Flag.NOVEL: novelty.beyond(flux, sigma, mask, redshift),
+        Flag.NOVEL: novelty.beyond(photometry),
     }
-    bits = np.zeros(len(flux), np.uint32)
-    for flag, rows in found.items():
-        bits[rows.numpy()] |= np.uint32(int(flag))
-    return bits
+    return bits(len(photometry), {flag: rows.numpy() for flag, rows in found.items()})
 
 
-def colours(flux: Tensor, mask: Tensor) -> tuple[Float[Tensor, "galaxy colour"], Bool[Tensor, "galaxy colour"]]:
+def colours(photometry: Photometry) -> tuple[Float[Tensor, "galaxy colour"], Bool[Tensor, "galaxy colour"]]:
     """Return colours of neighbouring bands [mag] and whether both fluxes are measured and positive."""
-    good = mask & (flux > 0)
-    magnitude = -2.5 * torch.log10(torch.where(good, flux, 1.0))
+    good = photometry.mask & (photometry.flux > 0)
+    magnitude = -2.5 * torch.log10(torch.where(good, photometry.flux, 1.0))
     return magnitude[:, :-1] - magnitude[:, 1:], good[:, :-1] & good[:, 1:]
 
 
-def colour_range(
-    flux: Float[Tensor, "galaxy band"], mask: Bool[Tensor, "galaxy band"]
-) -> Float[Tensor, "colour limit"]:
+def colour_range(photometry: Photometry) -> Float[Tensor, "colour limit"]:
     """Return the 0.05 and 99.95 % quantiles of each colour of neighbouring bands [mag]."""
-    colour, measured = colours(flux, mask)
+    colour, measured = colours(photometry)
     edges = torch.tensor(_COLOUR_EDGES)
     return torch.stack([torch.quantile(colour[:, i][measured[:, i]], edges) for i in range(colour.shape[1])])
 
@@ -198,11 +175,11 @@ def drop(mask: Bool[Tensor, "galaxy band"], n: int, generator: Generator) -> Boo
     return mask & (order >= n)[torch.arange(len(mask)) % _PATTERNS]
 
 
-def _contrasts(flux: Tensor, sigma: Tensor, redshift: Tensor) -> Float[Tensor, "galaxy contrast"]:
-    """Contrasts of ln flux and ln sigma of measured bands, then the redshift, float64."""
-    flux, sigma = flux.double(), sigma.double()
+def _contrasts(photometry: Photometry) -> Float[Tensor, "galaxy contrast"]:
+    """Contrasts of ln flux and ln sigma, then the redshift, float64; all bands are measured."""
+    flux, sigma = photometry.flux.double(), photometry.sigma.double()
     x = torch.cat([torch.asinh(flux / (2 * sigma)) + (2 * sigma).log(), sigma.log()], dim=1)
-    return torch.cat([x @ _helmert(x.shape[1]).T, redshift.double().unsqueeze(1)], dim=1)
+    return torch.cat([x @ _helmert(x.shape[1]).T, photometry.redshift.double().unsqueeze(1)], dim=1)
 
 
 def _helmert(n: int) -> Float[Tensor, "contrast n"]:

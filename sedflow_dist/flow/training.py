@@ -37,7 +37,7 @@ def fit_features(survey: MockSurvey, shapes: Shapes, mode: Literal["colours", "m
     """Standardise the features on 20,000 mock galaxies."""
     generator = torch.Generator().manual_seed(keyed_random.torch_seed(seed, "features"))
     mocks = survey.observe(shapes, 20_000, generator)
-    return Features.fit(features_module.raw(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift, mode), mode)
+    return Features.fit(features_module.raw(mocks.photometry, mode), mode)
 
 
 class Estimator(nn.Module):

@@ -11,10 +11,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from sedflow_dist.inference import likelihood
+from sedflow_dist.photometry.photometry import Photometry
 
 _NODES = 65
 _REACH = 6.0  # standard deviations
@@ -35,9 +36,7 @@ class AmplitudeFit:
 
 def fit(
     per_mass: Float[Tensor, "galaxy draw band"],
-    flux: Float[Tensor, "galaxy band"],
-    sigma: Float[Tensor, "galaxy band"],
-    mask: Bool[Tensor, "galaxy band"],
+    photometry: Photometry,
     uniform: Float[Tensor, "galaxy draw"],
     log_mstar_range: tuple[float, float],
 ) -> AmplitudeFit:
@@ -45,10 +44,10 @@ def fit(
 
     Args:
         per_mass: model fluxes of a galaxy of one solar mass formed [nanomaggies]
-        flux, sigma, mask: the data [nanomaggies]; masked bands do not count
+        photometry: the data; bands that are not measured do not count
     """
-    inverse_sigma = torch.where(mask, 1 / torch.where(mask, sigma, 1.0), 0.0)
-    data = (flux * inverse_sigma).unsqueeze(1)
+    inverse_sigma = photometry.inverse_sigma
+    data = (photometry.flux * inverse_sigma).unsqueeze(1)
     shape = per_mass * inverse_sigma.unsqueeze(1)
     # In units of the largest allowed amplitude, so that float32 holds A.
     lo, hi = (x * math.log(10) for x in log_mstar_range)
@@ -74,12 +73,18 @@ def fit(
     cumulative = torch.cumsum(0.5 * (density[..., 1:] + density[..., :-1]), dim=-1)
     total = cumulative[..., -1].clamp(min=1e-30)
     log_evidence = -0.5 * chi2 + torch.log(total * step) - math.log(hi - lo)
-    log_evidence = log_evidence + likelihood.log_norm(inverse_sigma, mask).unsqueeze(-1)
+    log_evidence = log_evidence + likelihood.log_norm(photometry).unsqueeze(-1)
+    log_a = start + step * _inverse(cumulative, uniform * total)
+    log_mstar = ((log_a + hi) / math.log(10)).clamp(*log_mstar_range)
+    return AmplitudeFit(log_evidence, chi2, log_mstar)
 
-    target = (uniform * total).unsqueeze(-1)
+
+def _inverse(
+    cumulative: Float[Tensor, "galaxy draw cell"], target: Float[Tensor, "galaxy draw"]
+) -> Float[Tensor, "galaxy draw"]:
+    """Return where a cumulative sum over cells reaches ``target``, in cells from the first node, linear inside one."""
+    target = target.unsqueeze(-1)
     right = torch.searchsorted(cumulative, target).clamp(max=_NODES - 2)
     below = torch.where(right > 0, cumulative.gather(-1, (right - 1).clamp(min=0)), 0.0)
     inside = (target - below) / (cumulative.gather(-1, right) - below).clamp(min=1e-30)
-    log_a = start + step * (right + inside.clamp(0, 1)).squeeze(-1)
-    log_mstar = ((log_a + hi) / math.log(10)).clamp(*log_mstar_range)
-    return AmplitudeFit(log_evidence, chi2, log_mstar)
+    return (right + inside.clamp(0, 1)).squeeze(-1)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
+
+from sedflow_dist.photometry.photometry import Photometry
 
 
 def gaussian(
-    model: Float[Tensor, "galaxy draw band"],
-    flux: Float[Tensor, "galaxy band"],
-    sigma: Float[Tensor, "galaxy band"],
-    mask: Bool[Tensor, "galaxy band"],
+    model: Float[Tensor, "galaxy draw band"], photometry: Photometry
 ) -> tuple[Float[Tensor, "galaxy draw"], Float[Tensor, "galaxy draw"]]:
     """Return ln p(flux | model), constants included, and chi^2; all in nanomaggies, masked bands do not count."""
-    inverse_sigma = torch.where(mask, 1 / torch.where(mask, sigma, 1.0), 0.0)
-    chi2 = (((model - flux.unsqueeze(1)) * inverse_sigma.unsqueeze(1)) ** 2).sum(-1)
-    return log_norm(inverse_sigma, mask).unsqueeze(-1) - 0.5 * chi2, chi2
+    residual = (model - photometry.flux.unsqueeze(1)) * photometry.inverse_sigma.unsqueeze(1)
+    chi2 = (residual**2).sum(-1)
+    return log_norm(photometry).unsqueeze(-1) - 0.5 * chi2, chi2
 
 
-def log_norm(inverse_sigma: Float[Tensor, "galaxy band"], mask: Bool[Tensor, "galaxy band"]) -> Tensor:
-    """Return ln of the Gaussian's constants, (galaxy,)."""
-    return torch.where(mask, inverse_sigma, 1.0).log().sum(-1) - 0.5 * math.log(2 * math.pi) * mask.sum(-1)
+def log_norm(photometry: Photometry) -> Float[Tensor, " galaxy"]:
+    """Return ln of the Gaussian's constants."""
+    factors = torch.where(photometry.mask, photometry.inverse_sigma, 1.0)
+    return factors.log().sum(-1) - 0.5 * math.log(2 * math.pi) * photometry.n_bands

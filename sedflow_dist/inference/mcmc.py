@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.inference import amplitude
 from sedflow_dist.inference.amplitude import AmplitudeFit
 from sedflow_dist.inference.lockstep import Ask
-from sedflow_dist.parameters import N_SHAPE, Prior, probit, unit
+from sedflow_dist.parameters import probit, unit
+from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 
 ENSEMBLES = ("zeus", "emcee")
@@ -34,45 +35,38 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class Target:
-    """ln of likelihood times prior of some galaxies at points of probit space, ten shape coordinates.
+    """ln of likelihood times prior of some galaxies at points of probit space, the shapes' coordinates.
 
-    Args:
-        flux, sigma, mask: (galaxy, band) [nanomaggies]; redshift: (galaxy,)
+    Raises:
+        ValueError: a galaxy's redshift is unknown or uncertain; only what one redshift implies can be asked for.
     """
 
-    def __init__(
-        self,
-        prior: Prior,
-        model: RedshiftModel,
-        flux: Float[Tensor, "galaxy band"],
-        sigma: Float[Tensor, "galaxy band"],
-        mask: Bool[Tensor, "galaxy band"],
-        redshift: Float[Tensor, " galaxy"],
-    ) -> None:
-        self.prior, self.model = prior, model
-        self._data, self._fixed = (flux, sigma, mask), model.at(redshift)
+    def __init__(self, model: RedshiftModel, photometry: Photometry) -> None:
+        if not bool(photometry.has_exact_redshift.all()):
+            raise ValueError("MCMC needs exact redshifts: one of a galaxy is unknown or has an uncertainty")
+        self.model, self.space = model, model.model.space
+        self._photometry, self._fixed = photometry, model.at(photometry.redshift)
 
     @torch.inference_mode()
     def __call__(self, galaxies: list[int], points: list[np.ndarray]) -> list[np.ndarray]:
         """Return values for each galaxy's points (point, shape); bit by bit the same whoever is asked for beside."""
         rows = [-(-len(p) // _POINTS) for p in points]
-        phi = torch.zeros(sum(rows), _POINTS, N_SHAPE)
+        n_shape = len(self.space.shapes)
+        phi = torch.zeros(sum(rows), _POINTS, n_shape)
         parts = phi.split(rows)
         for part, p in zip(parts, points, strict=True):
-            part.view(-1, N_SHAPE)[: len(p)] = torch.as_tensor(p)
+            part.view(-1, n_shape)[: len(p)] = torch.as_tensor(p)
         log_l = self.fit(torch.tensor(galaxies).repeat_interleave(torch.tensor(rows)), unit(phi)).log_evidence
-        value = (log_l - 0.5 * ((phi**2).sum(-1) + N_SHAPE * _LOG_2PI)).nan_to_num(nan=-math.inf).double()
+        value = (log_l - 0.5 * ((phi**2).sum(-1) + n_shape * _LOG_2PI)).nan_to_num(nan=-math.inf).double()
         return [v.flatten()[: len(p)].numpy() for v, p in zip(value.split(rows), points, strict=True)]
 
     def fit(
         self, galaxy: Int[Tensor, " row"], u: Float[Tensor, "row draw shape"], uniform: Tensor | None = None
     ) -> AmplitudeFit:
         """Integrate the amplitude out, and draw it by ``uniform`` (row, draw), at points of each row's ``galaxy``."""
-        u = torch.cat([torch.full_like(u[..., :1], 0.5), u], dim=-1)
-        per_mass = self.model.flux(self.prior.from_unit(u), self._fixed[galaxy])
-        flux, sigma, mask = (x[galaxy] for x in self._data)
-        uniform = u[..., 0] if uniform is None else uniform
-        return amplitude.fit(per_mass, flux, sigma, mask, uniform, self.prior.log_mstar)
+        per_mass = self.model.flux(self.space.from_unit(self.space.join_any(u)), self._fixed[galaxy])
+        uniform = torch.full_like(u[..., 0], 0.5) if uniform is None else uniform
+        return amplitude.fit(per_mass, self._photometry[galaxy], uniform, self.space.amplitude.prior.range)
 
     def whole(
         self, galaxy: int, phi: Float[np.ndarray, "*chain shape"], uniform: Float[np.ndarray, "draw 1"]
@@ -80,12 +74,12 @@ class Target:
         """Return a galaxy's chain as the unit cube, each draw with an exact amplitude drawn by its ``uniform``."""
         u = unit(torch.as_tensor(phi)).flatten(0, -2).unsqueeze(0)
         fit = self.fit(torch.tensor([galaxy]), u, torch.as_tensor(uniform.T).float())
-        lo, hi = self.prior.log_mstar
-        return torch.cat([((fit.log_mstar - lo) / (hi - lo)).unsqueeze(-1), u], -1)
+        return self.space.join(self.space.amplitude.prior.to_unit(fit.log_mstar), u)
 
     def start(self, galaxy: int, n_walkers: int, seed: int, row: int, n_draws: int = 16_384) -> np.ndarray:
         """Return walkers (walker, shape) from the prior, chosen by the likelihood, see `choose`: no flow is needed."""
-        engine = torch.quasirandom.SobolEngine(N_SHAPE, scramble=True, seed=keyed_random.torch_seed(seed, "prior", row))
+        sobol = keyed_random.torch_seed(seed, "prior", row)
+        engine = torch.quasirandom.SobolEngine(len(self.space.shapes), scramble=True, seed=sobol)
         u = engine.draw(n_draws).clamp(1e-6, 1 - 1e-6)
         return choose(u, self.fit(torch.tensor([galaxy]), u.unsqueeze(0)).log_evidence[0], n_walkers, seed, row)
 
@@ -198,19 +192,19 @@ def _emcee(emcee: Any, log_prob: Ask, state: State, n_steps: int, thin: int) -> 
     return sampler.get_chain(), sampler.get_log_prob(), State(sampler.get_last_sample().coords)
 
 
-def nested(ask: Ask, n_steps: int, n_walkers: int, seed: int, n_live: int = 1000) -> Segment:
+def nested(ask: Ask, n_shape: int, n_steps: int, n_walkers: int, seed: int, n_live: int = 1000) -> Segment:
     """Sample by importance nested sampling (nautilus: Lange 2023, arXiv 2306.16923), which gives the evidence.
 
-    ``ask`` gives likelihood times prior; equally weighted draws fill a chain's shape.
+    ``ask`` gives likelihood times prior at points of ``n_shape`` coordinates; equally weighted draws fill a chain's shape.
     """
     nautilus = _library("nautilus")
 
     def log_likelihood(u: np.ndarray) -> np.ndarray:
         phi = probit(torch.as_tensor(u)).numpy()
-        return ask(phi) + 0.5 * ((phi**2).sum(-1) + N_SHAPE * _LOG_2PI)
+        return ask(phi) + 0.5 * ((phi**2).sum(-1) + n_shape * _LOG_2PI)
 
     n_draws = n_steps * n_walkers
-    sampler = nautilus.Sampler(lambda u: u, log_likelihood, N_SHAPE, n_live=n_live, vectorized=True, seed=seed % 2**32)
+    sampler = nautilus.Sampler(lambda u: u, log_likelihood, n_shape, n_live=n_live, vectorized=True, seed=seed % 2**32)
     # Points of the exploration bias draws and evidence, which was 10 standard errors off; without them a shell may be
     # left with one point, which misses what evidence lies far out: two hundredths in ln Z on real posteriors.
     sampler.run(n_eff=n_draws, n_shell=n_live, discard_exploration=True)
@@ -220,7 +214,7 @@ def nested(ask: Ask, n_steps: int, n_walkers: int, seed: int, n_live: int = 1000
     pick = np.random.default_rng(seed).permutation(pick).reshape(n_steps, n_walkers)
     phi = probit(torch.as_tensor(u)).numpy()[pick]
     error = float(sampler.n_eff) ** -0.5
-    log_prob = log_l[pick] - 0.5 * ((phi**2).sum(-1) + N_SHAPE * _LOG_2PI)
+    log_prob = log_l[pick] - 0.5 * ((phi**2).sum(-1) + n_shape * _LOG_2PI)
     return Segment(
         phi.astype(np.float32), log_prob.astype(np.float32), State(phi[-1]), sampler.n_like, sampler.log_z, error
     )

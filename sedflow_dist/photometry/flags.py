@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntFlag
+
+import numpy as np
 
 
 class Flag(IntFlag):
@@ -59,3 +62,11 @@ def names(value: int) -> list[str]:
     ['BAND_MISSING', 'TOO_FEW_BANDS']
     """
     return [flag.name or "" for flag in Flag if value & flag]
+
+
+def bits(n: int, found: Mapping[Flag, np.ndarray]) -> np.ndarray:
+    """Return the flags of ``n`` rows, uint32, from whether each row (galaxy,) has each of some flags."""
+    values = np.zeros(n, np.uint32)
+    for flag, rows in found.items():
+        values[np.asarray(rows)] |= np.uint32(int(flag))
+    return values

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from sedflow_dist.photometry.photometry import Photometry
+
 _POGSON = 2.5 / np.log(10)
 
 
@@ -34,16 +36,16 @@ class NoiseModel:
     selection: tuple[float, float]
 
     @classmethod
-    def fit(
-        cls, flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray, selection_band: int, bins: int = 16
-    ) -> NoiseModel:
+    def fit(cls, photometry: Photometry, selection_band: int, bins: int = 16) -> NoiseModel:
         """Fit to a survey's measured fluxes and uncertainties [nanomaggies]; bins hold equal numbers of galaxies.
 
         The selection spans the observed magnitudes but for the outermost 0.05 % at either end.
         """
+        arrays = photometry.arrays()
+        flux, sigma = arrays["flux"], arrays["sigma"]
         centres, means, scatters = [], [], []
         for band in range(flux.shape[1]):
-            ok = mask[:, band] & (flux[:, band] > sigma[:, band])
+            ok = arrays["mask"][:, band] & (flux[:, band] > sigma[:, band])
             if ok.sum() < 10 * bins:
                 bins_here = max(int(ok.sum()) // 10, 1)
                 if ok.sum() < 10:
@@ -60,7 +62,7 @@ class NoiseModel:
             # Half the 2.5-97.5 % range over two; at least a tenth of the mean, so that no bin is a spike.
             spread = [np.subtract(*np.percentile(error[g], [97.5, 2.5])) / 4 for g in groups]
             scatters.append(np.maximum(spread, 0.1 * np.asarray(means[-1])))
-        ok = mask[:, selection_band] & (flux[:, selection_band] > 0)
+        ok = arrays["mask"][:, selection_band] & (flux[:, selection_band] > 0)
         magnitude = 22.5 - 2.5 * np.log10(flux[ok, selection_band])
         faint, bright = np.percentile(magnitude, [99.95, 0.05])
         tables = [torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (centres, means, scatters)]
@@ -96,12 +98,10 @@ class NoiseModel:
         selected = noisy[:, self.selection_band]
         return noisy, sigma, (sigma > 0).all(1) & (selected <= bright) & (selected >= faint)
 
-    def outside(
-        self, flux: Float[Tensor, "galaxy band"], sigma: Float[Tensor, "galaxy band"], mask: Bool[Tensor, "galaxy band"]
-    ) -> Bool[Tensor, " galaxy"]:
+    def outside(self, photometry: Photometry) -> Bool[Tensor, " galaxy"]:
         """Return which rows have an uncertainty above mean + 3 scatter in some measured band (HM22, appendix)."""
-        mean, scatter = self.moments(flux)
-        return (mask & (sigma > mean + 3 * scatter)).any(1)
+        mean, scatter = self.moments(photometry.flux)
+        return (photometry.mask & (photometry.sigma > mean + 3 * scatter)).any(1)
 
     def _flux_range(self) -> tuple[Tensor, Tensor]:
         return 10 ** (0.4 * (22.5 - self.magnitude[:, 0])), 10 ** (0.4 * (22.5 - self.magnitude[:, -1]))

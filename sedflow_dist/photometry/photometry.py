@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -73,14 +74,56 @@ class Photometry:
     def __len__(self) -> int:
         return len(self.redshift)
 
-    def __getitem__(self, rows: slice | list[int] | np.ndarray | Tensor) -> Photometry:
-        """Return some galaxies: a slice, indices or a boolean mask."""
-        index = torch.as_tensor(rows) if isinstance(rows, np.ndarray | list) else rows
-        return Photometry(*(getattr(self, field.name)[index] for field in fields(self)))
+    def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray | Tensor) -> Photometry:
+        """Return some galaxies: one, a slice, indices or a boolean mask; one is a block of one."""
+        if not isinstance(rows, slice | Tensor):
+            found = np.ascontiguousarray(np.atleast_1d(rows))
+            rows = torch.as_tensor(found if len(found) else found.astype(np.intp))
+        return Photometry(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Photometry]) -> Photometry:
+        """Return the galaxies of several blocks, one after the other."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def to(self, device: torch.device | str) -> Photometry:
         """Return the same on a device."""
         return Photometry(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the same as numpy arrays by name, as stores keep them."""
+        return {field.name: getattr(self, field.name).numpy(force=True) for field in fields(self)}
+
+    # -- what is measured -----------------------------------------------------------------------------------------------
+
+    def with_bands(self, mask: Bool[Tensor, "*galaxy band"]) -> Photometry:
+        """Return the same as if only these bands had been measured, (band,) for all galaxies or (galaxy, band)."""
+        kept = self.mask & mask
+        return replace(self, flux=self.flux.where(kept, 0.0), sigma=self.sigma.where(kept, 0.0), mask=kept)
+
+    def bands(self, which: Bool[Tensor, " band"]) -> Photometry:
+        """Return some of the bands alone: arrays are narrower."""
+        return replace(self, flux=self.flux[:, which], sigma=self.sigma[:, which], mask=self.mask[:, which])
+
+    @property
+    def n_bands(self) -> Int[Tensor, " galaxy"]:
+        """Number of measured bands."""
+        return self.mask.sum(-1)
+
+    @property
+    def inverse_sigma(self) -> Float[Tensor, "galaxy band"]:
+        """1 / sigma [1 / nanomaggies], 0 where a band is not measured: multiplied by it, that band does not count."""
+        return torch.where(self.mask, 1 / torch.where(self.mask, self.sigma, 1.0), 0.0)
+
+    @property
+    def signal_to_noise(self) -> Float[Tensor, "galaxy band"]:
+        """flux / sigma, NaN where a band is not measured."""
+        return torch.where(self.mask, self.flux / self.sigma, torch.nan)
+
+    @property
+    def has_exact_redshift(self) -> Bool[Tensor, " galaxy"]:
+        """Whether the redshift is known and without error; others wait for an inference that draws them too."""
+        return torch.isfinite(self.redshift) & (self.redshift_sigma == 0)
 
 
 def _per_galaxy(name: str, values: ArrayLike, n: int) -> np.ndarray:

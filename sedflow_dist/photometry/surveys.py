@@ -15,6 +15,7 @@ from astropy.coordinates import Latitude, Longitude
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag
+from sedflow_dist.photometry.photometry import Photometry
 
 _PER_NANOMAGGY = {"nanomaggy": 1.0, "nJy": 3631.0, "maggy": 1e-9}
 _MAG = 0.4 * np.log(10)
@@ -110,20 +111,17 @@ class Survey(BaseModel):
 
 
 @dataclass(frozen=True)
-class Photometry:
-    """Calibrated photometry: ``flux``, ``sigma`` [nanomaggies] and ``mask`` (band usable) of shape (galaxy, band)."""
+class Calibrated:
+    """Calibrated photometry of a block of galaxies and its flags, uint32, (galaxy,)."""
 
-    flux: np.ndarray
-    sigma: np.ndarray
-    mask: np.ndarray
-    redshift: np.ndarray
+    photometry: Photometry
     flags: np.ndarray
 
 
 def calibrate(
     survey: Survey, flux: np.ndarray, error: np.ndarray, extinction: np.ndarray | None, redshift: np.ndarray,
     unusable: np.ndarray | None = None,
-) -> Photometry:  # fmt: skip
+) -> Calibrated:  # fmt: skip
     """Turn raw columns of shape (galaxy, band) into calibrated photometry; bad values are masked and flagged.
 
     Unusable entries come back as flux 0 and sigma 0 with mask False, so that no NaN travels further. A band that was not
@@ -170,7 +168,7 @@ def calibrate(
     good_redshift = np.isfinite(redshift) & (redshift > 0)
     flag(Flag.BAD_REDSHIFT, ~good_redshift)
     redshift = np.where(good_redshift, redshift, np.nan)
-    return Photometry(flux.astype(np.float32), sigma.astype(np.float32), mask, redshift.astype(np.float32), flags)
+    return Calibrated(Photometry.of(flux, sigma, redshift, mask), flags)
 
 
 def healpix(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,23 +11,33 @@ from torch import Generator, Tensor
 
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
 from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.shapes import Shapes
 
 
 @dataclass(frozen=True)
 class Mocks:
-    """Mock observations [nanomaggies] and the truth behind them: ``phi`` (galaxy, 10), ``log_mstar`` (galaxy,)."""
+    """Mock observations and the truth behind them: ``phi`` (galaxy, 10) in probit space, ``log_mstar`` (galaxy,)."""
 
     phi: Float[Tensor, "galaxy shape"]
     log_mstar: Float[Tensor, " galaxy"]
-    flux: Float[Tensor, "galaxy band"]
-    sigma: Float[Tensor, "galaxy band"]
-    mask: Bool[Tensor, "galaxy band"]
-    redshift: Float[Tensor, " galaxy"]
+    photometry: Photometry
 
-    def __getitem__(self, rows: slice) -> Mocks:
+    def __len__(self) -> int:
+        return len(self.phi)
+
+    def __getitem__(self, rows: slice | Tensor) -> Mocks:
         """Return some of them."""
-        return Mocks(**{name: values[rows] for name, values in vars(self).items()})
+        return Mocks(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Mocks]) -> Mocks:
+        """Return several blocks of them, one after the other."""
+        return cls(
+            torch.cat([part.phi for part in parts]),
+            torch.cat([part.log_mstar for part in parts]),
+            Photometry.concatenate([part.photometry for part in parts]),
+        )
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,9 @@ class MockSurvey:
                 "prior and selection hardly overlap"
             )
         index, log_mstar, flux, sigma = (torch.cat(column)[:n] for column in zip(*parts, strict=True))
-        mask = self._missing(flux.shape, generator)
-        return Mocks(shapes.phi[index], log_mstar, flux * mask, sigma * mask, mask, shapes.redshift[index])
+        redshift = shapes.redshift[index]
+        whole = Photometry(flux, sigma, torch.ones_like(flux, dtype=torch.bool), redshift, torch.zeros_like(redshift))
+        return Mocks(shapes.phi[index], log_mstar, whole.with_bands(self._missing(flux.shape, generator)))
 
     def _missing(self, shape: torch.Size, generator: Generator) -> Bool[Tensor, "galaxy band"]:
         """Any subset of bands that keeps at least three: the number missing is uniform, and so are the bands."""

@@ -28,9 +28,8 @@ def mock_galaxies(flow: Flow, n: int, seed: int, patterns: Sequence[Pattern] = (
         stream = ("validate", i) if i else ("validate",)
         shapes = draw_shapes(flow.redshift_model.model, flow.spec.redshift, seed, "validate", 30 * n * i, 30 * n)
         mocks = survey.observe(shapes, n, torch.Generator().manual_seed(keyed_random.torch_seed(seed, *stream)))
-        mask = mocks.mask & torch.tensor(pattern)
-        parts.append(replace(mocks, flux=mocks.flux * mask, sigma=mocks.sigma * mask, mask=mask))
-    return Mocks(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+        parts.append(replace(mocks, photometry=mocks.photometry.with_bands(torch.tensor(pattern))))
+    return Mocks.concatenate(parts)
 
 
 def unit_truth(flow: Flow, mocks: Mocks) -> torch.Tensor:
@@ -46,7 +45,7 @@ def truth(flow: Flow, mocks: Mocks) -> torch.Tensor:
 
 def flow_log_prob(flow: Flow, mocks: Mocks) -> torch.Tensor:
     """ln q(truth | data) over the flow's own dimensions: (galaxy,)."""
-    x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+    x = flow.features(mocks.photometry)
     with torch.no_grad():
         return maf.log_prob(maf.blocks(flow.network), target(mocks, flow.spec.amplitude, flow.space), x)
 

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.quantities import Quantity
 from sedflow_dist.validation.coverage import (
     Calibration,
@@ -32,8 +33,7 @@ def posterior_and_sed(
     quantities: Sequence[Quantity],
     title: str,
     band_wavelength: np.ndarray,
-    flux: np.ndarray,
-    sigma: np.ndarray,
+    photometry: Photometry,
     sed_wavelength: np.ndarray,
     sed_flux: np.ndarray,
 ) -> Figure:
@@ -41,9 +41,12 @@ def posterior_and_sed(
 
     Args:
         draws: (draw, column); the columns are ``quantities``
-        band_wavelength, flux, sigma: the data, (band,) [A, nanomaggies]
+        band_wavelength: of all bands, (band,) [A]
+        photometry: of the galaxy; bands that are not measured are left out
         sed_wavelength, sed_flux: model spectra of some draws, (draw, wavelength) [A, nanomaggies]
     """
+    seen, band_wavelength = photometry.bands(photometry.mask[0]), band_wavelength[photometry.mask[0].numpy()]
+    flux, sigma = seen.flux[0].numpy(), seen.sigma[0].numpy()
     size = 1.5 * len(quantities)
     figure = plt.figure(figsize=(size, size))
     corner.corner(

@@ -262,7 +262,7 @@ def _create(group: zarr.Group, layout: Layout) -> None:
         "galaxy": layout.n_galaxies, "param": len(layout.params), "quantile": len(layout.quantiles),
         "draw": layout.n_draws, "coordinate": len(layout.coordinates), "band": len(layout.labels),
     }  # fmt: skip
-    for spec in arrays(layout.ids):
+    for spec in arrays(layout.inferred, layout.ids):
         if spec.name != "draws" or layout.n_draws:
             spec.create(group, sizes, layout.rows_per_shard, BYTES_PER_READ)
     for spec in SHARD_ARRAYS:

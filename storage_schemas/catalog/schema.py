@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import icechunk
@@ -18,7 +18,7 @@ import xarray as xr
 import zarr
 
 from storage_schemas import photometry
-from storage_schemas.backend.arrays import ArraySpec, array
+from storage_schemas.backend.arrays import ArraySpec, array, dimensions
 from storage_schemas.backend.chunked import Chunks
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import query
@@ -33,47 +33,19 @@ _BYTES_CACHED = 32 << 20
 _RACED = ("clean prefixes", "updated by other session", "update conflict")  # Icechunk: two processes create a catalog
 _CREATION_TRIES = 25  # for five seconds; creating takes less than one
 
-METHODS = {
-    0: "none", 1: "flow", 2: "importance-weighted flow", 3: "importance-weighted flow, more draws",
-    4: "short MCMC from the flow's draws", 5: "MCMC",
-}  # fmt: skip
-
-
-#: What the IVOA calls (UCD1+) the arrays; those of parameters differ from one to the next.
+#: What the IVOA calls (UCD1+) the arrays of the photometry.
 _UCDS = {
-    "effective_fraction": "stat.fit.goodness", "log_evidence": "stat.likelihood", "log_evidence_error": "stat.error",
-    "pareto_k": "stat.fit.goodness", "effective_draws": "meta.number", "chi2": "stat.fit.chi2",
-    "p_value": "stat.probability", "rhat": "stat.fit.goodness", "n_bands": "meta.number;instr.bandpass",
-    "method": "meta.code", "flux": "phot.flux", "sigma": "stat.error;phot.flux", "mask": "meta.code",
+    "flux": "phot.flux", "sigma": "stat.error;phot.flux", "mask": "meta.code",
     "redshift": "src.redshift", "flags": "meta.code.qual", "ra": "pos.eq.ra;meta.main", "dec": "pos.eq.dec;meta.main",
     "healpix_29": "pos.healpix", "input_file": "meta.id;meta.file", "input_row": "meta.record",
 }  # fmt: skip
 
 
-def arrays(ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
-    """Return all arrays of a catalog whose rows carry these identifiers (name -> dtype)."""
-    specs = (
-        ArraySpec("quantiles", ("galaxy", "param", "quantile"), "float32", "of the parameter", "posterior quantiles"),
-        ArraySpec("mean", ("galaxy", "param"), "float32", "of the parameter", "posterior mean"),
-        ArraySpec("std", ("galaxy", "param"), "float32", "of the parameter", "posterior standard deviation"),
-        ArraySpec("effective_fraction", ("galaxy",), "float32", "1", "effective fraction of the importance weights"),
-        ArraySpec("log_evidence", ("galaxy",), "float32", "1", "ln of the Bayesian evidence (fluxes in nanomaggies)"),
-        ArraySpec("log_evidence_error", ("galaxy",), "float32", "1", "standard error of ln of the evidence"),
-        ArraySpec(
-            "pareto_k", ("galaxy",), "float32", "1", "shape of the weights' tail; above 0.7 they are not to be trusted"
-        ),
-        ArraySpec("effective_draws", ("galaxy",), "float32", "1", "independent draws that the answer is worth"),
-        ArraySpec("chi2", ("galaxy",), "float32", "1", "chi^2 of the best draw"),
-        ArraySpec("p_value", ("galaxy",), "float32", "1", "posterior-predictive: of a chi^2 as large as the draws'"),
-        ArraySpec("rhat", ("galaxy",), "float32", "1", "split R-hat of the chain, where MCMC answered"),
-        ArraySpec("n_bands", ("galaxy",), "uint8", "1", "number of bands used"),
-        ArraySpec("method", ("galaxy",), "uint8", "1", f"how the row was answered: {METHODS}"),
-        ArraySpec("draws", ("galaxy", "draw", "coordinate"), "uint16", "1", "kept draws: prior quantile times 2^16"),
-        *photometry.ARRAYS,
-        *photometry.identifiers(ids),
-    )
+def arrays(inferred: Sequence[ArraySpec], ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
+    """Return all arrays of a catalog of what is inferred, whose rows carry these identifiers (name -> dtype)."""
     ucds = {**_UCDS, **dict.fromkeys(ids, "meta.id")}
-    return tuple(replace(spec, ucd=ucds.get(spec.name, "")) for spec in specs)
+    observed = (*photometry.ARRAYS, *photometry.identifiers(ids))
+    return (*inferred, *(replace(spec, ucd=ucds.get(spec.name, "")) for spec in observed))
 
 
 #: What is kept of a shard beside its rows.
@@ -103,7 +75,10 @@ ATTRIBUTES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes and coordinates of a catalog; ``meanings`` and ``ucds`` are those of ``params``."""
+    """Sizes and coordinates of a catalog; ``meanings`` and ``ucds`` are those of ``params``.
+
+    ``inferred``: the arrays of what is inferred of each galaxy; those of the photometry are added.
+    """
 
     n_galaxies: int
     rows_per_shard: int
@@ -116,6 +91,7 @@ class Layout:
     ids: Mapping[str, str]
     meanings: Sequence[str] = ()
     ucds: Sequence[str] = ()
+    inferred: Sequence[ArraySpec] = field(kw_only=True)
 
     @property
     def shards(self) -> Chunks:
@@ -213,10 +189,9 @@ def sizes(location: Location, ref: str = MAIN) -> dict[str, float]:
     """Return bytes stored per galaxy of every array that has galaxies (one request a shard and array)."""
     group = zarr.open_group(store(location, ref), mode="r")
     found = {}
-    for spec in arrays(dict.fromkeys(group.attrs["ids"], "")):  # type: ignore[arg-type]
-        if spec.name in group:
-            stored = array(group, spec.name)
-            found[spec.name] = stored.nbytes_stored() / stored.shape[0]
+    for name, stored in sorted(group.arrays()):
+        if dimensions(stored)[0] == "galaxy":
+            found[name] = stored.nbytes_stored() / stored.shape[0]
     return found
 
 

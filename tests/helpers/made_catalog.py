@@ -1,16 +1,19 @@
 """Published catalogs of any size, filled with numbers instead of inference; every column tells its rows apart."""
 
 import numpy as np
+from provabgs import SPACE
 
-from sedflow_dist.inference.posterior import QUANTILES, columns
+from jobs.columns import INFERRED
+from sedflow_dist.inference.summary import QUANTILES
 from sedflow_dist.photometry.surveys import healpix
-from sedflow_dist.sps.derived import describe, ucd
+from sedflow_dist.quantities import described
+from sedflow_dist.sps import derived
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
 from storage_schemas.catalog.schema import Layout
 
 LABELS = tuple("ugriz")
-PARAMS = columns(LABELS)
+PARAMS, UNITS, MEANINGS, UCDS = described(derived.columns(SPACE, LABELS))
 UNANSWERED = 17  # every 17th row has no answer, every 41st no position
 NO_POSITION = 41
 
@@ -32,9 +35,9 @@ def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", nam
     pixel = healpix(ra, dec)
     order = np.argsort(pixel, kind="stable") if in_healpix_order else np.arange(n)
     ids = {"objectId": "int64", **({"NAME": "str"} if name_rows else {})}
-    units, meanings = zip(*map(describe, PARAMS), strict=True)
-    ucds = [ucd(name) for name in PARAMS]
-    layout = Layout(n, rows_per_shard, PARAMS, units, QUANTILES, ["c"], LABELS, 0, ids, meanings, ucds)
+    layout = Layout(
+        n, rows_per_shard, PARAMS, UNITS, QUANTILES, ["c"], LABELS, 0, ids, MEANINGS, UCDS, inferred=INFERRED
+    )
     repo = catalog.repository(where, create=True)
     main = repo.lookup_branch(catalog.MAIN)
     branch = releases.stage(repo, release, layout, {"model": "made", "seed": 1}, (b"weights", b"{}"))
@@ -60,7 +63,7 @@ def _answers(at):
     rng = np.random.default_rng(int(at.sum()) % 2**32)
     values = {
         spec.name: rng.normal(size=(m, 5) if "band" in spec.dims else m).astype(spec.dtype)
-        for spec in catalog.arrays({})
+        for spec in catalog.arrays(INFERRED, {})
         if spec.dtype == "float32" and not {"param", "draw"} & set(spec.dims)
     }
     answered = (at % UNANSWERED != 0)[:, None]

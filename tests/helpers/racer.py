@@ -11,13 +11,25 @@ import sys
 import numpy as np
 
 from storage_schemas import open_catalog
+from storage_schemas.backend.arrays import ArraySpec
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
 from storage_schemas.catalog.schema import Layout
 
-LAYOUT = Layout(60, 20, ["p"], ["1"], [0.5], ["c"], ["u"], 0, {})
 FILLED = ("chi2", "log_evidence", "effective_draws")
+LAYOUT = Layout(
+    60,
+    20,
+    ["p"],
+    ["1"],
+    [0.5],
+    ["c"],
+    ["u"],
+    0,
+    {},
+    inferred=[ArraySpec(name, ("galaxy",), "float32") for name in FILLED],
+)
 
 
 def attempt(location, seed):

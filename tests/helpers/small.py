@@ -8,7 +8,7 @@ import zarr
 from cluster.settings import DaskSettings
 from jobs.config.run_file import Inference
 from jobs.infer import infer
-from sedflow_dist.inference.cascade import Routing
+from sedflow_dist.inference.settings import Routing
 from storage_schemas import photometry
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import schema as catalog
@@ -22,7 +22,8 @@ SETTINGS = Inference(
 
 def rows_of(mocks, n_rows):
     """Columns of a photometry store."""
-    values = {name: getattr(mocks, name)[:n_rows].numpy() for name in ("flux", "sigma", "mask", "redshift")}
+    arrays = mocks.photometry[:n_rows].arrays()
+    values = {name: arrays[name] for name in photometry.OBSERVED}
     flags = np.zeros(n_rows, np.uint32)
     flags[5] = 1 << 3
     number = np.arange(n_rows)

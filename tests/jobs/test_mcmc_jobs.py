@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def watched(folder, deadly_row, deadly_point):
     class Watched(mcmc.Sampler):
         def _task(self, target, place, galaxy, missing):
             work = super()._task(target, place, galaxy, missing)
-            row, seen = int(self.data["row"][galaxy]), 0
+            row, seen = int(self.data.row[galaxy]), 0
 
             def counted(ask, points):
                 nonlocal seen
@@ -141,13 +142,13 @@ def test_two_actors_make_the_chains_of_one(of_one, stored_model, data, tmp_path)
     mcmc.sample(data, stored_model, out, SHORT, 5, TWO)
     assert_complete_and_same(of_one, out)
     other = Location.parse(tmp_path / "other")
-    mcmc.sample({name: values[:1] for name, values in data.items()}, stored_model, other, SHORT, 6, ONE)
+    mcmc.sample(data[:1], stored_model, other, SHORT, 6, ONE)
     assert contents(other)["segments/chain"][0].tobytes() != contents(out)["segments/chain"][0].tobytes()
 
 
 def test_a_row_has_its_chain_whatever_is_sampled_beside_it(of_one, stored_model, data, tmp_path):
     out = Location.parse(tmp_path / "chains")
-    mcmc.sample({name: values[2:3] for name, values in data.items()}, stored_model, out, SHORT, 5, ONE)
+    mcmc.sample(data[2:3], stored_model, out, SHORT, 5, ONE)
     one, whole, n = contents(out), contents(of_one), SHORT.segments
     for name, values in one.items():
         rows = slice(2 * n, 3 * n) if name.startswith("segments/") else slice(2, 3)
@@ -209,7 +210,8 @@ def test_chains_of_other_settings_or_galaxies_are_refused(of_one, stored_model, 
     with pytest.raises(ValueError, match="was made with seed = 5, now 6 is asked for"):
         mcmc.sample(data, stored_model, of_one, SHORT, 6, ONE)
     with pytest.raises(ValueError, match="was made with galaxies = "):
-        mcmc.sample({**data, "flux": data["flux"] * 2}, stored_model, of_one, SHORT, 5, ONE)
+        brighter = replace(data.photometry, flux=2 * data.photometry.flux)
+        mcmc.sample(replace(data, photometry=brighter), stored_model, of_one, SHORT, 5, ONE)
 
 
 # -- what is stored ---------------------------------------------------------------------------------------------------
@@ -240,8 +242,8 @@ def test_walkers_may_start_at_the_flows_draws(cluster, flow, stored_model, data,
     settings, row = SHORT.model_copy(update={"sampler": "emcee", "start": "flow"}), 2
     segments, _ = mcmc.sample(data, stored_model, Location.parse(tmp_path / "chains"), settings, 5, ONE)
     assert segments.group.attrs["settings"]["model"] == flow.id
-    own = tuple(torch.as_tensor(data[name][row : row + 1]) for name in photometry.DATA[:4])
-    target = Target(flow.space, flow.redshift_model, *own)
+    own = data.photometry[row]
+    target = Target(flow.redshift_model, own)
     begun = State(cascade.start(Posterior(flow, 5), target, own, 0, row, 22))
     seed = keyed_random.torch_seed(5, "mcmc", row, 0)
     by_hand = segment("emcee", lambda points: target([0], [points])[0], begun, 20, 5, seed)
@@ -302,12 +304,12 @@ def refused(monkeypatch, capsys, *arguments):
 @pytest.fixture(scope="module")
 def store(flow, tmp_path_factory):
     """Six mock galaxies as a photometry store of two chunks."""
-    found = mcmc.mocks(flow, 6, seed=8)
+    found = mcmc.mocks(flow, 6, seed=8).photometry.arrays()
     location = Location.parse(tmp_path_factory.mktemp("store") / "photometry")
     settings = {"survey": {"bands": flow.spec.bands}}
     made = photometry.create(location, 6, 3, flow.spec.labels, {}, settings)
     values = {
-        **{name: found[name] for name in ("flux", "sigma", "mask", "redshift")}, "flags": np.zeros(6, np.uint32),
+        **{name: found[name] for name in photometry.OBSERVED}, "flags": np.zeros(6, np.uint32),
         "ra": np.zeros(6), "dec": np.zeros(6),
     }  # fmt: skip
     for chunk in range(2):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jobs.simulate.ssp import build_ssp, load
 from storage_schemas import model, training_set
-from storage_schemas.backend.arrays import array
+from storage_schemas.backend.arrays import ArraySpec, array
 from storage_schemas.backend.chunked import digest
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases
@@ -70,7 +70,7 @@ def test_another_kind_of_store_is_named(tmp_path):
 
 @given(st.integers(1, 500), st.integers(1, 60))
 def test_chunks_cover_every_row_once(n_rows, per_chunk):
-    layout = Layout(n_rows, per_chunk, (), (), (), (), (), 0, {})
+    layout = Layout(n_rows, per_chunk, (), (), (), (), (), 0, {}, inferred=())
     rows = [row for shard in range(len(layout.shards)) for row in range(*layout.shards.rows(shard).indices(n_rows))]
     assert rows == list(range(n_rows))
 
@@ -111,7 +111,8 @@ def test_looking_for_a_store_makes_no_folder(tmp_path):
 
 def release(repo, seed, name):
     """Stage and publish a catalog of 6 rows in 2 shards whose chi2 is ``seed``."""
-    layout = Layout(6, 3, ["p"], ["1"], [0.5], ["c"], ["u"], 0, {})
+    inferred = [ArraySpec("chi2", ("galaxy",), "float32")]
+    layout = Layout(6, 3, ["p"], ["1"], [0.5], ["c"], ["u"], 0, {}, inferred=inferred)
     main = repo.lookup_branch(catalog.MAIN)
     branch = releases.stage(repo, f"{seed}", layout, {"seed": seed}, (b"weights", b"{}"))
     for shard in releases.missing(repo, branch, [seed, seed]):

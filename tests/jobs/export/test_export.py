@@ -19,6 +19,7 @@ from astropy.io import fits, votable
 from astropy.io.votable import ucd
 from astropy.table import Table
 
+from jobs.columns import INFERRED
 from jobs.export import arrow, export, fits_table, write
 from jobs.export.rows import HEALPIX, ROW_COLUMNS, Rows, of_catalog
 from storage_schemas import open_catalog
@@ -32,7 +33,7 @@ CERTIFICATE = ("method", "effective_draws", "effective_fraction", "pareto_k", "l
 @pytest.fixture
 def catalog():
     """Two rows of one parameter whose identifiers are text, as Zarr's variable-length strings come back."""
-    about = {spec.name: {"units": spec.units, "long_name": spec.long_name} for spec in arrays({})}
+    about = {spec.name: {"units": spec.units, "long_name": spec.long_name} for spec in arrays(INFERRED, {})}
     columns = {name: ("galaxy", i + np.arange(2) / 4, about[name]) for i, name in enumerate(ROW_COLUMNS)}
     columns |= {"quantiles": (("galaxy", "param", "quantile"), np.ones((2, 1, 5)))}
     columns |= {name: (("galaxy", "param"), np.ones((2, 1))) for name in ("mean", "std")}

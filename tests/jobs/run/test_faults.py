@@ -383,10 +383,10 @@ class Hit(WorkerPlugin):
 
         summarise = Posterior.summarise
 
-        def hit(posterior, flux, sigma, mask, redshift, flags, row):
+        def hit(posterior, photometry, flags, row):
             if row <= ROW < row + len(flags) and not flags[ROW - row] & int(Flag.FAILED):
                 act(self.fault, note(self.folder, "row"), self.test)
-            return summarise(posterior, flux, sigma, mask, redshift, flags, row)
+            return summarise(posterior, photometry, flags, row)
 
         Posterior.summarise = hit
 

@@ -14,7 +14,7 @@ from jobs.config.run_file import Inference, Ingest
 from jobs.export import export
 from jobs.infer import infer
 from jobs.ingest.job import ingest
-from sedflow_dist.inference.posterior import Method
+from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas import model as model_store
 from storage_schemas import open_catalog
@@ -28,13 +28,13 @@ def write_input(folder, mocks):
     labels, n = "ugriz", N_ROWS // N_FILES
     folder.mkdir()
     for number in range(N_FILES):
-        at = rng.integers(0, len(mocks.redshift), n)
-        sigma = np.where(mocks.mask[at], mocks.sigma[at], np.nan)
-        flux = mocks.flux[at].numpy() + 0.1 * np.nan_to_num(sigma) * rng.standard_normal(sigma.shape)
+        seen = mocks.photometry[rng.integers(0, len(mocks), n)]
+        sigma = np.where(seen.mask, seen.sigma, np.nan)
+        flux = seen.flux.numpy() + 0.1 * np.nan_to_num(sigma) * rng.standard_normal(sigma.shape)
         table = {f"f_{b}": flux[:, i] for i, b in enumerate(labels)} | {
             f"e_{b}": sigma[:, i] for i, b in enumerate(labels)
         }
-        table |= {"z": mocks.redshift[at].numpy(), "ra": rng.uniform(0, 360, n), "id": np.arange(n) + n * number}
+        table |= {"z": seen.redshift.numpy(), "ra": rng.uniform(0, 360, n), "id": np.arange(n) + n * number}
         table["dec"] = np.rad2deg(np.arcsin(rng.uniform(-1, 1, n)))
         pa.parquet.write_table(pa.table(table), folder / f"{number}.parquet", row_group_size=5_000)
 

@@ -13,11 +13,13 @@ from jobs.catalog.draws import engine, replay
 from jobs.config.run_file import Inference
 from jobs.infer import infer
 from jobs.ingest.job import ingest
+from jobs.observed import observed
 from jobs.run.job import run_all
 from jobs.simulate.job import simulate
 from jobs.simulate.ssp import build_ssp
-from sedflow_dist.inference.cascade import Routing
-from sedflow_dist.inference.posterior import Method, Posterior
+from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.inference.settings import Routing
+from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import REASONS, Flag
 from storage_schemas import open_catalog, training_set
 from storage_schemas.catalog import releases
@@ -90,8 +92,7 @@ def test_columns_hold_what_their_names_say(local):
     posterior = Posterior(
         Flow.from_bytes(*model_bytes(data)), local.seed, settings.n_draws, settings.min_effective_fraction, 5
     )
-    inputs = [part[name].values for name in ("flux", "sigma", "mask", "redshift")]
-    answer = posterior.summarise(*inputs, np.zeros(100, np.uint32), 100)
+    answer = posterior.summarise(observed(part), np.zeros(100, np.uint32), 100)
     for name in ("quantiles", "mean", "std", *CERTIFICATE, "rhat", "method", "draws"):
         assert part[name].values.tobytes() == getattr(answer, name).tobytes(), name
     assert list(data["param"].values) == list(posterior.columns)

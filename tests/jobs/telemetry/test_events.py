@@ -15,7 +15,7 @@ from jobs.run import status
 from jobs.telemetry import events, metrics, progress
 from jobs.telemetry.events import Chunk, Record
 from jobs.telemetry.metrics import REGISTRY
-from sedflow_dist.inference.posterior import Method
+from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import Flag
 from storage_schemas.catalog import schema as catalog
 

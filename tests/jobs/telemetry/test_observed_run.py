@@ -30,7 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from jobs.config.run_file import RunFile
 from jobs.run import status
 from jobs.telemetry import events
-from sedflow_dist.inference.posterior import Method
+from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import Flag
 from storage_schemas import open_catalog
 

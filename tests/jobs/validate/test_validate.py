@@ -41,12 +41,13 @@ def test_the_most_common_patterns_come_first_and_single_bands_fill_up(store):
 
 def test_patterns_add_galaxies_and_leave_the_others_as_they_are(flow):
     alone, more = mock_galaxies(flow, 20, seed=3), mock_galaxies(flow, 20, seed=3, patterns=[WITHOUT_U, WITHOUT_UZ])
-    for name, values in vars(alone).items():
-        assert torch.equal(values, getattr(more, name)[:20]), name
-    assert alone.mask.all()
-    assert more.mask[20:40].tolist() == [list(WITHOUT_U)] * 20
-    assert more.mask[40:].tolist() == [list(WITHOUT_UZ)] * 20
-    assert not more.flux[~more.mask].any()
+    for name, values in alone.photometry.arrays().items():
+        np.testing.assert_array_equal(values, more.photometry.arrays()[name][:20], err_msg=name)
+    assert torch.equal(alone.phi, more.phi[:20]) and torch.equal(alone.log_mstar, more.log_mstar[:20])
+    assert alone.photometry.mask.all()
+    assert more.photometry.mask[20:40].tolist() == [list(WITHOUT_U)] * 20
+    assert more.photometry.mask[40:].tolist() == [list(WITHOUT_UZ)] * 20
+    assert not more.photometry.flux[~more.photometry.mask].any()
     assert len(torch.unique(more.log_mstar)) == 60
 
 
@@ -55,7 +56,7 @@ def test_draws_carry_the_density_that_the_truth_is_compared_with(name, request):
     """A draw put in the truth's place has the log q that it was drawn with."""
     flow = request.getfixturevalue(name)
     mocks = mock_galaxies(flow, 5, seed=4, patterns=[WITHOUT_U])
-    draws = Posterior(flow, seed=4).draw(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift, np.arange(10), 16)
+    draws = Posterior(flow, seed=4).draw(mocks.photometry, np.arange(10), 16)
     lo, hi = flow.space.amplitude.prior.range
     u = draws.unit[:, 3].clamp(1e-6, 1 - 1e-6)
     drawn = replace(mocks, phi=torch.special.ndtri(u[:, 1:]), log_mstar=lo + (hi - lo) * u[:, 0])
@@ -76,7 +77,7 @@ def arrays(n=400, seed=0):
 
 
 def test_the_report_names_what_is_wrong(capsys):
-    found = report(arrays(), tuple("ugriz"))
+    found = report(arrays(), PARAMETERS, tuple("ugriz"))
     said = capsys.readouterr().err
     assert found.keys() == {f"{kind}{name}" for kind in ("plain", "weighted") for name in ("", " tarp", " hpd")}
     assert found["plain"].inside.all()  # galaxies that miss bands do not count there
@@ -85,7 +86,7 @@ def test_the_report_names_what_is_wrong(capsys):
     assert said.count("worst of 4: S/N ") == 2
     broken = arrays()
     broken["tarp"] = broken["tarp"] ** 2
-    report(broken, tuple("ugriz"))
+    report(broken, PARAMETERS, tuple("ugriz"))
     assert "TARP inside its 99 % band: no (KS p 0.000)" in capsys.readouterr().err
 
 

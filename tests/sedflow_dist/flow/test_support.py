@@ -11,7 +11,8 @@ from scipy.stats import multivariate_normal
 from sedflow_dist.flow import support
 from sedflow_dist.flow.support import FALSE_ALARMS, Novelty
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.simulation.mocks import Mocks, MockSurvey
+from sedflow_dist.photometry.photometry import Photometry
+from sedflow_dist.simulation.mocks import MockSurvey
 
 OUTSIDE = (Flag.REDSHIFT_OUTSIDE_MODEL, Flag.NOISE_OUTSIDE_TRAINING, Flag.COLOUR_OUTSIDE_TRAINING, Flag.NOVEL)
 
@@ -19,7 +20,9 @@ OUTSIDE = (Flag.REDSHIFT_OUTSIDE_MODEL, Flag.NOISE_OUTSIDE_TRAINING, Flag.COLOUR
 @pytest.fixture(scope="module")
 def fresh(noise, shapes):
     """100,000 mock galaxies with all bands that no fit has seen."""
-    return MockSurvey(noise, SPACE.amplitude.prior.range, drop_out=0.0).observe(shapes, 100_000, generator(77))
+    return (
+        MockSurvey(noise, SPACE.amplitude.prior.range, drop_out=0.0).observe(shapes, 100_000, generator(77)).photometry
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +35,8 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def changed(mocks, **values):
-    return dataclasses.replace(mocks, **values)
+def changed(photometry, **values):
+    return dataclasses.replace(photometry, **values)
 
 
 def with_band(values, band, factor):
@@ -43,14 +46,9 @@ def with_band(values, band, factor):
     return out
 
 
-def score(flow, mocks: Mocks):
-    return flow.novelty.score(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
-
-
-def rates(flow, mocks: Mocks):
+def rates(flow, photometry):
     """Share of galaxies with each flag."""
-    parts = flow.spec.redshift, flow.noise, flow.colour_range, flow.novelty
-    found = support.flags(*parts, mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+    found = support.flags(flow.spec.redshift, flow.noise, flow.colour_range, flow.novelty, photometry)
     assert found.dtype == np.uint32
     return {flag: float(np.mean((found & int(flag)) != 0)) for flag in OUTSIDE}
 
@@ -71,9 +69,8 @@ def test_the_score_is_the_density_of_the_contrasts(missing):
     flux[0, 2] = -1.0
     mask = torch.ones(20, 5, dtype=torch.bool)
     mask[:, missing] = False
-    found = Novelty(*map(torch.as_tensor, mixture)).score(
-        *map(torch.as_tensor, (flux, sigma)), mask, torch.as_tensor(z)
-    )
+    double = (torch.as_tensor(x) for x in (flux, sigma, mask, z, np.zeros(20)))
+    found = Novelty(*map(torch.as_tensor, mixture)).score(Photometry(*double))
 
     x = np.concatenate([np.arcsinh(flux / (2 * sigma)) + np.log(2 * sigma), np.log(sigma), z[:, None]], axis=1)
     kept = [*np.flatnonzero(np.tile(mask[0].numpy(), 2)), 10]
@@ -94,41 +91,41 @@ def test_rescaling_a_galaxy_leaves_its_score(flow, few, n_missing):
     """To 1e-9 in float64; float32 rounds fluxes to 1e-7, of which the sharpest component (some 1e-2 wide) makes 1e-3."""
     mask = support.drop(few.mask, n_missing, generator(1))
     double = changed(few, mask=mask, flux=few.flux.double(), sigma=few.sigma.double())
-    expected = score(flow, double)
+    expected = flow.novelty.score(double)
     for factor in (1e-6, 0.3, 7.0, 1e8):
-        found = score(flow, changed(double, flux=factor * double.flux, sigma=factor * double.sigma))
+        found = flow.novelty.score(changed(double, flux=factor * double.flux, sigma=factor * double.sigma))
         torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
         single = changed(few, mask=mask, flux=factor * few.flux, sigma=factor * few.sigma)
-        torch.testing.assert_close(score(flow, single), expected, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(flow.novelty.score(single), expected, atol=1e-3, rtol=1e-4)
 
 
 def test_a_score_does_not_depend_on_the_block(flow, few):
     mixed = changed(few, mask=support.drop(few.mask, 1, generator(2)) | (torch.arange(5_000) % 3 == 0).unsqueeze(1))
-    expected = score(flow, mixed)
+    expected = flow.novelty.score(mixed)
     for rows in (slice(0, 1), slice(100, 107), slice(250, 1_300)):
-        torch.testing.assert_close(score(flow, mixed[rows]), expected[rows], atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(flow.novelty.score(mixed[rows]), expected[rows], atol=1e-9, rtol=1e-9)
     order = torch.randperm(5_000, generator=generator(3))
-    torch.testing.assert_close(score(flow, mixed[order]), expected[order], atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(flow.novelty.score(mixed[order]), expected[order], atol=1e-9, rtol=1e-9)
 
 
 def test_what_a_missing_band_holds_does_not_count(flow, few):
     mask = support.drop(few.mask, 2, generator(4))
     zero = changed(few, mask=mask, flux=few.flux * mask, sigma=few.sigma * mask)
-    assert torch.equal(score(flow, zero), score(flow, changed(few, mask=mask)))
+    assert torch.equal(flow.novelty.score(zero), flow.novelty.score(changed(few, mask=mask)))
 
 
 def test_rows_without_a_redshift_or_enough_bands_have_no_score(flow, few):
     rows = changed(few[:2], mask=few.mask[:2].clone(), redshift=few.redshift[:2].clone())
     rows.mask[0, 1:4] = False
     rows.redshift[1] = torch.nan
-    assert bool(score(flow, rows).isnan().all())
+    assert bool(flow.novelty.score(rows).isnan().all())
     assert rates(flow, rows)[Flag.NOVEL] == 0
 
 
 def test_negative_and_absurd_fluxes_have_a_score(flow, few):
     flux = few.flux[:4].clone()
     flux[0, 0], flux[1], flux[2, 4], flux[3, 1] = -1.0, -flux[1], 1e30, 0.0
-    found = score(flow, changed(few[:4], flux=flux))
+    found = flow.novelty.score(changed(few[:4], flux=flux))
     assert not bool(found.isnan().any())
     assert bool((found[[1, 2]] > flow.novelty.limit[0]).all())
 
@@ -140,7 +137,7 @@ def test_negative_and_absurd_fluxes_have_a_score(flow, few):
 def test_one_in_a_thousand_training_galaxies_is_novel(flow, fresh, n_missing):
     """Within 4 sigma of two binomials: the limit rests on 100,000 galaxies too. Averaged over which bands miss."""
     found = rates(flow, changed(fresh, mask=support.drop(fresh.mask, n_missing, generator(5))))[Flag.NOVEL]
-    assert abs(found - FALSE_ALARMS) < 4 * (2 * FALSE_ALARMS / len(fresh.flux)) ** 0.5
+    assert abs(found - FALSE_ALARMS) < 4 * (2 * FALSE_ALARMS / len(fresh)) ** 0.5
 
 
 @pytest.mark.parametrize("missing", [[0], [1], [2], [3], [4], [0, 1], [1, 3], [3, 4]])
@@ -181,7 +178,7 @@ def test_uncertainties_far_too_small_are_novel(flow, few, band):
 
 def test_colours_each_in_range_that_no_galaxy_has_together_are_novel(flow, few):
     """Every colour comes from another mock galaxy; uncertainties are those of the noise model."""
-    colour, _ = support.colours(few.flux, few.mask)
+    colour, _ = support.colours(few)
     colour = torch.stack([colour[torch.randperm(5_000, generator=generator(i)), i] for i in range(4)], dim=1)
     ratio = 10 ** (0.4 * torch.cat([torch.zeros(5_000, 1), colour.cumsum(1)], dim=1))
     flux = few.flux[:, 2:3] * ratio / ratio[:, 2:3]

@@ -44,8 +44,7 @@ def test_bytes_and_id_survive(flow, loaded, stored):
 
 
 def test_the_loaded_flow_gives_the_same_answers(flow, loaded, mocks):
-    data = [x[:3] for x in (mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)]
-    first, second = (Posterior(f, seed=1).draw(*data, np.arange(3), 64) for f in (flow, loaded))
+    first, second = (Posterior(f, seed=1).draw(mocks.photometry[:3], np.arange(3), 64) for f in (flow, loaded))
     assert torch.equal(first.values, second.values)
     assert torch.equal(first.weight, second.weight)
     assert loaded.noise.selection == flow.noise.selection
@@ -180,7 +179,7 @@ def test_a_mixture_that_is_none_is_refused(stored, name, message):
 
 def test_sbi_samples_the_flow(flow, mocks):
     """sbi's own posterior over probit space: samples as our sampler's, in distribution, and the same density."""
-    x = flow.features(mocks.flux[:1], mocks.sigma[:1], mocks.mask[:1], mocks.redshift[:1])
+    x = flow.features(mocks.photometry[:1])
     posterior = flow.to_sbi()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,8 +1,10 @@
 """Training: mock observations as the survey makes them, targets, schedules, and going on from a checkpoint."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from provabgs import SPACE
@@ -36,22 +38,24 @@ def seen(survey, shapes):
 def test_only_what_the_survey_selects_is_seen(shapes, noise):
     """On the *observed* magnitude in the selection band (here nothing is dropped, so that it is known)."""
     found = MockSurvey(noise, MASSES, drop_out=0.0).observe(shapes, 5000, generator(1))
-    magnitude = 22.5 - 2.5 * torch.log10(found.flux[:, noise.selection_band])
+    magnitude = 22.5 - 2.5 * torch.log10(found.photometry.flux[:, noise.selection_band])
     bright, faint = noise.selection
     assert float(magnitude.min()) >= bright - 1e-3
     assert float(magnitude.max()) <= faint + 1e-3
     assert float(magnitude.max() - magnitude.min()) > 0.8 * (faint - bright)
-    assert bool(found.mask.all())
-    assert bool((found.sigma > 0).all())
+    assert bool(found.photometry.mask.all())
+    assert bool((found.photometry.sigma > 0).all())
 
 
 def test_mocks_are_noisy_galaxies_of_the_training_set(seen, shapes, noise):
     """Every mock is a shape times its mass plus noise of its own sigma."""
     phi = {tuple(row.tolist()): i for i, row in enumerate(shapes.phi)}
     index = torch.tensor([phi[tuple(row.tolist())] for row in seen.phi[:1000]])
-    assert torch.equal(shapes.redshift[index], seen.redshift[:1000])
+    assert torch.equal(shapes.redshift[index], seen.photometry.redshift[:1000])
     true = shapes.per_mass[index] * 10 ** seen.log_mstar[:1000].unsqueeze(1)
-    pull = ((seen.flux[:1000] - true) / seen.sigma[:1000].clamp(min=1e-9))[seen.mask[:1000]]
+    pull = ((seen.photometry.flux[:1000] - true) / seen.photometry.sigma[:1000].clamp(min=1e-9))[
+        seen.photometry.mask[:1000]
+    ]
     assert abs(float(pull.mean())) < 0.06
     assert float(pull.std()) == pytest.approx(1, abs=0.05)
     assert float(seen.log_mstar.min()) >= MASSES[0]
@@ -69,28 +73,29 @@ def test_the_mass_prior_is_kept_where_everything_is_selected(shapes):
 
 
 def test_bands_go_missing_but_three_stay(seen, survey):
-    kept = seen.mask.sum(1)
+    kept = seen.photometry.mask.sum(1)
     assert int(kept.min()) == 3
     assert float((kept < 5).float().mean()) == pytest.approx(survey.drop_out, abs=0.03)
     # One missing and two missing are equally frequent, and every band goes as often.
     assert float((kept == 4).float().mean()) == pytest.approx(0.2, abs=0.025)
-    missing = (~seen.mask).float().mean(0)
+    missing = (~seen.photometry.mask).float().mean(0)
     assert float((missing - missing.mean()).abs().max()) < 0.02
-    assert bool((seen.flux[~seen.mask] == 0).all())
-    assert bool((seen.sigma[~seen.mask] == 0).all())
+    assert bool((seen.photometry.flux[~seen.photometry.mask] == 0).all())
+    assert bool((seen.photometry.sigma[~seen.photometry.mask] == 0).all())
 
 
 def test_three_bands_never_lose_one(noise):
     three = NoiseModel(noise.magnitude[1:4], noise.mean[1:4], noise.scatter[1:4], 1, noise.selection)
     shapes = Shapes(torch.randn(100, 10), 1e-9 * (0.5 + torch.rand(100, 3)), torch.full((100,), 0.1))
-    assert bool(MockSurvey(three, MASSES, 1.0).observe(shapes, 500, generator(3)).mask.all())
+    assert bool(MockSurvey(three, MASSES, 1.0).observe(shapes, 500, generator(3)).photometry.mask.all())
 
 
 def test_the_same_generator_sees_the_same_galaxies(survey, shapes):
     first, second, other = (survey.observe(shapes, 100, generator(s)) for s in (5, 5, 6))
-    for name in ("phi", "log_mstar", "flux", "sigma", "mask", "redshift"):
-        assert torch.equal(getattr(first, name), getattr(second, name))
-    assert not torch.equal(first.flux, other.flux)
+    assert torch.equal(first.phi, second.phi) and torch.equal(first.log_mstar, second.log_mstar)
+    for name, values in first.photometry.arrays().items():
+        np.testing.assert_array_equal(values, second.photometry.arrays()[name])
+    assert not torch.equal(first.photometry.flux, other.photometry.flux)
 
 
 def test_a_selection_that_nothing_meets_says_so(noise, shapes):
@@ -112,15 +117,14 @@ def test_targets_are_in_probit_space(seen):
 
 
 def test_masses_on_the_edges_have_finite_targets(seen):
-    data = (x[:2] for x in (seen.flux, seen.sigma, seen.mask, seen.redshift))
-    edge = type(seen)(seen.phi[:2], torch.tensor(MASSES), *data)
+    edge = replace(seen[:2], log_mstar=torch.tensor(MASSES))
     assert bool(torch.isfinite(target(edge, "learnt", SPACE)).all())
 
 
 def test_features_are_fitted_to_what_is_seen(survey, shapes, seen):
     fitted = training.fit_features(survey, shapes, "colours", seed=1)
-    x = fitted(seen.flux, seen.sigma, seen.mask, seen.redshift)
-    measured = torch.cat([seen.mask, seen.mask], dim=1)
+    x = fitted(seen.photometry)
+    measured = torch.cat([seen.photometry.mask, seen.photometry.mask], dim=1)
     assert float(x[:, :10][measured].mean()) == pytest.approx(0, abs=0.05)
     assert float(x[:, :10][measured].std()) == pytest.approx(1, abs=0.1)
     again = training.fit_features(survey, shapes, "colours", seed=1)
@@ -191,7 +195,7 @@ def test_a_training_goes_on_bit_by_bit_from_a_checkpoint():
 
 def test_training_learns(flow, shapes, noise, mocks):
     """The small flow knows more than the prior of mock observations that it has not seen: two nats, at least."""
-    x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
+    x = flow.features(mocks.photometry)
     with torch.no_grad():
         learnt = maf.log_prob(maf.blocks(flow.network), mocks.phi, x).mean()
     prior = -0.5 * (mocks.phi**2).sum(1).mean() - 5 * math.log(2 * math.pi)

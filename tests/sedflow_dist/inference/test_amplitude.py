@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sedflow_dist.inference import amplitude
+from sedflow_dist.photometry.photometry import Photometry
 
 RANGE = (7.0, 12.5)
 #: Fluxes per solar mass of a galaxy at z = 0.1 [nanomaggies], roughly.
@@ -33,10 +34,9 @@ def quadrature(per_mass, flux, sigma, mask):
 
 def fit(per_mass, flux, sigma, mask, uniform):
     """One galaxy, one shape, many uniforms."""
-    n = len(uniform)
-    flux, sigma, uniform = (torch.as_tensor(np.asarray(x)).float().unsqueeze(0) for x in (flux, sigma, uniform))
-    shape = torch.as_tensor(np.asarray(per_mass)).float().expand(1, n, -1)
-    return amplitude.fit(shape, flux, sigma, torch.as_tensor(mask).unsqueeze(0), uniform, RANGE)
+    shape = torch.as_tensor(np.asarray(per_mass)).float().expand(1, len(uniform), -1)
+    uniform = torch.as_tensor(uniform).float().unsqueeze(0)
+    return amplitude.fit(shape, Photometry.of(flux, sigma, mask=mask), uniform, RANGE)
 
 
 def case(name):
@@ -107,8 +107,8 @@ def test_hopeless_shapes_have_finite_evidence():
     """A shape at 1e4 sigma from the data, or without any flux, must lose against the others, not poison the row."""
     per_mass = np.stack([PER_MASS, PER_MASS[::-1], 1e-30 * PER_MASS, 1e6 * PER_MASS, 0 * PER_MASS])
     flux = 10**10.5 * PER_MASS
-    tensors = [torch.as_tensor(x).float()[None] for x in (per_mass, flux, 1e-4 * flux)]
-    found = amplitude.fit(*tensors, torch.ones(1, 5, dtype=torch.bool), torch.full((1, 5), 0.5), RANGE)
+    shapes = torch.as_tensor(per_mass).float()[None]
+    found = amplitude.fit(shapes, Photometry.of(flux, 1e-4 * flux), torch.full((1, 5), 0.5), RANGE)
     assert bool(torch.isfinite(found.log_evidence).all())
     assert bool(torch.isfinite(found.log_mstar).all())
     assert int(found.log_evidence.argmax()) == 0
@@ -117,10 +117,10 @@ def test_hopeless_shapes_have_finite_evidence():
 def test_many_galaxies_at_once_are_single_ones():
     cases = [case(name) for name in CASES]
     u = np.linspace(0.1, 0.9, 7)
-    flux, sigma, mask = (torch.as_tensor(np.stack([c[i] for c in cases])) for i in (1, 2, 3))
+    photometry = Photometry.concatenate([Photometry.of(c[1], c[2], mask=c[3]) for c in cases])
     shape = torch.as_tensor(PER_MASS).float().expand(len(cases), 7, -1)
     uniform = torch.as_tensor(u).float().expand(len(cases), -1)
-    together = amplitude.fit(shape, flux.float(), sigma.float(), mask, uniform, RANGE)
+    together = amplitude.fit(shape, photometry, uniform, RANGE)
     for row, arguments in enumerate(cases):
         alone = fit(*arguments, u)
         for name in ("log_evidence", "chi2", "log_mstar"):

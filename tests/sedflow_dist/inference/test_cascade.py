@@ -8,9 +8,12 @@ import torch
 from provabgs import PARAMETERS, SPACE
 from pydantic import ValidationError
 
-from sedflow_dist.inference.cascade import Router, Routing
-from sedflow_dist.inference.posterior import QUANTILES, Method, Posterior
+from sedflow_dist.inference.cascade import Router
+from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.inference.settings import Routing
+from sedflow_dist.inference.summary import QUANTILES, Method
 from sedflow_dist.photometry.flags import REASONS, Flag
+from sedflow_dist.photometry.photometry import Photometry
 
 N_DRAWS, MORE, LEAST = 128, 8, 5
 N_NEAR = 20
@@ -31,18 +34,18 @@ def posterior(flow):
 
 @pytest.fixture(scope="module")
 def block(mocks):
-    """20 mock galaxies and seven rows with something special: flux, sigma, mask, redshift, flags."""
+    """20 mock galaxies and seven rows with something special: photometry, flags."""
     take = [*range(N_NEAR), 0, 1, 2, 3, 4, 5, 6]
-    data = (mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
-    flux, sigma, mask, redshift = (x[take].numpy().copy() for x in data)
+    found = mocks.photometry[take].arrays()
+    flux, sigma, redshift = (found[name].copy() for name in ("flux", "sigma", "redshift"))
+    mask = found["mask"].copy()
     flags = np.zeros(len(take), np.uint32)
     redshift[[FAR, FARTHER, TOO_FAR]] = 0.21, 0.55, 0.61
     redshift[NO_REDSHIFT], flags[NO_REDSHIFT] = np.nan, int(Flag.BAD_REDSHIFT)
     mask[TWO_BANDS, 2:], flags[TWO_BANDS] = False, int(Flag.TOO_FEW_BANDS | Flag.BAND_MISSING)
     mask[HOPELESS], flux[HOPELESS], sigma[HOPELESS] = True, 1e15 * np.array([1, -1, 1, -1, 1]), 1e-20
     mask[NAN_FLUX, 0], flags[NAN_FLUX] = False, int(Flag.BAD_FLUX | Flag.BAND_MISSING)
-    flux[~mask] = sigma[~mask] = 0
-    return flux, sigma, mask, redshift, flags
+    return Photometry.of(flux, sigma, redshift, mask), flags
 
 
 def summarise(router, block, rows=slice(None), row=0):
@@ -195,7 +198,7 @@ def test_rows_beyond_the_trained_redshifts_are_answered_by_weights_or_mcmc_and_s
         assert routed.flags[i] & int(Flag.REDSHIFT_OUTSIDE_MODEL)
         assert not routed.flags[i] & int(Flag.LOW_EFFECTIVE_FRACTION | Flag.FAILED)
     values = Router(posterior, SETTINGS).draws(
-        *(x[[FAR, FARTHER]] for x in block[:4]), np.array([FAR, FARTHER]), routed.method[[FAR, FARTHER]], 200
+        block[0][[FAR, FARTHER]], np.array([FAR, FARTHER]), routed.method[[FAR, FARTHER]], 200
     )
     prior = SPACE
     for name, (lo, hi) in [("log_mstar", prior.log_mstar), ("t_burst", prior.t_burst), ("tau_ism", prior.tau_ism),
@@ -239,10 +242,10 @@ def test_replayed_draws_are_the_same_twice_and_those_of_the_summary(posterior, f
     rows = np.concatenate(
         [np.flatnonzero(routed.method == m)[:2] for m in (Method.WEIGHTED, Method.MORE_DRAWS, Method.MCMC)] + [[FAR]]
     )
-    data, methods, n = tuple(x[rows] for x in block[:4]), routed.method[rows], N_DRAWS
-    found = Router(posterior, SETTINGS).draws(*data, rows, methods, n)
+    data, methods, n = block[0][rows], routed.method[rows], N_DRAWS
+    found = Router(posterior, SETTINGS).draws(data, rows, methods, n)
     other = Router(Posterior(flow, seed=1, n_draws=N_DRAWS, min_effective_fraction=0.03), SETTINGS)
-    again = np.concatenate([other.draws(*(x[[i]] for x in data), rows[[i]], methods[[i]], n) for i in range(len(rows))])
+    again = np.concatenate([other.draws(data[i], rows[[i]], methods[[i]], n) for i in range(len(rows))])
     assert found.shape == (len(rows), n, len(posterior.columns))
     np.testing.assert_array_equal(found, again)
     quantiles = np.quantile(found, (0.16, 0.5, 0.84), axis=1, method="hazen").transpose(1, 2, 0)
@@ -263,8 +266,7 @@ def test_short_chains_and_plain_draws_are_replayed_too(posterior, block, plain, 
         router, one = Router(posterior, settings), slice(i, i + 1)
         found = summarise(router, block, one, i)
         assert found.method[0] == method
-        data = tuple(x[one] for x in block[:4])
-        first, again = (router.draws(*data, np.array([i]), found.method, n) for _ in range(2))
+        first, again = (router.draws(block[0][i], np.array([i]), found.method, n) for _ in range(2))
         assert first.tobytes() == again.tobytes()
         quantiles = np.quantile(first[0], QUANTILES, axis=0, method="hazen").T
         np.testing.assert_allclose(quantiles, found.quantiles[0], rtol=1e-4, atol=1e-4)
@@ -273,8 +275,8 @@ def test_short_chains_and_plain_draws_are_replayed_too(posterior, block, plain, 
 def test_kept_draws_of_a_chain_are_the_chains(posterior, block, routed, flow):
     """Decoded, they are the parameters of replayed draws, to one in 65,536 of the prior's width."""
     row = int(np.flatnonzero(by_mcmc(routed))[0])
-    data, method = tuple(x[[row]] for x in block[:4]), routed.method[[row]]
-    known = Router(posterior, SETTINGS).draws(*data, np.array([row]), method, 10_000)[0][:, : len(PARAMETERS)]
+    data, method = block[0][row], routed.method[[row]]
+    known = Router(posterior, SETTINGS).draws(data, np.array([row]), method, 10_000)[0][:, : len(PARAMETERS)]
     decoded = flow.space.from_unit(torch.as_tensor((routed.draws[row] + 0.5) / 2.0**16)).numpy()
     nearest = np.abs((decoded[:, None] - known[None]) / (known.std(0) + 1e-9)).max(-1).min(1)
     assert nearest.max() < 0.05
@@ -285,14 +287,12 @@ def test_kept_draws_of_a_chain_are_the_chains(posterior, block, routed, flow):
 
 def test_mcmc_agrees_with_importance_sampling(flow):
     """Three faint bands: mean and std of every column within 4.5 Monte-Carlo errors, about 0.1 of a posterior's width."""
-    mask = np.array([[False, True, True, True, False]])
-    flux, sigma = np.float32([[0, 12, 30, 45, 0]]), np.float32([[0, 3, 6, 8, 0]])
-    data = flux, sigma, mask, np.float32([0.08])
+    data = Photometry.of([0, 12, 30, 45, 0], [0, 3, 6, 8, 0], redshift=0.08)
     settings = Routing(effective_draws=100_000, more_draws=1, walkers=32, short_steps=1500, long_steps=1500, share=1.0)
-    found = Router(Posterior(flow, seed=4, n_draws=N_DRAWS), settings).summarise(*data, np.zeros(1, np.uint32), 0)
+    found = Router(Posterior(flow, seed=4, n_draws=N_DRAWS), settings).summarise(data, np.zeros(1, np.uint32), 0)
     assert found.method[0] == Method.SHORT_MCMC
     assert found.rhat[0] < 1.1 and found.effective_draws[0] > 300
-    exact = Posterior(flow, seed=5).draw(*map(torch.as_tensor, data), np.array([0]), 30_000)
+    exact = Posterior(flow, seed=5).draw(data, np.array([0]), 30_000)
     effective = 30_000 * float(exact.effective_fraction)
     assert effective > 500
     x, weight = exact.values[0].double(), exact.weight[0]

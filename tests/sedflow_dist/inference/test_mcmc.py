@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import arviz
 import numpy as np
@@ -21,13 +22,9 @@ RNG = np.random.default_rng(12)
 # -- the target -------------------------------------------------------------------------------------------------------
 
 
-def data(mocks, rows):
-    return [getattr(mocks, name)[rows] for name in ("flux", "sigma", "mask", "redshift")]
-
-
 @pytest.fixture(scope="module")
 def target(model, mocks):
-    return Target(SPACE, RedshiftModel(model), *data(mocks, slice(12)))
+    return Target(RedshiftModel(model), mocks.photometry[:12])
 
 
 def brute_force(model, mocks, row, phi):
@@ -38,13 +35,14 @@ def brute_force(model, mocks, row, phi):
     u = torch.cat([torch.full((len(phi), 1), 0.5), unit(torch.as_tensor(phi)).float()], dim=1)
     theta = SPACE.from_unit(u)
     theta[:, 0] = 0.0
-    flux, sigma, mask, redshift = data(mocks, slice(row, row + 1))
-    per_mass = model.fluxes(theta, redshift.expand(len(phi))).double()
+    data = mocks.photometry[row]
+    per_mass = model.fluxes(theta, data.redshift.expand(len(phi))).double()
+    data = replace(data, flux=data.flux.double(), sigma=data.sigma.double())
     lo, hi = SPACE.amplitude.prior.range
     amplitudes = 10 ** torch.linspace(lo, hi, 40_001, dtype=torch.float64)
     values = []
     for shape in per_mass:
-        log_l, _ = likelihood.gaussian((amplitudes[:, None] * shape).unsqueeze(0), flux.double(), sigma.double(), mask)
+        log_l, _ = likelihood.gaussian((amplitudes[:, None] * shape).unsqueeze(0), data)
         trapezoid = log_l[0].logsumexp(0) - math.log(len(amplitudes) - 1)
         values.append(float(trapezoid))
     return np.array(values) + stats.norm.logpdf(phi).sum(-1)
@@ -59,8 +57,8 @@ def test_values_are_those_of_brute_force(target, model, mocks):
         start = target.start(row, 24, seed=1, row=row, n_draws=2048)  # where the likelihood is not hopeless
         expected = brute_force(model, mocks, row, start)
         (found,) = target([row], [start])
-        flux, sigma, mask, _ = data(mocks, row)
-        errors = (1e-4 / 1.0857 * flux / sigma)[mask].abs()
+        data = mocks.photometry[row]
+        errors = (1e-4 / 1.0857 * data.signal_to_noise)[data.mask].abs()
         chi = np.sqrt(2 * np.maximum(expected.max() - expected, 0) + 2 * len(errors))
         tolerance = 0.02 + chi * float(errors.norm())
         assert np.all(np.abs(found - expected) < tolerance), (row, np.abs(found - expected).max(), tolerance.min())
@@ -82,7 +80,7 @@ def test_a_galaxy_has_the_same_values_in_another_block(target, model, mocks):
     points = RNG.standard_normal((13, N_SHAPE))
     (expected,) = target([5], [points])
     for rows, place in (([5], 0), ([300, 5], 1), (list(range(30)), 5)):
-        (found,) = Target(SPACE, RedshiftModel(model), *data(mocks, rows))([place], [points])
+        (found,) = Target(RedshiftModel(model), mocks.photometry[rows])([place], [points])
         assert found.tobytes() == expected.tobytes()
 
 
@@ -121,7 +119,7 @@ def test_walkers_of_good_weights_follow_them():
 
 
 def test_a_start_is_the_same_in_another_block(target, model, mocks):
-    other = Target(SPACE, RedshiftModel(model), *data(mocks, [300, 5]))
+    other = Target(RedshiftModel(model), mocks.photometry[[300, 5]])
     one, two = target.start(5, 22, seed=3, row=5, n_draws=1024), other.start(1, 22, seed=3, row=5, n_draws=1024)
     assert one.tobytes() == two.tobytes()
 

@@ -12,30 +12,28 @@ from provabgs import COORDINATES, PARAMETERS, SPACE
 
 from sedflow_dist.flow import maf
 from sedflow_dist.inference import amplitude, importance
-from sedflow_dist.inference.cascade import Router, Routing
-from sedflow_dist.inference.posterior import QUANTILE_NAMES, QUANTILES, Method, Posterior, columns, log_likelihood
+from sedflow_dist.inference.cascade import Router
+from sedflow_dist.inference.posterior import Posterior, log_likelihood
+from sedflow_dist.inference.settings import Routing
+from sedflow_dist.inference.summary import QUANTILE_NAMES, QUANTILES, Method
 from sedflow_dist.parameters import probit
 from sedflow_dist.photometry.flags import REASONS, Flag
-from sedflow_dist.sps.derived import names as property_names
+from sedflow_dist.photometry.photometry import Photometry
+from sedflow_dist.sps import derived
 
 LABELS = tuple("ugriz")
 FIELDS = ("quantiles", "mean", "std", "log_evidence", "log_evidence_error", "effective_fraction", "effective_draws",
           "pareto_k", "chi2", "p_value")  # fmt: skip
 
 
-def arrays(mocks, rows=slice(None)):
-    """Mock observations as `summarise` takes them."""
-    return tuple(x[rows].numpy() for x in (mocks.flux, mocks.sigma, mocks.mask, mocks.redshift))
-
-
 def replay(posterior, data, rows, n_draws):
     """Replayed draws of rows that the flow has answered with its weights."""
-    return Router(posterior, Routing()).draws(*data, rows, np.full(len(rows), Method.WEIGHTED), n_draws)
+    return Router(posterior, Routing()).draws(data, rows, np.full(len(rows), Method.WEIGHTED), n_draws)
 
 
 def summarise(posterior, data, row=0, flags=None):
-    flags = np.zeros(len(data[0]), np.uint32) if flags is None else flags
-    return posterior.summarise(*data, flags, row)
+    flags = np.zeros(len(data), np.uint32) if flags is None else flags
+    return posterior.summarise(data, flags, row)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,7 @@ def posterior(flow):
 
 @pytest.fixture(scope="module")
 def block(mocks):
-    return arrays(mocks, slice(0, 70))
+    return mocks.photometry[:70]
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +55,7 @@ def summary(posterior, block):
 @pytest.fixture(scope="module")
 def draws(posterior, mocks):
     """Draws of 40 galaxies."""
-    data = [x[:40] for x in (mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)]
-    return posterior.draw(*data, np.arange(40), 256)
+    return posterior.draw(mocks.photometry[:40], np.arange(40), 256)
 
 
 # -- quantiles --------------------------------------------------------------------------------------------------------
@@ -110,7 +107,7 @@ def test_names_of_quantiles_and_columns_are_consistent(draws, posterior, summary
     assert len(QUANTILES) == len(QUANTILE_NAMES)
     for q, name in zip(QUANTILES, QUANTILE_NAMES, strict=True):
         assert float("0." + name.removeprefix("p")) == q
-    assert posterior.columns == columns(LABELS) == (*PARAMETERS, *property_names(LABELS))
+    assert posterior.columns == (*PARAMETERS, *(p.name for p in derived.properties(SPACE, LABELS)))
     assert len(set(posterior.columns)) == draws.values.shape[-1] == summary.quantiles.shape[1]
     assert summary.quantiles.shape[2] == len(QUANTILES)
 
@@ -129,7 +126,7 @@ def assert_same_to_rounding(found, expected, message):
 def test_a_row_is_the_same_in_any_block(posterior, block, summary):
     """To float32 rounding: matrix products of another shape add in another order. (Shards have one shape: bit by bit.)"""
     for rows in (slice(0, 1), slice(3, 8), slice(31, 33), slice(10, 69), slice(69, 70)):
-        part = summarise(posterior, tuple(x[rows] for x in block), row=rows.start)
+        part = summarise(posterior, block[rows], row=rows.start)
         for name in (*FIELDS, "flags", "method", "draws"):
             assert_same_to_rounding(getattr(part, name), getattr(summary, name)[rows], f"{name} {rows}")
 
@@ -158,10 +155,10 @@ def test_rows_and_seeds_have_their_own_base_points(posterior, flow):
 
 def test_draws_replay_identically(posterior, flow, block):
     rows = np.array([0, 5, 6])
-    data = tuple(x[rows] for x in block)
+    data = block[rows]
     first = replay(posterior, data, rows, 100)
     again = replay(Posterior(flow, seed=1), data, rows, 100)
-    alone = replay(posterior, tuple(x[1:2] for x in data), rows[1:2], 100)
+    alone = replay(posterior, data[1], rows[1:2], 100)
     assert first.shape == (3, 100, len(posterior.columns))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first[1:2], alone)
@@ -171,7 +168,7 @@ def test_draws_replay_identically(posterior, flow, block):
 def test_draws_do_not_depend_on_the_number_of_threads(flow, block):
     """Bit by bit, through sampler, galaxy model, amplitude and weights."""
     rows, threads = np.array([0, 5]), torch.get_num_threads()
-    data = tuple(x[rows] for x in block)
+    data = block[rows]
     try:
         found = []
         for n in (1, 2, 3):
@@ -195,7 +192,7 @@ def test_memory_is_planned(flow, block, n_draws, budget):
 def test_replayed_draws_have_the_quantiles_of_the_summary(posterior, block, summary):
     """Resampled by their weights: medians agree within a tenth of the posterior's width, or so."""
     weighted = np.flatnonzero(summary.method == Method.WEIGHTED)[:20]
-    draws = replay(posterior, tuple(x[weighted] for x in block), weighted, 256)
+    draws = replay(posterior, block[weighted], weighted, 256)
     width = summary.std[weighted]
     found = np.abs(np.median(draws, axis=1) - summary.quantiles[weighted, :, 2]) / np.maximum(width, 1e-6)
     assert np.median(found) < 0.05
@@ -226,8 +223,8 @@ def test_no_draw_leaves_the_prior(draws):
 def test_no_draw_leaves_the_prior_for_absurd_photometry(posterior):
     """Too bright, too faint and negative for any mass of the prior."""
     flux = torch.tensor([[1e9] * 5, [1e-9] * 5, [-50.0] * 5, [1.0, 1e5, -1e5, 1e5, 1.0]])
-    sigma = flux.abs() * 0.02 + 1e-3
-    found = posterior.draw(flux, sigma, torch.ones(4, 5, dtype=torch.bool), torch.full((4,), 0.1), np.arange(4), 256)
+    absurd = Photometry.of(flux, flux.abs() * 0.02 + 1e-3, redshift=0.1)
+    found = posterior.draw(absurd, np.arange(4), 256)
     assert_inside_prior(found.values[..., : len(PARAMETERS)])
 
 
@@ -235,8 +232,7 @@ def test_kept_draws_are_the_draws_to_16_bits(posterior, block, summary, flow):
     """Decoded, they are the parameters of replayed draws: equally weighted, one in 65,536 of the prior's width."""
     row = int(np.flatnonzero(summary.method == Method.WEIGHTED)[0])
     decoded = flow.space.from_unit(torch.as_tensor((summary.draws[row] + 0.5) / 2.0**16)).numpy()
-    data = [torch.as_tensor(x[row : row + 1]) for x in block]
-    known = posterior.draw(*data, np.array([row]), posterior.n_draws).values[0, :, : len(PARAMETERS)].numpy()
+    known = posterior.draw(block[row], np.array([row]), posterior.n_draws).values[0, :, : len(PARAMETERS)].numpy()
     scale = known.std(0) + 1e-9
     nearest = np.abs((decoded[:, None] - known[None]) / scale).max(-1).min(1)
     assert nearest.max() < 0.05
@@ -248,7 +244,9 @@ def test_kept_draws_are_the_draws_to_16_bits(posterior, block, summary, flow):
 @pytest.fixture(scope="module")
 def troubled(posterior, mocks):
     """Rows 0-5: as it is, no redshift, z beyond the galaxy model, two bands, hopeless photometry, an error far too large."""
-    flux, sigma, mask, redshift = (x.copy() for x in arrays(mocks, slice(0, 6)))
+    found = mocks.photometry[:6].arrays()
+    flux, sigma = found["flux"].copy(), found["sigma"].copy()
+    mask, redshift = found["mask"].copy(), found["redshift"].copy()
     flags = np.zeros(6, np.uint32)
     redshift[1], flags[1] = np.nan, int(Flag.BAD_REDSHIFT)
     redshift[2] = 0.65
@@ -256,10 +254,12 @@ def troubled(posterior, mocks):
     flux[3, 2:] = sigma[3, 2:] = 0
     mask[4], flux[4], sigma[4] = True, 1e15 * np.array([1, -1, 1, -1, 1]), 1e-20
     mask[5], sigma[5] = True, 50 * np.abs(flux[5]) + 1
-    before = tuple(x.copy() for x in (flux, sigma, mask, redshift, flags))
-    found = posterior.summarise(flux, sigma, mask, redshift, flags, 0)
-    for a, b in zip(before, (flux, sigma, mask, redshift, flags), strict=True):
-        np.testing.assert_array_equal(a, b)  # the caller's arrays stay the caller's
+    photometry = Photometry.of(flux, sigma, redshift, mask)
+    before, flags_before = {name: x.copy() for name, x in photometry.arrays().items()}, flags.copy()
+    found = posterior.summarise(photometry, flags, 0)
+    for name, values in photometry.arrays().items():
+        np.testing.assert_array_equal(values, before[name])  # what is the caller's stays the caller's
+    np.testing.assert_array_equal(flags, flags_before)
     return found
 
 
@@ -297,12 +297,12 @@ def test_every_answered_row_is_finite(summary):
 def test_poor_weights_are_flagged_and_not_used(flow, block):
     """With a threshold that no row meets, quantiles are those of the flow's own draws, equally weighted."""
     strict = Posterior(flow, seed=1, n_draws=256, min_effective_fraction=1.1)
-    data = tuple(x[:5] for x in block)
+    data = block[:5]
     found = summarise(strict, data)
     assert ((found.flags & int(Flag.LOW_EFFECTIVE_FRACTION)) != 0).all()
     assert (found.method == Method.FLOW).all()
     assert (found.effective_draws == 256).all()
-    values = strict.draw(*(torch.as_tensor(x) for x in data), np.arange(5), 256).values.numpy()
+    values = strict.draw(data, np.arange(5), 256).values.numpy()
     expected = np.quantile(values, 0.5, axis=1, method="hazen")
     np.testing.assert_allclose(found.quantiles[..., 2], expected, rtol=1e-4, atol=1e-4)
 
@@ -316,20 +316,18 @@ def test_weights_that_serve_are_used(summary):
 
 
 def test_colours_outside_the_training_data_are_flagged(posterior, block, flow):
-    flux, sigma, mask, redshift = (x[:8].copy() for x in block)
-    mask[:] = True
-    flux[:] = 10.0 * np.array([1.0, 2.0, 3.0, 4.0, 4.5])
-    sigma[:] = 0.05 * flux
+    flux = np.tile(10.0 * np.array([1.0, 2.0, 3.0, 4.0, 4.5]), (8, 1))
+    sigma = 0.05 * flux
     flux[1, 1] *= 50
-    flux[2, 1], flux[3, 1], mask[3, 1] = -1.0, 100.0, False
-    found = summarise(posterior, (flux, sigma, mask, redshift)).flags & int(Flag.COLOUR_OUTSIDE_TRAINING)
+    flux[2, 1], flux[3, 1], sigma[3, 1] = -1.0, 100.0, 0
+    photometry = Photometry.of(flux, sigma, block.redshift[:8])
+    found = summarise(posterior, photometry).flags & int(Flag.COLOUR_OUTSIDE_TRAINING)
     assert (found != 0).tolist() == [False, True] + [False] * 6
 
 
 def test_a_mass_at_the_edge_of_the_prior_is_flagged(posterior, block):
-    data = tuple(x[:1].copy() for x in block)
-    data[0][:], data[2][:] = data[0] * 1e4, True
-    data[1][:] = 0.1 * np.abs(data[0]) + 1
+    flux = 1e4 * block.flux[:1]
+    data = Photometry.of(flux, 0.1 * flux.abs() + 1, block.redshift[0])
     assert summarise(posterior, data).flags[0] & int(Flag.PRIOR_EDGE)
 
 
@@ -341,7 +339,7 @@ def faint_galaxy(flow):
     """Three bands of one galaxy at low signal-to-noise: a posterior broad enough for any proposal to cover."""
     flux = torch.tensor([[0.0, 12.0, 30.0, 45.0, 0.0]])
     sigma = torch.tensor([[0.0, 3.0, 6.0, 8.0, 0.0]])
-    return flux, sigma, torch.tensor([[False, True, True, True, False]]), torch.tensor([0.08])
+    return Photometry.of(flux, sigma, redshift=0.08)
 
 
 @pytest.fixture(scope="module")
@@ -350,12 +348,12 @@ def brute_force(flow, faint_galaxy):
 
     The amplitude is integrated on a grid of log_mstar.
     """
-    flux, sigma, mask, z = (x[0].double() for x in faint_galaxy)
-    mask = mask.bool()
+    mask, z = faint_galaxy.mask[0], faint_galaxy.redshift
+    flux, sigma = faint_galaxy.flux[0].double(), faint_galaxy.sigma[0].double()
     u = torch.rand(20_000, 11, generator=torch.Generator().manual_seed(0))
     theta = flow.space.from_unit(u)
     theta[:, 0] = 0.0
-    per_mass = flow.redshift_model.model.fluxes(theta, z.float().expand(len(u))).double()[:, mask]
+    per_mass = flow.redshift_model.model.fluxes(theta, z.expand(len(u))).double()[:, mask]
     grid = torch.linspace(7, 12.5, 1101, dtype=torch.float64)
     chi2 = torch.stack([(((10**m * per_mass - flux[mask]) / sigma[mask]) ** 2).sum(1) for m in grid], dim=1)
     density = (-0.5 * chi2 - (sigma[mask].log() + 0.5 * np.log(2 * np.pi)).sum()).exp()
@@ -369,7 +367,7 @@ def brute_force(flow, faint_galaxy):
 
 
 def weighted_mean(flow, galaxy, n=20_000):
-    found = Posterior(flow, seed=4).draw(*galaxy, np.array([0]), n)
+    found = Posterior(flow, seed=4).draw(galaxy, np.array([0]), n)
     return (found.weight[0].unsqueeze(-1) * found.unit[0].double()).sum(0), found
 
 
@@ -396,9 +394,9 @@ def test_weights_are_normalised(draws, posterior, mocks):
     Likelihood, prior and density are evaluated here again, at the draws' parameters: to float32 rounding.
     """
     assert torch.allclose(draws.weight.sum(1), torch.ones(40, dtype=torch.float64))
-    data = [x[:40] for x in (mocks.flux, mocks.sigma, mocks.mask)]
-    per_mass = posterior.flow.redshift_model(draws.values[..., : len(PARAMETERS)], mocks.redshift[:40]).flux
-    log_l = amplitude.fit(per_mass, *data, draws.unit[..., 0], posterior.flow.space.amplitude.prior.range).log_evidence
+    data = mocks.photometry[:40]
+    per_mass = posterior.flow.redshift_model(draws.values[..., : len(PARAMETERS)], data.redshift).flux
+    log_l = amplitude.fit(per_mass, data, draws.unit[..., 0], posterior.flow.space.amplitude.prior.range).log_evidence
     log_prior = torch.distributions.Normal(0, 1).log_prob(probit(draws.unit[..., 1:])).sum(-1)
     log_weight = (log_l + log_prior - draws.log_q).double()
     weight = torch.softmax(log_weight, -1)
@@ -417,16 +415,16 @@ def test_the_truth_is_as_likely_as_the_draws_say(flow, mocks):
     lo, hi = flow.space.amplitude.prior.range
     u = torch.cat([((mocks.log_mstar - lo) / (hi - lo)).unsqueeze(1), torch.special.ndtr(mocks.phi)], dim=1)
     full, integrated = log_likelihood(flow, mocks, flow.space.from_unit(u))
-    sigma = torch.where(mocks.mask, mocks.sigma, 1.0)
-    norm = -(torch.where(mocks.mask, sigma.log() + 0.5 * np.log(2 * np.pi), 0.0)).sum(1)
+    mask = mocks.photometry.mask
+    sigma = torch.where(mask, mocks.photometry.sigma, 1.0)
+    norm = -(torch.where(mask, sigma.log() + 0.5 * np.log(2 * np.pi), 0.0)).sum(1)
     chi2 = -2 * (full - norm)
-    assert float((chi2 / mocks.mask.sum(1)).mean()) == pytest.approx(1, abs=0.15)
+    assert float((chi2 / mask.sum(1)).mean()) == pytest.approx(1, abs=0.15)
     assert bool((integrated < full + 0.5 * chi2 + 1e-3).all())
 
 
 def test_the_integrated_likelihood_is_the_integral_of_the_likelihood(flow, mocks):
-    galaxy = {f.name: getattr(mocks, f.name)[:1] for f in dataclasses.fields(mocks)}
-    one = type(mocks)(**{k: v.expand(401, *v.shape[1:]).contiguous() for k, v in galaxy.items()})
+    one = mocks[torch.zeros(401, dtype=torch.long)]
     lo, hi = flow.space.amplitude.prior.range
     masses = (one.log_mstar[0] - lo) / (hi - lo) + torch.linspace(-0.04, 0.04, 401)  # of the prior; width 0.003
     u = torch.cat([masses.unsqueeze(1), torch.special.ndtr(one.phi)], dim=1)
@@ -437,17 +435,17 @@ def test_the_integrated_likelihood_is_the_integral_of_the_likelihood(flow, mocks
 
 def test_draws_and_fits_agree_on_the_amplitude(draws, mocks, posterior):
     """The mass of every draw is the exact conditional's, given its shape and its base point."""
-    data = [x[:40] for x in (mocks.flux, mocks.sigma, mocks.mask)]
-    per_mass = posterior.flow.redshift_model(draws.values[..., : len(PARAMETERS)], mocks.redshift[:40]).flux
+    data = mocks.photometry[:40]
+    per_mass = posterior.flow.redshift_model(draws.values[..., : len(PARAMETERS)], data.redshift).flux
     uniform = posterior.base_points(np.arange(40), 256)[..., -1]
-    expected = amplitude.fit(per_mass, *data, uniform, posterior.flow.space.amplitude.prior.range)
+    expected = amplitude.fit(per_mass, data, uniform, posterior.flow.space.amplitude.prior.range)
     torch.testing.assert_close(draws.values[..., 0], expected.log_mstar, atol=1e-4, rtol=0)
 
 
 def test_a_flow_that_learnt_the_amplitude_is_summarised_too(learnt_flow, block):
-    found = summarise(Posterior(learnt_flow, seed=1, n_draws=128), tuple(x[:5] for x in block))
+    found = summarise(Posterior(learnt_flow, seed=1, n_draws=128), block[:5])
     assert np.isfinite(found.quantiles).all()
-    values = Posterior(learnt_flow, seed=1).draw(*(torch.as_tensor(x[:5]) for x in block), np.arange(5), 128).values
+    values = Posterior(learnt_flow, seed=1).draw(block[:5], np.arange(5), 128).values
     assert_inside_prior(values[..., : len(PARAMETERS)])
 
 
@@ -463,10 +461,10 @@ def test_draws_alike_have_numpys_quantiles_and_moments(n):
 
 def test_without_the_certificate_a_row_has_the_quantiles_of_its_replayed_draws(learnt_flow, block):
     posterior, n = Posterior(learnt_flow, seed=1, n_draws=64, n_keep=8, certificate=False), 30
-    found = Router(posterior, Routing()).summarise(*(x[:n] for x in block), np.zeros(n, np.uint32), 100)
+    found = Router(posterior, Routing()).summarise(block[:n], np.zeros(n, np.uint32), 100)
     assert posterior.columns == PARAMETERS and (found.method == Method.FLOW).all()
     assert np.isnan(found.effective_fraction).all() and np.isnan(found.chi2).all()
-    draws = Router(posterior, Routing()).draws(*(x[:n] for x in block), np.arange(100, 100 + n), found.method, 64)
+    draws = Router(posterior, Routing()).draws(block[:n], np.arange(100, 100 + n), found.method, 64)
     expected = np.quantile(draws, QUANTILES, axis=1, method="hazen").transpose(1, 2, 0)
     np.testing.assert_allclose(found.quantiles, expected, atol=1e-4)
     np.testing.assert_allclose(found.mean, draws.mean(1), atol=1e-4)

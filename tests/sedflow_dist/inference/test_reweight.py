@@ -14,13 +14,14 @@ from jobs.infer import infer
 from jobs.ingest import tables
 from jobs.ingest.job import ingest
 from sedflow_dist.inference import importance, reweight
-from sedflow_dist.inference.posterior import QUANTILE_NAMES, QUANTILES, Method, Posterior, columns
+from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.reweight import Density, InducedPrior, NewPrior, ParameterPrior
+from sedflow_dist.inference.summary import QUANTILE_NAMES, QUANTILES, Method
 from sedflow_dist.sps import derived
 from storage_schemas import open_catalog
 
 LABELS = tuple("ugriz")
-COLUMNS = columns(LABELS)
+COLUMNS = [q.name for q in derived.columns(SPACE, LABELS)]
 TAU, SFR = COLUMNS.index("tau_ism"), COLUMNS.index("log_sfr_1gyr")
 
 
@@ -144,8 +145,8 @@ def test_sources_are_what_decides_a_column(flow):
         return derived.derive(model.model, theta, model(theta, redshift))
 
     before = derive(u)
-    for column, name in enumerate(derived.names(LABELS)):
-        kept = reweight.sources(name)
+    for column, name in enumerate(p.name for p in derived.properties(SPACE, LABELS)):
+        kept = derived.sources(SPACE, LABELS, name)
         own = [("betas" if c.startswith("stick") else c) in kept for c in COORDINATES]
         after = derive(torch.where(torch.tensor(own), u, other))
         torch.testing.assert_close(after[..., column], before[..., column], rtol=1e-4, atol=1e-4, msg=name)
@@ -236,7 +237,7 @@ def test_a_catalog_under_its_own_prior_is_what_inference_says(fine_catalog, tmp_
     table = tables.Table(tmp_path / "o.parquet")
     np.testing.assert_array_equal(table.column("row"), rows)
     posterior = Posterior(engine(data).posterior.flow, data.attrs["run"]["seed"], 4096, LEAST)
-    expected = posterior.summarise(*observed(data, np.arange(60)), data["flags"].values[:60], 0)
+    expected = posterior.summarise(observed(data.isel(galaxy=slice(60))), data["flags"].values[:60], 0)
     reason = table.column("reason")
     answered = reason == ""
     assert (done, failed) == (len(rows), int((~answered).sum()))
@@ -244,7 +245,7 @@ def test_a_catalog_under_its_own_prior_is_what_inference_says(fine_catalog, tmp_
     np.testing.assert_array_equal(table.column("weighted"), good)
     assert answered[~good].all(), reason  # a row without weights is summarised without, as in the catalog
     assert 3 <= good.sum() < len(rows)
-    weight = posterior.draw(*map(torch.as_tensor, observed(data, rows)), rows, 4096).weight
+    weight = posterior.draw(observed(data.isel(galaxy=rows)), rows, 4096).weight
     fraction = np.where(good, 1 / (4096 * (weight**2).sum(1)), 1.0)
     np.testing.assert_array_equal(answered, fraction >= LEAST)
     assert answered[good].sum() >= 3

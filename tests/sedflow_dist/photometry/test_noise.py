@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.photometry.photometry import Photometry
 
 POGSON = 2.5 / np.log(10)
 BRIGHT, FAINT = 14.0, 20.0
@@ -25,12 +26,12 @@ def catalog():
     mask = np.ones_like(flux, bool)
     mask[::10, 2] = False
     flux[::10, 2] = sigma[::10, 2] = 0.0
-    return flux, sigma, mask
+    return Photometry.of(flux, sigma, mask=mask)
 
 
 @pytest.fixture(scope="module")
 def fitted(catalog):
-    return NoiseModel.fit(*catalog, selection_band=1)
+    return NoiseModel.fit(catalog, selection_band=1)
 
 
 def fluxes_at(*magnitudes):
@@ -132,15 +133,12 @@ def test_uncertainties_above_the_noise_model_are_outside(fitted):
     sigma[3, 2] = 1e6
     mask = torch.ones(4, 3, dtype=torch.bool)
     mask[3, 2] = False
-    assert fitted.outside(flux, sigma, mask).tolist() == [False, False, True, False]
+    assert fitted.outside(Photometry.of(flux, sigma, mask=mask)).tolist() == [False, False, True, False]
 
 
 def test_few_galaxies_make_fewer_bins_and_too_few_are_refused(catalog):
-    flux, sigma, mask = (x[:40] for x in catalog)
-    small = NoiseModel.fit(flux, sigma, mask, 1)
+    small = NoiseModel.fit(catalog[:40], 1)
     assert small.magnitude.shape == (3, 16)
-    assert bool(torch.isfinite(small.moments(torch.as_tensor(flux).float())[0]).all())
-    mask = mask.copy()
-    mask[:, 0] = False
+    assert bool(torch.isfinite(small.moments(catalog.flux[:40])[0]).all())
     with pytest.raises(ValueError, match="band 0: only 0 fluxes above 1 sigma"):
-        NoiseModel.fit(flux, sigma, mask, 1)
+        NoiseModel.fit(catalog[:40].with_bands(torch.tensor([False, True, True])), 1)

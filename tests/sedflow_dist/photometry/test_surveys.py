@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,11 +50,13 @@ def flags_of(photometry):
 
 def test_nothing_is_done_to_calibrated_catalogs():
     found = calibrate(NSA, FLUX, IVAR, None, Z)
-    np.testing.assert_allclose(found.flux, FLUX, rtol=1e-6)
-    np.testing.assert_allclose(found.sigma, np.hypot(0.5, NSA.model_error * FLUX), rtol=1e-6)
-    assert found.mask.all()
+    np.testing.assert_allclose(found.photometry.flux, FLUX, rtol=1e-6)
+    np.testing.assert_allclose(found.photometry.sigma, np.hypot(0.5, NSA.model_error * FLUX), rtol=1e-6)
+    assert found.photometry.mask.all()
     assert found.flags.tolist() == [0]
-    assert found.flux.dtype == found.sigma.dtype == found.redshift.dtype == np.float32
+    assert (
+        found.photometry.flux.dtype == found.photometry.sigma.dtype == found.photometry.redshift.dtype == torch.float32
+    )
 
 
 def test_sdss_offsets_and_floors():
@@ -62,8 +65,8 @@ def test_sdss_offsets_and_floors():
     offset = np.array([-0.036, 0.012, 0.010, 0.028, 0.040])
     floor = np.array([0.05, 0.02, 0.02, 0.02, 0.03])
     magnitude = 22.5 - 2.5 * np.log10(FLUX) + offset
-    np.testing.assert_allclose(22.5 - 2.5 * np.log10(found.flux), magnitude, atol=1e-5)
-    sigma_magnitude = found.sigma / found.flux / MAG
+    np.testing.assert_allclose(22.5 - 2.5 * np.log10(found.photometry.flux), magnitude, atol=1e-5)
+    sigma_magnitude = found.photometry.sigma / found.photometry.flux / MAG
     np.testing.assert_allclose(sigma_magnitude**2, (0.5 / FLUX / MAG) ** 2 + floor**2 + (0.025 / MAG) ** 2, rtol=1e-5)
 
 
@@ -71,27 +74,27 @@ def test_extinction_in_magnitudes_brightens_and_transmission_divides():
     magnitudes = np.array([[0.5, 0.3, 0.1]])
     args = FLUX[:, :3], np.full((1, 3), 0.5)
     found = calibrate(survey(extinction=("A", "B", "C")), *args, magnitudes, Z)
-    np.testing.assert_allclose(found.flux, FLUX[:, :3] * 10 ** (0.4 * magnitudes), rtol=1e-6)
-    np.testing.assert_allclose(found.sigma, 0.5 * 10 ** (0.4 * magnitudes), rtol=1e-6)
+    np.testing.assert_allclose(found.photometry.flux, FLUX[:, :3] * 10 ** (0.4 * magnitudes), rtol=1e-6)
+    np.testing.assert_allclose(found.photometry.sigma, 0.5 * 10 ** (0.4 * magnitudes), rtol=1e-6)
     transmission = survey(extinction=("A", "B", "C"), extinction_kind="transmission")
     same = calibrate(transmission, *args, 10 ** (-0.4 * magnitudes), Z)
-    np.testing.assert_allclose(same.flux, found.flux, rtol=1e-6)
+    np.testing.assert_allclose(same.photometry.flux, found.photometry.flux, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("unit", "one_nanomaggy"), [("nanomaggy", 1.0), ("nJy", 3631.0), ("maggy", 1e-9)])
 def test_units(unit, one_nanomaggy):
     found = calibrate(survey(unit=unit), one_nanomaggy * FLUX[:, :3], one_nanomaggy * np.ones((1, 3)), None, Z)
-    np.testing.assert_allclose(found.flux, FLUX[:, :3], rtol=1e-6)
-    np.testing.assert_allclose(found.sigma, 1.0, rtol=1e-6)
+    np.testing.assert_allclose(found.photometry.flux, FLUX[:, :3], rtol=1e-6)
+    np.testing.assert_allclose(found.photometry.sigma, 1.0, rtol=1e-6)
 
 
 def test_the_model_error_is_a_fraction_of_the_flux():
     found = calibrate(survey(model_error=0.1, floor=(0.0, 0.0, 0.2)), FLUX[:, :3], np.ones((1, 3)), None, Z)
     expected = np.sqrt(1 + FLUX[0, :3] ** 2 * (0.1**2 + np.array([0, 0, (0.2 * MAG) ** 2])))
-    np.testing.assert_allclose(found.sigma[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.photometry.sigma[0], expected, rtol=1e-6)
     one_a_band = calibrate(survey(model_error=(0.1, 0.0, 0.2)), FLUX[:, :3], np.ones((1, 3)), None, Z)
     expected = np.hypot(1, FLUX[0, :3] * np.array([0.1, 0.0, 0.2]))
-    np.testing.assert_allclose(one_a_band.sigma[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(one_a_band.photometry.sigma[0], expected, rtol=1e-6)
 
 
 # -- bad values -------------------------------------------------------------------------------------------------------
@@ -104,9 +107,9 @@ BAD_ERRORS = {"nan": np.nan, "zero": 0.0, "negative": -1.0, "infinite": np.inf}
 def test_a_bad_flux_is_masked_and_flagged(kind, value):
     """1e100 is finite in float64 only: photometry is float32."""
     found = calibrate(kind, one(value), IVAR, NO_EXTINCTION if kind is SDSS else None, Z)
-    assert found.mask.tolist() == [[True, False, True, True, True]]
+    assert found.photometry.mask.tolist() == [[True, False, True, True, True]]
     assert {"BAD_FLUX", "BAND_MISSING"} <= flags_of(found)
-    assert (found.flux[0, 1], found.sigma[0, 1]) == (0, 0)
+    assert (found.photometry.flux[0, 1], found.photometry.sigma[0, 1]) == (0, 0)
     assert "TOO_FEW_BANDS" not in flags_of(found)
 
 
@@ -116,9 +119,9 @@ def test_a_bad_inverse_variance_is_masked_and_flagged(kind, name):
     """Also an infinite one: an error of zero, which the floor must not make plausible."""
     extinction = NO_EXTINCTION if kind == "sdss" else None
     found = calibrate(SURVEYS[kind], FLUX, one(BAD_ERRORS[name], base=IVAR), extinction, Z)
-    assert found.mask.tolist() == [[True, False, True, True, True]]
+    assert found.photometry.mask.tolist() == [[True, False, True, True, True]]
     assert {"BAD_ERROR", "BAND_MISSING"} == flags_of(found)
-    assert (found.flux[0, 1], found.sigma[0, 1]) == (0, 0)
+    assert (found.photometry.flux[0, 1], found.photometry.sigma[0, 1]) == (0, 0)
 
 
 @pytest.mark.parametrize("name", BAD_ERRORS)
@@ -126,14 +129,14 @@ def test_a_bad_inverse_variance_is_masked_and_flagged(kind, name):
 def test_a_bad_sigma_is_masked_and_flagged(name, floor):
     error = one(BAD_ERRORS[name], base=np.ones((1, 3)))
     found = calibrate(survey(floor=floor), FLUX[:, :3], error, None, Z)
-    assert found.mask.tolist() == [[True, False, True]]
+    assert found.photometry.mask.tolist() == [[True, False, True]]
     assert {"BAD_ERROR", "BAND_MISSING", "TOO_FEW_BANDS"} == flags_of(found)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -9999.0])
 def test_a_bad_extinction_masks_its_band(value):
     found = calibrate(SDSS, FLUX, IVAR, one(value, base=NO_EXTINCTION), Z)
-    assert found.mask.tolist() == [[True, False, True, True, True]]
+    assert found.photometry.mask.tolist() == [[True, False, True, True, True]]
     assert flags_of(found) & {"BAD_FLUX", "BAD_ERROR"}
 
 
@@ -142,7 +145,7 @@ def test_a_bad_transmission_masks_its_band(value):
     """A negative one would turn a flux's sign."""
     transmission = survey(extinction=("A", "B", "C"), extinction_kind="transmission")
     found = calibrate(transmission, FLUX[:, :3], np.ones((1, 3)), one(value, base=np.ones((1, 3))), Z)
-    assert found.mask.tolist() == [[True, False, True]]
+    assert found.photometry.mask.tolist() == [[True, False, True]]
     assert flags_of(found) & {"BAD_FLUX", "BAD_ERROR"}
 
 
@@ -150,23 +153,23 @@ def test_a_bad_transmission_masks_its_band(value):
 def test_a_bad_redshift_is_flagged_and_nan(z):
     found = calibrate(NSA, FLUX, IVAR, None, np.array([z]))
     assert flags_of(found) == {"BAD_REDSHIFT"}
-    assert np.isnan(found.redshift[0])
-    assert found.mask.all()
+    assert np.isnan(found.photometry.redshift[0])
+    assert found.photometry.mask.all()
 
 
 def test_negative_and_zero_fluxes_are_measurements():
     for value in (-3.0, 0.0):
         found = calibrate(SDSS, one(value, band=0), IVAR, NO_EXTINCTION, Z)
         assert flags_of(found) == {"NEGATIVE_FLUX"}
-        assert found.mask.all()
-        assert found.flux[0, 0] == pytest.approx(value * 10 ** (0.4 * 0.036))
+        assert found.photometry.mask.all()
+        assert found.photometry.flux[0, 0] == pytest.approx(value * 10 ** (0.4 * 0.036))
 
 
 def test_absurd_colours_are_flagged_and_kept():
     for value in (10 * FLUX[0, 2], FLUX[0, 2] / 100):
         found = calibrate(NSA, one(value), IVAR, None, Z)
         assert flags_of(found) == {"ABSURD_COLOUR"}
-        assert found.mask.all()
+        assert found.photometry.mask.all()
     assert flags_of(calibrate(NSA, FLUX, IVAR, None, Z)) == set()
 
 
@@ -190,20 +193,20 @@ def test_nothing_is_dropped_and_nothing_bad_travels_on(flux, error, extinction, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = calibrate(SDSS, flux, error, extinction, redshift)
-    assert found.flux.shape == found.sigma.shape == found.mask.shape == (4, 5)
-    assert len(found.redshift) == len(found.flags) == 4
-    assert np.isfinite(found.flux).all()
-    assert np.isfinite(found.sigma).all()
-    assert (found.sigma[found.mask] > 0).all()
-    assert (found.flux[~found.mask] == 0).all()
+    assert found.photometry.flux.shape == found.photometry.sigma.shape == found.photometry.mask.shape == (4, 5)
+    assert len(found.photometry.redshift) == len(found.flags) == 4
+    assert np.isfinite(found.photometry.flux).all()
+    assert np.isfinite(found.photometry.sigma).all()
+    assert (found.photometry.sigma[found.photometry.mask] > 0).all()
+    assert (found.photometry.flux[~found.photometry.mask] == 0).all()
     missing = (found.flags & int(Flag.BAND_MISSING)) != 0
-    np.testing.assert_array_equal(missing, ~found.mask.all(1))
+    np.testing.assert_array_equal(missing, ~found.photometry.mask.all(1))
     explained = (found.flags & int(Flag.BAD_FLUX | Flag.BAD_ERROR)) != 0
-    assert (explained | found.mask.all(1)).all()
+    assert (explained | found.photometry.mask.all(1)).all()
     few = (found.flags & int(Flag.TOO_FEW_BANDS)) != 0
-    np.testing.assert_array_equal(few, found.mask.sum(1) < 3)
+    np.testing.assert_array_equal(few, found.photometry.mask.sum(1) < 3)
     bad = (found.flags & int(Flag.BAD_REDSHIFT)) != 0
-    np.testing.assert_array_equal(bad, ~(found.redshift > 0) | ~np.isfinite(found.redshift))
+    np.testing.assert_array_equal(bad, ~(found.photometry.redshift > 0) | ~np.isfinite(found.photometry.redshift))
 
 
 def test_rows_do_not_touch_each_other():
@@ -213,8 +216,9 @@ def test_rows_do_not_touch_each_other():
     together = calibrate(SDSS, flux, ivar, extinction, z)
     for i in range(50):
         alone = calibrate(SDSS, flux[i : i + 1], ivar[i : i + 1], extinction[i : i + 1], z[i : i + 1])
-        for name in ("flux", "sigma", "mask", "redshift", "flags"):
-            np.testing.assert_array_equal(getattr(together, name)[i], getattr(alone, name)[0])
+        for name, values in alone.photometry.arrays().items():
+            np.testing.assert_array_equal(together.photometry.arrays()[name][i], values[0])
+        assert together.flags[i] == alone.flags[0]
 
 
 # -- surveys with a sky of their own ------------------------------------------------------------------------------------
@@ -226,7 +230,7 @@ def test_no_data_is_not_an_error_and_not_detected_is_not_not_observed():
     """DESI: ivar 0 says that the band was not observed; a negative flux was, and nothing was detected."""
     flux, ivar = one(-0.3, band=0), one(0.0, band=3, base=IVAR)
     found = calibrate(LEGACY, flux, ivar, np.ones((1, 5)), Z)
-    assert found.mask.tolist() == [[True, True, True, False, True]]
+    assert found.photometry.mask.tolist() == [[True, True, True, False, True]]
     assert flags_of(found) == {"BAND_MISSING", "NEGATIVE_FLUX"}
     assert flags_of(calibrate(LEGACY, FLUX, one(-1.0, band=3, base=IVAR), np.ones((1, 5)), Z)) >= {"BAD_ERROR"}
 
@@ -234,9 +238,9 @@ def test_no_data_is_not_an_error_and_not_detected_is_not_not_observed():
 def test_legacy_fluxes_are_divided_by_the_transmission():
     transmission = np.array([[0.8, 0.9, 0.95, 0.99, 1.0]])
     found = calibrate(LEGACY, FLUX, IVAR, transmission, Z)
-    np.testing.assert_allclose(found.flux, FLUX / transmission, rtol=1e-6)
+    np.testing.assert_allclose(found.photometry.flux, FLUX / transmission, rtol=1e-6)
     sigma = np.hypot(1 / np.sqrt(IVAR * transmission**2), LEGACY.model_error * FLUX / transmission)
-    np.testing.assert_allclose(found.sigma, sigma, rtol=1e-6)
+    np.testing.assert_allclose(found.photometry.sigma, sigma, rtol=1e-6)
 
 
 def test_rubin_fluxes_are_dereddened_and_flagged_bands_are_missing():
@@ -248,8 +252,8 @@ def test_rubin_fluxes_are_dereddened_and_flagged_bands_are_missing():
     njy_flagged[0, 5] = np.nan
     found = calibrate(RUBIN, njy_flagged, 0.1 * njy, np.full((1, 6), 0.1), Z, unusable)
     magnitude = 31.4 - 2.5 * np.log10(njy) - 0.1 * np.array(RUBIN.extinction_per_ebv)
-    np.testing.assert_allclose(22.5 - 2.5 * np.log10(found.flux[0, :5]), magnitude[0, :5], atol=2e-4)
-    assert found.mask[0].tolist() == [True] * 5 + [False]
+    np.testing.assert_allclose(22.5 - 2.5 * np.log10(found.photometry.flux[0, :5]), magnitude[0, :5], atol=2e-4)
+    assert found.photometry.mask[0].tolist() == [True] * 5 + [False]
     assert flags_of(found) == {"BAND_MISSING"}
     assert RUBIN.required[-1] == "objectId"  # and no redshift
     assert "u_cModel_flag" in RUBIN.columns
@@ -272,7 +276,7 @@ def test_declared_cuts_name_the_bits_of_maskbits():
 @pytest.mark.parametrize("name", SURVEYS)
 def test_declared_surveys_are_consistent(name):
     found = surveys.get(name)
-    assert len(found.bands) == len(found.labels) == len(found.flux) == len(found.error)
+    assert len(found.bands) == len(found.labels) == len(found.photometry.flux) == len(found.error)
     assert found.labels.index(found.selection_band) >= 0
     assert surveys.get(found) is found
 

@@ -12,14 +12,18 @@ import zarr
 from astropy.io.votable import ucd
 from astropy.table import Table
 from paths import ROOT
+from provabgs import SPACE
 
-from jobs.catalog.draws import engine, observed
+from jobs.catalog.draws import engine
+from jobs.columns import INFERRED
 from jobs.config.run_file import Inference
 from jobs.export import export
 from jobs.infer import infer
 from jobs.ingest.job import ingest
-from sedflow_dist.inference.posterior import Method, columns
+from jobs.observed import observed
+from sedflow_dist.inference.summary import METHODS, Method
 from sedflow_dist.photometry.surveys import healpix
+from sedflow_dist.sps import derived
 from storage_schemas import open_catalog, photometry
 from storage_schemas.catalog import schema as catalog
 
@@ -65,7 +69,7 @@ def test_the_page_lists_what_a_catalog_holds(made):
 
 
 def test_every_ucd_is_one():
-    specs = catalog.arrays({"ID": "int64"})
+    specs = catalog.arrays(INFERRED, {"ID": "int64"})
     words = {spec.ucd for spec in specs if not {"param", "draw"} & set(spec.dims)} | {
         cells[2] for cells in rows_of_page("Parameters and properties")
     }
@@ -74,21 +78,21 @@ def test_every_ucd_is_one():
         assert ucd.check_ucd(word, check_controlled_vocabulary=True), word
 
 
-def test_methods_are_those_of_inference():
-    assert list(catalog.METHODS) == [int(method) for method in Method]
+def test_every_method_has_its_words():
+    assert list(METHODS) == list(Method)
     words = {
         Method.NONE: "none", Method.FLOW: "flow", Method.WEIGHTED: "importance-weighted flow", Method.MORE_DRAWS: "more draws",
         Method.SHORT_MCMC: "short MCMC", Method.MCMC: "MCMC",
     }  # fmt: skip
     for method, word in words.items():
-        assert word in catalog.METHODS[int(method)]
+        assert word in METHODS[method]
 
 
 def test_bytes_per_galaxy_are_told(made):
     sizes = catalog.sizes(made)
     stored = sum(path.stat().st_size for path in Path(made.url, "chunks").iterdir())
     assert 0.5 * stored < 500 * sum(sizes.values()) < 1.5 * stored  # small chunks stand in manifests
-    assert set(sizes) == {spec.name for spec in catalog.arrays({"objectId": "int64"})} - {"draws"}
+    assert set(sizes) == {spec.name for spec in catalog.arrays(INFERRED, {"objectId": "int64"})} - {"draws"}
 
 
 # -- what columns hold ------------------------------------------------------------------------------------------------
@@ -112,13 +116,13 @@ def test_summaries_are_those_of_the_replayed_draws(answered):
     """The share of the draws' weight below each quantile is what the column's name says, to the weight of one draw."""
     table, data, _ = answered
     router, methods = engine(data), data["method"].values
-    names = columns([str(label) for label in data["band"].values])
+    names = [q.name for q in derived.columns(SPACE, [str(label) for label in data["band"].values])]
     rows = np.flatnonzero((methods == Method.FLOW) | (methods == Method.WEIGHTED))
     assert len(rows) > 20
     for row in rows:
         at = np.array([row])
         values, weight = (
-            x[0].double().numpy() for x in router.weighted(*_tensors(observed(data, at)), at, methods[at], 4096)
+            x[0].double().numpy() for x in router.weighted(observed(data.isel(galaxy=at)), at, methods[at], 4096)
         )
         one = weight.max() + 1e-6
         for i, name in enumerate(names):
@@ -132,12 +136,6 @@ def test_summaries_are_those_of_the_replayed_draws(answered):
             std = np.sqrt((weight * (draws - mean) ** 2).sum())
             np.testing.assert_allclose(table[f"{name}_mean"][row].as_py(), mean, rtol=1e-4, atol=1e-5, err_msg=name)
             np.testing.assert_allclose(table[f"{name}_std"][row].as_py(), std, rtol=2e-3, atol=1e-5, err_msg=name)
-
-
-def _tensors(arrays):
-    import torch
-
-    return [torch.as_tensor(values) for values in arrays]
 
 
 def test_what_is_passed_on_is_the_photometry(answered):
@@ -161,8 +159,7 @@ def test_the_certificate_is_of_the_weights(answered):
     assert len(rows) >= 1
     for row in rows:
         at = np.array([row])
-        inputs = _tensors(observed(data, at))
-        draws = router.posterior.draw(*inputs, at, 4096)
+        draws = router.posterior.draw(observed(data.isel(galaxy=at)), at, 4096)
         assert table["effective_fraction"][row].as_py() == pytest.approx(float(draws.effective_fraction[0]), rel=1e-3)
         assert table["chi2"][row].as_py() == pytest.approx(float(draws.chi2.min()), rel=1e-3)
         assert table["log_evidence"][row].as_py() == pytest.approx(float(draws.log_evidence[0]), rel=1e-3)

@@ -6,12 +6,13 @@ import pytest
 import tiny
 from counting_s3 import BUCKET, serve
 
+from jobs.columns import INFERRED
 from sedflow_dist.photometry.surveys import healpix
 from storage_schemas import Location, open_catalog
 from storage_schemas.catalog.schema import arrays, diff
 
 N, ROWS_PER_SHARD = 12_000, 1024
-N_ARRAYS = len(arrays({"objectId": "int64"})) - 1  # no draws are kept
+N_ARRAYS = len(arrays(INFERRED, {"objectId": "int64"})) - 1  # no draws are kept
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["HEALPix order", "input's order"])

@@ -1,0 +1,52 @@
+"""Settings of inference that a row's answer depends on; a run file's section `inference` has them and how work is cut."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+#: Steps of a chain between kept ones.
+THIN = 10
+
+
+class Routing(BaseModel):
+    """Where rows go that the flow's draws do not answer well enough, and what they may cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    effective_draws: int = Field(100, ge=1, description="fewest effective draws of an answer; below, the row goes on")
+    more_draws: int = Field(8, ge=1, description="first step: as many times the draws; 1: skip it")
+    walkers: int = Field(32, ge=22, description="even; of the MCMC (emcee, differential evolution)")
+    short_steps: int = Field(1500, ge=60, description="second step: steps from the flow's draws, a third discarded")
+    long_steps: int = Field(10_500, ge=60, description="last step: as many again until it converges, up to these")
+    share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="largest share of a shard's rows for MCMC, the worst first; others keep the flow's draws",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Routing:
+        if self.walkers % 2:
+            raise ValueError(f"walkers: {self.walkers} is odd; ensembles are halved")
+        if self.short_steps % THIN:
+            raise ValueError(f"short_steps: {self.short_steps} is not a multiple of {THIN}")
+        if self.long_steps % self.short_steps:
+            raise ValueError(f"long_steps: {self.long_steps} is not a multiple of short_steps = {self.short_steps}")
+        return self
+
+
+class InferenceSettings(BaseModel):
+    """What a row's answer depends on besides its photometry, the model and the seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_draws: int = Field(
+        2048, ge=16, description="Sobol draws per galaxy; 2,048 give quantiles as 10,000 independent ones"
+    )
+    keep_draws: int = Field(0, ge=0, description="draws stored per galaxy, 16 bits a coordinate")
+    min_effective_fraction: float = Field(0.01, ge=0, le=1, description="below: unweighted and flagged")
+    certificate: bool = Field(
+        True, description="weigh draws by the exact likelihood; false: quantiles of the parameters alone, no routing"
+    )
+    routing: Routing = Routing()
