@@ -15,7 +15,7 @@ import ray
 import tiny
 import torch
 import zarr
-from provabgs import COORDINATES, PARAMETERS
+from provabgs import COORDINATES, PARAMETERS, SPACE
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -261,7 +261,7 @@ def test_chains_of_mock_galaxies_have_ranks_of_the_truth(of_one, flow, tmp_path)
     assert found.shape == (N, len(PARAMETERS))
     np.testing.assert_allclose(found[:, 0], by_hand, atol=1e-3)
     assert ((found >= 0) & (found <= 1)).all()
-    assert "MCMC of 4" in plots.sbc(found, PARAMETERS, found).get_suptitle()
+    assert "MCMC of 4" in plots.sbc(found, SPACE.quantities, found).get_suptitle()
     assert chain_ranks(flow, Location.parse(tmp_path / "none"), 5) is None
     with pytest.raises(ValueError, match="has chains of other galaxies than mocks:4 of this model with --seed 6"):
         chain_ranks(flow, of_one, 6)

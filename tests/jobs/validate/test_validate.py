@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from provabgs import PARAMETERS
 
 from jobs.validate.figures import figures
 from jobs.validate.job import missing_patterns, report, validate

@@ -48,7 +48,7 @@ def test_the_loaded_flow_gives_the_same_answers(flow, loaded, mocks):
     assert torch.equal(first.values, second.values)
     assert torch.equal(first.weight, second.weight)
     assert loaded.noise.selection == flow.noise.selection
-    assert loaded.prior == flow.space == SPACE
+    assert loaded.space == flow.space == SPACE
     assert loaded.ssp.checksum == flow.ssp.checksum
     assert torch.equal(loaded.colour_range, flow.colour_range)
 

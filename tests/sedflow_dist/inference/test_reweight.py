@@ -147,7 +147,7 @@ def test_sources_are_what_decides_a_column(flow):
     before = derive(u)
     for column, name in enumerate(p.name for p in derived.properties(SPACE, LABELS)):
         kept = derived.sources(SPACE, LABELS, name)
-        own = [("betas" if c.startswith("stick") else c) in kept for c in COORDINATES]
+        own = [("beta" if c.startswith("stick") else c) in kept for c in COORDINATES]
         after = derive(torch.where(torch.tensor(own), u, other))
         torch.testing.assert_close(after[..., column], before[..., column], rtol=1e-4, atol=1e-4, msg=name)
 
@@ -198,7 +198,7 @@ def test_a_text_that_is_no_prior_is_refused(text, message):
     [
         (["mass=norm(10,1)"], "no column 'mass'; there are log_mstar"),
         (["tau_ism=flat", "tau_ism=norm(1,1)"], "has two new priors"),
-        (["beta1=flat", "beta2=flat"], "depend on each other through betas"),
+        (["beta1=flat", "beta2=flat"], "depend on each other through beta"),
         (["log_sfr_1gyr=flat", "log_mstar=norm(10,1)"], "depend on each other through log_mstar"),
     ],
 )
