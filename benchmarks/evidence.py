@@ -15,7 +15,7 @@ from scipy import stats
 
 from jobs import mcmc as job
 from jobs.config import shipped
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.mcmc import Target
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.parameters import N_SHAPE, probit
@@ -26,7 +26,7 @@ from storage_schemas.backend.location import Location
 SEED, DRAWS, MIXED, BLOCK, WIDER, FREEDOM = 1, 20_000, 100_000, 5_000, 1.5, 5
 
 
-def mixed(flow: Flow, data: list[torch.Tensor], phi: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+def mixed(flow: TrainedModel, data: list[torch.Tensor], phi: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """Return ln evidence and its error; ``phi`` and ``weight`` are draws that say where the posterior is."""
     shape = WIDER * np.cov(phi.T, aweights=weight) + 1e-6 * np.eye(N_SHAPE)
     wide = stats.multivariate_t(np.average(phi, axis=0, weights=weight), shape, FREEDOM, seed=SEED)
@@ -46,7 +46,7 @@ def mixed(flow: Flow, data: list[torch.Tensor], phi: np.ndarray, weight: np.ndar
 
 def main() -> None:
     torch.set_num_threads(1)
-    flow = Flow.from_bytes(*model.read(shipped.model(sys.argv[2] if len(sys.argv) > 2 else "sdss")))
+    flow = TrainedModel.from_bytes(*model.read(shipped.model(sys.argv[2] if len(sys.argv) > 2 else "sdss")))
     _, summary = chains.open(Location.parse(sys.argv[1]))
     nested = [np.asarray(array(summary.group, name)[:]) for name in ("log_evidence", "log_evidence_error")]
     data = job.mocks(flow, len(nested[0]), SEED)

@@ -9,7 +9,7 @@ import torch
 from common import best_of, peak_memory_mb, report
 
 from jobs.config import shipped
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.parameters import probit
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
@@ -21,7 +21,7 @@ GALAXIES, DRAWS = 64, 1024
 def main() -> None:
     torch.set_num_threads(1)
     where = sys.argv[1] if len(sys.argv) > 1 else "sdss"
-    flow = Flow.from_bytes(*model.read(shipped.model(where)))
+    flow = TrainedModel.from_bytes(*model.read(shipped.model(where)))
     posterior = Posterior(flow, 1, DRAWS)
     mocks = mock_galaxies(flow, GALAXIES, 1)
     data = [x.numpy() for x in (mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)]

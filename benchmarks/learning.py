@@ -22,7 +22,7 @@ import torch
 from jobs import train
 from jobs.config.run_file import RunFile
 from sedflow_dist.flow import maf, training
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.flow.training import Estimator
 from sedflow_dist.simulation.mocks import Mocks
 from sedflow_dist.simulation.shapes import Shapes
@@ -64,7 +64,7 @@ class Data:
 
         Added to a shape flow's log-probability, it gives that of all eleven coordinates, as the paper's flow learns them.
         """
-        flow = Flow.from_bytes(*model.read(self.run.store("model")))  # for its galaxy model
+        flow = TrainedModel.from_bytes(*model.read(self.run.store("model")))  # for its galaxy model
         parts = [amplitude_log_prob(flow, self.mocks[start : start + 512]) for start in range(0, VALIDATION, 512)]
         return float(torch.cat(parts).mean())
 

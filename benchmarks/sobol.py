@@ -11,7 +11,7 @@ import sys
 import torch
 from common import report
 
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.parameters import probit
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import model as model_store
@@ -23,7 +23,7 @@ GALAXIES, REPLICAS = 8, 10
 
 def main() -> None:
     url = sys.argv[1] if len(sys.argv) > 1 else "demo/model"
-    flow = Flow.from_bytes(*model_store.read(Location.parse(url)))
+    flow = TrainedModel.from_bytes(*model_store.read(Location.parse(url)))
     generator = torch.Generator().manual_seed(1)
     mocks = mock_galaxies(flow, GALAXIES, 1)
     x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)

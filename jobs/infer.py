@@ -28,7 +28,7 @@ from jobs.telemetry import events, metrics
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.metrics import Fractions
 from jobs.telemetry.progress import Clock, bar, say
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.posterior import QUANTILES, Method, Posterior, Summary, columns
 from sedflow_dist.parameters import COORDINATES
@@ -93,7 +93,7 @@ def work(source: Location, model: Location, settings: Inference, seed: int) -> W
     """
     store = photometry.open(source)
     files = model_store.read(model)
-    flow = Flow.from_bytes(*files)
+    flow = TrainedModel.from_bytes(*files)
     check(store, flow, model)
     layout = _layout(store, flow, settings)
     answers = {
@@ -254,20 +254,20 @@ def _router(model: Location, model_id: str, seed: int, settings: Inference) -> R
 
 
 @cache
-def load_on_worker(model: Location, model_id: str) -> Flow:
+def load_on_worker(model: Location, model_id: str) -> TrainedModel:
     """Load the model of a job, once, on a worker, which computes with one thread and may outlive the model at a location.
 
     Raises:
         ValueError: the model at ``model`` is not the one that the job started with.
     """
     torch.set_num_threads(1)
-    flow = Flow.from_bytes(*model_store.read(model))
+    flow = TrainedModel.from_bytes(*model_store.read(model))
     if flow.id != model_id:
         raise ValueError(f"{model} holds model {flow.id}; the job started with {model_id}: it was replaced meanwhile")
     return flow
 
 
-def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
+def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
     """Raise ValueError unless the photometry is finished and has the model's bands."""
     if missing := store.missing():
         raise ValueError(
@@ -281,7 +281,7 @@ def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
         )
 
 
-def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
+def _layout(store: ChunkedStore, flow: TrainedModel, settings: Inference) -> Layout:
     params = columns(flow.spec.labels, settings.certificate)
     units, meanings = zip(*map(describe, params), strict=True)
     return Layout(

@@ -21,7 +21,7 @@ from jobs.infer import check, load_on_worker
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist import keyed_random
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import cascade, lockstep, mcmc
 from sedflow_dist.inference.mcmc import Segment, State, Target
 from sedflow_dist.inference.posterior import Posterior
@@ -50,7 +50,7 @@ def sample(
         data: ``flux``, ``sigma``, ``mask`` (galaxy, band) [nanomaggies], ``redshift``, ``row`` (galaxy,)
         model: its galaxy model and prior make the posterior; the flow has a part in it only where walkers start at its draws
     """
-    flow = Flow.from_bytes(*model_store.read(model))
+    flow = TrainedModel.from_bytes(*model_store.read(model))
     described = {
         **settings.model_dump(), "seed": seed, "prior": flow.prior.to_dict(), "ssp": flow.ssp.checksum,
         "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": digest(data),
@@ -101,7 +101,7 @@ def rows_of(store: Location, rows: np.ndarray, model: Location) -> Data:
     Raises:
         ValueError: the bands are not the model's, or a row does not exist or has no posterior; says which and why.
     """
-    opened, flow = photometry.open(store), Flow.from_bytes(*model_store.read(model))
+    opened, flow = photometry.open(store), TrainedModel.from_bytes(*model_store.read(model))
     check(opened, flow, model)
     if len(rows) and not 0 <= rows.min() <= rows.max() < opened.n_rows:
         raise ValueError(f"rows {rows.min()} to {rows.max()} asked for; {store} has rows 0 to {opened.n_rows - 1}")
@@ -115,7 +115,7 @@ def rows_of(store: Location, rows: np.ndarray, model: Location) -> Data:
     return {**data, "row": rows}
 
 
-def mocks(flow: Flow, n: int, seed: int) -> Data:
+def mocks(flow: TrainedModel, n: int, seed: int) -> Data:
     """Return simulated galaxies as data: those that `validate` checks the flow on."""
     return as_data(mock_galaxies(flow, n, seed))
 

@@ -28,7 +28,7 @@ from sedflow_dist.flow import features as features_module
 from sedflow_dist.flow import maf, support, training
 from sedflow_dist.flow.features import Features
 from sedflow_dist.flow.support import Novelty
-from sedflow_dist.flow.trained_model import FAR, Flow, FlowSpec, dimensions
+from sedflow_dist.flow.trained_model import FAR, ModelSpec, TrainedModel, dimensions
 from sedflow_dist.flow.training import Estimator, Progress
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.noise import NoiseModel
@@ -121,7 +121,7 @@ def new_network(run: RunFile) -> torch.nn.Module:
 
 def assemble(
     run: RunFile, noise: NoiseModel, tensors: dict[str, torch.Tensor], state: dict[str, Any], key: str
-) -> Flow:
+) -> TrainedModel:
     """Put the best weights of a checkpoint together with everything the flow needs to be used alone."""
     survey = run.survey_definition
     amplitude, transforms, hidden = run.flow.resolved()
@@ -135,14 +135,14 @@ def assemble(
     table = load_ssp(run.store("ssp"))
     far = max(min(FAR, filters.reach(survey.bands, table.edges)), run.model.redshift[1])
     ssp = table.cut(*filters.rest_range(survey.bands, far, table.edges))
-    spec = FlowSpec(
+    spec = ModelSpec(
         bands=survey.bands, labels=survey.labels, amplitude=amplitude, transforms=transforms, hidden=hidden,
         redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age, selection_band=noise.selection_band,
         selection=noise.selection, prior=run.model.make_prior().to_dict(), ssp=ssp.provenance,
         training={**run.training.model_dump(mode="json"), "n_simulations": run.simulation.n_galaxies, "key": key,
                   "best": state["best"], "step": state["step"], "history": state["history"]},
     )  # fmt: skip
-    return Flow(spec, net.eval(), make_features(run, mocks, shapes), noise, limits, novelty, ssp)
+    return TrainedModel(spec, net.eval(), make_features(run, mocks, shapes), noise, limits, novelty, ssp)
 
 
 # -- inside Ray Train -----------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Posteriors of galaxies from photometry: the science, as functions on arrays."""
 
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.parameters import Prior
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps.forward_model import ForwardModel
 
-__all__ = ["Flow", "ForwardModel", "Prior", "Survey"]
+__all__ = ["ForwardModel", "Prior", "Survey", "TrainedModel"]

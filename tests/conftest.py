@@ -15,7 +15,7 @@ from jobs.run.job import run_all
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import features, maf, support, training
 from sedflow_dist.flow.support import Novelty
-from sedflow_dist.flow.trained_model import Flow, FlowSpec, dimensions
+from sedflow_dist.flow.trained_model import ModelSpec, TrainedModel, dimensions
 from sedflow_dist.flow.training import Estimator
 from sedflow_dist.parameters import COORDINATES, Prior, probit
 from sedflow_dist.photometry.noise import NoiseModel
@@ -148,7 +148,7 @@ def noise(shapes):
 
 
 def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
-    """A `Flow` put together as jobs/train.py does, after ``steps`` steps of training."""
+    """A `TrainedModel` put together as jobs/train.py does, after ``steps`` steps of training."""
     prior = Prior()
     survey = MockSurvey(noise, prior.log_mstar, drop_out=0.2)
     mode = "colours" if amplitude == "exact" else "magnitudes"
@@ -168,12 +168,12 @@ def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
         optimizer.step()
     seen = survey.observe(shapes, 20_000, torch.Generator().manual_seed(1))
     limits, novelty = support.colour_range(seen.flux, seen.mask), Novelty.fit(survey, shapes, seed=5)
-    spec = FlowSpec(
+    spec = ModelSpec(
         bands=bands, labels=tuple(b.rpartition("-")[2] for b in bands), amplitude=amplitude, transforms=transforms,
         hidden=hidden, redshift=(0.0, Z_MAX), birth_cloud_age=0.01, selection_band=noise.selection_band,
         selection=noise.selection, prior=prior.to_dict(), ssp=ssp.provenance,
     )  # fmt: skip
-    return Flow(spec, net.eval(), standardised, noise, limits, novelty, ssp)
+    return TrainedModel(spec, net.eval(), standardised, noise, limits, novelty, ssp)
 
 
 @pytest.fixture(scope="session")

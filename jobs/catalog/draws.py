@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router, Routing
 from sedflow_dist.inference.posterior import Method, Posterior
 from sedflow_dist.photometry.flags import names
@@ -44,7 +44,7 @@ def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
 def engine(catalog: xr.Dataset) -> Router:
     """Return what answered a catalog: its model, seed and settings."""
     run = catalog.attrs["run"]
-    flow = Flow.from_bytes(*model_bytes(catalog))
+    flow = TrainedModel.from_bytes(*model_bytes(catalog))
     posterior = Posterior(
         flow, run["seed"], run["n_draws"], run["min_effective_fraction"], certificate=run["certificate"]
     )

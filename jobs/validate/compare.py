@@ -16,7 +16,7 @@ from jobs.config.run_file import MCMC
 from jobs.mcmc import Data, as_data, digest, draws_of
 from jobs.telemetry.progress import bar, say
 from sedflow_dist import keyed_random
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.parameters import COORDINATES
 from sedflow_dist.validation import coverage
@@ -41,7 +41,7 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
     """
     segments, summary = chains.open(out)
     settings = _settings(segments)
-    posterior = Posterior(Flow.from_bytes(*model_store.read(model)), seed, _OVERSAMPLE * n_draws)
+    posterior = Posterior(TrainedModel.from_bytes(*model_store.read(model)), seed, _OVERSAMPLE * n_draws)
     tensors = [torch.as_tensor(data[name]) for name in ("flux", "sigma", "mask", "redshift")]
     found: dict[str, list[float]] = {"flow": [], "weighted": [], "pull": []}
     nested = {name: np.asarray(array(summary.group, name)[:]) for name in ("log_evidence", "log_evidence_error")}
@@ -73,7 +73,7 @@ def compare(data: Data, out: Location, model: Location, seed: int, n_draws: int 
     return result
 
 
-def chain_ranks(flow: Flow, out: Location, seed: int) -> Float[np.ndarray, "galaxy param"] | None:
+def chain_ranks(flow: TrainedModel, out: Location, seed: int) -> Float[np.ndarray, "galaxy param"] | None:
     """Return the ranks of true parameters among the draws of finished chains of mock galaxies; None: no chains there.
 
     Raises:

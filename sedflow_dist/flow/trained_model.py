@@ -37,7 +37,7 @@ FORMAT = 1
 FAR = 0.6
 
 
-class FlowSpec(BaseModel):
+class ModelSpec(BaseModel):
     """What a flow was trained for; stored as JSON beside its weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,7 +59,7 @@ class FlowSpec(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict, description="settings and result of the training")
 
     @model_validator(mode="after")
-    def _check(self) -> FlowSpec:
+    def _check(self) -> ModelSpec:
         if len(self.labels) != len(self.bands):
             raise ValueError(f"labels: {len(self.labels)} for {len(self.bands)} bands")
         if not 0 <= self.selection_band < len(self.bands):
@@ -72,7 +72,7 @@ class FlowSpec(BaseModel):
 
 
 @dataclass(frozen=True)
-class Flow:
+class TrainedModel:
     """A flow q(phi | photometry, redshift) in probit space.
 
     Attributes:
@@ -84,7 +84,7 @@ class Flow:
         ssp: the SSP table of its galaxy model
     """
 
-    spec: FlowSpec
+    spec: ModelSpec
     network: nn.Module
     features: Features
     noise: NoiseModel
@@ -146,14 +146,14 @@ class Flow:
         return save(tensors), json.dumps(self.spec.model_dump(mode="json"), indent=1, sort_keys=True).encode()
 
     @classmethod
-    def from_bytes(cls, weights: bytes, spec: bytes) -> Flow:
+    def from_bytes(cls, weights: bytes, spec: bytes) -> TrainedModel:
         """Load a flow.
 
         Raises:
             ValueError: the bytes are not a flow of this format; says what was found.
         """
         try:
-            parsed = FlowSpec.model_validate_json(spec)
+            parsed = ModelSpec.model_validate_json(spec)
         except ValueError as error:
             raise ValueError(f"not the specification of a flow (format {FORMAT}): {error}") from error
         if parsed.format != FORMAT:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
 from sedflow_dist.parameters import COORDINATES, PARAMETERS, probit, to_16_bits, unit
 from sedflow_dist.photometry.flags import REASONS, Flag
@@ -109,7 +109,7 @@ class Posterior:
 
     def __init__(
         self,
-        flow: Flow,
+        flow: TrainedModel,
         seed: int,
         n_draws: int = 2048,
         min_effective_fraction: float = 0.01,
@@ -306,7 +306,7 @@ def _tensors(*arrays: np.ndarray) -> tuple[Tensor, ...]:
 
 
 def log_likelihood(
-    flow: Flow, mocks: Mocks, theta: Float[Tensor, "galaxy param"]
+    flow: TrainedModel, mocks: Mocks, theta: Float[Tensor, "galaxy param"]
 ) -> tuple[Float[Tensor, " galaxy"], Float[Tensor, " galaxy"]]:
     """Return ln p(data | theta) of galaxies, and ln of it with the amplitude integrated out under its prior."""
     per_mass = flow.redshift_model(theta.unsqueeze(1), mocks.redshift).flux

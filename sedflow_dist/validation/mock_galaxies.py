@@ -11,7 +11,7 @@ import torch
 
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import maf
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.flow.training import target
 from sedflow_dist.inference.posterior import log_likelihood
 from sedflow_dist.simulation.mocks import Mocks, MockSurvey
@@ -20,7 +20,7 @@ from sedflow_dist.simulation.shapes import draw_shapes
 Pattern = tuple[bool, ...]  # which bands are measured
 
 
-def mock_galaxies(flow: Flow, n: int, seed: int, patterns: Sequence[Pattern] = ()) -> Mocks:
+def mock_galaxies(flow: TrainedModel, n: int, seed: int, patterns: Sequence[Pattern] = ()) -> Mocks:
     """Simulate and observe galaxies that no training saw, as the survey selects them: with all bands, then each pattern."""
     survey, parts = MockSurvey(flow.noise, flow.prior.log_mstar, 0.0), []
     for i, pattern in enumerate([(True,) * len(flow.spec.bands), *patterns]):
@@ -34,25 +34,25 @@ def mock_galaxies(flow: Flow, n: int, seed: int, patterns: Sequence[Pattern] = (
     return Mocks(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
-def unit_truth(flow: Flow, mocks: Mocks) -> torch.Tensor:
+def unit_truth(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
     """True coordinates of mock galaxies in the unit cube: (galaxy, coordinate)."""
     lo, hi = flow.prior.log_mstar
     return torch.cat([((mocks.log_mstar - lo) / (hi - lo)).unsqueeze(1), torch.special.ndtr(mocks.phi)], dim=1)
 
 
-def truth(flow: Flow, mocks: Mocks) -> torch.Tensor:
+def truth(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
     """True parameters of mock galaxies: (galaxy, param)."""
     return flow.prior.from_unit(unit_truth(flow, mocks))
 
 
-def flow_log_prob(flow: Flow, mocks: Mocks) -> torch.Tensor:
+def flow_log_prob(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
     """ln q(truth | data) over the flow's own dimensions: (galaxy,)."""
     x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
     with torch.no_grad():
         return maf.log_prob(maf.blocks(flow.network), target(mocks, flow.spec.amplitude, flow.prior), x)
 
 
-def joint_log_prob(flow: Flow, mocks: Mocks) -> np.ndarray:
+def joint_log_prob(flow: TrainedModel, mocks: Mocks) -> np.ndarray:
     """ln q(truth | data) over all eleven coordinates in probit space; with an exact amplitude its own density counts."""
     log_q = flow_log_prob(flow, mocks)
     if flow.spec.amplitude == "exact":
@@ -60,7 +60,7 @@ def joint_log_prob(flow: Flow, mocks: Mocks) -> np.ndarray:
     return log_q.numpy()
 
 
-def amplitude_log_prob(flow: Flow, mocks: Mocks) -> torch.Tensor:
+def amplitude_log_prob(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
     """ln p(true amplitude | true shape, data) in probit space, exact: of ``flow``, its galaxy model and prior count only."""
     likelihood, evidence = log_likelihood(flow, mocks, truth(flow, mocks))
     phi_a = target(mocks, "learnt", flow.prior)[:, 0]

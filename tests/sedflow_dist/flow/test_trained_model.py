@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from sedflow_dist.flow import maf
-from sedflow_dist.flow.trained_model import Flow, FlowSpec, dimensions
+from sedflow_dist.flow.trained_model import ModelSpec, TrainedModel, dimensions
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.parameters import Prior
 
@@ -27,7 +27,7 @@ def stored(flow):
 
 @pytest.fixture(scope="module")
 def loaded(stored):
-    return Flow.from_bytes(*stored)
+    return TrainedModel.from_bytes(*stored)
 
 
 def changed_spec(stored, **values):
@@ -55,7 +55,7 @@ def test_the_loaded_flow_gives_the_same_answers(flow, loaded, mocks):
 
 
 def test_a_flow_that_learnt_the_amplitude_survives(learnt_flow):
-    back = Flow.from_bytes(*learnt_flow.to_bytes())
+    back = TrainedModel.from_bytes(*learnt_flow.to_bytes())
     assert back.to_bytes() == learnt_flow.to_bytes()
     assert back.dimensions == dimensions("learnt") == 11
     assert back.features.mode == "magnitudes"
@@ -66,18 +66,18 @@ def test_a_flow_that_learnt_the_amplitude_survives(learnt_flow):
 def test_the_id_depends_on_every_tensor(flow, stored, name):
     tensors = load(stored[0])
     tensors[name].view(-1)[0] += 1e-3
-    assert Flow.from_bytes(save(tensors), stored[1]).id != flow.id
+    assert TrainedModel.from_bytes(save(tensors), stored[1]).id != flow.id
 
 
 def test_the_id_depends_on_the_specification(flow, stored):
-    assert Flow.from_bytes(stored[0], changed_spec(stored, birth_cloud_age=0.1)).id != flow.id
+    assert TrainedModel.from_bytes(stored[0], changed_spec(stored, birth_cloud_age=0.1)).id != flow.id
 
 
 def test_the_specification_is_readable_json(stored, flow, sdss_bands):
     spec = json.loads(stored[1])
     assert tuple(spec["bands"]) == sdss_bands
     assert spec["format"] == 1
-    assert FlowSpec.model_validate(spec) == flow.spec
+    assert ModelSpec.model_validate(spec) == flow.spec
 
 
 # -- hostile bytes ----------------------------------------------------------------------------------------------------
@@ -87,26 +87,26 @@ def test_the_specification_is_readable_json(stored, flow, sdss_bands):
 def test_truncated_weights_are_refused(stored, keep):
     end = int(keep * len(stored[0])) if isinstance(keep, float) else keep
     with pytest.raises(ValueError, match="not a safetensors file"):
-        Flow.from_bytes(stored[0][:end], stored[1])
+        TrainedModel.from_bytes(stored[0][:end], stored[1])
 
 
 @given(st.binary(max_size=200))
 def test_random_weights_are_refused(stored, data):
     with pytest.raises(ValueError):
-        Flow.from_bytes(data, stored[1])
+        TrainedModel.from_bytes(data, stored[1])
 
 
 @given(st.binary(max_size=200) | st.text(max_size=50).map(str.encode) | st.just(b"{}") | st.just(b"null"))
 def test_random_specifications_are_refused(stored, data):
     with pytest.raises(ValueError, match="not the specification of a flow"):
-        Flow.from_bytes(stored[0], data)
+        TrainedModel.from_bytes(stored[0], data)
 
 
 @pytest.mark.parametrize("keep", [1, 50, 0.5, -1])
 def test_truncated_specifications_are_refused(stored, keep):
     end = int(keep * len(stored[1])) if isinstance(keep, float) else keep
     with pytest.raises(ValueError, match="not the specification of a flow"):
-        Flow.from_bytes(stored[0], stored[1][:end])
+        TrainedModel.from_bytes(stored[0], stored[1][:end])
 
 
 @given(st.data())
@@ -117,7 +117,7 @@ def test_damaged_headers_are_refused_or_harmless(stored, data):
     for position in data.draw(st.lists(st.integers(0, header - 1), min_size=1, max_size=3)):
         weights[position] = data.draw(st.integers(0, 255))
     try:
-        Flow.from_bytes(bytes(weights), stored[1])
+        TrainedModel.from_bytes(bytes(weights), stored[1])
     except ValueError as error:
         assert str(error)
 
@@ -144,7 +144,7 @@ def test_damaged_headers_are_refused_or_harmless(stored, data):
 )
 def test_specifications_that_do_not_fit_are_refused(stored, changed, message):
     with pytest.raises(ValueError, match=message):
-        Flow.from_bytes(stored[0], changed_spec(stored, **changed))
+        TrainedModel.from_bytes(stored[0], changed_spec(stored, **changed))
 
 
 @pytest.mark.parametrize("name", [*OWN, "ssp.age", "ssp.spectra"])
@@ -156,7 +156,7 @@ def test_weights_that_lack_something_are_refused(stored, name, damage):
     else:
         tensors[name] = torch.cat([tensors[name], tensors[name]], dim=-1)
     with pytest.raises(ValueError, match=name if damage == "missing" else "weights do not fit|SSP"):
-        Flow.from_bytes(save(tensors), stored[1])
+        TrainedModel.from_bytes(save(tensors), stored[1])
 
 
 def test_weights_that_are_not_numbers_are_refused(stored):
@@ -164,7 +164,7 @@ def test_weights_that_are_not_numbers_are_refused(stored):
         tensors = load(stored[0])
         tensors[name].view(-1)[0] = float("nan")
         with pytest.raises(ValueError, match=name):
-            Flow.from_bytes(save(tensors), stored[1])
+            TrainedModel.from_bytes(save(tensors), stored[1])
 
 
 @pytest.mark.parametrize(("name", "message"), [("weight", "not positive"), ("covariance", "not positive definite")])
@@ -172,7 +172,7 @@ def test_a_mixture_that_is_none_is_refused(stored, name, message):
     tensors = load(stored[0])
     tensors[f"novelty.{name}"].view(-1)[0] = -1
     with pytest.raises(ValueError, match=message):
-        Flow.from_bytes(save(tensors), stored[1])
+        TrainedModel.from_bytes(save(tensors), stored[1])
 
 
 # -- in sbi -----------------------------------------------------------------------------------------------------------
