@@ -32,12 +32,10 @@ def mixed(flow: TrainedModel, data: list[torch.Tensor], phi: np.ndarray, weight:
     wide = stats.multivariate_t(np.average(phi, axis=0, weights=weight), shape, FREEDOM, seed=SEED)
     x = flow.features(*data)
     base = torch.randn(1, MIXED, N_SHAPE, generator=torch.Generator().manual_seed(SEED))
-    points = np.concatenate([flow.sampler(base, x)[0][0].numpy(), wide.rvs(MIXED)])
+    points = np.concatenate([flow.network.sample_with_log_prob(base, x)[0][0].numpy(), wide.rvs(MIXED)])
     target, blocks = Target(flow.prior, flow.redshift_model, *data), np.split(points, 2 * MIXED // BLOCK)
     with torch.no_grad():
-        log_q = torch.cat(
-            [flow.network.log_prob(torch.as_tensor(b).float()[None], x.expand(BLOCK, -1))[0] for b in blocks]
-        )
+        log_q = torch.cat([flow.network.log_prob(torch.as_tensor(b).float(), x.expand(BLOCK, -1)) for b in blocks])
     log_p = np.concatenate([target([0], [block])[0] for block in blocks])
     log_weight = log_p - (np.logaddexp(log_q.double().numpy(), wide.logpdf(points)) - math.log(2))
     weights = np.exp(log_weight - log_weight.max())

@@ -30,7 +30,7 @@ def main() -> None:
 
     def quantiles(points: torch.Tensor) -> torch.Tensor:
         inside = points.clamp(2.0**-24, 1 - 2.0**-24).float()
-        phi, _ = flow.sampler(probit(inside).expand(GALAXIES, -1, -1).contiguous(), x)
+        phi, _ = flow.network.sample_with_log_prob(probit(inside).expand(GALAXIES, -1, -1).contiguous(), x)
         width.append(phi.std(1))
         return torch.stack([torch.quantile(phi, level, dim=1) for level in LEVELS])
 

@@ -52,7 +52,7 @@ def sample(
     """
     flow = TrainedModel.from_bytes(*model_store.read(model))
     described = {
-        **settings.model_dump(), "seed": seed, "prior": flow.prior.to_dict(), "ssp": flow.ssp.checksum,
+        **settings.model_dump(), "seed": seed, "prior": flow.prior.to_dict(), "ssp": flow.ssp_table.checksum,
         "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": digest(data),
         **({"model": flow.id} if settings.start == "flow" else {}),
     }  # fmt: skip

@@ -153,10 +153,10 @@ def test_hostile_weights_are_an_error_and_run_nothing(stored, tmp_path, kind):
     [
         lambda spec: b"[" * 100_000,
         lambda spec: b'{"bands":' * 50_000,
-        lambda spec: json.dumps({**spec, "bands": ["b"] * 100_000, "labels": ["b"] * 100_000, "transforms": 100}).encode(),
-        lambda spec: json.dumps({**spec, "hidden": 1e308}).encode(),
+        lambda spec: json.dumps({**spec, "bands": ["b"] * 100_000, "labels": ["b"] * 100_000}).encode(),
+        lambda spec: json.dumps({**spec, "flow": {"family": "maf", "settings": {"transforms": 1, "hidden": 1e308}}}).encode(),
         lambda spec: json.dumps({**spec, "redshift": [float("nan"), float("inf")]}).encode(),
-        lambda spec: json.dumps({**spec, "transforms": "__import__('os').getcwd()"}).encode(),
+        lambda spec: json.dumps({**spec, "flow": {"family": "__import__('os').getcwd()", "settings": {}}}).encode(),
     ],
     ids=["nested lists", "nested objects", "100,000 bands", "absurd units", "not numbers", "code"],
 )  # fmt: skip

@@ -129,7 +129,7 @@ class Posterior:
     def memory(self) -> int:
         """Return the most bytes that `summarise` needs beside its arguments and results."""
         rows = self.batch * self.n_draws
-        return self._draws_memory(self.batch) + self.flow.sampler.memory(rows)
+        return self._draws_memory(self.batch) + self.flow.network.memory(rows)
 
     def _draws_memory(self, n_galaxies: int) -> int:
         """The most bytes that draws of so many galaxies need, apart from the sampler: base points, values, photometry."""
@@ -174,7 +174,7 @@ class Posterior:
         flow = self.flow
         base = self.base_points(rows, n_draws)
         x = flow.features(flux, sigma, mask, redshift)
-        phi, log_q = flow.sampler(probit(base[..., : flow.dimensions]), x)
+        phi, log_q = flow.network.sample_with_log_prob(probit(base[..., : flow.dimensions]), x)
         log_prior = -0.5 * (phi**2).sum(-1) - 0.5 * flow.dimensions * math.log(2 * math.pi)
         u = unit(phi)
         exact = flow.spec.amplitude == "exact"
@@ -256,7 +256,8 @@ class Posterior:
     ) -> None:
         """Write quantiles of the flow's draws, equally weighted, for the galaxies ``at``."""
         flow, n = self.flow, self.n_draws
-        phi, _ = flow.sampler(probit(self.base_points(rows, n)), flow.features(flux, sigma, mask, redshift))
+        x = flow.features(flux, sigma, mask, redshift)
+        phi, _ = flow.network.sample_with_log_prob(probit(self.base_points(rows, n)), x)
         u = unit(phi)
         theta = flow.prior.from_unit(u)
         ok = torch.isfinite(theta).all(-1).all(-1).numpy()

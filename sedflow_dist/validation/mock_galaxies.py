@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from sedflow_dist import keyed_random
-from sedflow_dist.flow import maf
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.flow.training import target
 from sedflow_dist.inference.posterior import log_likelihood
@@ -49,7 +48,7 @@ def flow_log_prob(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
     """ln q(truth | data) over the flow's own dimensions: (galaxy,)."""
     x = flow.features(mocks.flux, mocks.sigma, mocks.mask, mocks.redshift)
     with torch.no_grad():
-        return maf.log_prob(maf.blocks(flow.network), target(mocks, flow.spec.amplitude, flow.prior), x)
+        return flow.network.log_prob(target(mocks, flow.spec.amplitude, flow.prior), x)
 
 
 def joint_log_prob(flow: TrainedModel, mocks: Mocks) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from sedflow_dist.flow import maf
+from sedflow_dist.flow.features import MAGNITUDES
 from sedflow_dist.flow.trained_model import ModelSpec, TrainedModel, dimensions
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.parameters import Prior
@@ -28,6 +28,11 @@ def stored(flow):
 @pytest.fixture(scope="module")
 def loaded(stored):
     return TrainedModel.from_bytes(*stored)
+
+
+def maf(**settings):
+    """The flow of the specification, some settings changed."""
+    return {"flow": {"family": "maf", "settings": {"transforms": 3, "hidden": 32, **settings}}}
 
 
 def changed_spec(stored, **values):
@@ -50,7 +55,7 @@ def test_the_loaded_flow_gives_the_same_answers(flow, loaded, mocks):
     assert torch.equal(first.weight, second.weight)
     assert loaded.noise.selection == flow.noise.selection
     assert loaded.prior == flow.prior == Prior()
-    assert loaded.ssp.checksum == flow.ssp.checksum
+    assert loaded.ssp_table.checksum == flow.ssp_table.checksum
     assert torch.equal(loaded.colour_range, flow.colour_range)
 
 
@@ -58,7 +63,7 @@ def test_a_flow_that_learnt_the_amplitude_survives(learnt_flow):
     back = TrainedModel.from_bytes(*learnt_flow.to_bytes())
     assert back.to_bytes() == learnt_flow.to_bytes()
     assert back.dimensions == dimensions("learnt") == 11
-    assert back.features.mode == "magnitudes"
+    assert back.features.names == MAGNITUDES
     assert dimensions("exact") == 10
 
 
@@ -76,7 +81,7 @@ def test_the_id_depends_on_the_specification(flow, stored):
 def test_the_specification_is_readable_json(stored, flow, sdss_bands):
     spec = json.loads(stored[1])
     assert tuple(spec["bands"]) == sdss_bands
-    assert spec["format"] == 1
+    assert spec["format"] == 2
     assert ModelSpec.model_validate(spec) == flow.spec
 
 
@@ -125,17 +130,24 @@ def test_damaged_headers_are_refused_or_harmless(stored, data):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"format": 2}, "format 2; this version reads format 1"),
-        ({"transforms": 2}, "weights do not fit the specification"),
-        ({"hidden": 31}, "weights do not fit the specification"),
+        ({"format": 1}, "format 1; this version reads format 2"),
+        (maf(transforms=2), "weights do not fit the specification"),
+        (maf(hidden=31), "weights do not fit the specification"),
         ({"amplitude": "learnt"}, "weights do not fit the specification"),
         ({"bands": ["sdss2010-u", "sdss2010-g", "sdss2010-r"], "labels": ["u", "g", "r"]}, "weights do not fit"),
         ({"amplitude": "both"}, "amplitude"),
         ({"surprise": 1}, "surprise"),
-        ({"transforms": -1}, "transforms|weights do not fit"),
-        ({"hidden": 0}, "hidden|weights do not fit"),
-        ({"hidden": 10_000_000}, "hidden"),
-        ({"hidden": 4096, "transforms": 100}, "need 13,421,772,800 bytes or more"),  # before it is built
+        (maf(transforms=-1), "transforms"),
+        (maf(hidden=0), "hidden"),
+        (maf(hidden=10_000_000), "hidden"),
+        (maf(hidden=4096, transforms=100), r"needs 13,503,700,800 bytes or more"),  # before it is built
+        (maf(units=3), "units"),
+        ({"flow": {"family": "spline", "settings": {}}}, "no family of flows is called 'spline'; there are maf"),
+        ({"flow": {"settings": {}}}, "family"),
+        ({"features": ["colours", "spectrum"]}, "no encoder is called 'spectrum'; there are colours, "),
+        ({"features": ["colours"]}, r"features.mean has shape|context_layer"),
+        ({"features": []}, "one encoder or more"),
+        ({"features": ["redshift", "redshift"]}, "each once"),
         ({"labels": ["u", "g"]}, "labels"),
         ({"selection_band": 7}, "selection_band"),
         ({"prior": {"mass": [1.0, 2.0]}}, "prior"),
@@ -187,11 +199,11 @@ def test_sbi_samples_the_flow(flow, mocks):
         samples = posterior.sample((2000,), x=x, show_progress_bars=False)
     assert samples.shape == (2000, flow.dimensions)
     base = torch.randn(1, 2000, flow.dimensions, generator=torch.Generator().manual_seed(1))
-    ours, _ = flow.sampler(base, x)
+    ours, _ = flow.network.sample_with_log_prob(base, x)
     spread = ours[0].std(0)
     assert float(((samples.mean(0) - ours[0].mean(0)) / spread).abs().max()) < 0.15
     assert torch.allclose(samples.std(0), spread, rtol=0.1)
     log_prob = posterior.log_prob(samples[:50], x=x, norm_posterior=False)
     with torch.no_grad():
-        expected = maf.log_prob(maf.blocks(flow.network), samples[:50], x.expand(50, -1))
+        expected = flow.network.log_prob(samples[:50], x.expand(50, -1))
     torch.testing.assert_close(log_prob, expected, atol=1e-3, rtol=1e-4)
