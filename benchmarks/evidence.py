@@ -15,7 +15,7 @@ from scipy import stats
 
 from jobs import mcmc as job
 from jobs.config import shipped
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.mcmc import Target
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.parameters import probit
@@ -30,18 +30,16 @@ SPACE = Composition.of().space
 SEED, DRAWS, MIXED, BLOCK, WIDER, FREEDOM = 1, 20_000, 100_000, 5_000, 1.5, 5
 
 
-def mixed(flow: Flow, data: Photometry, phi: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+def mixed(flow: TrainedModel, data: Photometry, phi: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """Return ln evidence and its error; ``phi`` and ``weight`` are draws that say where the posterior is."""
     shape = WIDER * np.cov(phi.T, aweights=weight) + 1e-6 * np.eye(len(SPACE.shapes))
     wide = stats.multivariate_t(np.average(phi, axis=0, weights=weight), shape, FREEDOM, seed=SEED)
     x = flow.features(data)
     base = torch.randn(1, MIXED, len(SPACE.shapes), generator=torch.Generator().manual_seed(SEED))
-    points = np.concatenate([flow.sampler(base, x)[0][0].numpy(), wide.rvs(MIXED)])
+    points = np.concatenate([flow.network.sample_with_log_prob(base, x)[0][0].numpy(), wide.rvs(MIXED)])
     target, blocks = Target(flow.redshift_model, data), np.split(points, 2 * MIXED // BLOCK)
     with torch.no_grad():
-        log_q = torch.cat(
-            [flow.network.log_prob(torch.as_tensor(b).float()[None], x.expand(BLOCK, -1))[0] for b in blocks]
-        )
+        log_q = torch.cat([flow.network.log_prob(torch.as_tensor(b).float(), x.expand(BLOCK, -1)) for b in blocks])
     log_p = np.concatenate([target([0], [block])[0] for block in blocks])
     log_weight = log_p - (np.logaddexp(log_q.double().numpy(), wide.logpdf(points)) - math.log(2))
     weights = np.exp(log_weight - log_weight.max())
@@ -50,7 +48,7 @@ def mixed(flow: Flow, data: Photometry, phi: np.ndarray, weight: np.ndarray) -> 
 
 def main() -> None:
     torch.set_num_threads(1)
-    flow = Flow.from_bytes(*model.read(shipped.model(sys.argv[2] if len(sys.argv) > 2 else "sdss")))
+    flow = TrainedModel.from_bytes(*model.read(shipped.model(sys.argv[2] if len(sys.argv) > 2 else "sdss")))
     _, summary = chains.open(Location.parse(sys.argv[1]))
     nested = [np.asarray(array(summary.group, name)[:]) for name in ("log_evidence", "log_evidence_error")]
     data = job.mocks(flow, len(nested[0]), SEED)

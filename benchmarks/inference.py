@@ -9,7 +9,7 @@ import torch
 from common import best_of, peak_memory_mb, report
 
 from jobs.config import shipped
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.parameters import probit
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
@@ -21,13 +21,13 @@ GALAXIES, DRAWS = 64, 1024
 def main() -> None:
     torch.set_num_threads(1)
     where = sys.argv[1] if len(sys.argv) > 1 else "sdss"
-    flow = Flow.from_bytes(*model.read(shipped.model(where)))
+    flow = TrainedModel.from_bytes(*model.read(shipped.model(where)))
     posterior = Posterior(flow, 1, DRAWS)
     mocks = mock_galaxies(flow, GALAXIES, 1)
     seconds = best_of(3, lambda: posterior.summarise(mocks.photometry, np.zeros(GALAXIES, np.uint32), 0))
     base = probit(posterior.base_points(np.arange(GALAXIES), DRAWS)[..., : flow.dimensions])
     x = flow.features(mocks.photometry)
-    sampling = best_of(3, lambda: flow.sampler(base, x))
+    sampling = best_of(3, lambda: flow.network.sample_with_log_prob(base, x))
     report(f"{DRAWS} draws a galaxy, weighed and summarised, one core", f"{GALAXIES / seconds:,.1f} galaxies/s")
     report("share of the draws themselves", f"{100 * sampling / seconds:.0f} %")
     report("certificate and summary over draws", f"{(seconds - sampling) / sampling:.2f}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,8 @@ import torch
 from jobs import train
 from jobs.config.run_file import RunFile
 from sedflow_dist.flow import maf, training
-from sedflow_dist.flow.trained_model import Flow
-from sedflow_dist.flow.training import Estimator
+from sedflow_dist.flow.conditional_flow import build
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.simulation.mocks import Mocks
 from sedflow_dist.simulation.shapes import Shapes
 from sedflow_dist.validation.mock_galaxies import amplitude_log_prob
@@ -53,7 +54,7 @@ class Data:
         features = self.features(mocks.photometry)
         return training.target(mocks, self.amplitude, self.prior), features
 
-    def score(self, estimator: torch.nn.Module) -> float:
+    def score(self, estimator: Callable[..., torch.Tensor]) -> float:
         """Return the mean log-probability of the validation galaxies."""
         with torch.no_grad():
             parts = [estimator(*part) for part in zip(*(v.split(2048) for v in self.validation), strict=True)]
@@ -64,7 +65,7 @@ class Data:
 
         Added to a shape flow's log-probability, it gives that of all eleven coordinates, as the paper's flow learns them.
         """
-        flow = Flow.from_bytes(*model.read(self.run.store("model")))  # for its galaxy model
+        flow = TrainedModel.from_bytes(*model.read(self.run.store("model")))  # for its galaxy model
         parts = [amplitude_log_prob(flow, self.mocks[start : start + 512]) for start in range(0, VALIDATION, 512)]
         return float(torch.cat(parts).mean())
 
@@ -82,7 +83,7 @@ class Curve(list[dict[str, Any]]):
         """Seconds of training so far."""
         return time.perf_counter() - self.start - self.idle
 
-    def add(self, data: Data, estimator: torch.nn.Module, **more: Any) -> None:
+    def add(self, data: Data, estimator: Callable[..., torch.Tensor], **more: Any) -> None:
         """Measure a point."""
         seconds, begin = self.seconds, time.perf_counter()
         self.append({"seconds": round(seconds, 1), "log_prob": data.score(estimator), **more})
@@ -97,7 +98,7 @@ def sbi(data: Data, settings: argparse.Namespace) -> Curve:
     class Recorded(NPE):
         def _converged(self, epoch: int, stop_after_epochs: int) -> bool:
             if epoch:
-                curve.add(data, Estimator(self._neural_net), epoch=epoch, own=-self._val_loss)
+                curve.add(data, _log_prob(self._neural_net), epoch=epoch, own=-self._val_loss)
             return super()._converged(epoch, stop_after_epochs)
 
     phi, x = data.observe(SIMULATIONS, 1)
@@ -110,14 +111,20 @@ def sbi(data: Data, settings: argparse.Namespace) -> Curve:
     ).append_simulations(phi, x)
     curve = Curve("sbi")
     net = inference.train()
-    curve.add(data, Estimator(net), end=True)
+    curve.add(data, _log_prob(net), end=True)
     return curve
+
+
+def _log_prob(net: torch.nn.Module) -> Callable[..., torch.Tensor]:
+    """The log-probability of sbi's network, in our arithmetic."""
+    return lambda phi, x: maf.log_prob(maf.blocks(net), phi, x)
 
 
 def ours(data: Data, settings: argparse.Namespace) -> Curve:
     """Our training."""
     phi, x = data.observe(64, 1)
-    estimator = Estimator(maf.build(phi.shape[1], x.shape[1], settings.transforms, settings.hidden, seed=1))
+    size = {"transforms": settings.transforms, "hidden": settings.hidden}
+    estimator = build("maf", size, phi.shape[1], x.shape[1], seed=1)
     return fit(data, estimator, settings.seconds, settings.batch, settings.rate, settings.every)
 
 

@@ -10,7 +10,7 @@ from common import report
 
 from jobs.config import shipped
 from jobs.mcmc import BLOCK
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import lockstep, mcmc
 from sedflow_dist.inference.mcmc import Segment, State, Target
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
@@ -21,7 +21,7 @@ WALKERS, STEPS, MEASURED = 30, 10_000, 200
 
 def main() -> None:
     torch.set_num_threads(1)
-    flow = Flow.from_bytes(*model.read(shipped.model(sys.argv[1] if len(sys.argv) > 1 else "sdss")))
+    flow = TrainedModel.from_bytes(*model.read(shipped.model(sys.argv[1] if len(sys.argv) > 1 else "sdss")))
     mocks = mock_galaxies(flow, BLOCK, 1)
     target = Target(flow.redshift_model, mocks.photometry)
     for sampler in mcmc.ENSEMBLES:

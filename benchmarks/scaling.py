@@ -20,7 +20,7 @@ from jobs.infer import infer
 from jobs.ingest.job import ingest
 from jobs.simulate.job import simulate
 from jobs.simulate.ssp import build_for
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.settings import Routing
 from storage_schemas import model as model_store
 from storage_schemas.backend.location import Location
@@ -62,7 +62,7 @@ def inference(root: Path) -> Callable[[int], object]:
 def chains(root: Path) -> Callable[[int], object]:
     """Simulated galaxies of the model that comes along, by emcee."""
     where = shipped.model(MODEL)
-    data = mcmc.mocks(Flow.from_bytes(*model_store.read(where)), CHAINS, SEED)
+    data = mcmc.mocks(TrainedModel.from_bytes(*model_store.read(where)), CHAINS, SEED)
     return lambda workers: mcmc.sample(
         data, where, Location.parse(root / f"chains{workers}"), CHAIN, SEED, RaySettings(actors=workers)
     )

@@ -15,9 +15,7 @@ import torch
 from learning import Data, fit
 from torch import nn
 
-from sedflow_dist.flow import maf
-from sedflow_dist.flow.maf_inverse import Sampler
-from sedflow_dist.flow.training import Estimator
+from sedflow_dist.flow.conditional_flow import build
 
 #: family, transforms, hidden units, batch, peak learning rate
 SHAPES = [
@@ -60,16 +58,18 @@ def trial(config: dict[str, object]) -> dict[str, float]:
     family, transforms, hidden, batch, rate = config["shape"]
     data = Data(config["root"])
     phi, x = data.observe(64, 1)
-    sizes = (phi.shape[1], x.shape[1], transforms, hidden)
-    estimator = Estimator(maf.build(*sizes, seed=1)) if family == "maf" else Spline(*sizes)
+    sizes, settings = (phi.shape[1], x.shape[1]), {"transforms": transforms, "hidden": hidden}
+    estimator = build("maf", settings, *sizes, seed=1) if family == "maf" else Spline(*sizes, transforms, hidden)
     precision = "auto" if family == "maf" else "float32"  # splines search their bins, which bfloat16 rounds away
     curve = fit(data, estimator, config["seconds"], batch, rate, config["seconds"], precision)
     base, seconds = torch.randn(1, _DRAWS, phi.shape[1]), []
     with torch.no_grad():
-        sampler = Sampler(maf.blocks(estimator.net)) if family == "maf" else None
         for _ in range(4):
             start = time.perf_counter()
-            sampler(base, x[:1]) if sampler else estimator.net.sample((_DRAWS,), condition=x[:1])
+            if family == "maf":
+                estimator.sample_with_log_prob(base, x[:1])
+            else:
+                estimator.net.sample((_DRAWS,), condition=x[:1])
             seconds.append(time.perf_counter() - start)
     return {"log_prob": curve[-1]["log_prob"], "steps": curve[-1]["step"], "us_per_draw": 1e6 * min(seconds) / _DRAWS}
 

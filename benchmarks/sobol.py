@@ -11,7 +11,7 @@ import sys
 import torch
 from common import report
 
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.parameters import probit
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import model as model_store
@@ -23,14 +23,14 @@ GALAXIES, REPLICAS = 8, 10
 
 def main() -> None:
     url = sys.argv[1] if len(sys.argv) > 1 else "demo/model"
-    flow = Flow.from_bytes(*model_store.read(Location.parse(url)))
+    flow = TrainedModel.from_bytes(*model_store.read(Location.parse(url)))
     generator = torch.Generator().manual_seed(1)
     mocks = mock_galaxies(flow, GALAXIES, 1)
     x = flow.features(mocks.photometry)
 
     def quantiles(points: torch.Tensor) -> torch.Tensor:
         inside = points.clamp(2.0**-24, 1 - 2.0**-24).float()
-        phi, _ = flow.sampler(probit(inside).expand(GALAXIES, -1, -1).contiguous(), x)
+        phi, _ = flow.network.sample_with_log_prob(probit(inside).expand(GALAXIES, -1, -1).contiguous(), x)
         width.append(phi.std(1))
         return torch.stack([torch.quantile(phi, level, dim=1) for level in LEVELS])
 

@@ -22,7 +22,7 @@ import yaml
 from common import report
 
 from jobs.config.run_file import RunFile
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import draw_shapes
 from storage_schemas import model
@@ -35,7 +35,7 @@ SURVEY = {
 }  # fmt: skip
 
 
-def write_input(folder: Path, n_rows: int, flow: Flow) -> None:
+def write_input(folder: Path, n_rows: int, flow: TrainedModel) -> None:
     """Write galaxies of the forward model with the survey's noise as Parquet files, at positions anywhere on the sky."""
     shapes = draw_shapes(flow.redshift_model.model, flow.space, flow.spec.redshift, 1, "scale", 0, SHAPES)
     survey = MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.05)
@@ -104,7 +104,7 @@ def main() -> None:
     root = Path(sys.argv[1])
     root.mkdir(parents=True, exist_ok=True)
     where = small_flow(root)
-    flow = Flow.from_bytes(*model.read(RunFile.load(root / "small.yaml").store("model")))
+    flow = TrainedModel.from_bytes(*model.read(RunFile.load(root / "small.yaml").store("model")))
     declared = {"name": "scale", "root": str(root), "input": "none", "survey": SURVEY}
     (root / "survey.yaml").write_text(yaml.safe_dump(declared))
     for n_rows in map(int, sys.argv[2:]):

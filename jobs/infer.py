@@ -30,7 +30,7 @@ from jobs.telemetry import events, metrics
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.metrics import Fractions
 from jobs.telemetry.progress import Clock, bar, say
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.summary import QUANTILES, Method, Summary
 from sedflow_dist.photometry.flags import Flag
@@ -96,7 +96,7 @@ def work(source: Location, model: Location, settings: Inference, seed: int) -> W
     """
     store = photometry.open(source)
     files = model_store.read(model)
-    flow = Flow.from_bytes(*files)
+    flow = TrainedModel.from_bytes(*files)
     check(store, flow, model)
     layout = _layout(store, flow, settings)
     answers = {
@@ -246,20 +246,20 @@ def _router(model: Location, model_id: str, seed: int, settings: Inference) -> R
 
 
 @cache
-def load_on_worker(model: Location, model_id: str) -> Flow:
+def load_on_worker(model: Location, model_id: str) -> TrainedModel:
     """Load the model of a job, once, on a worker, which computes with one thread and may outlive the model at a location.
 
     Raises:
         ValueError: the model at ``model`` is not the one that the job started with.
     """
     torch.set_num_threads(1)
-    flow = Flow.from_bytes(*model_store.read(model))
+    flow = TrainedModel.from_bytes(*model_store.read(model))
     if flow.id != model_id:
         raise ValueError(f"{model} holds model {flow.id}; the job started with {model_id}: it was replaced meanwhile")
     return flow
 
 
-def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
+def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
     """Raise ValueError unless the photometry is finished and has the model's bands."""
     if missing := store.missing():
         raise ValueError(
@@ -273,7 +273,7 @@ def check(store: ChunkedStore, flow: Flow, model: Location) -> None:
         )
 
 
-def _layout(store: ChunkedStore, flow: Flow, settings: Inference) -> Layout:
+def _layout(store: ChunkedStore, flow: TrainedModel, settings: Inference) -> Layout:
     names, units, meanings, ucds = described(flow.columns(settings.certificate))
     return Layout(
         store.n_rows, settings.rows_per_shard, names, units, QUANTILES, flow.space.coordinates, flow.spec.labels,

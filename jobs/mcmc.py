@@ -23,7 +23,7 @@ from jobs.observed import observed
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist import keyed_random
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import cascade, lockstep, mcmc
 from sedflow_dist.inference.mcmc import Segment, State, Target
 from sedflow_dist.inference.posterior import Posterior
@@ -66,9 +66,9 @@ def sample(
     Args:
         model: its galaxy model and prior make the posterior; the flow has a part in it only where walkers start at its draws
     """
-    flow = Flow.from_bytes(*model_store.read(model))
+    flow = TrainedModel.from_bytes(*model_store.read(model))
     described = {
-        **settings.model_dump(), "seed": seed, "prior": flow.space.to_dict(), "ssp": flow.ssp.checksum,
+        **settings.model_dump(), "seed": seed, "prior": flow.space.to_dict(), "ssp": flow.ssp_table.checksum,
         "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": digest(data),
         **({"model": flow.id} if settings.start == "flow" else {}),
     }  # fmt: skip
@@ -117,7 +117,7 @@ def rows_of(store: Location, rows: np.ndarray, model: Location) -> Galaxies:
     Raises:
         ValueError: the bands are not the model's, or a row does not exist or has no posterior; says which and why.
     """
-    opened, flow = photometry.open(store), Flow.from_bytes(*model_store.read(model))
+    opened, flow = photometry.open(store), TrainedModel.from_bytes(*model_store.read(model))
     check(opened, flow, model)
     if len(rows) and not 0 <= rows.min() <= rows.max() < opened.n_rows:
         raise ValueError(f"rows {rows.min()} to {rows.max()} asked for; {store} has rows 0 to {opened.n_rows - 1}")
@@ -130,7 +130,7 @@ def rows_of(store: Location, rows: np.ndarray, model: Location) -> Galaxies:
     return Galaxies(observed(data), rows)
 
 
-def mocks(flow: Flow, n: int, seed: int) -> Galaxies:
+def mocks(flow: TrainedModel, n: int, seed: int) -> Galaxies:
     """Return simulated galaxies: those that `validate` checks the flow on."""
     return of_mocks(mock_galaxies(flow, n, seed))
 

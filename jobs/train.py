@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import json
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.fs
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save_file
 
 from cluster import ray_engine
+from jobs.checkpoint import Checkpoint, latest
 from jobs.config.run_file import RunFile, fingerprint
 from jobs.observed import observed
 from jobs.simulate.ssp import load as load_ssp
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist import keyed_random
-from sedflow_dist.flow import features as features_module
-from sedflow_dist.flow import maf, support, training
-from sedflow_dist.flow.features import Features
+from sedflow_dist.flow import support, training
+from sedflow_dist.flow.conditional_flow import ConditionalFlow
+from sedflow_dist.flow.features import Features, preset
 from sedflow_dist.flow.support import Novelty
-from sedflow_dist.flow.trained_model import FAR, Flow, FlowSpec, dimensions
-from sedflow_dist.flow.training import Estimator, Progress
+from sedflow_dist.flow.trained_model import ModelSpec, TrainedModel, dimensions, reach
+from sedflow_dist.flow.training import Progress
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.simulation.mocks import MockSurvey
@@ -42,7 +40,6 @@ from storage_schemas.backend.arrays import array
 from storage_schemas.backend.location import Location
 
 _TICK = 20  # steps between movements of the progress bar
-_TENSORS, _STATE = "state.safetensors", "state.json"
 _NOISE_ROWS = 1_000_000  # to which the noise is fitted
 _UNRELIABLE = int(Flag.BAD_REDSHIFT | Flag.TOO_FEW_BANDS | Flag.ABSURD_COLOUR)
 
@@ -60,16 +57,17 @@ def train(run: RunFile) -> Location:
         return out
     clock = Clock()
     noise = fit_noise(run)
+    features = make_features(run, mock_survey(run, noise), load_shapes(run)[0])
     checkpoints = run.store("checkpoints")
     with ray_engine.session(run.engines.ray):
-        _fit(run, key, checkpoints)
-    tensors, state = _latest(checkpoints / key)
-    flow = assemble(run, noise, tensors, state, key)
-    model_store.write(out, *flow.to_bytes())
-    best = state["best"]
-    rate = state["step"] * run.training.batch / clock.seconds
-    say("train", f"validation log-probability {best:.3f} after {state['step']:,} steps, {clock.seconds:.0f} s "
-        f"({rate:,.0f} mock galaxies/s); model {flow.id}: {out}")  # fmt: skip
+        _fit(run, noise, features, key, checkpoints)
+    checkpoint = latest(checkpoints / key)
+    model = assemble(run, checkpoint, key)
+    model_store.write(out, *model.to_bytes())
+    progress = checkpoint.progress
+    rate = progress.step * run.training.batch / clock.seconds
+    say("train", f"validation log-probability {progress.best:.3f} after {progress.step:,} steps, {clock.seconds:.0f} s "
+        f"({rate:,.0f} mock galaxies/s); model {model.id}: {out}")  # fmt: skip
     return out
 
 
@@ -107,48 +105,46 @@ def mock_survey(run: RunFile, noise: NoiseModel) -> MockSurvey:
 
 def make_features(run: RunFile, survey: MockSurvey, shapes: Shapes) -> Features:
     """Standardise features on the training set."""
-    amplitude, _, _ = run.flow.resolved()
-    return training.fit_features(survey, shapes, "colours" if amplitude == "exact" else "magnitudes", run.seed)
+    return training.fit_features(survey, shapes, preset(run.flow.amplitude), run.seed)
 
 
-def new_network(run: RunFile) -> torch.nn.Module:
-    """The untrained network of the run."""
-    amplitude, transforms, hidden = run.flow.resolved()
-    n_features = features_module.size(len(run.survey_definition.bands))
-    return maf.build(dimensions(amplitude, run.model.composition().space), n_features, transforms, hidden, run.seed)
+def new_flow(run: RunFile, features: Features) -> ConditionalFlow:
+    """The untrained flow of the run."""
+    return run.flow.spec().build(
+        dimensions(run.flow.amplitude, run.model.composition().space), len(features.mean), run.seed
+    )
 
 
-def assemble(
-    run: RunFile, noise: NoiseModel, tensors: dict[str, torch.Tensor], state: dict[str, Any], key: str
-) -> Flow:
+def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
     """Put the best weights of a checkpoint together with everything the flow needs to be used alone."""
-    survey = run.survey_definition
-    amplitude, transforms, hidden = run.flow.resolved()
+    survey, noise, features = run.survey_definition, checkpoint.noise, checkpoint.features
     shapes, _ = load_shapes(run)
     mocks = mock_survey(run, noise)
     generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "colours"))
     seen = mocks.observe(shapes, 50_000, generator)
     limits, novelty = support.colour_range(seen.photometry), Novelty.fit(mocks, shapes, run.seed)
-    net = new_network(run)
-    net.load_state_dict({k.removeprefix("best.net."): v for k, v in tensors.items() if k.startswith("best.net.")})
+    flow = new_flow(run, features)
+    flow.load_state_dict(checkpoint.best)
     table = load_ssp(run.store("ssp"))
-    far = max(min(FAR, filters.reach(survey.bands, table.edges)), run.model.redshift[1])
+    far = reach(survey.bands, run.model.redshift, table)
     ssp = table.cut(*filters.rest_range(survey.bands, far, table.edges))
-    spec = FlowSpec(
-        bands=survey.bands, labels=survey.labels, amplitude=amplitude, transforms=transforms, hidden=hidden,
-        redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age, selection_band=noise.selection_band,
-        selection=noise.selection, prior=run.model.composition().space.to_dict(), components=run.model.components,
+    progress = checkpoint.progress
+    spec = ModelSpec(
+        bands=survey.bands, labels=survey.labels, amplitude=run.flow.amplitude, flow=run.flow.spec(),
+        features=features.names, redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age,
+        selection_band=noise.selection_band, selection=noise.selection, prior=run.model.composition().space.to_dict(),
+        components=run.model.components,
         ssp=ssp.provenance,
         training={**run.training.model_dump(mode="json"), "n_simulations": run.simulation.n_galaxies, "key": key,
-                  "best": state["best"], "step": state["step"], "history": state["history"]},
+                  "best": progress.best, "step": progress.step, "history": progress.history},
     )  # fmt: skip
-    return Flow(spec, net.eval(), make_features(run, mocks, shapes), noise, limits, novelty, ssp)
+    return TrainedModel(spec, flow, features, noise, limits, novelty, ssp)
 
 
 # -- inside Ray Train -----------------------------------------------------------------------------------------------------
 
 
-def _fit(run: RunFile, key: str, checkpoints: Location) -> None:
+def _fit(run: RunFile, noise: NoiseModel, features: Features, key: str, checkpoints: Location) -> None:
     """Run the training loop to its end, or go on where it stopped; the last checkpoint then holds the result."""
     import ray.train
     import ray.train.torch
@@ -157,7 +153,9 @@ def _fit(run: RunFile, key: str, checkpoints: Location) -> None:
     counter = ray_engine.counter()
     trainer = ray.train.torch.TorchTrainer(
         _loop,
-        train_loop_config={"run": run.model_dump(mode="json"), "counter": counter},
+        train_loop_config={
+            "run": run.model_dump(mode="json"), "noise": noise, "features": features, "counter": counter,
+        },
         torch_config=None if run.training.workers > 1 else _alone(),
         scaling_config=_scaling(run),
         run_config=ray.train.RunConfig(
@@ -187,28 +185,22 @@ def _loop(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     run = RunFile.model_validate(config["run"])
-    settings = run.training
+    settings, amplitude, space = run.training, run.flow.amplitude, run.model.composition().space
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(settings.threads)
     shapes, held_out = load_shapes(run)
-    mocks = mock_survey(run, fit_noise(run))
-    features = make_features(run, mocks, shapes)
-    amplitude, _, _ = run.flow.resolved()
-    space = run.model.composition().space
+    noise, features, progress = config["noise"], config["features"], Progress()
     device = ray.train.torch.get_device() if run.engines.ray.gpus_per_worker else torch.device("cpu")
-    estimator = Estimator(new_network(run)).to(device)
-    optimizer = training.optimizer(estimator)
-    progress = Progress()
-    best = {name: value.clone() for name, value in estimator.state_dict().items()}
-    if checkpoint := ray.train.get_checkpoint():
-        with checkpoint.as_directory() as folder:
-            tensors = load_file(Path(folder) / _TENSORS)
-            progress = Progress(**json.loads((Path(folder) / _STATE).read_text()))
-        estimator.load_state_dict(_strip(tensors, "current."))
-        best = _strip(tensors, "best.")
-        training.restore_optimizer(estimator, optimizer, tensors)
-    parallel = ray.train.torch.prepare_model(estimator) if world > 1 else estimator
+    flow = new_flow(run, features).to(device)
+    optimizer = training.optimizer(flow)
+    best = _copy(flow)
+    if last := _last_checkpoint():
+        noise, features, progress, best = last.noise, last.features, last.progress, last.best
+        flow.load_state_dict(last.current)
+        training.restore_optimizer(flow, optimizer, last.optimizer)
+    parallel = ray.train.torch.prepare_model(flow) if world > 1 else flow
+    mocks = mock_survey(run, noise)
 
     def observe(source: Shapes, n: int, *names: object) -> tuple[torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, *names))
@@ -231,45 +223,40 @@ def _loop(config: dict[str, Any]) -> None:
             config["counter"].add.remote(_TICK)
         if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
             with torch.no_grad():
-                score = estimator(*validation).mean().item()
+                score = flow(*validation).mean().item()
             if progress.record(score, train_sum / train_count):
-                best = {name: value.clone() for name, value in estimator.state_dict().items()}
+                best = _copy(flow)
             train_sum, train_count = 0.0, 0
-            _report(progress, estimator, optimizer, best, rank)
+            moments = training.optimizer_tensors(flow, optimizer)
+            _report(Checkpoint(progress, noise, features, flow.state_dict(), best, moments), rank)
 
 
-def _report(
-    progress: Progress, estimator: Estimator, optimizer: torch.optim.Adam, best: dict[str, Any], rank: int
-) -> None:
+def _copy(flow: ConditionalFlow) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in flow.state_dict().items()}
+
+
+def _last_checkpoint() -> Checkpoint | None:
+    """The checkpoint to go on from, with the noise and the features that its weights were trained with."""
+    import ray.train
+
+    if found := ray.train.get_checkpoint():
+        with found.as_directory() as folder:
+            return Checkpoint.read(Path(folder))
+    return None
+
+
+def _report(checkpoint: Checkpoint, rank: int) -> None:
     """Report a validation; the first worker writes the checkpoint."""
     import ray.train
 
+    progress = checkpoint.progress
     metrics = {"step": progress.step, "best": progress.best, **(progress.history or [{}])[-1]}
     if rank:
         ray.train.report(metrics)
         return
     with tempfile.TemporaryDirectory() as folder:
-        tensors = {f"current.{name}": value.contiguous() for name, value in estimator.state_dict().items()}
-        tensors |= {f"best.{name}": value.contiguous() for name, value in best.items()}
-        tensors |= training.optimizer_tensors(estimator, optimizer)
-        save_file({name: value.cpu() for name, value in tensors.items()}, Path(folder) / _TENSORS)
-        (Path(folder) / _STATE).write_text(json.dumps(vars(progress)))
+        checkpoint.write(Path(folder))
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-def _latest(location: Location) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read the last checkpoint of a finished training; a worker killed as it wrote one may have left parts of it beside."""
-    states: dict[str, dict[str, Any]] = {}
-    for name in location.list():
-        if name.endswith(_STATE):
-            with suppress(ValueError):
-                states[name] = json.loads(location.get(name))
-    last = max((state["step"] for state in states.values()), default=0)
-    for name, state in states.items():
-        if state["step"] == last:
-            with suppress(FileNotFoundError, SafetensorError):
-                return load(location.get(name.removesuffix(_STATE) + _TENSORS)), state
-    raise RuntimeError(f"training ended without a whole checkpoint in {location}")
 
 
 def _filesystem(location: Location) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -282,10 +269,6 @@ def _filesystem(location: Location) -> tuple[pyarrow.fs.FileSystem, str]:
         scheme, _, host = location.endpoint.partition("://")
         options |= {"endpoint_override": host.rstrip("/"), "scheme": scheme}
     return pyarrow.fs.S3FileSystem(**options), location.url.removeprefix("s3://")
-
-
-def _strip(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _scaling(run: RunFile) -> Any:

@@ -1,9 +1,9 @@
 """Posteriors of galaxies from photometry: the science, as functions on arrays."""
 
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 
-__all__ = ["Flow", "GalaxyModel", "ParameterSpace", "Photometry", "Survey"]
+__all__ = ["GalaxyModel", "ParameterSpace", "Photometry", "Survey", "TrainedModel"]

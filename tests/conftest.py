@@ -14,10 +14,10 @@ from provabgs import COORDINATES, SPACE
 
 from jobs.run.job import run_all
 from sedflow_dist import keyed_random
-from sedflow_dist.flow import features, maf, support, training
+from sedflow_dist.flow import support, training
+from sedflow_dist.flow.features import preset
 from sedflow_dist.flow.support import Novelty
-from sedflow_dist.flow.trained_model import Flow, FlowSpec, dimensions
-from sedflow_dist.flow.training import Estimator
+from sedflow_dist.flow.trained_model import FlowSpec, ModelSpec, TrainedModel, dimensions
 from sedflow_dist.parameters import probit
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.photometry.photometry import Photometry
@@ -150,14 +150,12 @@ def noise(shapes):
 
 
 def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
-    """A `Flow` put together as jobs/train.py does, after ``steps`` steps of training."""
-    prior = SPACE
-    survey = MockSurvey(noise, prior.log_mstar, drop_out=0.2)
-    mode = "colours" if amplitude == "exact" else "magnitudes"
-    standardised = training.fit_features(survey, shapes, mode, seed=5)
-    net = maf.build(dimensions(amplitude), features.size(len(bands)), transforms, hidden, seed=5)
-    estimator = Estimator(net)
-    optimizer = torch.optim.Adam(estimator.parameters())
+    """A `TrainedModel` put together as jobs/train.py does, after ``steps`` steps of training."""
+    survey = MockSurvey(noise, SPACE.amplitude.prior.range, drop_out=0.2)
+    standardised = training.fit_features(survey, shapes, preset(amplitude), seed=5)
+    kind = FlowSpec(family="maf", settings={"transforms": transforms, "hidden": hidden})
+    flow = kind.build(dimensions(amplitude, SPACE), len(standardised.mean), seed=5)
+    optimizer = torch.optim.Adam(flow.parameters())
     for step in range(steps):
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(5, "train", step))
         mocks = survey.observe(shapes, 512, generator)
@@ -165,17 +163,17 @@ def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
             group["lr"] = training.learning_rate(step, steps, 5e-3, 20)
         optimizer.zero_grad()
         x = standardised(mocks.photometry)
-        (-estimator(training.target(mocks, amplitude, prior), x).mean()).backward()
-        torch.nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
+        (-flow(training.target(mocks, amplitude, SPACE), x).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
         optimizer.step()
     seen = survey.observe(shapes, 20_000, torch.Generator().manual_seed(1))
     limits, novelty = support.colour_range(seen.photometry), Novelty.fit(survey, shapes, seed=5)
-    spec = FlowSpec(
-        bands=bands, labels=tuple(b.rpartition("-")[2] for b in bands), amplitude=amplitude, transforms=transforms,
-        hidden=hidden, redshift=(0.0, Z_MAX), birth_cloud_age=0.01, selection_band=noise.selection_band,
-        selection=noise.selection, prior=prior.to_dict(), ssp=ssp.provenance,
+    spec = ModelSpec(
+        bands=bands, labels=tuple(b.rpartition("-")[2] for b in bands), amplitude=amplitude, flow=kind,
+        features=standardised.names, redshift=(0.0, Z_MAX), birth_cloud_age=0.01, selection_band=noise.selection_band,
+        selection=noise.selection, prior=SPACE.to_dict(), ssp=ssp.provenance,
     )  # fmt: skip
-    return Flow(spec, net.eval(), standardised, noise, limits, novelty, ssp)
+    return TrainedModel(spec, flow, standardised, noise, limits, novelty, ssp)
 
 
 @pytest.fixture(scope="session")

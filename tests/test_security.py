@@ -17,7 +17,7 @@ from paths import ROOT
 
 from jobs.config.run_file import RunFile
 from jobs.ingest import formats
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from storage_schemas import model as model_store
 from storage_schemas.backend.location import Location, without_secrets
 
@@ -144,7 +144,7 @@ def hostile_weights(path):
 def test_hostile_weights_are_an_error_and_run_nothing(stored, tmp_path, kind):
     weights = hostile_weights(tmp_path / "touched")[kind]
     with pytest.raises(ValueError):
-        Flow.from_bytes(weights, stored[1])
+        TrainedModel.from_bytes(weights, stored[1])
     assert not (tmp_path / "touched").exists()
 
 
@@ -153,16 +153,16 @@ def test_hostile_weights_are_an_error_and_run_nothing(stored, tmp_path, kind):
     [
         lambda spec: b"[" * 100_000,
         lambda spec: b'{"bands":' * 50_000,
-        lambda spec: json.dumps({**spec, "bands": ["b"] * 100_000, "labels": ["b"] * 100_000, "transforms": 100}).encode(),
-        lambda spec: json.dumps({**spec, "hidden": 1e308}).encode(),
+        lambda spec: json.dumps({**spec, "bands": ["b"] * 100_000, "labels": ["b"] * 100_000}).encode(),
+        lambda spec: json.dumps({**spec, "flow": {"family": "maf", "settings": {"transforms": 1, "hidden": 1e308}}}).encode(),
         lambda spec: json.dumps({**spec, "redshift": [float("nan"), float("inf")]}).encode(),
-        lambda spec: json.dumps({**spec, "transforms": "__import__('os').getcwd()"}).encode(),
+        lambda spec: json.dumps({**spec, "flow": {"family": "__import__('os').getcwd()", "settings": {}}}).encode(),
     ],
     ids=["nested lists", "nested objects", "100,000 bands", "absurd units", "not numbers", "code"],
 )  # fmt: skip
 def test_hostile_specifications_are_an_error(stored, change):
     with pytest.raises(ValueError, match="not the specification of a flow"):
-        Flow.from_bytes(stored[0], change(json.loads(stored[1])))
+        TrainedModel.from_bytes(stored[0], change(json.loads(stored[1])))
 
 
 def test_a_model_that_is_too_large_is_not_read(stored, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from jobs.observed import observed
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.inference.summary import Method
@@ -48,4 +48,4 @@ def engine(catalog: xr.Dataset) -> Router:
     """Return what answered a catalog: its model, seed and settings."""
     run = catalog.attrs["run"]
     settings = InferenceSettings.model_validate({name: run[name] for name in InferenceSettings.model_fields})
-    return Router.of(Flow.from_bytes(*model_bytes(catalog)), run["seed"], settings)
+    return Router.of(TrainedModel.from_bytes(*model_bytes(catalog)), run["seed"], settings)

@@ -71,11 +71,11 @@ def _galaxies(source: str, model: str, rows: str, seed: int) -> Galaxies:
     import numpy as np
 
     from jobs import mcmc as job
-    from sedflow_dist.flow.trained_model import Flow
+    from sedflow_dist.flow.trained_model import TrainedModel
     from storage_schemas import model as model_store
 
     if not source.startswith("mocks:"):
         return job.rows_of(Location.parse(source), np.array(numbers(rows, "--rows")), shipped.model(model))
-    flow = Flow.from_bytes(*model_store.read(shipped.model(model)))
+    flow = TrainedModel.from_bytes(*model_store.read(shipped.model(model)))
     data = job.mocks(flow, numbers(source.removeprefix("mocks:"), "INPUT")[0], seed)
     return data[numbers(rows, "--rows")] if rows else data

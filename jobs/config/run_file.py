@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cluster.settings import Engines, problems, read_yaml
+from sedflow_dist.flow.trained_model import FlowSpec
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.surveys import Survey
@@ -90,7 +91,6 @@ class Model(_Section):
     components: tuple[str, ...] = Field(
         PROVABGS,
         description="sources and screens of the galaxy model, each with its parameters; docs/how-to-add.md",
-        exclude_if=lambda names: names == PROVABGS,
     )
 
     @model_validator(mode="after")
@@ -114,17 +114,34 @@ class Simulation(_Section):
 
 
 class FlowSettings(_Section):
-    """The density estimator: sbi's MAF. ``paper``: eleven dimensions, magnitudes, 15 blocks of 2 x 500 units."""
+    """The density estimator. ``paper``: eleven dimensions, magnitudes, 15 blocks of 2 x 500 units."""
 
     preset: Literal["default", "paper"] = "default"
-    transforms: int | None = Field(None, ge=1, description="MADE blocks; none: the preset's")
-    hidden: int | None = Field(None, ge=10, description="tanh units in each of two layers; none: the preset's")
+    family: str = Field("maf", description="kind of flow: maf, sbi's masked autoregressive flow")
+    transforms: int | None = Field(None, ge=1, description="of maf: blocks; none: the preset's")
+    hidden: int | None = Field(None, ge=10, description="of maf: tanh units in each of two layers; none: the preset's")
+    settings: dict[str, Any] = Field({}, description="of another family: its own, by name")
 
-    def resolved(self) -> tuple[Literal["exact", "learnt"], int, int]:
-        """Return amplitude mode, blocks and units."""
-        paper = self.preset == "paper"
-        transforms, hidden = (15, 500) if paper else (5, 128)
-        return "learnt" if paper else "exact", self.transforms or transforms, self.hidden or hidden
+    @property
+    def amplitude(self) -> Literal["exact", "learnt"]:
+        """Whether the amplitude is drawn exactly or learnt by the flow."""
+        return "learnt" if self.preset == "paper" else "exact"
+
+    def spec(self) -> FlowSpec:
+        """Return which flow that is, all its settings resolved."""
+        if self.family != "maf":
+            return FlowSpec(family=self.family, settings=self.settings)
+        transforms, hidden = (15, 500) if self.preset == "paper" else (5, 128)
+        settings = {"transforms": self.transforms or transforms, "hidden": self.hidden or hidden}
+        return FlowSpec(family=self.family, settings=settings)
+
+    @model_validator(mode="after")
+    def _check(self) -> FlowSettings:
+        self.spec()
+        own = {"transforms": self.transforms, "hidden": self.hidden} if self.family != "maf" else self.settings
+        if unused := [name for name, value in own.items() if value is not None]:
+            raise ValueError(f"flow: {', '.join(unused)} cannot be set for the family {self.family}")
+        return self
 
 
 class Training(_Section):

@@ -12,6 +12,8 @@ from jobs.columns import INFERRED
 from jobs.config.run_file import Inference, RunFile
 from jobs.ingest import inputs
 from jobs.ingest.formats import count
+from sedflow_dist.flow import features
+from sedflow_dist.flow.trained_model import dimensions
 from sedflow_dist.inference.posterior import MEMORY
 from sedflow_dist.inference.summary import COLUMNS, QUANTILES
 from sedflow_dist.parameters import ParameterSpace
@@ -179,8 +181,9 @@ def _simulate(run: RunFile) -> Stage:
 def _train(run: RunFile) -> Stage:
     location, n_bands = run.store("model"), len(run.survey_definition.bands)
     part = 0 if model_store.is_finished(location) else 1
-    _, transforms, hidden = run.flow.resolved()
-    weights = transforms * (2 * hidden**2 + hidden * (2 * len(_space(run).coordinates) + 3 * n_bands + 30))
+    amplitude = run.flow.amplitude
+    n_features = features.size(features.preset(amplitude), n_bands)
+    weights = run.flow.spec().n_weights(dimensions(amplitude, _space(run)), n_features)
     presentations = run.training.steps * run.training.batch
     cores = run.training.workers * run.training.threads
     hours = part * 6e-6 * weights * presentations / (_TRAINED_MFLOP_PER_SECOND_CORE * cores) / 3600

@@ -16,7 +16,7 @@ from jobs.config.run_file import MCMC
 from jobs.mcmc import Galaxies, digest, draws_of, of_mocks
 from jobs.telemetry.progress import bar, say
 from sedflow_dist import keyed_random
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.validation import coverage
 from sedflow_dist.validation.mock_galaxies import mock_galaxies, truth
@@ -40,7 +40,7 @@ def compare(data: Galaxies, out: Location, model: Location, seed: int, n_draws: 
     """
     segments, summary = chains.open(out)
     settings = _settings(segments)
-    posterior = Posterior(Flow.from_bytes(*model_store.read(model)), seed, _OVERSAMPLE * n_draws)
+    posterior = Posterior(TrainedModel.from_bytes(*model_store.read(model)), seed, _OVERSAMPLE * n_draws)
     found: dict[str, list[float]] = {"flow": [], "weighted": [], "pull": []}
     nested = {name: np.asarray(array(summary.group, name)[:]) for name in ("log_evidence", "log_evidence_error")}
     kept = np.asarray(array(summary.group, "flags")[:]) == 0
@@ -70,7 +70,7 @@ def compare(data: Galaxies, out: Location, model: Location, seed: int, n_draws: 
     return result
 
 
-def chain_ranks(flow: Flow, out: Location, seed: int) -> Float[np.ndarray, "galaxy param"] | None:
+def chain_ranks(flow: TrainedModel, out: Location, seed: int) -> Float[np.ndarray, "galaxy param"] | None:
     """Return the ranks of true parameters among the draws of finished chains of mock galaxies; None: no chains there.
 
     Raises:

@@ -14,7 +14,7 @@ from jobs.config.run_file import RunFile
 from jobs.observed import observed
 from jobs.validate.compare import chain_ranks
 from sedflow_dist import keyed_random
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.photometry import Photometry
@@ -37,7 +37,7 @@ def figures(run: RunFile) -> list[str]:
     Where its ``chains`` folder has chains of the model's mock galaxies, their ranks stand beside the flow's.
     """
     catalog = open_catalog(run.store("catalog"))
-    flow = Flow.from_bytes(*model_bytes(catalog))
+    flow = TrainedModel.from_bytes(*model_bytes(catalog))
     drawn = {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, flow, _typical(catalog))}
     arrays, _ = validation.read(run.store("validation"))
     complete = arrays["mask"].all(1)
@@ -61,7 +61,7 @@ def mass_redshift(catalog) -> Figure:  # noqa: ANN001
     return plots.mass_redshift(catalog["redshift"].values, catalog["quantiles"].values[:, column, 1:4], flagged)
 
 
-def training_data(run: RunFile, catalog, flow: Flow) -> Figure:  # noqa: ANN001
+def training_data(run: RunFile, catalog, flow: TrainedModel) -> Figure:  # noqa: ANN001
     """The run's training data, as its model sees them, against the rows of the catalog that were answered."""
     try:
         rows = training_set.open(run.store("training")).read(0, training_set.NAMES)
@@ -84,7 +84,7 @@ def _magnitudes(photometry: Photometry) -> tuple[np.ndarray, np.ndarray]:
     return 22.5 - 2.5 * np.log10(flux), 2.5 / np.log(10) * arrays["sigma"] / flux
 
 
-def galaxy(catalog, flow: Flow, row: int) -> Figure:  # noqa: ANN001
+def galaxy(catalog, flow: TrainedModel, row: int) -> Figure:  # noqa: ANN001
     """Corner plot and SED of one row of a catalog, ``flow`` its model."""
     draws, names = replay(catalog, [row], _DRAWS)
     seen = observed(catalog.isel(galaxy=slice(row, row + 1)))

@@ -19,7 +19,7 @@ from jobs.infer import load_on_worker
 from jobs.telemetry import events
 from jobs.telemetry.progress import bar, say
 from sedflow_dist import keyed_random
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
 from sedflow_dist.simulation.mocks import Mocks
@@ -93,7 +93,7 @@ def _posterior(
 def validate(run: RunFile) -> dict[str, Calibration]:
     """Fill the run's validation store if it is missing; print and return the calibration, as `report` does."""
     out, model = run.store("validation"), run.store("model")
-    flow = Flow.from_bytes(*model_store.read(model))
+    flow = TrainedModel.from_bytes(*model_store.read(model))
     patterns: tuple[Pattern, ...] = ()
     if run.validation.patterns:
         patterns = tuple(missing_patterns(photometry.open(run.store("photometry")), run.validation.patterns))

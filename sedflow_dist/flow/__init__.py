@@ -1,1 +1,3 @@
-"""The trained flow: features of photometry, the masked autoregressive flow and its inverse, training, support."""
+"""The trained flow: features of photometry, families of flows and their inverse, training, support."""
+
+from sedflow_dist.flow import maf_flow as maf_flow  # registers the family "maf"

@@ -12,13 +12,13 @@ density is then per volume of the training data's own spread in what was measure
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy.linalg import helmert
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from sedflow_dist import keyed_random
 from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag, bits
@@ -35,11 +35,10 @@ _PATTERNS = 256  # sets of missing bands over which a limit is averaged
 _ROWS = 256  # scored at a time: 0.3 MB of float64 for five bands
 
 
-@dataclass(frozen=True)
-class Novelty:
+class Novelty(nn.Module):
     """A Gaussian mixture over the contrasts of a galaxy (two a band, less one) and its redshift, and limits of its score.
 
-    Attributes:
+    Args:
         weight: shape (component,)
         mean: shape (component, 2 band)
         covariance: shape (component, 2 band, 2 band)
@@ -51,10 +50,13 @@ class Novelty:
     covariance: Tensor
     limit: Tensor
 
-    def __post_init__(self) -> None:
-        if not bool((self.weight > 0).all()):
+    def __init__(self, weight: Tensor, mean: Tensor, covariance: Tensor, limit: Tensor) -> None:
+        super().__init__()
+        for name, value in (("weight", weight), ("mean", mean), ("covariance", covariance), ("limit", limit)):
+            self.register_buffer(name, value)
+        if not bool((weight > 0).all()):
             raise ValueError("novelty: a weight is not positive")
-        if bool(torch.linalg.cholesky_ex(self.covariance).info.any()):
+        if bool(torch.linalg.cholesky_ex(covariance).info.any()):
             raise ValueError("novelty: a covariance is not positive definite")
 
     @classmethod
@@ -89,14 +91,15 @@ class Novelty:
         )  # fmt: skip
         seen = survey.observe(shapes, _N_LIMIT, generator).photometry
         scores = (unlimited.score(seen.with_bands(drop(seen.mask, n, generator))) for n in range(n_numbers))
-        return replace(unlimited, limit=torch.stack([torch.quantile(s, 1 - FALSE_ALARMS) for s in scores]))
+        limit = torch.stack([torch.quantile(s, 1 - FALSE_ALARMS) for s in scores])
+        return cls(unlimited.weight, unlimited.mean, unlimited.covariance, limit)
 
     def score(self, photometry: Photometry) -> Float[Tensor, " galaxy"]:
         """Return -ln p(contrasts of the measured bands, redshift), p times det(whole covariance)^(1/2), float64.
 
         NaN with fewer than three bands.
         """
-        scores = torch.full((len(photometry),), math.nan, dtype=torch.float64)
+        scores = torch.full((len(photometry),), math.nan, dtype=torch.float64, device=self.mean.device)
         patterns, pattern, counts = torch.unique(photometry.mask, dim=0, return_inverse=True, return_counts=True)
         groups = pattern.argsort(stable=True).split(counts.tolist())
         for measured, group in zip(patterns, groups, strict=True):
@@ -121,9 +124,10 @@ class Novelty:
 
         The norm is that of a density per unit of the whole mixture's standard deviations: any basis gives the same.
         """
-        both = torch.cat([measured, measured])
+        both, device = torch.cat([measured, measured]), self.mean.device
         onto = torch.block_diag(
-            _helmert(int(both.sum())) @ _helmert(len(both))[:, both].T, torch.ones(1, 1, dtype=torch.float64)
+            _helmert(int(both.sum()), device) @ _helmert(len(both), device)[:, both].T,
+            torch.ones(1, 1, dtype=torch.float64, device=device),
         )
         mean, covariance = self.mean @ onto.T, onto @ self.covariance @ onto.T
         root = torch.linalg.cholesky(covariance)
@@ -152,7 +156,7 @@ def flags(
         ),
         Flag.NOVEL: novelty.beyond(photometry),
     }
-    return bits(len(photometry), {flag: rows.numpy() for flag, rows in found.items()})
+    return bits(len(photometry), {flag: rows.cpu().numpy() for flag, rows in found.items()})
 
 
 def colours(photometry: Photometry) -> tuple[Float[Tensor, "galaxy colour"], Bool[Tensor, "galaxy colour"]]:
@@ -179,9 +183,9 @@ def _contrasts(photometry: Photometry) -> Float[Tensor, "galaxy contrast"]:
     """Contrasts of ln flux and ln sigma, then the redshift, float64; all bands are measured."""
     flux, sigma = photometry.flux.double(), photometry.sigma.double()
     x = torch.cat([torch.asinh(flux / (2 * sigma)) + (2 * sigma).log(), sigma.log()], dim=1)
-    return torch.cat([x @ _helmert(x.shape[1]).T, photometry.redshift.double().unsqueeze(1)], dim=1)
+    return torch.cat([x @ _helmert(x.shape[1], x.device).T, photometry.redshift.double().unsqueeze(1)], dim=1)
 
 
-def _helmert(n: int) -> Float[Tensor, "contrast n"]:
+def _helmert(n: int, device: torch.device | str = "cpu") -> Float[Tensor, "contrast n"]:
     """Orthonormal rows that span the complement of (1, ..., 1)."""
-    return torch.as_tensor(helmert(n))
+    return torch.as_tensor(helmert(n), device=device)

@@ -8,6 +8,7 @@ bit by bit as if it had not been.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,8 +17,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sedflow_dist import keyed_random
-from sedflow_dist.flow import features as features_module
-from sedflow_dist.flow import maf
 from sedflow_dist.flow.features import Features
 from sedflow_dist.parameters import ParameterSpace, probit
 from sedflow_dist.simulation.mocks import Mocks, MockSurvey
@@ -33,23 +32,11 @@ def target(
     return space.join(probit(space.amplitude.prior.to_unit(mocks.log_mstar)), mocks.phi)
 
 
-def fit_features(survey: MockSurvey, shapes: Shapes, mode: Literal["colours", "magnitudes"], seed: int) -> Features:
-    """Standardise the features on 20,000 mock galaxies."""
+def fit_features(survey: MockSurvey, shapes: Shapes, names: Sequence[str], seed: int) -> Features:
+    """Standardise the features of these encoders on 20,000 mock galaxies."""
     generator = torch.Generator().manual_seed(keyed_random.torch_seed(seed, "features"))
     mocks = survey.observe(shapes, 20_000, generator)
-    return Features.fit(features_module.raw(mocks.photometry, mode), mode)
-
-
-class Estimator(nn.Module):
-    """sbi's flow with our log-probability as ``forward``, so that data-parallel wrappers see it."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, phi: Float[Tensor, "row dimension"], x: Float[Tensor, "row feature"]) -> Float[Tensor, " row"]:
-        """Return log q(phi | x)."""
-        return maf.log_prob(maf.blocks(self.net), phi, x)
+    return Features.fit(names, mocks.photometry)
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: int) -> float:
@@ -60,7 +47,7 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: int) -> float:
 
 
 def step(
-    estimator: nn.Module,
+    flow: nn.Module,
     optimizer: torch.optim.Optimizer,
     phi: Float[Tensor, "row dimension"],
     x: Float[Tensor, "row feature"],
@@ -72,16 +59,16 @@ def step(
         group["lr"] = rate
     optimizer.zero_grad()
     with torch.autocast(phi.device.type, torch.bfloat16, enabled=bfloat16):
-        loss = -estimator(phi, x).mean()
+        loss = -flow(phi, x).mean()
     loss.backward()
-    nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
+    nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
     optimizer.step()
     return -loss.item()
 
 
-def optimizer(estimator: nn.Module) -> torch.optim.Adam:
+def optimizer(flow: nn.Module) -> torch.optim.Adam:
     """Adam, one operation for all weights."""
-    return torch.optim.Adam(estimator.parameters(), fused=True)
+    return torch.optim.Adam(flow.parameters(), fused=True)
 
 
 def use_bfloat16(precision: Literal["auto", "float32", "bfloat16"]) -> bool:
@@ -108,18 +95,18 @@ class Progress:
         return better
 
 
-def optimizer_tensors(estimator: nn.Module, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+def optimizer_tensors(flow: nn.Module, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
     """Return Adam's moments by parameter name, for a checkpoint without pickle."""
     tensors = {}
-    for name, parameter in estimator.named_parameters():
+    for name, parameter in flow.named_parameters():
         for moment, value in optimizer.state.get(parameter, {}).items():
             tensors[f"adam.{moment}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
     return tensors
 
 
-def restore_optimizer(estimator: nn.Module, optimizer: torch.optim.Adam, tensors: dict[str, Any]) -> None:
+def restore_optimizer(flow: nn.Module, optimizer: torch.optim.Adam, tensors: dict[str, Any]) -> None:
     """Put Adam's moments back."""
-    for name, parameter in estimator.named_parameters():
+    for name, parameter in flow.named_parameters():
         state = {
             m: tensors[f"adam.{m}.{name}"].to(parameter.device, copy=True) for m in ("step", "exp_avg", "exp_avg_sq")
         }

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sedflow_dist import keyed_random
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import importance, likelihood, lockstep, mcmc
 from sedflow_dist.inference.mcmc import State, Target
 from sedflow_dist.inference.posterior import Posterior
@@ -45,7 +45,7 @@ class Router:
         self.posterior, self.routing = posterior, routing
 
     @classmethod
-    def of(cls, flow: Flow, seed: int, settings: InferenceSettings) -> Router:
+    def of(cls, flow: TrainedModel, seed: int, settings: InferenceSettings) -> Router:
         """Return what infers, and replays, the rows of a catalog: of a flow, a seed and settings always the same."""
         posterior = Posterior(
             flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws, settings.certificate

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
 from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
 from sedflow_dist.parameters import probit, to_16_bits, unit
@@ -66,7 +66,7 @@ class Posterior:
 
     def __init__(
         self,
-        flow: Flow,
+        flow: TrainedModel,
         seed: int,
         n_draws: int = 2048,
         min_effective_fraction: float = 0.01,
@@ -86,7 +86,7 @@ class Posterior:
     def memory(self) -> int:
         """Return the most bytes that `summarise` needs beside its arguments and results."""
         rows = self.batch * self.n_draws
-        return self._draws_memory(self.batch) + self.flow.sampler.memory(rows)
+        return self._draws_memory(self.batch) + self.flow.network.memory(rows)
 
     def _draws_memory(self, n_galaxies: int) -> int:
         """The most bytes that draws of so many galaxies need, apart from the sampler: base points, values, photometry."""
@@ -135,7 +135,7 @@ class Posterior:
         flow, space = self.flow, self.flow.space
         base = self.base_points(rows, n_draws)
         x = flow.features(photometry)
-        phi, log_q = flow.sampler(probit(base[..., : flow.dimensions]), x)
+        phi, log_q = flow.network.sample_with_log_prob(probit(base[..., : flow.dimensions]), x)
         log_prior = -0.5 * (phi**2).sum(-1) - 0.5 * flow.dimensions * math.log(2 * math.pi)
         exact = flow.spec.amplitude == "exact"
         u = space.join_any(unit(phi)) if exact else unit(phi)  # the exact amplitude is filled in below
@@ -198,7 +198,9 @@ class Posterior:
     def _plain(self, photometry: Photometry, at: np.ndarray, rows: np.ndarray) -> Answer:
         """Return what the flow's draws say, equally weighted."""
         flow = self.flow
-        phi, _ = flow.sampler(probit(self.base_points(rows, self.n_draws)), flow.features(photometry))
+        phi, _ = flow.network.sample_with_log_prob(
+            probit(self.base_points(rows, self.n_draws)), flow.features(photometry)
+        )
         u = unit(phi)
         theta = flow.space.from_unit(u)
         ok = torch.isfinite(theta).all(-1).all(-1).numpy()
@@ -241,7 +243,7 @@ class Posterior:
 
 
 def log_likelihood(
-    flow: Flow, mocks: Mocks, theta: Float[Tensor, "galaxy param"]
+    flow: TrainedModel, mocks: Mocks, theta: Float[Tensor, "galaxy param"]
 ) -> tuple[Float[Tensor, " galaxy"], Float[Tensor, " galaxy"]]:
     """Return ln p(data | theta) of galaxies, and ln of it with the amplitude integrated out under its prior."""
     theta, space = theta.unsqueeze(1), flow.space

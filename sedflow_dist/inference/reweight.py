@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from sedflow_dist import keyed_random
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.sps import derived
 
@@ -154,7 +154,9 @@ class InducedPrior:
         n: prior draws at each step
     """
 
-    def __init__(self, name: str, flow: Flow, redshift: tuple[float, float], seed: int, n: int = 65_536) -> None:
+    def __init__(
+        self, name: str, flow: TrainedModel, redshift: tuple[float, float], seed: int, n: int = 65_536
+    ) -> None:
         lo, hi = redshift
         self._redshift = np.linspace(lo, hi, max(math.ceil((hi - lo) / _STEP), 1) + 1)
         values = np.stack([prior_draws(name, flow, z, seed, n) for z in self._redshift])
@@ -184,7 +186,7 @@ class InducedPrior:
         return np.log(np.stack([np.interp(*pair) for pair in zip(x, [self._centres] * len(x), density, strict=True)]))
 
 
-def prior_draws(name: str, flow: Flow, redshift: float, seed: int, n: int) -> np.ndarray:
+def prior_draws(name: str, flow: TrainedModel, redshift: float, seed: int, n: int) -> np.ndarray:
     """Return ``n`` draws of a derived property from the old prior at a redshift."""
     column = [p.name for p in derived.properties(flow.space, flow.spec.labels)].index(name)
     model, parts = flow.redshift_model, []
@@ -209,7 +211,7 @@ class NewPrior:
     old: tuple[ParameterPrior | InducedPrior, ...]
 
     @classmethod
-    def build(cls, texts: Sequence[str], flow: Flow, redshift: tuple[float, float], seed: int) -> NewPrior:
+    def build(cls, texts: Sequence[str], flow: TrainedModel, redshift: tuple[float, float], seed: int) -> NewPrior:
         """Read new densities (`Density.parse`) for the draws of a flow, whose galaxies have redshifts in a range.
 
         Raises:

@@ -6,23 +6,20 @@ magnitude, from which uncertainties and noisy fluxes are drawn. Source: SEDflow 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from sedflow_dist.photometry.photometry import Photometry
 
 _POGSON = 2.5 / np.log(10)
 
 
-@dataclass(frozen=True)
-class NoiseModel:
-    """Magnitude errors as functions of magnitude, and the magnitudes that the survey selects.
+class NoiseModel(nn.Module):
+    """Magnitude errors as functions of magnitude, and the magnitudes that the survey selects; its tables are buffers.
 
-    Attributes:
+    Args:
         magnitude: bin centres, shape (band, bin) [mag]
         mean, scatter: of the magnitude error in the bin, shape (band, bin) [mag]
         selection_band: index of the band in which the survey selects
@@ -32,8 +29,14 @@ class NoiseModel:
     magnitude: Tensor
     mean: Tensor
     scatter: Tensor
-    selection_band: int
-    selection: tuple[float, float]
+
+    def __init__(
+        self, magnitude: Tensor, mean: Tensor, scatter: Tensor, selection_band: int, selection: tuple[float, float]
+    ) -> None:
+        super().__init__()
+        for name, table in (("magnitude", magnitude), ("mean", mean), ("scatter", scatter)):
+            self.register_buffer(name, table)
+        self.selection_band, self.selection = selection_band, selection
 
     @classmethod
     def fit(cls, photometry: Photometry, selection_band: int, bins: int = 16) -> NoiseModel:

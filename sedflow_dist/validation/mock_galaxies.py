@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from sedflow_dist import keyed_random
-from sedflow_dist.flow import maf
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.flow.training import target
 from sedflow_dist.inference.posterior import log_likelihood
 from sedflow_dist.parameters import probit
@@ -21,7 +20,7 @@ from sedflow_dist.simulation.shapes import draw_shapes
 Pattern = tuple[bool, ...]  # which bands are measured
 
 
-def mock_galaxies(flow: Flow, n: int, seed: int, patterns: Sequence[Pattern] = ()) -> Mocks:
+def mock_galaxies(flow: TrainedModel, n: int, seed: int, patterns: Sequence[Pattern] = ()) -> Mocks:
     """Simulate and observe galaxies that no training saw, as the survey selects them: with all bands, then each pattern."""
     survey, parts = MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.0), []
     for i, pattern in enumerate([(True,) * len(flow.spec.bands), *patterns]):
@@ -32,25 +31,25 @@ def mock_galaxies(flow: Flow, n: int, seed: int, patterns: Sequence[Pattern] = (
     return Mocks.concatenate(parts)
 
 
-def unit_truth(flow: Flow, mocks: Mocks) -> torch.Tensor:
+def unit_truth(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
     """True coordinates of mock galaxies in the unit cube: (galaxy, coordinate)."""
     amplitude = flow.space.amplitude.prior.to_unit(mocks.log_mstar)
     return flow.space.join(amplitude, torch.special.ndtr(mocks.phi))
 
 
-def truth(flow: Flow, mocks: Mocks) -> torch.Tensor:
+def truth(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
     """True parameters of mock galaxies: (galaxy, param)."""
     return flow.space.from_unit(unit_truth(flow, mocks))
 
 
-def flow_log_prob(flow: Flow, mocks: Mocks) -> torch.Tensor:
+def flow_log_prob(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
     """ln q(truth | data) over the flow's own dimensions: (galaxy,)."""
     x = flow.features(mocks.photometry)
     with torch.no_grad():
-        return maf.log_prob(maf.blocks(flow.network), target(mocks, flow.spec.amplitude, flow.space), x)
+        return flow.network.log_prob(target(mocks, flow.spec.amplitude, flow.space), x)
 
 
-def joint_log_prob(flow: Flow, mocks: Mocks) -> np.ndarray:
+def joint_log_prob(flow: TrainedModel, mocks: Mocks) -> np.ndarray:
     """ln q(truth | data) over all eleven coordinates in probit space; with an exact amplitude its own density counts."""
     log_q = flow_log_prob(flow, mocks)
     if flow.spec.amplitude == "exact":
@@ -58,7 +57,7 @@ def joint_log_prob(flow: Flow, mocks: Mocks) -> np.ndarray:
     return log_q.numpy()
 
 
-def amplitude_log_prob(flow: Flow, mocks: Mocks) -> torch.Tensor:
+def amplitude_log_prob(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
     """ln p(true amplitude | true shape, data) in probit space, exact: of ``flow``, its galaxy model and prior count only."""
     likelihood, evidence = log_likelihood(flow, mocks, truth(flow, mocks))
     phi_a = probit(flow.space.amplitude.prior.to_unit(mocks.log_mstar))

@@ -1,37 +1,84 @@
-"""Checkpoints: what a killed worker left half written is not taken for a result."""
+"""Checkpoints: all that a model needs of its training, and what a killed worker left half written is no result."""
 
 import json
 
 import pytest
 import tiny
 import torch
-from safetensors.torch import save
 
-from jobs.train import _STATE, _TENSORS, _latest
+from jobs.checkpoint import STATE, TENSORS, Checkpoint, latest
+from sedflow_dist.flow.training import Progress, optimizer, optimizer_tensors
 
 
-def checkpoint(location, name, step, state=None, tensors=None):
-    location.put(f"{name}/{_STATE}", json.dumps({"step": step}).encode() if state is None else state)
+@pytest.fixture(scope="module")
+def checkpoint(flow):
+    """A checkpoint of the small flow after 20 steps."""
+    network = flow.spec.build_flow(seed=2)
+    adam = optimizer(network)
+    network.log_prob(torch.zeros(2, flow.dimensions), torch.zeros(2, flow.spec.n_features)).mean().backward()
+    adam.step()
+    progress = Progress(20, -12.5, 1, [{"step": 10, "train": -14.0, "validation": -13.0}])
+    best, moments = flow.network.state_dict(), optimizer_tensors(network, adam)
+    return Checkpoint(progress, flow.noise, flow.features, network.state_dict(), best, moments)
+
+
+def put(location, name, checkpoint, step, state=None, tensors=None):
+    progress = Progress(**{**vars(checkpoint.progress), "step": step})
+    whole = Checkpoint(progress, *list(vars(checkpoint).values())[1:]).to_bytes()
+    location.put(f"{name}/{STATE}", whole[1] if state is None else state)
     if tensors != b"":
-        location.put(f"{name}/{_TENSORS}", save({"x": torch.tensor([step])}) if tensors is None else tensors)
+        location.put(f"{name}/{TENSORS}", whole[0] if tensors is None else tensors)
 
 
-def test_the_last_whole_checkpoint_is_the_result(tmp_path):
+def test_a_checkpoint_has_noise_and_features_besides_weights(checkpoint, tmp_path):
+    checkpoint.write(tmp_path)
+    back = Checkpoint.read(tmp_path)
+    assert back.progress == checkpoint.progress
+    assert back.features.names == checkpoint.features.names
+    assert (back.noise.selection_band, back.noise.selection) == (
+        checkpoint.noise.selection_band,
+        checkpoint.noise.selection,
+    )
+    states = [
+        (c.noise.state_dict(), c.features.state_dict(), c.current, c.best, c.optimizer) for c in (checkpoint, back)
+    ]
+    for one, other in zip(*states, strict=True):
+        assert one.keys() == other.keys() and one
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("lost", ["noise", "features"])
+def test_a_checkpoint_without_noise_or_features_is_refused(checkpoint, lost):
+    """Rather than that weights go on with others: such were written before they travelled with the weights."""
+    from safetensors.torch import load, save
+
+    tensors, state = checkpoint.to_bytes()
+    left = {name: value for name, value in load(tensors).items() if not name.startswith(lost)}
+    with pytest.raises(ValueError, match="of another version of this package"):
+        Checkpoint.from_bytes(save(left), state)
+
+
+def test_the_last_whole_checkpoint_is_the_result(checkpoint, tmp_path):
     location = tiny.location(tmp_path)
-    checkpoint(location, "a", 10)
-    checkpoint(location, "b", 20)
-    checkpoint(location, "cut state", 20, state=b'{"step": 2')
-    checkpoint(location, "no tensors", 20, tensors=b"")
-    checkpoint(location, "cut tensors", 20, tensors=save({"x": torch.tensor([1])})[:-3])
-    tensors, state = _latest(location)
-    assert state["step"] == tensors["x"].item() == 20
+    put(location, "a", checkpoint, 10)
+    put(location, "b", checkpoint, 20)
+    put(location, "cut state", checkpoint, 20, state=b'{"progress": {"step": 2')
+    put(location, "no tensors", checkpoint, 20, tensors=b"")
+    put(location, "cut tensors", checkpoint, 20, tensors=checkpoint.to_bytes()[0][:-3])
+    assert latest(location).progress.step == 20
 
 
-@pytest.mark.parametrize("damage", [{"state": b"{"}, {"tensors": b""}, {"tensors": b"nothing"}])
-def test_without_a_whole_last_checkpoint_there_is_no_result(tmp_path, damage):
+@pytest.mark.parametrize("damage", [{"state": b"{"}, {"state": b"{}"}, {"tensors": b""}, {"tensors": b"nothing"}])
+def test_without_a_whole_last_checkpoint_there_is_no_result(checkpoint, tmp_path, damage):
     location = tiny.location(tmp_path)
     if "tensors" in damage:
-        checkpoint(location, "a", 10)  # older: the training did not end there
-    checkpoint(location, "b", 20, **damage)
+        put(location, "a", checkpoint, 10)  # older: the training did not end there
+    put(location, "b", checkpoint, 20, **damage)
     with pytest.raises(RuntimeError, match="without a whole checkpoint"):
-        _latest(location)
+        latest(location)
+
+
+def test_the_state_is_readable_json(checkpoint):
+    state = json.loads(checkpoint.to_bytes()[1])
+    assert state["progress"]["step"] == 20
+    assert state["features"] == list(checkpoint.features.names)

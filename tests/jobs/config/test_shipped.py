@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jobs.config import shipped
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import model
@@ -13,7 +13,7 @@ from storage_schemas.backend.location import Location
 
 @pytest.fixture(scope="module")
 def flow():
-    return Flow.from_bytes(*model.read(shipped.model("sdss")))
+    return TrainedModel.from_bytes(*model.read(shipped.model("sdss")))
 
 
 def test_models_are_small_and_known_by_name():

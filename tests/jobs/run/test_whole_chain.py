@@ -83,14 +83,14 @@ def test_rows_keep_the_order_of_the_input(local, source):
 
 def test_columns_hold_what_their_names_say(local):
     """Every summary of a shard computed here, in one process, is the stored one, bit by bit."""
-    from sedflow_dist.flow.trained_model import Flow
+    from sedflow_dist.flow.trained_model import TrainedModel
     from storage_schemas.catalog.schema import model_bytes
 
     data = open_catalog(local.store("catalog"))
     part = data.isel(galaxy=slice(100, 200))
     settings = local.inference
     posterior = Posterior(
-        Flow.from_bytes(*model_bytes(data)), local.seed, settings.n_draws, settings.min_effective_fraction, 5
+        TrainedModel.from_bytes(*model_bytes(data)), local.seed, settings.n_draws, settings.min_effective_fraction, 5
     )
     answer = posterior.summarise(observed(part), np.zeros(100, np.uint32), 100)
     for name in ("quantiles", "mean", "std", *CERTIFICATE, "rhat", "method", "draws"):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from sedflow_dist.flow import features
-from sedflow_dist.flow.features import Features, raw
+from sedflow_dist.flow.features import COLOURS, MAGNITUDES, Features, raw
 from sedflow_dist.photometry.photometry import Photometry
 
-MODES = ("colours", "magnitudes")
+MODES = (COLOURS, MAGNITUDES)
 
 
 def times(photometry, factor):
@@ -32,22 +32,22 @@ def photometry():
 
 @pytest.fixture
 def standardised(photometry):
-    return {mode: Features.fit(raw(photometry, mode), mode) for mode in MODES}
+    return {mode: Features.fit(mode, photometry) for mode in MODES}
 
 
 @pytest.mark.parametrize("factor", [1e-4, 0.3, 1e5])
 def test_colours_do_not_depend_on_brightness(photometry, factor):
-    scaled = raw(times(photometry, factor), "colours")
-    torch.testing.assert_close(scaled, raw(photometry, "colours"), rtol=1e-4, atol=1e-5)
+    scaled = raw(times(photometry, factor), COLOURS)
+    torch.testing.assert_close(scaled, raw(photometry, COLOURS), rtol=1e-4, atol=1e-5)
 
 
 def test_magnitudes_depend_on_brightness(photometry):
-    change = raw(times(photometry, 10), "magnitudes") - raw(photometry, "magnitudes")
+    change = raw(times(photometry, 10), MAGNITUDES) - raw(photometry, MAGNITUDES)
     bright = photometry.flux > 10
     assert float(change[:, :5][bright].min()) == pytest.approx(2.3026, abs=1e-3)  # one dex, in natural logarithms
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode[0])
 @pytest.mark.parametrize("value", [0.0, 1e6, -5.0, 1e-20])
 def test_bands_that_were_not_measured_have_no_influence(photometry, standardised, mode, value):
     mask = photometry.mask
@@ -61,7 +61,7 @@ def test_bands_that_were_not_measured_have_no_influence(photometry, standardised
     assert bool((found[:, :10][unmeasured] == 0).all())
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode[0])
 def test_any_flux_gives_finite_features(standardised, mode):
     flux = torch.tensor([[-1e6] * 5, [0.0] * 5, [1e12] * 5, [1e-12] * 5, [-1.0, 1e9, 0.0, 5.0, -3.0]])
     for sigma in (1e-12, 1.0, 1e9):
@@ -75,7 +75,7 @@ def test_features_grow_with_flux_through_zero():
     """Asinh magnitudes are monotone and smooth where a logarithm ends."""
     flux = torch.full((201, 5), 10.0)
     flux[:, 0] = torch.linspace(-2, 2, 201)
-    found = raw(Photometry.of(flux, torch.ones_like(flux), redshift=0), "magnitudes")
+    found = raw(Photometry.of(flux, torch.ones_like(flux), redshift=0), MAGNITUDES)
     steps = found[:, 0].diff()
     assert bool((steps > 0).all())
     assert float(steps.max()) < 0.11
@@ -96,16 +96,16 @@ def test_standardised_features_have_mean_zero_and_unit_spread(photometry, standa
 def test_a_constant_feature_is_not_divided_by_zero():
     flux = torch.full((50, 3), 10.0)
     constant = Photometry.of(flux, torch.ones_like(flux), redshift=0.1)
-    fitted = Features.fit(raw(constant, "colours"), "colours")
+    fitted = Features.fit(COLOURS, constant)
     assert bool(torch.isfinite(fitted(constant)).all())
 
 
 def test_size_is_the_number_of_columns(photometry):
-    assert raw(photometry, "colours").shape == (200, features.size(5)) == (200, 16)
+    assert raw(photometry, COLOURS).shape == (200, features.size(COLOURS, 5)) == (200, 16)
 
 
 def test_inputs_are_not_changed(photometry, standardised):
     before = {name: values.copy() for name, values in photometry.arrays().items()}
-    standardised["colours"](photometry)
+    standardised[COLOURS](photometry)
     for name, values in photometry.arrays().items():
         np.testing.assert_array_equal(values, before[name])

@@ -9,7 +9,6 @@ import torch
 
 from sedflow_dist.flow import maf, maf_bfloat16
 from sedflow_dist.flow.maf_inverse import Sampler
-from sedflow_dist.flow.training import Estimator
 
 #: (dimensions, features, transforms, hidden): as used, with fewer units than dimensions, degenerate, and one block.
 SHAPES = [(10, 16, 3, 32), (11, 16, 2, 40), (10, 7, 2, 6), (4, 3, 5, 17), (2, 2, 3, 16), (10, 16, 1, 128)]
@@ -20,14 +19,13 @@ def trained(dimensions, features, transforms, hidden):
     net = maf.build(dimensions, features, transforms, hidden, seed=1)
     generator = torch.Generator().manual_seed(2)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    estimator = Estimator(net)
     mixing = torch.randn(features, dimensions, generator=generator) / math.sqrt(features)
     for _ in range(80):
         x = torch.randn(256, features, generator=generator)
         phi = 0.4 * torch.randn(256, dimensions, generator=generator) + torch.tanh(x @ mixing)
         phi[:, -1] += 0.5 * phi[:, 0] ** 2
         optimizer.zero_grad()
-        (-estimator(phi, x).mean()).backward()
+        (-maf.log_prob(maf.blocks(net), phi, x).mean()).backward()
         optimizer.step()
     return net.eval()
 

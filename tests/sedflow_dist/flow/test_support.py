@@ -216,6 +216,6 @@ def test_the_same_seed_gives_the_same_mixture(flow, noise, shapes):
         again = Novelty.fit(survey, shapes, seed=5)
     finally:
         torch.set_num_threads(threads)
-    assert vars(again).keys() == vars(flow.novelty).keys()
-    for name, values in vars(again).items():
+    assert again.state_dict().keys() == flow.novelty.state_dict().keys()
+    for name, values in again.state_dict().items():
         assert torch.equal(values, getattr(flow.novelty, name)), name

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from provabgs import SPACE
 from safetensors.torch import load, save
 
-from sedflow_dist.flow import maf
-from sedflow_dist.flow.trained_model import Flow, FlowSpec, dimensions
+from sedflow_dist.flow.features import MAGNITUDES
+from sedflow_dist.flow.trained_model import ModelSpec, TrainedModel, dimensions
 from sedflow_dist.inference.posterior import Posterior
 
 BIAS = "network.net._transform._transforms.0.autoregressive_net.initial_layer.bias"
@@ -27,7 +27,12 @@ def stored(flow):
 
 @pytest.fixture(scope="module")
 def loaded(stored):
-    return Flow.from_bytes(*stored)
+    return TrainedModel.from_bytes(*stored)
+
+
+def maf(**settings):
+    """The flow of the specification, some settings changed."""
+    return {"flow": {"family": "maf", "settings": {"transforms": 3, "hidden": 32, **settings}}}
 
 
 def changed_spec(stored, **values):
@@ -49,34 +54,34 @@ def test_the_loaded_flow_gives_the_same_answers(flow, loaded, mocks):
     assert torch.equal(first.weight, second.weight)
     assert loaded.noise.selection == flow.noise.selection
     assert loaded.space == flow.space == SPACE
-    assert loaded.ssp.checksum == flow.ssp.checksum
+    assert loaded.ssp_table.checksum == flow.ssp_table.checksum
     assert torch.equal(loaded.colour_range, flow.colour_range)
 
 
 def test_a_flow_that_learnt_the_amplitude_survives(learnt_flow):
-    back = Flow.from_bytes(*learnt_flow.to_bytes())
+    back = TrainedModel.from_bytes(*learnt_flow.to_bytes())
     assert back.to_bytes() == learnt_flow.to_bytes()
-    assert back.dimensions == dimensions("learnt") == 11
-    assert back.features.mode == "magnitudes"
-    assert dimensions("exact") == 10
+    assert back.dimensions == dimensions("learnt", SPACE) == 11
+    assert back.features.names == MAGNITUDES
+    assert dimensions("exact", SPACE) == 10
 
 
 @pytest.mark.parametrize("name", [*OWN, "ssp.spectra", BIAS])
 def test_the_id_depends_on_every_tensor(flow, stored, name):
     tensors = load(stored[0])
     tensors[name].view(-1)[0] += 1e-3
-    assert Flow.from_bytes(save(tensors), stored[1]).id != flow.id
+    assert TrainedModel.from_bytes(save(tensors), stored[1]).id != flow.id
 
 
 def test_the_id_depends_on_the_specification(flow, stored):
-    assert Flow.from_bytes(stored[0], changed_spec(stored, birth_cloud_age=0.1)).id != flow.id
+    assert TrainedModel.from_bytes(stored[0], changed_spec(stored, birth_cloud_age=0.1)).id != flow.id
 
 
 def test_the_specification_is_readable_json(stored, flow, sdss_bands):
     spec = json.loads(stored[1])
     assert tuple(spec["bands"]) == sdss_bands
-    assert spec["format"] == 1
-    assert FlowSpec.model_validate(spec) == flow.spec
+    assert spec["format"] == 2
+    assert ModelSpec.model_validate(spec) == flow.spec
 
 
 # -- hostile bytes ----------------------------------------------------------------------------------------------------
@@ -86,26 +91,26 @@ def test_the_specification_is_readable_json(stored, flow, sdss_bands):
 def test_truncated_weights_are_refused(stored, keep):
     end = int(keep * len(stored[0])) if isinstance(keep, float) else keep
     with pytest.raises(ValueError, match="not a safetensors file"):
-        Flow.from_bytes(stored[0][:end], stored[1])
+        TrainedModel.from_bytes(stored[0][:end], stored[1])
 
 
 @given(st.binary(max_size=200))
 def test_random_weights_are_refused(stored, data):
     with pytest.raises(ValueError):
-        Flow.from_bytes(data, stored[1])
+        TrainedModel.from_bytes(data, stored[1])
 
 
 @given(st.binary(max_size=200) | st.text(max_size=50).map(str.encode) | st.just(b"{}") | st.just(b"null"))
 def test_random_specifications_are_refused(stored, data):
     with pytest.raises(ValueError, match="not the specification of a flow"):
-        Flow.from_bytes(stored[0], data)
+        TrainedModel.from_bytes(stored[0], data)
 
 
 @pytest.mark.parametrize("keep", [1, 50, 0.5, -1])
 def test_truncated_specifications_are_refused(stored, keep):
     end = int(keep * len(stored[1])) if isinstance(keep, float) else keep
     with pytest.raises(ValueError, match="not the specification of a flow"):
-        Flow.from_bytes(stored[0], stored[1][:end])
+        TrainedModel.from_bytes(stored[0], stored[1][:end])
 
 
 @given(st.data())
@@ -116,7 +121,7 @@ def test_damaged_headers_are_refused_or_harmless(stored, data):
     for position in data.draw(st.lists(st.integers(0, header - 1), min_size=1, max_size=3)):
         weights[position] = data.draw(st.integers(0, 255))
     try:
-        Flow.from_bytes(bytes(weights), stored[1])
+        TrainedModel.from_bytes(bytes(weights), stored[1])
     except ValueError as error:
         assert str(error)
 
@@ -124,17 +129,24 @@ def test_damaged_headers_are_refused_or_harmless(stored, data):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"format": 2}, "format 2; this version reads format 1"),
-        ({"transforms": 2}, "weights do not fit the specification"),
-        ({"hidden": 31}, "weights do not fit the specification"),
+        ({"format": 1}, "format 1; this version reads format 2"),
+        (maf(transforms=2), "weights do not fit the specification"),
+        (maf(hidden=31), "weights do not fit the specification"),
         ({"amplitude": "learnt"}, "weights do not fit the specification"),
         ({"bands": ["sdss2010-u", "sdss2010-g", "sdss2010-r"], "labels": ["u", "g", "r"]}, "weights do not fit"),
         ({"amplitude": "both"}, "amplitude"),
         ({"surprise": 1}, "surprise"),
-        ({"transforms": -1}, "transforms|weights do not fit"),
-        ({"hidden": 0}, "hidden|weights do not fit"),
-        ({"hidden": 10_000_000}, "hidden"),
-        ({"hidden": 4096, "transforms": 100}, "need 13,421,772,800 bytes or more"),  # before it is built
+        (maf(transforms=-1), "transforms"),
+        (maf(hidden=0), "hidden"),
+        (maf(hidden=10_000_000), "hidden"),
+        (maf(hidden=4096, transforms=100), r"needs 13,503,700,800 bytes or more"),  # before it is built
+        (maf(units=3), "units"),
+        ({"flow": {"family": "spline", "settings": {}}}, "no family of flows is called 'spline'; there are maf"),
+        ({"flow": {"settings": {}}}, "family"),
+        ({"features": ["colours", "spectrum"]}, "no encoder is called 'spectrum'; there are colours, "),
+        ({"features": ["colours"]}, r"features.mean has shape|context_layer"),
+        ({"features": []}, "one encoder or more"),
+        ({"features": ["redshift", "redshift"]}, "each once"),
         ({"labels": ["u", "g"]}, "labels"),
         ({"selection_band": 7}, "selection_band"),
         ({"prior": {"mass": [1.0, 2.0]}}, "prior"),
@@ -143,7 +155,7 @@ def test_damaged_headers_are_refused_or_harmless(stored, data):
 )
 def test_specifications_that_do_not_fit_are_refused(stored, changed, message):
     with pytest.raises(ValueError, match=message):
-        Flow.from_bytes(stored[0], changed_spec(stored, **changed))
+        TrainedModel.from_bytes(stored[0], changed_spec(stored, **changed))
 
 
 @pytest.mark.parametrize("name", [*OWN, "ssp.age", "ssp.spectra"])
@@ -155,7 +167,7 @@ def test_weights_that_lack_something_are_refused(stored, name, damage):
     else:
         tensors[name] = torch.cat([tensors[name], tensors[name]], dim=-1)
     with pytest.raises(ValueError, match=name if damage == "missing" else "weights do not fit|SSP"):
-        Flow.from_bytes(save(tensors), stored[1])
+        TrainedModel.from_bytes(save(tensors), stored[1])
 
 
 def test_weights_that_are_not_numbers_are_refused(stored):
@@ -163,7 +175,7 @@ def test_weights_that_are_not_numbers_are_refused(stored):
         tensors = load(stored[0])
         tensors[name].view(-1)[0] = float("nan")
         with pytest.raises(ValueError, match=name):
-            Flow.from_bytes(save(tensors), stored[1])
+            TrainedModel.from_bytes(save(tensors), stored[1])
 
 
 @pytest.mark.parametrize(("name", "message"), [("weight", "not positive"), ("covariance", "not positive definite")])
@@ -171,7 +183,7 @@ def test_a_mixture_that_is_none_is_refused(stored, name, message):
     tensors = load(stored[0])
     tensors[f"novelty.{name}"].view(-1)[0] = -1
     with pytest.raises(ValueError, match=message):
-        Flow.from_bytes(save(tensors), stored[1])
+        TrainedModel.from_bytes(save(tensors), stored[1])
 
 
 # -- in sbi -----------------------------------------------------------------------------------------------------------
@@ -186,11 +198,11 @@ def test_sbi_samples_the_flow(flow, mocks):
         samples = posterior.sample((2000,), x=x, show_progress_bars=False)
     assert samples.shape == (2000, flow.dimensions)
     base = torch.randn(1, 2000, flow.dimensions, generator=torch.Generator().manual_seed(1))
-    ours, _ = flow.sampler(base, x)
+    ours, _ = flow.network.sample_with_log_prob(base, x)
     spread = ours[0].std(0)
     assert float(((samples.mean(0) - ours[0].mean(0)) / spread).abs().max()) < 0.15
     assert torch.allclose(samples.std(0), spread, rtol=0.1)
     log_prob = posterior.log_prob(samples[:50], x=x, norm_posterior=False)
     with torch.no_grad():
-        expected = maf.log_prob(maf.blocks(flow.network), samples[:50], x.expand(50, -1))
+        expected = flow.network.log_prob(samples[:50], x.expand(50, -1))
     torch.testing.assert_close(log_prob, expected, atol=1e-3, rtol=1e-4)

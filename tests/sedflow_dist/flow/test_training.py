@@ -9,8 +9,10 @@ import pytest
 import torch
 from provabgs import SPACE
 
-from sedflow_dist.flow import maf, training
-from sedflow_dist.flow.training import Estimator, Progress, learning_rate, target
+from sedflow_dist.flow import training
+from sedflow_dist.flow.conditional_flow import build
+from sedflow_dist.flow.features import COLOURS
+from sedflow_dist.flow.training import Progress, learning_rate, target
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
@@ -122,12 +124,12 @@ def test_masses_on_the_edges_have_finite_targets(seen):
 
 
 def test_features_are_fitted_to_what_is_seen(survey, shapes, seen):
-    fitted = training.fit_features(survey, shapes, "colours", seed=1)
+    fitted = training.fit_features(survey, shapes, COLOURS, seed=1)
     x = fitted(seen.photometry)
     measured = torch.cat([seen.photometry.mask, seen.photometry.mask], dim=1)
     assert float(x[:, :10][measured].mean()) == pytest.approx(0, abs=0.05)
     assert float(x[:, :10][measured].std()) == pytest.approx(1, abs=0.1)
-    again = training.fit_features(survey, shapes, "colours", seed=1)
+    again = training.fit_features(survey, shapes, COLOURS, seed=1)
     assert torch.equal(fitted.mean, again.mean)
 
 
@@ -166,13 +168,13 @@ def test_a_training_goes_on_bit_by_bit_from_a_checkpoint():
     """Weights, Adam's moments and the step are all there is: four steps are two, a checkpoint, and two."""
 
     def start():
-        estimator = Estimator(maf.build(3, 4, 2, 8, seed=1))
-        return estimator, torch.optim.Adam(estimator.parameters(), lr=1e-2)
+        flow = build("maf", {"transforms": 2, "hidden": 8}, 3, 4, seed=1)
+        return flow, torch.optim.Adam(flow.parameters(), lr=1e-2)
 
-    def step(estimator, optimizer, i):
+    def step(flow, optimizer, i):
         phi, x = torch.randn(64, 3, generator=generator(i)), torch.randn(64, 4, generator=generator(100 + i))
         optimizer.zero_grad()
-        (-estimator(phi, x).mean()).backward()
+        (-flow(phi, x).mean()).backward()
         optimizer.step()
 
     through, optimizer = start()
@@ -197,7 +199,7 @@ def test_training_learns(flow, shapes, noise, mocks):
     """The small flow knows more than the prior of mock observations that it has not seen: two nats, at least."""
     x = flow.features(mocks.photometry)
     with torch.no_grad():
-        learnt = maf.log_prob(maf.blocks(flow.network), mocks.phi, x).mean()
+        learnt = flow.network.log_prob(mocks.phi, x).mean()
     prior = -0.5 * (mocks.phi**2).sum(1).mean() - 5 * math.log(2 * math.pi)
     assert float(learnt - prior) > 2
 

@@ -1,7 +1,5 @@
 """Posteriors: summaries that do not depend on the block, replayed draws, gaps, and weights that correct the flow."""
 
-import dataclasses
-
 import memory
 import numpy as np
 import pytest
@@ -10,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from provabgs import COORDINATES, PARAMETERS, SPACE
 
-from sedflow_dist.flow import maf
+from sedflow_dist.flow.conditional_flow import build
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, importance
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.posterior import Posterior, log_likelihood
@@ -183,10 +182,10 @@ def test_draws_do_not_depend_on_the_number_of_threads(flow, block):
 def test_memory_is_planned(flow, block, n_draws, budget):
     """A batch takes what was planned for it at most, and not a third; the plan keeps to the budget or is one galaxy."""
     posterior = Posterior(flow, seed=1, n_draws=n_draws, memory=budget)
-    flow.redshift_model, flow.sampler._spare.clear()
+    flow.redshift_model, flow.network.sampler._spare.clear()
     measured = memory.peak(lambda: summarise(posterior, block))
     assert posterior.memory() / 3 < measured <= posterior.memory()
-    assert posterior.batch == 1 or posterior.memory() <= budget + flow.sampler.memory(posterior.batch * n_draws)
+    assert posterior.batch == 1 or posterior.memory() <= budget + flow.network.memory(posterior.batch * n_draws)
 
 
 def test_replayed_draws_have_the_quantiles_of_the_summary(posterior, block, summary):
@@ -377,8 +376,9 @@ def test_weights_correct_any_proposal(flow, learnt_flow, faint_galaxy, brute_for
     mean, spread, log_evidence, size = brute_force
     assert size > 300
     if proposal == "untrained":
-        net = maf.build(flow.dimensions, len(flow.features.mean), 2, 16, seed=8).eval()
-        flow = dataclasses.replace(flow, network=net)
+        net = build("maf", {"transforms": 2, "hidden": 16}, flow.dimensions, flow.spec.n_features, seed=8)
+        rest = flow.features, flow.noise, flow.colour_range, flow.novelty, flow.ssp_table
+        flow = TrainedModel(flow.spec, net, *rest)
     found_mean, found = weighted_mean(learnt_flow if proposal == "learnt" else flow, faint_galaxy)
     effective = float(found.effective_fraction[0]) * found.weight.shape[1]
     assert effective > 100

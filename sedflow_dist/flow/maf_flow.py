@@ -1,0 +1,76 @@
+"""The family "maf": sbi's masked autoregressive flow with our arithmetic for its density and our inverse for its draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from sedflow_dist.flow import maf
+from sedflow_dist.flow.conditional_flow import ConditionalFlow, register
+from sedflow_dist.flow.maf_inverse import Sampler
+
+
+class MAFSettings(BaseModel):
+    """Size of a masked autoregressive flow."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    transforms: int = Field(ge=1, le=100, description="MADE blocks")
+    hidden: int = Field(ge=2, le=4096, description="tanh units in each of two layers")
+
+
+@register("maf")
+class MaskedAutoregressiveFlow(ConditionalFlow):
+    """MADE blocks of two hidden layers, each followed by a fixed permutation; see `maf.build`."""
+
+    Settings = MAFSettings
+
+    def __init__(self, dimensions: int, features: int, settings: MAFSettings, seed: int) -> None:
+        super().__init__(dimensions, features, settings, seed)
+        self.features, self.settings = features, settings
+        self.net = maf.build(dimensions, features, settings.transforms, settings.hidden, seed).net
+        # Where all its tensors stand, so that looking at each costs no walk through the modules.
+        self._tensors = [store for module in self.modules() for store in (module._parameters, module._buffers)]
+        self._sampler: tuple[tuple[int, ...], Sampler] | None = None
+
+    def log_prob(
+        self, phi: Float[Tensor, "row dimension"], context: Float[Tensor, "row feature"]
+    ) -> Float[Tensor, " row"]:
+        """Return ln q(phi | context): equal to sbi's to float32 rounding."""
+        return maf.log_prob(maf.blocks(self), phi, context)
+
+    def sample_with_log_prob(
+        self, base: Float[Tensor, "galaxy draw dimension"], context: Float[Tensor, "galaxy feature"]
+    ) -> tuple[Float[Tensor, "galaxy draw dimension"], Float[Tensor, "galaxy draw"]]:
+        """Map base points to draws with the fast exact inverse; see `maf_inverse`."""
+        return self.sampler(base, context)
+
+    def memory(self, n_rows: int) -> int:
+        """Return the most bytes that drawing so many rows needs."""
+        return self.sampler.memory(n_rows)
+
+    @property
+    def sampler(self) -> Sampler:
+        """The inverse of the weights as they are now: made anew when one was changed, trained or moved."""
+        tensors = (tensor for store in self._tensors for tensor in store.values() if tensor is not None)
+        state = tuple(number for tensor in tensors for number in (tensor.data_ptr(), tensor._version))
+        if self._sampler is None or self._sampler[0] != state:
+            with torch.no_grad():
+                self._sampler = state, Sampler(maf.blocks(self))
+        return self._sampler[1]
+
+    def to_sbi(self) -> Any:
+        """Return sbi's own estimator with these weights."""
+        estimator = maf.build(self.dimensions, self.features, self.settings.transforms, self.settings.hidden, seed=0)
+        estimator.load_state_dict(self.state_dict())
+        return estimator.eval()
+
+    @classmethod
+    def n_weights(cls, dimensions: int, features: int, settings: MAFSettings) -> int:
+        """Count the two hidden layers, the first one's share of inputs and context, and scales and shifts."""
+        hidden = settings.hidden
+        return settings.transforms * (2 * hidden**2 + hidden * (3 * dimensions + features + 4) + 2 * dimensions)
