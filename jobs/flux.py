@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jobs.export.whole import Destination, whole_file
 from jobs.ingest.tables import Table
 from jobs.simulate.ssp import load
 from sedflow_dist.photometry.surveys import Survey
@@ -16,7 +17,7 @@ from sedflow_dist.sps.galaxy_model import GalaxyModel
 from storage_schemas.backend.location import Location
 
 
-def flux(parameters: Path, survey: Survey, ssp: str, out: Path, birth_cloud_age: float) -> int:
+def flux(parameters: Path, survey: Survey, ssp: str, out: Destination, birth_cloud_age: float) -> int:
     """Write fluxes [nanomaggies] in the survey's bands for each row of ``parameters``; return rows.
 
     The columns are the parameters of the galaxy model, and ``z``.
@@ -34,5 +35,6 @@ def flux(parameters: Path, survey: Survey, ssp: str, out: Path, birth_cloud_age:
     model = GalaxyModel(library, survey.bands, z_max * (1 + 1e-6), composition, birth_cloud_age)
     fluxes = model.fluxes(theta, redshift).numpy()
     header = ",".join(f"f_{label}" for label in survey.labels)
-    np.savetxt(out, fluxes, fmt="%.8g", delimiter=",", header=header, comments="")
+    with whole_file(out) as file:
+        np.savetxt(file, fluxes, fmt="%.8g", delimiter=",", header=header, comments="")
     return len(fluxes)

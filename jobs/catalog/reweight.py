@@ -7,7 +7,6 @@ so memory holds one block's draws and the table. Rows with too few effective dra
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -15,6 +14,7 @@ import xarray as xr
 from jobs import export
 from jobs.catalog.draws import check_rows, engine
 from jobs.export.rows import Column, Rows, summary_columns
+from jobs.export.whole import Destination
 from jobs.observed import observed
 from jobs.telemetry.progress import bar, say
 from sedflow_dist.inference import importance
@@ -30,7 +30,7 @@ _ROWS_PER_READ = 1024
 
 
 def reweight(
-    source: Location, out: Path, priors: Sequence[str], rows: Sequence[int] | None, n_draws: int | None, ref: str
+    source: Location, out: Destination, priors: Sequence[str], rows: Sequence[int] | None, n_draws: int | None, ref: str
 ) -> tuple[int, int]:
     """Write rows of a catalog under a new prior to ``out``; return the numbers of rows and of those without an answer.
 

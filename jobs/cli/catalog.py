@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,7 +39,7 @@ def show(
 def draws(
     source: CatalogPath,
     rows: Annotated[str, typer.Option(help="row numbers, for example 0,5,7")],
-    out: Annotated[Path, typer.Option(help="CSV: row and draw, then parameters and derived properties")],
+    out: Annotated[str, typer.Option(help="CSV, here or s3://: row and draw, then parameters and derived properties")],
     n: Annotated[int, typer.Option("-n", min=1, help="draws a row")] = 10_000,
     release: Release = "main",
 ) -> None:
@@ -48,14 +47,16 @@ def draws(
     import numpy as np
 
     from jobs.catalog.draws import replay
+    from jobs.export.whole import whole_file
     from storage_schemas import open_catalog
 
     wanted = numbers(rows, "--rows")
-    values, names = replay(open_catalog(Location.parse(source), release), wanted, n)
-    index = np.stack(np.meshgrid(wanted, np.arange(n), indexing="ij"), -1).reshape(-1, 2)
-    table = np.concatenate([index, values.reshape(-1, values.shape[-1])], axis=1)
-    formats = ["%d", "%d", *["%.7g"] * len(names)]
-    np.savetxt(out, table, fmt=formats, delimiter=",", header=",".join(("row", "draw", *names)), comments="")
+    with whole_file(out) as file:
+        values, names = replay(open_catalog(Location.parse(source), release), wanted, n)
+        index = np.stack(np.meshgrid(wanted, np.arange(n), indexing="ij"), -1).reshape(-1, 2)
+        table = np.concatenate([index, values.reshape(-1, values.shape[-1])], axis=1)
+        formats = ["%d", "%d", *["%.7g"] * len(names)]
+        np.savetxt(file, table, fmt=formats, delimiter=",", header=",".join(("row", "draw", *names)), comments="")
     print(f"{len(table):,} draws: {out}")
 
 
@@ -68,7 +69,7 @@ def reweight(
             help="new prior of a column, as tau_ism=norm(0.3,0.2) or log_sfr_1gyr=flat; arguments are scipy's"
         ),
     ],
-    out: Annotated[Path, typer.Option(help="OUT.fits, OUT.parquet or OUT.csv: one row per row")],
+    out: Annotated[str, typer.Option(help="OUT.fits, OUT.parquet or OUT.csv, here or s3://: one row per row")],
     rows: Annotated[str | None, typer.Option(help="row numbers, for example 0,5,7; none: all answered rows")] = None,
     n: Annotated[int | None, typer.Option("-n", min=100, help="draws a row; none: as many as the catalog's")] = None,
     release: Release = "main",

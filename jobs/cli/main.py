@@ -192,7 +192,7 @@ def infer(
 @app.command()
 def flux(
     parameters: Annotated[Path, typer.Argument(metavar="PARAMS.csv", help="log_mstar,beta1,..,n_dust,z")],
-    out: Annotated[Path, typer.Option(help="CSV of f_u,f_g,... in nanomaggies")],
+    out: Annotated[str, typer.Option(help="CSV of f_u,f_g,... in nanomaggies, here or s3://")],
     survey: SurveyName = "sdss",
     ssp: Annotated[str, typer.Option(help="bc03, or the URL of a stored SSP table")] = "bc03",
     birth_cloud_age: Annotated[float, typer.Option(help="Gyr")] = 0.01,
@@ -208,7 +208,10 @@ def flux(
 def export(
     source: CatalogPath,
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="OUT.fits, .parquet or .csv; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL")
+        str,
+        typer.Argument(
+            metavar="OUT", help="OUT.fits, .parquet or .csv; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL; here or s3://"
+        ),
     ],
     columns: Annotated[
         str, typer.Option(help="columns, or parameters and properties, as log_mstar,flags; none: all")

@@ -6,23 +6,23 @@ Whatever the container, memory holds a block of rows (of HATS, a partition), how
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import xarray as xr
 
 from jobs.export import arrow, ensembles, fits_table, hats_catalog
 from jobs.export.rows import Rows, of_catalog
+from jobs.export.whole import Destination
 
 #: By ending: what writes that container.
-CONTAINERS: dict[str, Callable[[Rows, Path], None]] = {
+CONTAINERS: dict[str, Callable[[Rows, Destination], None]] = {
     ".fits": fits_table.write, ".parquet": arrow.write_parquet, ".csv": arrow.write_csv,
     ".hats": hats_catalog.write, "_hats": hats_catalog.write, ".qp.hdf5": ensembles.write,
 }  # fmt: skip
 TABLES = (".fits", ".parquet", ".csv")
 
 
-def export(catalog: xr.Dataset, out: Path, columns: Sequence[str] = ()) -> int:
-    """Write a catalog, or rows selected from one, to ``out``; the ending says how. Return the number of rows.
+def export(catalog: xr.Dataset, out: Destination, columns: Sequence[str] = ()) -> int:
+    """Write rows of a catalog to ``out``, here or in a bucket; the ending says how. Return the number of rows.
 
     Args:
         columns: columns of `rows.of_catalog`, or the parameters and properties whose columns are wanted; all if empty.
@@ -37,18 +37,18 @@ def export(catalog: xr.Dataset, out: Path, columns: Sequence[str] = ()) -> int:
     return rows.n_rows
 
 
-def check_ending(out: Path, allowed: Iterable[str]) -> str:
-    """Return which of the allowed endings a path has.
+def check_ending(out: Destination, allowed: Iterable[str]) -> str:
+    """Return which of the allowed endings a path or URL has.
 
     Raises:
         ValueError: it has none of them.
     """
     for ending in allowed:
-        if out.name.lower().endswith(ending):
+        if str(out).rstrip("/").lower().endswith(ending):
             return ending
     raise ValueError(f"cannot export to {out}: the ending must be one of {', '.join(allowed)}")
 
 
-def write(rows: Rows, out: Path) -> None:
-    """Write rows; the ending says how. Until all is written they bear another name."""
+def write(rows: Rows, out: Destination) -> None:
+    """Write rows; the ending says how. Until all is written there is nothing under that name."""
     CONTAINERS[check_ending(out, CONTAINERS)](rows, out)

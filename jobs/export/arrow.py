@@ -7,7 +7,6 @@ metadata.
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from astropy.io.votable import tree
 
 from jobs.export.rows import Column, Rows
 from jobs.export.units import unit_of
-from jobs.export.whole import whole_file
+from jobs.export.whole import Destination, whole_file
 
 _VOTABLE_TYPES = {
     "b1": "boolean", "u1": "unsignedByte", "i2": "short", "i4": "int", "u4": "long", "i8": "long", "f4": "float",
@@ -25,19 +24,19 @@ _VOTABLE_TYPES = {
 }  # fmt: skip
 
 
-def write_parquet(rows: Rows, out: Path) -> None:
+def write_parquet(rows: Rows, out: Destination) -> None:
     """Write one Parquet file; a block is a row group."""
     fields = schema(rows)
-    with whole_file(out) as path, pyarrow.parquet.ParquetWriter(path, fields) as writer:
+    with whole_file(out) as file, pyarrow.parquet.ParquetWriter(file, fields) as writer:
         for block in rows.blocks():
             writer.write_table(table(block, fields))
 
 
-def write_csv(rows: Rows, out: Path) -> None:
+def write_csv(rows: Rows, out: Destination) -> None:
     """Write one CSV file; a value that is not there is nan."""
     fields = schema(rows)
     options = pyarrow.csv.WriteOptions(quoting_header="none")
-    with whole_file(out) as path, pyarrow.csv.CSVWriter(path, fields, write_options=options) as writer:
+    with whole_file(out) as file, pyarrow.csv.CSVWriter(file, fields, write_options=options) as writer:
         for block in rows.blocks():
             writer.write_table(table(block, fields))
 

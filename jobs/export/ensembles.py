@@ -5,17 +5,20 @@ A qp ensemble cannot hold a galaxy without an answer; ``row`` of the ancillary t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import IO, Any
 
 import numpy as np
 
 from jobs.export.rows import Rows
-from jobs.export.whole import whole_file
+from jobs.export.whole import Destination, destination, whole_file
 from sedflow_dist.inference.summary import QUANTILE_NAMES, QUANTILES
 
+_ENDING = ".qp.hdf5"
 
-def write(rows: Rows, out: Path) -> None:
+
+def write(rows: Rows, out: Destination) -> None:
     """Write ``OUT_{parameter}.qp.hdf5`` for each parameter of the rows, or ``out`` itself where there is one only.
 
     Raises:
@@ -26,29 +29,96 @@ def write(rows: Rows, out: Path) -> None:
     params = [stem for stem in stems if all(f"{stem}_{quantile}" in names for quantile in QUANTILE_NAMES)]
     if not params:
         raise ValueError("qp ensembles are made of the quantiles of parameters; none are among the columns")
-    for param in params:
-        stem = out.name[: -len(".qp.hdf5")]
-        _write(rows, param, out if len(params) == 1 else out.with_name(f"{stem}_{param}.qp.hdf5"))
+    where = destination(out)
+    with ExitStack() as files:  # they get their names when all are written
+        for param in params:
+            alone = where.url if len(params) == 1 else f"{where.url[: -len(_ENDING)]}_{param}{_ENDING}"
+            _write(rows, param, files.enter_context(whole_file(where.at(alone))))
 
 
-def _write(rows: Rows, param: str, out: Path) -> None:
+def _write(rows: Rows, param: str, file: IO[bytes]) -> None:
     """Write the ensemble of one parameter."""
     try:
+        import h5py
         import qp
     except ImportError as error:
         raise ValueError("qp ensembles need the qp package: pip install 'sedflow-dist[export]'") from error
     n_answered = sum(int(np.isfinite(block[f"{param}_p50"]).sum()) for block in rows.blocks([f"{param}_p50"]))
     if not n_answered:
         raise ValueError(f"none of {rows.n_rows:,} rows has an answer: a qp ensemble cannot hold them")
-    start, file = 0, None
-    with whole_file(out) as path:
+    start, groups, patient = 0, {}, _Patient(file)
+    with closing(h5py.File(patient, "w")) as content:
         for locations, beside in _answered(rows, param):
             ensemble = qp.Ensemble(qp.quant, {"quants": np.array(QUANTILES), "locs": locations}, beside)
-            if file is None:
-                groups, file = ensemble.initializeHdf5Write(str(path), n_answered)
+            if not groups:
+                groups = _allocate(content, ensemble, n_answered)
             ensemble.writeHdf5Chunk(groups, start, start + len(locations))
             start += len(locations)
-        ensemble.finalizeHdf5Write(file)
+            patient.check()
+        ensemble.finalizeHdf5Write(content)
+    patient.check()
+
+
+def _allocate(content: Any, ensemble: Any, n_rows: int) -> dict[str, Any]:
+    """Make the arrays of an ensemble with so many rows; `initializeHdf5Write` of qp does so in a file of its own."""
+    tables = {name: table for name, table in ensemble.build_tables().items() if name != "meta"}
+    groups = {name: content.create_group(name) for name in tables}
+    for name, table in tables.items():
+        for key, values in table.items():
+            groups[name].create_dataset(key, (n_rows, *values.shape[1:]), values.dtype)
+    return groups
+
+
+class _Patient:
+    """A file for HDF5, which ends the process (SIGSEGV) some time after a write fails: it is told that all goes well.
+
+    The first error is kept for `check`; nothing is written after it.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._error: BaseException | None = None
+
+    def check(self) -> None:
+        """Raise the error that there was."""
+        if self._error is not None:
+            raise self._error
+
+    def _try(self, action: Callable[[], int | None], otherwise: int = 0) -> int:
+        if self._error is None:
+            try:
+                return action() or 0
+            except BaseException as error:  # SIGTERM's, too
+                self._error = error
+        return otherwise
+
+    def write(self, data: Any) -> int:
+        """Write all of ``data`` here."""
+        return self._try(lambda: self._file.write(data), len(data))
+
+    def read(self, size: int = -1) -> bytes:
+        """Read, as a file does: h5py knows a file by it."""
+        return self._file.read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill ``buffer`` from here."""
+        return self._try(lambda: self._file.readinto(buffer), len(buffer))  # type: ignore[attr-defined]
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        return self._try(lambda: self._file.seek(offset, whence), offset)
+
+    def tell(self) -> int:
+        """Say the place."""
+        return self._try(self._file.tell)
+
+    def truncate(self, size: int) -> int:
+        """Give the file a size."""
+        return self._try(lambda: self._file.truncate(size), size)
+
+    def flush(self) -> None:
+        """Hand on what is in memory."""
+        self._try(lambda: self._file.flush())
 
 
 def _answered(rows: Rows, param: str) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:

@@ -6,29 +6,28 @@ The header is written first, with the number of rows; ``CHECKSUM`` and ``DATASUM
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
 
 from jobs.export.rows import Column, Rows
 from jobs.export.units import unit_of
-from jobs.export.whole import whole_file
+from jobs.export.whole import Destination, whole_file
 
 _RECORD = 2880
 _EXCLUDED = {*range(0x3A, 0x41), *range(0x5B, 0x61)}  # ASCII that is neither digit nor letter
 _FORMATS = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "u4": "J", "i8": "K", "f4": "E", "f8": "D"}
 
 
-def write(rows: Rows, out: Path) -> None:
+def write(rows: Rows, out: Destination) -> None:
     """Write one FITS file with the table ``POSTERIOR``; names are upper case, logarithms ``log(unit)``.
 
     Raises:
         ValueError: text that is not ASCII; FITS has no other.
     """
     widths, sums, header = rows.text_widths(), Sum(), fits.Header()
-    with whole_file(out) as path, path.open("wb") as file:
-        fits.PrimaryHDU().writeto(file, checksum=True)
+    with whole_file(out) as file:
+        file.write(_primary())
         start = file.tell()
         for block in rows.blocks():
             block_header, data = _encode(rows, block, widths)
@@ -46,6 +45,13 @@ def write(rows: Rows, out: Path) -> None:
         header["CHECKSUM"] = encode(whole.total())
         file.seek(start)
         file.write(header.tostring().encode("ascii"))
+
+
+def _primary() -> bytes:
+    """The header before the table; astropy itself, writing to a full disk, fails at saying so (an AttributeError)."""
+    file = io.BytesIO()
+    fits.PrimaryHDU().writeto(file, checksum=True)
+    return file.getvalue()
 
 
 def _encode(rows: Rows, block: dict[str, np.ndarray], widths: dict[str, int]) -> tuple[fits.Header, bytes]:

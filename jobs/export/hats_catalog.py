@@ -15,16 +15,17 @@ import pyarrow.parquet
 
 from jobs.export import arrow
 from jobs.export.rows import HEALPIX, Rows
-from jobs.export.whole import whole_folder
+from jobs.export.whole import Destination, destination, whole_folder
 from jobs.telemetry.progress import say
 
 ROWS_PER_PARTITION = 100_000  # at most: what one partition takes in memory
 _FINEST = 8  # order of the finest partitions: 0.2 deg
 _ORDER = 29
+_PROPERTIES = ("hats.properties", "properties")  # by which a reader knows a HATS catalog
 
 
-def write(rows: Rows, out: Path) -> None:
-    """Write a HATS catalog into the folder ``out``.
+def write(rows: Rows, out: Destination) -> None:
+    """Write a HATS catalog into the folder ``out``, or below it in a bucket.
 
     Rows without a position have no place in it; their number is told.
 
@@ -42,14 +43,14 @@ def write(rows: Rows, out: Path) -> None:
     counts, lost = _count(rows)
     if not counts.any():
         raise ValueError(f"none of {rows.n_rows:,} rows has a position: HATS cannot hold them")
-    destination, sizes = _partitions(counts)
-    fields = arrow.schema(rows)
-    with whole_folder(out) as folder:
+    home, sizes = _partitions(counts)
+    fields, where = arrow.schema(rows), destination(out)
+    with whole_folder(where, last=_PROPERTIES) as folder:
         spools: dict[int, _Spool] = {}
         for block in rows.blocks():
             content = arrow.table(block, fields)
             pixel = block[HEALPIX]
-            partition = np.where(pixel >= 0, destination[np.maximum(pixel, 0) >> 2 * (_ORDER - _FINEST)], -1)
+            partition = np.where(pixel >= 0, home[np.maximum(pixel, 0) >> 2 * (_ORDER - _FINEST)], -1)
             for number in np.unique(partition[partition >= 0]).tolist():
                 order, cell, size = sizes[number]
                 if number not in spools:
@@ -62,13 +63,14 @@ def write(rows: Rows, out: Path) -> None:
         write_skymap(counts, folder)
         total = hats.io.write_parquet_metadata(folder)
         TableProperties(
-            catalog_name=out.name, catalog_type="object", total_rows=total, ra_column="ra", dec_column="dec",
+            catalog_name=where.url.rpartition("/")[2], catalog_type="object", total_rows=total,
+            ra_column="ra", dec_column="dec",
             healpix_column=HEALPIX, healpix_order=_ORDER, hats_max_rows=ROWS_PER_PARTITION,
             moc_sky_fraction=partitions.calculate_fractional_coverage(), skymap_order=_FINEST,
             **TableProperties.new_provenance_dict(folder, builder="sedflow-dist"),
         ).to_properties_file(folder)  # fmt: skip
     if lost:
-        say("export", f"{lost:,} rows without a position are not in {out}")
+        say("export", f"{lost:,} rows without a position are not in {where}")
 
 
 class _Spool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 
 from jobs.catalog.draws import replay
 from jobs.config.run_file import RunFile
+from jobs.export.whole import whole_file
 from jobs.observed import observed
 from jobs.validate.compare import chain_ranks
 from sedflow_dist import keyed_random
@@ -113,9 +113,9 @@ def _typical(catalog) -> int:  # noqa: ANN001
 
 
 def _save(figure: Figure, folder: Location, name: str) -> str:
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / name
-        figure.savefig(path, dpi=120, bbox_inches="tight")
-        folder.put(name, path.read_bytes())
+    if folder.is_local:
+        Path(folder.url).mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / name) as file:
+        figure.savefig(file, format=Path(name).suffix[1:], dpi=120, bbox_inches="tight")
     plots.plt.close(figure)
     return f"{folder}/{name}"

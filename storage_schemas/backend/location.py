@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_HALF_A_SCHEME = re.compile(r"(s3a?|gs|file|https?):(/|$)")  # pathlib makes one slash of two
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(/[A-Za-z0-9._\-/]*)?")
 _USER = re.compile(r"://[^/\s'\"]*@")
 _SIGNATURE = re.compile(
@@ -105,6 +106,9 @@ class Location:
         """
         text = os.fspath(url)
         if "://" not in text:
+            if _HALF_A_SCHEME.match(text):
+                raise ValueError(f"cannot store at {text!r}: a URL has two slashes, as s3://bucket/prefix; a folder of that "
+                                 f"name is ./{text}")  # fmt: skip
             return cls(str(Path(text).expanduser().resolve()))
         scheme, _, rest = text.partition("://")
         if scheme == "file":
