@@ -20,7 +20,8 @@ from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import fsps_engine
 from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
-from storage_schemas.backend.location import Location, check_endpoint, without_secrets
+from storage_schemas.backend.location import Location, check_endpoint
+from storage_schemas.backend.redaction import without_secrets
 
 
 class _Section(BaseModel):
