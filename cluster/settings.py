@@ -17,10 +17,11 @@ from dask.utils import parse_bytes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PROFILES = Path(__file__).parent / "profiles"
-#: Of Dask's workers. One thread each. Dask has glibc give memory back at once, and each large array then costs page faults
-#: anew: a quarter of the time of inference. Here what is freed is kept for the next array; the peak is the same.
+#: Of Dask's workers. No modules from the folder that they start in: a file there may have a name of ours. One thread each.
+#: Dask has glibc give memory back at once, and each large array then costs page faults anew: a quarter of the time of
+#: inference. Here what is freed is kept for the next array; the peak is the same.
 WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
 }  # fmt: skip
 
