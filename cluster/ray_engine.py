@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from cluster import retries, versions
@@ -33,6 +33,8 @@ from ray.exceptions import (
     TaskUnschedulableError,
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster import ray_place
 
 #: Where Ray looks for the token of a cluster, for errors.
 TOKEN = (
@@ -57,7 +59,22 @@ def session(settings: RaySettings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    common: dict[str, Any] = {
+        "logging_level": logging.ERROR, "log_to_driver": False, "job_config": ray_place.OurModules(),
+    }  # fmt: skip
+    with ray_place.token(create=not settings.address), ExitStack() as stack:
+        folder = None if settings.address else stack.enter_context(ray_place.folder())
+        _connect(settings, folder, common)
+        try:
+            if settings.address:
+                _compare_versions()
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(settings: RaySettings, folder: str | None, common: dict[str, Any]) -> None:
+    """Connect to the cluster of ``settings``, or start one with its files in ``folder``; None: in Ray's own."""
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if settings.address:
         try:
@@ -72,16 +89,10 @@ def session(settings: RaySettings) -> Iterator[None]:
         ray.init(
             address="local", num_cpus=math.ceil(settings.actors * settings.cores_per_actor), num_gpus=None,
             include_dashboard=False, object_store_memory=settings.object_store_memory,
-            object_spilling_directory=settings.spill_directory, **common,
+            object_spilling_directory=settings.spill_directory, _temp_dir=folder, **common,
         )  # fmt: skip
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own says nothing
-    try:
-        if settings.address:
-            _compare_versions()
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _compare_versions() -> None:

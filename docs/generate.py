@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from cluster.settings import Engines, Sizes
 from jobs.columns import INFERRED
 from jobs.config.run_file import RunFile
 from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
@@ -33,18 +37,31 @@ def run_file_page() -> str:
     """Return a table of every key of a run file."""
     lines = ["# The run file", "", "YAML; unknown keys are refused. Generated from the code by `docs/generate.py`."]
     sections: list[tuple[str, type[BaseModel]]] = [("Top level", RunFile)]
-    sections += _sections(RunFile, "")
+    sections += [one for one in _sections(RunFile, "") if not one[0].startswith("engines")]
+    sections += [("engines", Sizes), *_sections(Sizes, "engines.")]
     sections.append(("survey, where it is declared in the run file", Survey))
+    sections += [(f"profile: {name}", model) for name, model in _sections(Engines, "")]
     for title, model in sections:
         lines += ["", f"## {title}", "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         for key, field in model.model_fields.items():
             if isinstance(field.default, BaseModel):
                 lines.append(f"| `{key}` | section | | {field.description or 'see below'} |")
                 continue
-            kind = str(field.annotation if not isinstance(field.annotation, type) else field.annotation.__name__)
+            plain = _plain(field.annotation)
+            kind = str(plain if not isinstance(plain, type) or get_args(plain) else plain.__name__)
             kind = kind.replace("typing.", "").replace("|", "or").replace("sedflow_dist.photometry.surveys.", "")
             lines.append(f"| `{key}` | {kind} | {_default(field)} | {field.description or ''} |")
     return "\n".join(lines) + "\n"
+
+
+def _plain(annotation: Any) -> Any:
+    """Return a type without what its text must look like."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _plain(arguments[0])
+    if origin in (Union, UnionType):
+        return reduce(or_, map(_plain, arguments))
+    return origin[tuple(map(_plain, arguments))] if origin in (tuple, dict) else annotation
 
 
 def _sections(model: type[BaseModel], prefix: str) -> list[tuple[str, type[BaseModel]]]:

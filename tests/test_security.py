@@ -19,7 +19,8 @@ from jobs.config.run_file import RunFile
 from jobs.ingest import formats
 from sedflow_dist.flow.trained_model import TrainedModel
 from storage_schemas import model as model_store
-from storage_schemas.backend.location import Location, without_secrets
+from storage_schemas.backend.location import Location
+from storage_schemas.backend.redaction import without_secrets
 
 PRODUCT = [
     path for folder in ("sedflow_dist", "storage_schemas", "cluster", "jobs") for path in (ROOT / folder).rglob("*.py")

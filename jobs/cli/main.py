@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import signal
-import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
-import icechunk
-import obstore
 import typer
 
 from cluster import versions
 from cluster.settings import Engines
+from jobs.cli import ending
 from jobs.cli.catalog import catalog_app, rows_in, summary
 from jobs.cli.jobs import jobs_app, submit_app
 from jobs.cli.mcmc import mcmc_app
@@ -25,7 +22,7 @@ from jobs.config.run_file import SSP, Inference, Ingest, RunFile
 from jobs.telemetry.progress import say
 from sedflow_dist.photometry import surveys
 from sedflow_dist.sps.fsps_engine import PRESETS
-from storage_schemas.backend.location import Location, explain
+from storage_schemas.backend.location import Location
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -226,26 +223,14 @@ def export(
     print(f"{write(rows_in(Location.parse(source), release, cone), out, names):,} rows: {out}")
 
 
-def _end(number: int, frame: object) -> NoReturn:
-    """End as soon as clusters started here are ended: a node is taken away, or a job is stopped."""
-    print(
-        "sedflow: told to end (SIGTERM); what is committed stays, and the same command goes on",
-        file=sys.stderr,
-        flush=True,
-    )
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """Entry point: an error the user can mend is one clear message and exit code 1."""
     warnings.filterwarnings("ignore", category=UserWarning, module="zarr")
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    signal.signal(signal.SIGTERM, _end)
+    ending.end_on_signals()
     try:
+        ending.check_limits()
         versions.refuse_other_submitter()
         app()
-    except (
-        ValueError, RuntimeError, OSError, icechunk.IcechunkError, icechunk.ConflictError, obstore.exceptions.BaseError,
-    ) as error:  # fmt: skip
-        print(f"sedflow: {explain(error)}", file=sys.stderr)
-        sys.exit(1)
+    except Exception as error:
+        ending.fail(error)

@@ -17,7 +17,7 @@ Cone = Annotated[
 Release = Annotated[str, typer.Option("--release", help="a release's name; main is the newest")]
 Profile = Annotated[
     str | None,
-    typer.Option(help="where Ray and Dask are: local, slurm, kubernetes, or a file; replaces the run file's engines"),
+    typer.Option(help="where Ray and Dask are: local, slurm, kubernetes, or a file; a run file cannot say it"),
 ]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cluster.settings import Engines, problems, read_yaml
+from cluster.settings import Engines, problems, read_yaml, refuse_control_characters
 from sedflow_dist.flow.trained_model import FlowSpec
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.photometry import surveys
@@ -21,7 +21,8 @@ from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import fsps_engine
 from sedflow_dist.sps.components import PROVABGS, Composition
 from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
-from storage_schemas.backend.location import Location, check_endpoint, without_secrets
+from storage_schemas.backend.location import Location, check_endpoint
+from storage_schemas.backend.redaction import without_secrets
 
 
 class _Section(BaseModel):
@@ -239,12 +240,13 @@ class RunFile(_Section):
     training: Training = Training()
     inference: Inference = Inference()
     validation: Validation = Validation()
-    engines: Engines = Field(Engines(), description="this section, or the name or file of a profile: docs/engines.md")
+    engines: Engines = Field(Engines(), description="how much of them a run takes; where they are: docs/engines.md")
 
-    @field_validator("engines", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _profile(cls, engines: Any) -> Any:
-        return Engines.load(engines) if isinstance(engines, str) else engines
+    def _plain(cls, content: Any) -> Any:
+        refuse_control_characters(content)
+        return content
 
     @field_validator("root")
     @classmethod
@@ -279,8 +281,11 @@ class RunFile(_Section):
         return surveys.get(self.survey)
 
     @classmethod
-    def load(cls, path: str | Path, **changes: Any) -> RunFile:
+    def load(cls, path: str | Path, engines: str | Path | None = None, **changes: Any) -> RunFile:
         """Read a run file (a path, or the name of one that comes with the package); ``changes`` replace top-level keys.
+
+        ``engines`` is the profile that says where they are, chosen by who runs: a run file cannot (`Engines.of_run`). What
+        it has of Ray and of Dask replaces the run file's sizes.
 
         Raises:
             ValueError: the file is not a run file; says which key is wrong and what is allowed.
@@ -295,10 +300,15 @@ class RunFile(_Section):
         content = read_yaml(file)
         if not isinstance(content, dict):
             raise ValueError(f"{file} holds no keys; a run file needs at least name, root and input")
+        profile = Engines.load(engines) if engines else None
+        content |= {k: v for k, v in changes.items() if v is not None}
         try:
-            return cls.model_validate({**content, **{k: v for k, v in changes.items() if v is not None}})
+            refuse_control_characters(content)
+            return cls.model_validate({**content, "engines": Engines.of_run(content.get("engines")).replaced(profile)})
         except ValidationError as error:
             raise ValueError(f"{file} is not a valid run file:\n{without_secrets(problems(error))}") from None
+        except ValueError as error:
+            raise ValueError(f"{file} is not a valid run file:\n{without_secrets(str(error))}") from None
 
 
 def survey(name_or_file: str) -> Survey:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from sedflow_dist.sps import fsps_home
 from storage_schemas.backend.location import Location, explain
+from storage_schemas.backend.redaction import shown
 
 _PACKAGES = ("sedflow-dist", "torch", "sbi", "ray", "dask", "distributed", "zarr", "icechunk", "obstore", "speclite",
              "bagpipes", "kcorrect", "fsps")  # fmt: skip
@@ -59,7 +60,7 @@ def _storage(root: str) -> tuple[bool, str]:
         location = Location.parse(root)
         location.require_conditions()
     except Exception as error:
-        return False, f"{root}: {explain(error)}"
+        return False, shown(f"{root}: {explain(error)}")
     return True, f"{root}: reads and writes; conditional writes are refused as they must be"
 
 
@@ -71,7 +72,7 @@ def _ray(address: str) -> tuple[bool, str]:
         with ray_engine.session(RaySettings(address=address)):
             return True, f"{address}: {ray_engine.ray.cluster_resources().get('CPU', 0):.0f} cores"
     except (OSError, RuntimeError, ValueError) as error:
-        return False, f"{address}: {error}"
+        return False, shown(f"{address}: {explain(error)}")
 
 
 def _dask(address: str) -> tuple[bool, str]:
@@ -82,4 +83,4 @@ def _dask(address: str) -> tuple[bool, str]:
         with dask_engine.client(DaskSettings(address=address)) as client:
             return True, f"{address}: {len(client.scheduler_info()['workers'])} workers"
     except (OSError, TimeoutError) as error:
-        return False, f"{address}: {error}"
+        return False, shown(f"{address}: {explain(error)}")

@@ -8,6 +8,7 @@ from jobs.config.run_file import RunFile
 from jobs.run.plan import plan
 from jobs.telemetry import events
 from jobs.telemetry.events import Record
+from storage_schemas.backend.redaction import shown
 
 #: Without a heartbeat for so long, a job is taken for dead, or cut off.
 SILENCE = timedelta(seconds=6 * events.BEAT)
@@ -32,7 +33,7 @@ def describe(record: Record, now: datetime | None = None) -> str:
     if record.state == "done":
         return f"done {record.heartbeat:%Y-%m-%d %H:%M:%S} UTC: {record.summary()}"
     if record.state == "failed":
-        return f"failed {record.heartbeat:%Y-%m-%d %H:%M:%S} UTC: {record.error} ({where})"
+        return f"failed {record.heartbeat:%Y-%m-%d %H:%M:%S} UTC: {shown(record.error or 'unknown')} ({where})"
     at = f"{record.doing} at {record.done:,} of {record.total:,} {record.unit}" if record.total else "starting"
     if (now or datetime.now(UTC)) - record.heartbeat > SILENCE:
         return f"stalled since {record.heartbeat:%Y-%m-%d %H:%M:%S} UTC, {at} ({where}): run it again, it goes on"

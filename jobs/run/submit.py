@@ -78,7 +78,7 @@ def submit(run: RunFile, dashboard: str, command: str = "run", code: Path | None
     if run.location.is_local:
         say("submit", f"{run.location} is a path: every node of the cluster must see it")
     ray = run.engines.ray.model_copy(update={"address": "auto", "spill_directory": None})
-    on_cluster = run.model_copy(update={"engines": run.engines.model_copy(update={"ray": ray})})
+    profile = run.engines.model_copy(update={"ray": ray})
     environment: dict[str, Any] = {
         "env_vars": {versions.SUBMITTED_FROM: json.dumps(versions.here(versions.OF_SUBMITTER))}
     }
@@ -88,9 +88,11 @@ def submit(run: RunFile, dashboard: str, command: str = "run", code: Path | None
             raise ValueError(f"--code: {code} has no {', '.join(absent)}: it must be a checkout of sedflow-dist")
         environment["py_modules"] = [str(path.resolve()) for path in modules]
     with tempfile.TemporaryDirectory() as folder, _jobs(dashboard) as client:
-        (Path(folder) / "run.yaml").write_text(yaml.safe_dump(on_cluster.model_dump(mode="json")))
+        settings = run.model_dump(mode="json", exclude={"engines"})
+        for name, content in (("run.yaml", settings), ("profile.yaml", profile.model_dump(mode="json"))):
+            (Path(folder) / name).write_text(yaml.safe_dump(content))
         job = client.submit_job(
-            entrypoint=f"python -m jobs.cli {command} run.yaml",
+            entrypoint=f"python -m jobs.cli {command} run.yaml --profile profile.yaml",
             runtime_env={**environment, "working_dir": folder},
             metadata={"name": f"sedflow {command} {run.name}", "root": run.location.url},
         )

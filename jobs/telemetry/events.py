@@ -29,7 +29,8 @@ from pydantic import BaseModel
 from cluster import retries
 from jobs.config.run_file import RunFile
 from jobs.telemetry import metrics
-from storage_schemas.backend.location import Location, explain, without_secrets
+from storage_schemas.backend import redaction
+from storage_schemas.backend.location import Location, explain
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +40,7 @@ BEAT = 10.0
 FOLDER = "progress"
 _ENDING = 15.0  # s that the end of a job waits for its last record
 _LONGEST_ERROR = 2000
+redaction.of_logs()  # of drivers and workers alike: whoever works for a job has this module
 VERSION = importlib.metadata.version("sedflow-dist")
 
 
@@ -57,7 +59,7 @@ def as_json() -> bool:
 def emit(event: str, **fields: Any) -> None:
     """Write an event as one line of JSON on standard error, where such lines are wanted; fields that are None are left out."""
     if as_json():
-        there = {name: value for name, value in fields.items() if value is not None}
+        there = {name: redaction.plain(value) for name, value in fields.items() if value is not None}
         line = json.dumps({"time": _now().isoformat(), "event": event, **there}, ensure_ascii=False)
         print(line, file=sys.stderr, flush=True)
 
@@ -178,7 +180,13 @@ class Job:
         """Count something that is begun again."""
         self.record.retries += 1
         metrics.RETRIES.labels(self.record.stage).inc()
-        emit("retry", **self._who, what=what, why=without_secrets(why)[:_LONGEST_ERROR], retries=self.record.retries)
+        emit(
+            "retry",
+            **self._who,
+            what=what,
+            why=redaction.without_secrets(why)[:_LONGEST_ERROR],
+            retries=self.record.retries,
+        )
 
     def end(self, error: BaseException | None) -> None:
         """Say how the job ended."""
@@ -280,7 +288,7 @@ def records(root: Location) -> dict[str, Record]:
 def _words(error: BaseException) -> str:
     """An error in words; an end that is no error, as by a signal, with its name and exit code."""
     text = explain(error) if isinstance(error, Exception) else f"{type(error).__name__} {error}".strip()
-    return without_secrets(text or type(error).__name__)[:_LONGEST_ERROR]
+    return redaction.without_secrets(text or type(error).__name__)[:_LONGEST_ERROR]
 
 
 def _now() -> datetime:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from jobs.telemetry import events
 from jobs.telemetry.events import Chunk, Job
+from storage_schemas.backend.redaction import shown
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def say(title: str, message: str) -> None:
     if events.as_json():
         events.emit("message", stage=title, message=message)
     else:
-        print(f"{title:<10}: {message}", file=sys.stderr, flush=True)
+        print(f"{title:<10}: {shown(message)}", file=sys.stderr, flush=True)
 
 
 class Clock:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import botocore.session
 import icechunk
 
+from storage_schemas.backend.redaction import remember
+
 if TYPE_CHECKING:
     from obstore.store import S3Credential
 
@@ -50,5 +52,6 @@ def _find() -> tuple[str, str, str | None]:
                 "that has a role"
             )
         frozen = found.get_frozen_credentials()
+        remember(frozen.secret_key, frozen.token)
         _last = time.monotonic(), (str(frozen.access_key), str(frozen.secret_key), frozen.token)
     return _last[1]

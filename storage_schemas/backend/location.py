@@ -26,6 +26,7 @@ from obstore.store import LocalStore, ObjectStore, S3Store
 from zarr.storage import ObjectStore as ZarrObjectStore
 
 from storage_schemas.backend import credentials
+from storage_schemas.backend.redaction import without_credentials, without_secrets
 
 if TYPE_CHECKING:
     from obstore import PutMode
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _HALF_A_SCHEME = re.compile(r"(s3a?|gs|file|https?):(/|$)")  # pathlib makes one slash of two
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(/[A-Za-z0-9._\-/]*)?")
-_USER = re.compile(r"://[^/\s'\"]*@")
-_SIGNATURE = re.compile(
-    r"((?:X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature)=)[^&\s'\"]+", re.IGNORECASE
-)
 _CREDENTIALS = "they are taken from the environment, AWS's files, or the role of a machine or pod, never from a URL"
 _ADVICE = {
     "ExpiredToken": "the credentials for S3 have expired; renew them and run the same command again: it goes on",
@@ -114,7 +111,7 @@ class Location:
         if scheme == "file":
             return cls(str(Path(rest).resolve()))
         bucket, *folders = rest.rstrip("/").split("/")
-        if without_secrets(text) != text:
+        if without_credentials(text) != text:
             raise ValueError(f"{without_secrets(text)} holds credentials; {_CREDENTIALS}")
         if scheme != "s3" or not _BUCKET.fullmatch(bucket) or not {"", ".", ".."}.isdisjoint(folders):
             raise ValueError(f"cannot store at {text!r}; allowed are a local path and s3://bucket/prefix")
@@ -289,15 +286,10 @@ def _delete(store: ObjectStore, names: str | Sequence[str]) -> None:
 
 def check_endpoint(url: str) -> None:
     """Raise ValueError unless ``url`` is that of an S3 service: http(s)://host:port, without credentials."""
-    if without_secrets(url) != url:
+    if without_credentials(url) != url:
         raise ValueError(f"the endpoint {without_secrets(url)} holds credentials; {_CREDENTIALS}")
     if not _ENDPOINT.fullmatch(url):
         raise ValueError(f"the endpoint {url!r} is none; allowed are http://host:port and https://host:port")
-
-
-def without_secrets(text: str) -> str:
-    """Return a text with the credentials of the URLs in it, and signatures of signed ones, made unreadable."""
-    return _SIGNATURE.sub(r"\1***", _USER.sub("://***@", text))
 
 
 def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") -> zarr.Group:
@@ -330,7 +322,7 @@ def explain(error: BaseException) -> str:
         where = next((line for line in rest if line.startswith(("with ref_key", "with path", "with id"))), "")
         text = ", ".join(filter(None, (first, where.removeprefix("with "), rest[-1] if rest else "")))
     advice = next((advice for code, advice in _ADVICE.items() if code in str(error)), None)
-    return f"{advice} ({text})" if advice else text
+    return without_secrets(f"{advice} ({text})" if advice else text)
 
 
 def may_pass(error: BaseException) -> bool:

@@ -27,9 +27,111 @@ def test_the_profile_local_is_the_default():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_profile_replaces_the_engines_of_a_run_file(name, tmp_path):
     assert RunFile.load("demo", engines=name).engines == Engines.load(name) == Engines.load(PROFILES / f"{name}.yaml")
-    content = {"name": "x", "root": str(tmp_path), "input": "y", "engines": name}
+    content = {
+        "name": "x",
+        "root": str(tmp_path),
+        "input": "y",
+        "engines": {"ray": {"actors": 7}, "dask": {"workers": 5}},
+    }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
-    assert RunFile.load(tmp_path / "run.yaml").engines == Engines.load(name)
+    assert RunFile.load(tmp_path / "run.yaml", engines=name).engines == Engines.load(name)
+
+
+def test_a_profile_of_one_engine_leaves_the_sizes_of_the_other(tmp_path):
+    content = {
+        "name": "x",
+        "root": str(tmp_path),
+        "input": "y",
+        "engines": {"ray": {"actors": 7}, "dask": {"workers": 5}},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "mine.yaml").write_text("dask: {address: 'tcp://a:1'}")
+    found = RunFile.load(tmp_path / "run.yaml", engines=tmp_path / "mine.yaml").engines
+    assert found == Engines.model_validate({"ray": {"actors": 7}, "dask": {"address": "tcp://a:1"}})
+    assert RunFile.load(tmp_path / "run.yaml").engines.dask.workers == 5
+
+
+@pytest.mark.parametrize(
+    "engines",
+    [
+        "slurm", "/tmp/theirs.yaml", {"ray": {"address": "auto"}}, {"ray": {"address": "10.0.0.1:6379"}},
+        {"dask": {"address": "tcp://10.0.0.1:8786"}}, {"dask": {"start": "slurm"}},
+        {"dask": {"start": "slurm", "slurm": {"queue": "regular"}}}, {"ray": {"spill_directory": "/etc"}},
+        {"dask": {"start": "kubernetes", "kubernetes": {"image": "theirs/image:1"}}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_run_file_cannot_say_where_engines_are(tmp_path, engines):
+    content = {"name": "x", "root": str(tmp_path), "input": "y", "engines": engines}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=r"run\.yaml is not a valid run file:\n  engines.*--profile"):
+        RunFile.load(tmp_path / "run.yaml")
+    with pytest.raises(ValueError, match="--profile"):  # a profile does not make it better
+        RunFile.load(tmp_path / "run.yaml", engines="local")
+
+
+def test_what_the_settings_of_a_run_are_written_as_can_be_read_again(tmp_path):
+    run = RunFile.load("demo", root=str(tmp_path))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json")))
+    assert RunFile.load(tmp_path / "run.yaml") == run
+
+
+HOSTILE = ["\ntouch /tmp/x", "regular\n", "a\rb", "a\x0bb", "a\x85b", "a\u2028b", "\x1b]0;x\x07", "a b; touch x", "$(touch x)",
+           "`x`", "a'b", 'a"b', "a|b", "a&b", "--wrap=x y"]  # fmt: skip
+SLURM = [{"queue": ...}, {"account": ...}, {"interface": ...}, {"walltime": ...}]
+PODS = [{name: ...} for name in ("image", "namespace", "service_account", "cpu", "secret", "tls_secret")]
+PODS += [{"node_selector": {"pool": ...}}]
+
+
+def filled(section, text):
+    return {k: filled(v, text) if isinstance(v, dict) else text for k, v in section.items()}
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=repr)
+@pytest.mark.parametrize(
+    "content",
+    [*({"dask": {"start": "slurm", "slurm": one}} for one in SLURM),
+     *({"dask": {"start": "kubernetes", "kubernetes": one}} for one in PODS),
+     {"dask": {"address": ...}}, {"dask": {"memory_limit": ...}}, {"ray": {"address": ...}}, {"ray": {"memory_per_actor": ...}}],
+    ids=str,
+)  # fmt: skip
+def test_what_reaches_a_shell_a_pod_or_a_connection_is_of_its_form(content, text):
+    with pytest.raises(ValueError):
+        Engines.model_validate(filled(content, text))
+
+
+@pytest.mark.parametrize(
+    "text", ["--constraint=cpu\nrm -rf x", "--x\r", "--x\u2029y", "rm -rf x", "", "#!/bin/sh", "--é"], ids=repr
+)
+def test_a_directive_is_one_line(text):
+    with pytest.raises(ValueError, match="extra"):
+        DaskSettings.model_validate({"start": "slurm", "slurm": {"extra": [text]}})
+
+
+@pytest.mark.parametrize("key", ["name", "root", "input", "survey", "ssp.source", "ingest.redshift", "model.space"])
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\x00", "\x7f", "\u202e", "\u2028"], ids=ascii)
+def test_a_run_file_holds_no_control_characters(tmp_path, key, character):
+    content = {"name": "x", "root": str(tmp_path / "r"), "input": "y", "ssp": {}, "ingest": {}, "model": {}}
+    section, _, last = key.rpartition(".")
+    target = content[section] if section else content
+    target[last] = {f"tau{character}": [0, 1]} if last == "prior" else f"a{character}b"
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=r"holds the control character U\+") as caught:
+        RunFile.load(tmp_path / "run.yaml")
+    assert character not in str(caught.value).replace("run file:\n", "")
+
+
+def test_ordinary_names_of_a_site_are_allowed():
+    Engines.model_validate({
+        "ray": {"address": "[fe80::1]:6379", "memory_per_actor": "2.5 GiB"},
+        "dask": {"start": "slurm", "slurm": {"queue": "regular,debug", "account": "m1234_g", "interface": "ib0.1",
+                 "walltime": "2-12:00:00", "extra": ["--constraint=cpu&nvme", "-q premium", "--mail-user=a@b.org"]}},
+    })  # fmt: skip
+    Engines.model_validate({
+        "dask": {"start": "kubernetes", "kubernetes": {
+            "image": "registry.example.org:5000/a/sedflow-dist@sha256:0123456789abcdef", "cpu": "1500m",
+            "node_selector": {"eks.amazonaws.com/capacityType": "SPOT", "pool": ""}}},
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -66,10 +168,8 @@ def test_a_secret_in_a_profile_is_not_repeated(tmp_path):
 def test_an_unknown_profile_names_those_there_are(tmp_path):
     with pytest.raises(ValueError, match=r"no profile lunar: .* kubernetes, local, slurm"):
         Engines.load("lunar")
-    content = {"name": "x", "root": str(tmp_path), "input": "y", "engines": "lunar"}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ValueError, match=r"engines: .*no profile lunar"):
-        RunFile.load(tmp_path / "run.yaml")
+    with pytest.raises(ValueError, match=r"^no profile lunar"):
+        RunFile.load("demo", engines="lunar")
 
 
 def test_commands_of_the_contract_take_a_profile():

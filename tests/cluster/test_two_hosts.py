@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import tiny
-import yaml
 from ray_nodes import RayNodes
 
 ONE, TWO = "10.77.13.1", "10.77.13.2"
@@ -60,10 +59,10 @@ def test_simulate_and_infer_across_two_hosts(hosts, local, tmp_path):
             run = tiny.settings(tmp_path / "run", local.input, engines=engines)
             for stage in ("ssp", "photometry", "model"):
                 shutil.copytree(local.store(stage).url, run.store(stage).url)
-            (tmp_path / "run.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json")))
+            arguments = tiny.write(run, tmp_path / "run.yaml")
             for command in ("simulate", "run"):
                 done = subprocess.run(
-                    [*one, sys.executable, "-m", "jobs.cli", command, str(tmp_path / "run.yaml")], check=False,
+                    [*one, sys.executable, "-m", "jobs.cli", command, *arguments], check=False,
                     capture_output=True, text=True, env={**os.environ, "RAY_AUTH_MODE": "token"},
                 )  # fmt: skip
                 assert done.returncode == 0, done.stderr

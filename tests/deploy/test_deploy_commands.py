@@ -113,7 +113,8 @@ def test_commands_of_the_documentation_exist(page):
 def test_settings_agree_with_one_another(overlay, tmp_path):
     objects = rendered(overlay)
     (tmp_path / "run.yaml").write_text(manifests.config(objects)["run.yaml"])
-    run, driver = RunFile.load(tmp_path / "run.yaml"), manifests.profile(overlay, tmp_path).dask
+    (tmp_path / "ray.yaml").write_text(manifests.config(objects)["ray.yaml"])
+    run, driver = RunFile.load(tmp_path / "run.yaml", tmp_path / "ray.yaml"), manifests.profile(overlay, tmp_path).dask
     (mcmc,) = [parse(arguments) for arguments in commands(objects) if arguments[0] == "mcmc"]
     assert (mcmc["model"], mcmc["out"]) == (run.store("model").url, run.store("chains").url)
     assert (mcmc["ray"], mcmc["actors"]) == (run.engines.ray.address, run.engines.ray.actors)
@@ -333,12 +334,13 @@ def test_the_scripts_for_slurm_make_a_model(source, tmp_path):
     }.items():
         (stand_ins / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
         (stand_ins / name).chmod(0o755)
-    run = tiny.settings(tmp_path / "run", source, engines={"ray": {"address": "auto"}})
-    write(run, tmp_path / "run.yaml")
+    write(tiny.settings(tmp_path / "run", source), tmp_path / "run.yaml")
+    run = RunFile.load(tmp_path / "run.yaml")
+    (tmp_path / "ray.yaml").write_text("ray: {address: auto}")
     script = f"""ip link set lo up
         ray get-auth-token --generate > token
         bash {DEPLOY}/slurm/driver.sbatch ingest run.yaml local
-        exec bash {DEPLOY}/slurm/model.sbatch run.yaml"""
+        exec bash {DEPLOY}/slurm/model.sbatch run.yaml ray.yaml"""
     with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
         done = subprocess.run(
             ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-euc", script],

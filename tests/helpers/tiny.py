@@ -77,12 +77,19 @@ def assert_same(one, other, names=None):
             assert a.tobytes() == b.tobytes(), name
 
 
+def write(run, path):
+    """Write a run as a run file, and where its engines are as a profile beside it; return the arguments of a command."""
+    content = json.loads(run.model_dump_json())
+    profile = path.with_name(f"{path.stem}-profile.yaml")
+    profile.write_text(yaml.safe_dump(content.pop("engines")))
+    path.write_text(yaml.safe_dump(content))
+    return [str(path), "--profile", str(profile)]
+
+
 def start(command, run, folder):
     """Start ``sedflow command run.yaml`` in a session of its own, so that it can be killed with all it started."""
-    path = folder / f"{command}.yaml"
-    path.write_text(yaml.safe_dump(json.loads(run.model_dump_json())))
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", command, str(path)], start_new_session=True, cwd=folder,
+        [sys.executable, "-m", "jobs.cli", command, *write(run, folder / f"{command}.yaml")], start_new_session=True, cwd=folder,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 

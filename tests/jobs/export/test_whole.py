@@ -58,12 +58,12 @@ from matplotlib.figure import Figure
 from jobs.export import export
 from jobs.flux import HEADER, flux
 from jobs.validate.figures import _save
-from sedflow_dist.parameters import Prior
+from provabgs import SPACE
 from sedflow_dist.photometry import surveys
 from storage_schemas import Location, open_catalog
 
 source, folder, hard = open_catalog(sys.argv[1]), Path(sys.argv[2]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-theta = Prior().from_unit(torch.rand(200, 11, generator=torch.Generator().manual_seed(1)))
+theta = SPACE.from_unit(torch.rand(200, 11, generator=torch.Generator().manual_seed(1)))
 rows = "\\n".join(",".join(f"{x:.6g}" for x in (*row, 0.1)) for row in theta.tolist())
 (folder.parent / "parameters.csv").write_text(",".join(HEADER) + "\\n" + rows)
 figure = Figure()

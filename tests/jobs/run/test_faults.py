@@ -18,7 +18,6 @@ import pytest
 import ray
 import small
 import tiny
-import yaml
 from distributed import Client, LocalCluster
 from distributed.diagnostics.plugin import WorkerPlugin
 from paths import HELPERS, ROOT
@@ -193,9 +192,8 @@ def many_chunks(two_nodes, local, tmp_path):
 
 
 def start(run, folder, **environment):
-    (folder / "run.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json")))
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "simulate", str(folder / "run.yaml")], start_new_session=True,
+        [sys.executable, "-m", "jobs.cli", "simulate", *tiny.write(run, folder / "run.yaml")], start_new_session=True,
         stderr=subprocess.PIPE, text=True, env={**os.environ, "RAY_AUTH_MODE": "token", **environment},
     )  # fmt: skip
 
