@@ -53,7 +53,7 @@ def measure() -> Overheads:
     units, meanings = zip(*map(describe, names), strict=True)
     ucds = [ucd(name) for name in names]
     layout = Layout(SHARDS, 1, names, units, QUANTILES, COORDINATES, tuple("ugriz"), 0, {"id": "int64"}, meanings, ucds)
-    sizes = {"galaxy": 1, "param": len(names), "quantile": len(QUANTILES), "band": 5}
+    sizes = {"galaxy": 1, "param": len(names), "quantile": len(QUANTILES), "band": 5, "identifier": 1}
     row = {spec.name: np.ones([sizes[d] for d in spec.dims], spec.dtype) for spec in catalog.arrays(layout.ids)
            if "draw" not in spec.dims}  # fmt: skip
     merges, commits = [], []
