@@ -61,7 +61,7 @@ def _answered(rows: Rows, param: str) -> Iterator[tuple[np.ndarray, dict[str, np
         answered = np.flatnonzero(np.isfinite(locations).all(1))
         ancillary = {"row": start + answered}
         for name in beside:
-            values = block[name][answered]
+            values = np.ma.filled(block[name][answered], "" if name in widths else 0)  # HDF5 knows no missing ones
             ancillary[name] = values.astype(f"S{widths[name]}") if name in widths else values
         start += len(locations)
         if len(answered):
