@@ -70,7 +70,7 @@ def io_seconds(root: Location, source: Location, answered: Location) -> float:
         branch = releases.stage(repo, wanted.run_id, wanted.layout, wanted.run, wanted.files)
         fork = repo.writable_session(branch).fork()
         start = time.perf_counter()
-        read = store.read_rows(rows, (*photometry.DATA, *photometry.PASSED, *wanted.layout.ids))
+        read = store.read_rows(rows, (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(wanted.layout.ids)))
         rest = {
             name: data[name].values for name in data.data_vars if data[name].dims[0] == "galaxy" and name not in read
         }

@@ -54,20 +54,10 @@ def measure() -> Overheads:
     space = Composition.of().space
     names, units, meanings, ucds = described(derived.columns(space, tuple("ugriz")))
     layout = Layout(
-        SHARDS,
-        1,
-        names,
-        units,
-        QUANTILES,
-        space.coordinates,
-        tuple("ugriz"),
-        0,
-        {"id": "int64"},
-        meanings,
-        ucds,
+        SHARDS, 1, names, units, QUANTILES, space.coordinates, tuple("ugriz"), 0, {"id": "int64"}, meanings, ucds,
         inferred=INFERRED,
-    )
-    sizes = {"galaxy": 1, "param": len(names), "quantile": len(QUANTILES), "band": 5}
+    )  # fmt: skip
+    sizes = {"galaxy": 1, "param": len(names), "quantile": len(QUANTILES), "band": 5, "identifier": 1}
     row = {spec.name: np.ones([sizes[d] for d in spec.dims], spec.dtype) for spec in catalog.arrays(INFERRED, layout.ids)
            if "draw" not in spec.dims}  # fmt: skip
     merges, commits = [], []

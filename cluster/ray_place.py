@@ -41,10 +41,8 @@ def token(create: bool) -> Iterator[None]:
         yield
         return
     file = Path(os.environ.get("HOME") or "/nonexistent", ".ray", "auth_token")
-    try:
+    with suppress(OSError):  # also a home that is none
         _private(file, create)
-    except OSError:  # also a home that is none
-        pass
     if not create or _readable(file):
         yield
         return
@@ -82,7 +80,7 @@ def _readable(file: Path) -> bool:
 
 def _forget() -> None:
     """Let Ray look for a token again: it remembers the first that it finds."""
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
     AuthenticationTokenLoader.instance().reset_cache()
 

@@ -284,12 +284,43 @@ def read_yaml(file: Path) -> Any:
     """Read a YAML file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or a key stands twice in one section.
     """
     try:
-        return yaml.safe_load(file.read_text())
+        loader = yaml.SafeLoader(file.read_text())
+        try:
+            node = loader.get_single_node()
+            _refuse_twins(loader, node, file)
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not YAML: {_without_content(error)}") from None
+
+
+def _refuse_twins(loader: yaml.SafeLoader, document: yaml.Node | None, file: Path) -> None:
+    """Raise ValueError where a key stands twice in a mapping: YAML forbids it, and the loader would take the last."""
+    todo, seen = [document], set[int]()
+    while todo:
+        node = todo.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):  # an anchored node is looked at once
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo += node.value
+            continue
+        lines: dict[Any, int] = {}
+        for key, value in node.value:
+            todo += (key, value)
+            if isinstance(key, yaml.ScalarNode):
+                merge = key.tag == "tag:yaml.org,2002:merge"
+                name, line = key.value if merge else loader.construct_object(key), key.start_mark.line + 1
+                if name in lines:
+                    raise ValueError(
+                        f"{file} has the key {key.value!r:.100} twice in one section, in lines {lines[name]} and {line}: "
+                        "remove one of them"
+                    )
+                lines[name] = line
 
 
 def _without_content(error: Exception) -> str:

@@ -85,7 +85,7 @@ def _flags() -> list[str]:
 
 def data_model_page() -> str:
     """Return every array of a posterior catalog, and every column of its exports."""
-    specs = catalog.arrays(INFERRED, {"ID": "int64 or string"})
+    specs = catalog.arrays(INFERRED, {"ID": "int64, uint64 or string"})
     lines = [
         "# The posterior catalog",
         "",
@@ -93,7 +93,10 @@ def data_model_page() -> str:
         "compares it with the code and with a catalog. How to open, query and export one: [querying](query.md).",
         "",
         "An Icechunk repository, that is a Zarr v3 group with history. One row a galaxy; a row without an answer is NaN and",
-        "flagged. `ID` stands for the survey's own identifiers under their own names.",
+        "flagged. `ID` stands for the survey's own identifiers under their own names, in the group `ids` (characters other than",
+        "letters, digits and `_.-` as `=` and their bytes in hexadecimal). `open_catalog` and exports call them by these names,",
+        "or `id_NAME` where NAME, in upper or lower case, is already something of the catalog's; the Dataset's attribute",
+        "`id_variables` tells. A missing identifier is 0 or empty, bears the flag `NO_ID`, and `id_missing` says which it is.",
         "",
         "## Arrays",
         "",
@@ -132,7 +135,8 @@ def data_model_page() -> str:
     lines += _table(("method", "meaning"), [(int(method), name) for method, name in METHODS.items()])
     lines += ["", "## Bits of `flags`", "", *_flags(), "", "## Columns of an export", ""]
     lines += [
-        "In Parquet, CSV and HATS under these names, in FITS in upper case. First the identifiers, then",
+        "In Parquet, CSV and HATS under these names, in FITS in upper case. First the identifiers (missing ones are null: in",
+        "FITS -2^63, of unsigned numbers 2^64 - 1, as `TNULLn` says, or empty), then",
         "",
         ", ".join(f"`{exported(name)}`" for name in ROW_COLUMNS) + ",",
         "",

@@ -221,7 +221,7 @@ def fill(
     clock, (shard, key, poison) = Clock(), item
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
-    names = (*photometry.DATA, *photometry.PASSED, *layout.ids)
+    names = (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(layout.ids))
     data = store.read_rows(rows, names)
     data["flags"][[row - rows.start for row in poison]] |= np.uint32(int(Flag.FAILED))
     summary = _infer(data, rows.start, _router(model, model_id, seed, settings))

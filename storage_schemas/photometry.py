@@ -3,10 +3,13 @@
 It knows its input: the files (names, rows, hashes of their content; ``input_file`` counts them), and for each group of chunks,
 which one task writes, a key of the input rows in it. Where the input changes, so do the keys of the groups concerned: their
 chunks are missing from then on, all others stay.
+
+Identifiers keep the names that they have in the input, whatever these are: they stand in a group of their own, ``ids``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
@@ -38,9 +41,43 @@ DATA = (*OBSERVED, "flags")
 PASSED = ("ra", "dec", "healpix_29", "input_file", "input_row")
 
 
+#: The group of identifying columns, and the array beside it that says which of them a row lacks.
+IDS = "ids"
+ID_MISSING = "id_missing"
+#: What Zarr, a file system or a bucket could take for something else.
+_UNPLAIN = re.compile(r"[^\w.-]|^(?=__)_|^\.|^(?=zarr\.json$)z", re.ASCII)
+_LONGEST_NAME = 200
+
+
+def id_array(name: str) -> str:
+    """Return the path of an identifier's array: ``ids/`` and its name, in which unusual characters are as ``=2F`` for a slash.
+
+    >>> id_array("objectId"), id_array("a/b")
+    ('ids/objectId', 'ids/a=2Fb')
+
+    Raises:
+        ValueError: the name is empty, or too long.
+    """
+    plain = _UNPLAIN.sub(lambda found: "".join(f"={byte:02X}" for byte in found[0].encode()), name)
+    if not 0 < len(plain) <= _LONGEST_NAME:
+        raise ValueError(f"identifier {name[:_LONGEST_NAME]!r}: a name has 1 to {_LONGEST_NAME} characters")
+    return f"{IDS}/{plain}"
+
+
 def identifiers(ids: Mapping[str, str]) -> list[ArraySpec]:
-    """Return the arrays of identifying columns (name -> dtype, int64 or str)."""
-    return [ArraySpec(n, ("galaxy",), t, "", "identifier", "" if t == "str" else 0) for n, t in ids.items()]
+    """Return the arrays of identifying columns (name -> dtype: int64, uint64 or str)."""
+    if not ids:
+        return []
+    missing = ArraySpec(
+        ID_MISSING, ("galaxy", "identifier"), "bool", "1", "the row lacks that identifier, which is 0 or empty", False
+    )
+    specs = [ArraySpec(id_array(n), ("galaxy",), t, "", "identifier", "" if t == "str" else 0) for n, t in ids.items()]
+    return [*specs, missing]
+
+
+def id_arrays(ids: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the paths of these arrays."""
+    return tuple(spec.name for spec in identifiers(ids))
 
 
 @dataclass(frozen=True)
@@ -56,12 +93,15 @@ def create(
     location: Location, n_galaxies: int, rows_per_chunk: int, labels: Sequence[str], ids: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> ChunkedStore:  # fmt: skip
-    """Create or reopen a photometry store; ``ids`` are identifying columns and their dtypes (int64 or str).
+    """Create or reopen a photometry store; ``ids`` are identifying columns and their dtypes (int64, uint64 or str).
 
     A store that is there may have another number of rows: `update` changes that.
+
+    Raises:
+        ValueError: it is there with other settings or other identifiers.
     """
-    sizes = {"galaxy": n_galaxies, "band": len(labels)}
-    return ChunkedStore.create(
+    sizes = {"galaxy": n_galaxies, "band": len(labels), "identifier": len(ids)}
+    store = ChunkedStore.create(
         location,
         KIND,
         (*ARRAYS, *identifiers(ids)),
@@ -72,6 +112,16 @@ def create(
         {"ids": list(ids)},
         any_length=True,
     )
+    if (found := _ids(store)) != dict(ids):
+        raise ValueError(
+            f"{location} was made with identifiers {_described(found)}, now they are {_described(ids)}; choose another "
+            "storage root, or make the types of the input what they were"
+        )
+    return store
+
+
+def _described(ids: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({dtype})" for name, dtype in ids.items()) or "none"
 
 
 def open(location: Location, mode: Literal["r", "r+"] = "r") -> ChunkedStore:  # noqa: A001
@@ -80,9 +130,13 @@ def open(location: Location, mode: Literal["r", "r+"] = "r") -> ChunkedStore:  #
 
 
 def ids(store: ChunkedStore) -> dict[str, str]:
-    """Return the identifying columns of a store and their dtypes (int64 or str)."""
+    """Return the identifying columns of a store and their dtypes (int64, uint64 or str)."""
     names = [str(name) for name in cast("list[str]", store.group.attrs["ids"])]
-    return {name: "int64" if array(store.group, name).dtype.kind == "i" else "str" for name in names}
+    dtypes = {name: array(store.group, id_array(name)).dtype for name in names}
+    return {name: str(dtype) if dtype.kind in "iu" else "str" for name, dtype in dtypes.items()}
+
+
+_ids = ids  # where an argument has that name
 
 
 def files(store: ChunkedStore) -> list[File]:

@@ -29,7 +29,7 @@ def create(
     counts: Mapping[str, int],
 ) -> ChunkedStore:  # fmt: skip
     """Create or reopen a run; ``counts`` are its numbers of rows with each flag."""
-    sizes = {"galaxy": n_rows, "band": len(labels)}
+    sizes = {"galaxy": n_rows, "band": len(labels), "identifier": len(ids)}
     arrays = (*ARRAYS, *photometry.identifiers(ids))
     return ChunkedStore.create(
         location, KIND, arrays, sizes, _ROWS_PER_CHUNK, settings, {"band": labels}, {"counts": dict(counts)}

@@ -13,7 +13,7 @@ import xarray as xr
 
 from jobs import export
 from jobs.catalog.draws import check_rows, engine
-from jobs.export.rows import Column, Rows, summary_columns
+from jobs.export.rows import Column, Rows, id_columns, summary_columns
 from jobs.export.whole import Destination
 from jobs.observed import observed
 from jobs.telemetry.progress import bar, say
@@ -24,7 +24,7 @@ from sedflow_dist.inference.reweight import reweight as new_weights
 from sedflow_dist.inference.summary import QUANTILES, Method
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog.schema import open_catalog
-from storage_schemas.photometry import OBSERVED
+from storage_schemas.photometry import ID_MISSING, OBSERVED
 
 _ROWS_PER_READ = 1024
 
@@ -108,16 +108,18 @@ def _rows(
     """The answers as rows of a table: row, identifiers, summaries, how good they are, and why there is none."""
     fraction = answer["effective_fraction"]
     reason = [f"effective fraction {x:.2g} is below {least:.2g}" if not x >= least else "" for x in fraction]
-    ids, summaries = catalog.attrs["ids"], summary_columns(catalog)
+    ids, summaries = id_columns(catalog), summary_columns(catalog)
+    arrays = [name for name in (*(column.array for column in ids), ID_MISSING) if name in catalog]
+    identity = {name: catalog[name].isel(galaxy=at).values for name in arrays}
     about = {
-        "row": (at, "row in the catalog"), **{name: (catalog[name].isel(galaxy=at).values, "") for name in ids},
+        "row": (at, "row in the catalog"), **{column.name: (column.of(identity), "") for column in ids},
         **{column.name: (column.of(answer), "") for column in summaries},
         "effective_fraction": (fraction, "effective fraction of the draws under the new prior"),
         "weighted": (answer["weighted"], "draws of the exact posterior: weighted, or MCMC"),
         "flags": (catalog["flags"].isel(galaxy=at).values, "the catalog's flags"),
         "reason": (np.array(reason, dtype=object), "why there is no answer"),
     }  # fmt: skip
-    known = {column.name: column for column in summaries}
+    known = {column.name: column for column in (*ids, *summaries)}
     columns = [
         known.get(name) or Column(name, str if values.dtype.kind in "TOU" else values.dtype, description=description)
         for name, (values, description) in about.items()

@@ -50,8 +50,8 @@ def words(error: BaseException) -> str:
         return f"{error.title}:\n{problems(error)}"
     if isinstance(error, MemoryError):
         return (
-            f"memory is full, in {_where(error)}{f' ({text})' if text else ''}. Give it more, or less at once: fewer rows, draws or "
-            "workers, smaller rows_per_shard or rows_per_chunk; `sedflow plan RUN` says what a run takes"
+            f"memory is full, in {_where(error)}{f' ({text})' if text else ''}. Give it more, or less at once: fewer rows, draws "
+            "or workers, smaller rows_per_shard or rows_per_chunk; `sedflow plan RUN` says what a run takes"
         )
     if isinstance(error, _FORESEEN) and text and not isinstance(error, RecursionError | NotImplementedError):
         return text

@@ -7,6 +7,7 @@ metadata.
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,12 @@ from jobs.export.rows import Column, Rows
 from jobs.export.units import unit_of
 from jobs.export.whole import Destination, whole_file
 
+#: What spreadsheets take for a formula, also behind blanks and in full width; and what is a number all the same.
+_FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _VOTABLE_TYPES = {
-    "b1": "boolean", "u1": "unsignedByte", "i2": "short", "i4": "int", "u4": "long", "i8": "long", "f4": "float",
-    "f8": "double",
+    "b1": "boolean", "u1": "unsignedByte", "i2": "short", "i4": "int", "u4": "long", "i8": "long", "u8": "long",
+    "f4": "float", "f8": "double",
 }  # fmt: skip
 
 
@@ -33,12 +37,19 @@ def write_parquet(rows: Rows, out: Destination) -> None:
 
 
 def write_csv(rows: Rows, out: Destination) -> None:
-    """Write one CSV file; a value that is not there is nan."""
+    """Write one CSV file; a number that is not there is nan, an identifier that is missing is empty.
+
+    Text that a spreadsheet would take for a formula has an apostrophe before it.
+    """
     fields = schema(rows)
-    options = pyarrow.csv.WriteOptions(quoting_header="none")
-    with whole_file(out) as file, pyarrow.csv.CSVWriter(file, fields, write_options=options) as writer:
+    header = pa.schema([field.with_name(harmless(field.name)) for field in fields])
+    special = any(set(',"\r\n') & set(name) for name in header.names)
+    options = pyarrow.csv.WriteOptions(quoting_header="needed" if special else "none")
+    with whole_file(out) as file, pyarrow.csv.CSVWriter(file, header, write_options=options) as writer:
         for block in rows.blocks():
-            writer.write_table(table(block, fields))
+            content = table(block, fields)
+            columns = [_harmless_column(column) for column in content.columns]
+            writer.write_table(pa.Table.from_arrays(columns, schema=header))
 
 
 def schema(rows: Rows) -> pa.Schema:
@@ -48,12 +59,27 @@ def schema(rows: Rows) -> pa.Schema:
 
 
 def table(block: dict[str, np.ndarray], fields: pa.Schema) -> pa.Table:
-    """Return a block as an Arrow table."""
+    """Return a block as an Arrow table; what is masked is null."""
     arrays = [
         pa.array(block[f.name].tolist(), pa.string()) if f.type == pa.string() else pa.array(block[f.name], f.type)
         for f in fields
     ]
     return pa.Table.from_arrays(arrays, schema=fields)
+
+
+def harmless(text: str) -> str:
+    """Return text with an apostrophe before it where a spreadsheet would run it as a formula; a number is none.
+
+    >>> harmless("=1+1"), harmless("-12"), harmless("M 31")
+    ("'=1+1", '-12', 'M 31')
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def _harmless_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if column.type != pa.string():
+        return column
+    return pa.chunked_array([[None if x is None else harmless(x) for x in column.to_pylist()]], pa.string())
 
 
 def _field(column: Column) -> pa.Field:

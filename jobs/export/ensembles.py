@@ -46,7 +46,8 @@ def _write(rows: Rows, param: str, file: IO[bytes]) -> None:
     n_answered = sum(int(np.isfinite(block[f"{param}_p50"]).sum()) for block in rows.blocks([f"{param}_p50"]))
     if not n_answered:
         raise ValueError(f"none of {rows.n_rows:,} rows has an answer: a qp ensemble cannot hold them")
-    start, groups, patient = 0, {}, _Patient(file)
+    groups: dict[str, Any] = {}
+    start, patient = 0, _Patient(file)
     with closing(h5py.File(patient, "w")) as content:
         for locations, beside in _answered(rows, param):
             ensemble = qp.Ensemble(qp.quant, {"quants": np.array(QUANTILES), "locs": locations}, beside)
@@ -131,7 +132,7 @@ def _answered(rows: Rows, param: str) -> Iterator[tuple[np.ndarray, dict[str, np
         answered = np.flatnonzero(np.isfinite(locations).all(1))
         ancillary = {"row": start + answered}
         for name in beside:
-            values = block[name][answered]
+            values = np.ma.filled(block[name][answered], "" if name in widths else 0)  # HDF5 knows no missing ones
             ancillary[name] = values.astype(f"S{widths[name]}") if name in widths else values
         start += len(locations)
         if len(answered):

@@ -16,21 +16,25 @@ from jobs.export.whole import Destination, whole_file
 
 _RECORD = 2880
 _EXCLUDED = {*range(0x3A, 0x41), *range(0x5B, 0x61)}  # ASCII that is neither digit nor letter
-_FORMATS = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "u4": "J", "i8": "K", "f4": "E", "f8": "D"}
+_FORMATS = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "u4": "J", "i8": "K", "u8": "K", "f4": "E", "f8": "D"}
+_ZEROS = {"u4": 1 << 31, "u8": 1 << 63}  # FITS knows unsigned numbers as shifted ones
+#: Stored numbers (``TNULL``) that stand for a missing identifier: -2^63, or 2^64 - 1 where they are shifted.
+_NULLS = {"i8": -(1 << 63), "u8": (1 << 63) - 1}
 
 
 def write(rows: Rows, out: Destination) -> None:
     """Write one FITS file with the table ``POSTERIOR``; names are upper case, logarithms ``log(unit)``.
 
     Raises:
-        ValueError: text that is not ASCII; FITS has no other.
+        ValueError: text that is not ASCII; FITS has no other. An identifier that is the number of missing ones.
     """
     widths, sums, header = rows.text_widths(), Sum(), fits.Header()
+    gaps = _gaps(rows)
     with whole_file(out) as file:
         file.write(_primary())
         start = file.tell()
         for block in rows.blocks():
-            block_header, data = _encode(rows, block, widths)
+            block_header, data = _encode(rows, block, widths, gaps)
             if not header:
                 header = block_header
                 header["NAXIS2"] = rows.n_rows
@@ -54,18 +58,39 @@ def _primary() -> bytes:
     return file.getvalue()
 
 
-def _encode(rows: Rows, block: dict[str, np.ndarray], widths: dict[str, int]) -> tuple[fits.Header, bytes]:
-    """The header of a table of this block, and its rows as bytes."""
+def _gaps(rows: Rows) -> set[str]:
+    """Columns of numbers in which some are missing."""
+    names = [column.name for column in rows.columns if column.identifier is not None and not column.is_text]
+    return {name for block in rows.blocks(names) for name in names if np.ma.is_masked(block[name])} if names else set()
+
+
+def _filled(name: str, values: np.ndarray, kind: str) -> np.ndarray:
+    """Numbers in which the one of missing ones stands where they are missing."""
+    null = _NULLS[kind] + _ZEROS.get(kind, 0)
+    if np.ma.filled(values == null, False).any():
+        raise ValueError(
+            f"identifier {name} is {null} somewhere, which in FITS stands for a missing one: export to Parquet"
+        )
+    return np.ma.filled(values, null)
+
+
+def _encode(
+    rows: Rows, block: dict[str, np.ndarray], widths: dict[str, int], gaps: set[str]
+) -> tuple[fits.Header, bytes]:
+    """The header of a table of this block, and its rows as bytes; in the columns ``gaps`` numbers may be missing."""
     columns = []
     for column in rows.columns:
         values, name = block[column.name], column.name.upper()
         if column.is_text:
-            values = np.array(values.tolist(), dtype=str)
+            values = np.array(np.ma.filled(values, "").tolist(), dtype=str)
             columns.append(fits.Column(name, f"{widths[column.name]}A", _unit(column), array=values))
         else:
             kind = np.dtype(column.dtype).str[1:]
-            zero = 1 << 31 if kind == "u4" else None  # FITS knows unsigned numbers as shifted ones
-            columns.append(fits.Column(name, _FORMATS[kind], _unit(column), bzero=zero, array=values))
+            null = _NULLS[kind] if column.name in gaps else None
+            values = values if null is None else _filled(column.name, values, kind)
+            columns.append(
+                fits.Column(name, _FORMATS[kind], _unit(column), null=null, bzero=_ZEROS.get(kind), array=values)
+            )
     hdu = fits.BinTableHDU.from_columns(columns, name="POSTERIOR")
     for number, column in enumerate(rows.columns, 1):
         if column.description:

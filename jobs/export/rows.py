@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
+from jobs.telemetry.progress import say
 from sedflow_dist.inference.summary import COLUMNS, QUANTILE_NAMES, QUANTILES
+from storage_schemas.catalog.query import id_variables
+from storage_schemas.catalog.schema import free_names
+from storage_schemas.photometry import ID_MISSING
 
 #: Rows read, converted and written at once: some 15 MB of a whole catalog's columns.
 BLOCK = 16_384
@@ -18,6 +22,7 @@ HEALPIX = "_healpix_29"
 _PLACE = ("ra", "dec", "healpix_29", "input_file", "input_row")
 CERTIFICATE = ("redshift", *(column.name for column in COLUMNS if not column.dims), "flags")
 ROW_COLUMNS = (*_PLACE, *CERTIFICATE)
+_REWEIGHTED = ("row", "weighted", "reason")  # columns that only a table of `reweight`, or an ensemble, has
 
 
 class Summary(NamedTuple):
@@ -51,7 +56,7 @@ SUMMARIES = (
 class Column:
     """One column: name, numpy dtype (``str`` for text), unit and UCD as the catalog has them, meaning.
 
-    Its values are ``array[:, *entry]`` of the catalog.
+    Its values are ``array[:, *entry]`` of the catalog, masked where the identifier number ``identifier`` is missing.
     """
 
     name: str
@@ -61,11 +66,16 @@ class Column:
     description: str = ""
     array: str = ""
     entry: tuple[int, ...] = ()
+    identifier: int | None = None
 
     def of(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the column's values (row,) from arrays of the catalog."""
         where: tuple[Any, ...] = (..., *self.entry)
-        return arrays[self.array][where]
+        values = arrays[self.array][where]
+        missing = arrays.get(ID_MISSING) if self.identifier is not None else None
+        if missing is None or not missing[:, self.identifier].any():
+            return values
+        return np.ma.masked_array(values.astype(object) if self.is_text else values, missing[:, self.identifier])
 
     @property
     def is_text(self) -> bool:
@@ -95,7 +105,7 @@ class Rows:
         """Return the length of the longest text in each column of text, for containers that must know it beforehand."""
         widths = {column.name: 1 for column in self.columns if column.is_text}
         for block in self.blocks(list(widths)) if widths else ():
-            widths = {name: max(width, *map(len, [*block[name], ""])) for name, width in widths.items()}
+            widths = {n: max(width, *map(len, [*np.ma.filled(block[n], ""), ""])) for n, width in widths.items()}
         return widths
 
 
@@ -115,18 +125,26 @@ def of_catalog(catalog: xr.Dataset, names: Sequence[str] = ()) -> Rows:
         known = {column.name for column in every} | {str(name) for name in catalog["param"].values}
         if unknown := sorted(chosen - known):
             raise ValueError(f"no column {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-        always = {*catalog.attrs["ids"], *map(exported, _PLACE)}
+        always = {*(column.name for column in id_columns(catalog)), *map(exported, _PLACE)}
         columns = tuple(c for c in every if c.name in always | chosen or c.name.rpartition("_")[0] in chosen)
+    for column, name in zip(id_columns(catalog), catalog.attrs["ids"], strict=True):
+        if column.name != name:
+            say("export", f"the identifier {name} is the column {column.name}: an export has another column {name}")
     metadata = {"MODEL": str(catalog.attrs["run"]["model"]), "SEED": str(catalog.attrs["run"]["seed"])}
     return Rows(columns, catalog.sizes["galaxy"], metadata, lambda some: read(catalog, some))
 
 
 def read(catalog: xr.Dataset, columns: Sequence[Column]) -> Iterator[dict[str, np.ndarray]]:
-    """Yield blocks of a catalog's columns; a block is whole shards where these are not larger."""
+    """Yield blocks of a catalog's columns; a block is whole shards where these are not larger.
+
+    A column in which identifiers are missing is masked there.
+    """
     shard = int(catalog.attrs.get("rows_per_shard", BLOCK))
     size = max(BLOCK // shard * shard, 1) if shard < BLOCK else BLOCK
     n_rows = catalog.sizes["galaxy"]
     names = list(dict.fromkeys(column.array for column in columns))
+    if ID_MISSING in catalog and any(column.identifier is not None for column in columns):
+        names.append(ID_MISSING)
     for start in range(0, max(n_rows, 1), size):
         part = catalog[names].isel(galaxy=slice(start, start + size))
         values = {str(name): part[name].values for name in names}
@@ -135,7 +153,21 @@ def read(catalog: xr.Dataset, columns: Sequence[Column]) -> Iterator[dict[str, n
 
 def row_columns(catalog: xr.Dataset) -> list[Column]:
     """Return the columns with one number a row: identifiers, position, quality."""
-    return [_column(catalog, name) for name in (*catalog.attrs["ids"], *ROW_COLUMNS) if name in catalog]
+    return [*id_columns(catalog), *(_column(catalog, name) for name in ROW_COLUMNS if name in catalog)]
+
+
+def id_columns(catalog: xr.Dataset) -> list[Column]:
+    """Return the columns of identifiers, under their own names, or with ``id_`` before it where an export has another such."""
+    variables = id_variables(catalog)
+    taken = {HEALPIX, *_REWEIGHTED, *(column.name for column in summary_columns(catalog))}
+    names = free_names(list(variables.values()), taken)
+    return [
+        replace(
+            _column(catalog, variable), name=names[variable], identifier=number,
+            description="identifier" if names[variable] == name else f"identifier: column {name} of the input",
+        )
+        for number, (name, variable) in enumerate(variables.items())
+    ]  # fmt: skip
 
 
 def exported(array: str) -> str:

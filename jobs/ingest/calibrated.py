@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jobs.ingest import exact
+from jobs.ingest.inputs import InputFile
 from jobs.ingest.tables import Table, find
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.flags import REASONS, Flag
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.surveys import Cut, Survey
 from storage_schemas import photometry
 from storage_schemas.backend.location import Location
 
@@ -25,7 +27,8 @@ def read(
     Raises:
         ValueError: a column is missing, has the wrong unit, or holds no numbers.
     """
-    table = Table(location, rows, (*survey.required, *_position(survey)))
+    masks = [cut.column for cut in survey.cuts.values() if cut.bits]
+    table = Table(location, rows, (*survey.measured, *_position(survey)), (*ids, *masks))
     _check(table, survey)
     extinction = table.numbers(survey.extinction) if survey.extinction else None
     unusable = table.numbers(survey.band_flags) != 0 if survey.band_flags else None
@@ -36,7 +39,7 @@ def read(
         table.numbers([survey.redshift or ""])[:, 0],
     )
     calibrated = surveys.calibrate(survey, *raw, unusable)
-    hits = {name: cut.hits(table.numbers([cut.column])[:, 0]) for name, cut in survey.cuts.items()}
+    hits = {name: _hits(table, cut) for name, cut in survey.cuts.items()}
     for hit in hits.values():
         calibrated.flags[hit] |= np.uint32(int(Flag.QUALITY_CUT))
     arrays = {**calibrated.photometry.arrays(), "flags": calibrated.flags}
@@ -46,7 +49,9 @@ def read(
         arrays[name] = table.numbers([column or ""])[:, 0] if there else np.full(table.n_rows, np.nan)
     arrays["healpix_29"] = surveys.healpix(arrays["ra"], arrays["dec"])
     arrays["input_row"] = np.arange(rows.start, rows.stop)
-    arrays |= {name: _identifier(table, name, kind) for name, kind in ids.items()}
+    arrays |= _identifiers(table, ids)
+    if ids:
+        calibrated.flags[arrays[photometry.ID_MISSING].any(axis=1)] |= np.uint32(int(Flag.NO_ID))
     return arrays, {**flag_counts(arrays["flags"]), **{f"cut {name}": int(hit.sum()) for name, hit in hits.items()}}
 
 
@@ -56,15 +61,29 @@ def flag_counts(flags: np.ndarray) -> dict[str, int]:
     return counts | {flag.name or "": n for flag in Flag if (n := int(np.sum((flags & int(flag)) != 0)))}
 
 
-def identifiers(location: Location, survey: Survey) -> dict[str, str]:
-    """Return the identifying columns of a catalog and their dtypes (int64 or str), after a look at its first row.
+def identifiers(files: Sequence[InputFile], survey: Survey) -> dict[str, str]:
+    """Return the identifying columns of catalogs and their dtypes (int64, uint64 or str): those of every file.
 
     Raises:
-        ValueError: a column that the survey needs is missing, or has the wrong unit.
+        ValueError: a column that the survey needs is missing, or has the wrong unit; or an identifier is of several types.
     """
-    table = Table(location, slice(0, 1), (*survey.required, *_position(survey)))
+    table = Table(files[0].location, slice(0, 1), (*survey.measured, *_position(survey)))
     _check(table, survey)
-    return {name: "int64" if table.column(name).dtype.kind in "iu" else "str" for name in survey.ids}
+    return {name: _common_type(files, name) for name in survey.ids}
+
+
+def _common_type(files: Sequence[InputFile], name: str) -> str:
+    """The dtype of an identifier, which all files must agree on: 12, 12.0 and 00012 are not the same name of a galaxy."""
+    first: dict[str, InputFile] = {}
+    for file in files:
+        if (kind := file.id_types.get(name)) is not None:
+            first.setdefault(kind, file)
+    if len(first) > 1:
+        found = ", ".join(f"{kind} in {file.location}" for kind, file in first.items())
+        raise ValueError(
+            f"identifier {name} is {found}: give it one type in all files (text of a CSV table is text, whatever it looks like)"
+        )
+    return next(iter(first), "str")
 
 
 def _check(table: Table, survey: Survey) -> None:
@@ -83,13 +102,31 @@ def _position(survey: Survey) -> list[str]:
     return [name for name in (survey.ra, survey.dec) if name]
 
 
-def _identifier(table: Table, name: str, kind: str) -> np.ndarray:
-    values = table.column(name)
-    if kind == "str":
-        return values.astype(np.dtypes.StringDType())
-    numbers = np.asarray(values)
-    if numbers.dtype.kind not in "iu":
-        raise ValueError(
-            f"{table.path}: identifier {name} is an integer in the first file and {numbers.dtype} here, or misses in some rows"
-        )
-    return numbers.astype(np.int64)
+def _identifiers(table: Table, ids: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The arrays of identifiers as the store has them, and which of them rows lack."""
+    arrays, missing = {}, []
+    for name, kind in ids.items():
+        column = table.exact(name)
+        try:
+            arrays[photometry.id_array(name)] = column.as_kind(kind)
+        except ValueError as error:
+            raise ValueError(f"{table.path}: identifier {name} is {error}") from None
+        missing.append(column.missing)
+    return {**arrays, photometry.ID_MISSING: np.stack(missing, axis=1)} if ids else {}
+
+
+def _hits(table: Table, cut: Cut) -> np.ndarray:
+    """Rows that a cut hits: bits are those of the container's integers, not of floats made of them."""
+    if not cut.bits:
+        return cut.hits(table.numbers([cut.column])[:, 0])
+    column = table.exact(cut.column)
+    values = column.values
+    if values.dtype.kind == "T":
+        numbers = exact.integers(column)
+        values = table.numbers([cut.column])[:, 0] if numbers is None else numbers.values
+    elif values.dtype.kind == "V":
+        values = np.zeros(len(values), np.int64)
+    try:
+        return cut.hits(values) & ~column.missing
+    except ValueError as error:
+        raise ValueError(f"{table.path}: {error}") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from types import TracebackType
 from typing import IO, Any, cast
@@ -18,6 +18,8 @@ import obstore
 import zarr
 from obstore.store import ObjectStore
 
+from jobs.ingest import exact
+from jobs.ingest.exact import Exact
 from storage_schemas.backend.location import Location
 
 _BLOCK_BYTES = 32 << 20
@@ -36,6 +38,14 @@ class Catalog(ABC):
     @abstractmethod
     def read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return rows ``start`` to ``stop`` of columns."""
+
+    @abstractmethod
+    def exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
+        """Return rows ``start`` to ``stop`` of columns, integers and text as they are; of no rows, the columns' types.
+
+        Raises:
+            ValueError: a column holds neither numbers nor text; says what.
+        """
 
     def borders(self, rows: int) -> list[int]:
         """Return where to cut the catalog into pieces of at most ``rows`` rows that are read without waste."""
@@ -165,7 +175,23 @@ class _Fits(Catalog):
         blocks = [self._block(at, min(at + size, stop), names) for at in range(start, stop, size)]
         return {name: np.concatenate([block[name] for block in blocks]) for name in names}
 
+    def exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
+        if not names:
+            return {}
+        size = max(_BLOCK_BYTES // max(self._header["NAXIS1"], 1), 1)
+        parts: dict[str, list[Exact]] = {name: [] for name in names}
+        for at in range(start, stop, size) or [start]:
+            table = self._table(at, min(at + size, stop))
+            for name in names:
+                with exact.naming(self._location, name):
+                    parts[name].append(exact.from_fits(table, name))
+        return {name: exact.concatenate(part) for name, part in parts.items()}
+
     def _block(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        data = self._table(start, stop).data
+        return {name: _native(np.asarray(data[name])) for name in names}
+
+    def _table(self, start: int, stop: int) -> Any:
         """Rows as a FITS table of their own, so that astropy does all the decoding."""
         from astropy.io import fits
 
@@ -178,8 +204,7 @@ class _Fits(Catalog):
             )
         header = self._header.copy()
         header["NAXIS2"], header["PCOUNT"] = stop - start, 0
-        data = fits.BinTableHDU.fromstring(header.tostring().encode() + raw, uint=True).data
-        return {name: _native(np.asarray(data[name])) for name in names}
+        return fits.BinTableHDU.fromstring(header.tostring().encode() + raw, uint=True)
 
 
 class _Parquet(Catalog):
@@ -189,7 +214,7 @@ class _Parquet(Catalog):
         import pyarrow as pa
         import pyarrow.parquet
 
-        self._file = open_file(location)
+        self._file, self._location = open_file(location), location
         try:
             self._parquet = pyarrow.parquet.ParquetFile(self._file, pre_buffer=not location.is_local)
         except pa.ArrowInvalid as error:
@@ -211,15 +236,35 @@ class _Parquet(Catalog):
         return [*cuts, self.n_rows]
 
     def read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for part in self._batches(start, stop, names):
+            for name in names:
+                parts[name].append(_from_arrow(part.column(part.schema.get_field_index(name))))
+        return {name: np.concatenate(part) for name, part in parts.items()}
+
+    def exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
+        import pyarrow as pa
+
+        parts: dict[str, list[Any]] = {name: [] for name in names}
+        for part in self._batches(start, stop, names) if names and start < stop else ():
+            for name in names:
+                parts[name].append(part.column(part.schema.get_field_index(name)))
+        found = {}
+        for name in names:
+            kind = self._parquet.schema_arrow.field(name).type
+            with exact.naming(self._location, name):
+                found[name] = exact.from_arrow(pa.chunked_array(parts[name], kind).combine_chunks())
+        return found
+
+    def _batches(self, start: int, stop: int, names: Sequence[str]) -> Iterator[Any]:
+        """Batches of the rows ``start`` to ``stop``, none of them empty."""
         first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
         at = int(self._ends[first - 1]) if first else 0
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for batch in self._parquet.iter_batches(65_536, row_groups=range(first, last + 1), columns=list(names)):
             part = batch.slice(max(start - at, 0), max(min(stop - at, len(batch)) - max(start - at, 0), 0))
             at += len(batch)
-            for name in names if len(part) else ():
-                parts[name].append(_from_arrow(part.column(part.schema.get_field_index(name))))
-        return {name: np.concatenate(part) for name, part in parts.items()}
+            if len(part):
+                yield part
 
 
 class _Csv(Catalog):
@@ -242,10 +287,29 @@ class _Csv(Catalog):
                 raise ValueError(f"{location} is not a csv file: {error}") from error
         self.names, self.n_rows = tuple(self._table.column_names), self._table.num_rows
         self.units = dict.fromkeys(self.names)
+        self._location = location
 
     def read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         part = self._table.slice(start, stop - start)
         return {name: _from_arrow(part.column(name).combine_chunks()) for name in names}
+
+    def exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
+        """What is written there, whatever it looks like: 00012 is not 12, and 1e5 no number."""
+        import pyarrow as pa
+        import pyarrow.csv
+
+        if start == stop or not names:
+            return {name: exact.from_arrow(pa.array([], pa.string())) for name in names}
+        as_text = pyarrow.csv.ConvertOptions(
+            include_columns=list(names), column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+        )
+        with open_file(self._location) as file:
+            table = pyarrow.csv.read_csv(pa.py_buffer(file.read()), convert_options=as_text).slice(start, stop - start)
+        found = {}
+        for name in names:
+            with exact.naming(self._location, name):
+                found[name] = exact.from_arrow(table.column(name).combine_chunks())
+        return found
 
 
 class _Zarr(Catalog):
@@ -261,11 +325,18 @@ class _Zarr(Catalog):
                 )
         self.n_rows = max((value.shape[0] for value in arrays.values()), default=0)
         self._arrays = {name: arrays[name] for name in sorted(arrays) if arrays[name].shape[0] == self.n_rows}
-        self.names = tuple(self._arrays)
+        self.names, self._location = tuple(self._arrays), location
         self.units = {name: cast("str | None", value.attrs.get("units")) for name, value in self._arrays.items()}
 
     def read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         return {name: np.asarray(self._arrays[name][start:stop]) for name in names}
+
+    def exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
+        found = {}
+        for name in names:
+            with exact.naming(self._location, name):
+                found[name] = exact.from_zarr(self._arrays[name], slice(start, stop))
+        return found
 
 
 def _from_arrow(column: Any) -> np.ndarray:

@@ -6,11 +6,11 @@ import fnmatch
 import glob
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.ingest.formats import is_zarr, open_catalog, open_file
-from jobs.ingest.tables import resolve
+from jobs.ingest.formats import Catalog, is_zarr, open_catalog, open_file
+from jobs.ingest.tables import entry_of, find, resolve
 from storage_schemas.backend.location import Location
 
 _HATS = ("hats.properties", "properties")
@@ -19,12 +19,16 @@ _BLOCK_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class InputFile:
-    """A catalog file: its number of rows, the hash of its content, and where it is cut into pieces."""
+    """A catalog file: its number of rows, the hash of its content, where it is cut into pieces, and what its identifiers are.
+
+    ``id_types`` are the dtypes of those that it has: int64, uint64 or str; None where a column holds nothing.
+    """
 
     location: Location
     n_rows: int
     content: str
     borders: tuple[int, ...]
+    id_types: dict[str, str | None] = field(default_factory=dict)
 
 
 def expand(source: str | Path | Sequence[str | Path], storage: Location) -> list[Location]:
@@ -45,11 +49,32 @@ def expand(source: str | Path | Sequence[str | Path], storage: Location) -> list
     return files
 
 
-def inspect(location: Location, rows_per_piece: int) -> InputFile:
-    """Read a file once for the hash of its content, and find out how many rows it has and where to cut it."""
+def inspect(location: Location, rows_per_piece: int, ids: Sequence[str] = ()) -> InputFile:
+    """Read a file once for the hash of its content, and find out how many rows it has and where to cut it.
+
+    Raises:
+        ValueError: one of the columns ``ids`` holds no identifiers; says what.
+    """
     content = _checksum(location)
     with open_catalog(location) as catalog:
-        return InputFile(location, catalog.n_rows, content, tuple(catalog.borders(rows_per_piece)))
+        borders = tuple(catalog.borders(rows_per_piece))
+        return InputFile(location, catalog.n_rows, content, borders, _id_types(catalog, location, ids))
+
+
+def _id_types(catalog: Catalog, location: Location, ids: Sequence[str]) -> dict[str, str | None]:
+    """From the container's schema, not from values."""
+    found = {name: column for name in ids if (column := find(name, catalog.names)) is not None}
+    columns = catalog.exact(0, 0, list(dict.fromkeys(found.values())))
+    types = {}
+    for name, column in found.items():
+        try:
+            types[name] = entry_of(columns[column], name, column, location).kind
+        except ValueError as error:
+            text = str(error)
+            raise ValueError(
+                text if text.startswith(str(location)) else f"{location}: identifier {name} is {text}"
+            ) from None
+    return types
 
 
 def is_single_table(source: str | Path | Sequence[str | Path], files: Sequence[Location]) -> bool:

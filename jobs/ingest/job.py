@@ -60,12 +60,13 @@ def ingest(
             locations,
             lambda f: read.update({f.location.url: f}),
             rows_per_piece=settings.rows_per_piece,
+            ids=survey.ids,
         )
         files = [read[location.url] for location in locations]
         n_rows = sum(file.n_rows for file in files)
         if not n_rows:
             raise ValueError(f"the input holds no rows: {', '.join(str(f.location) for f in files[:_FILES_NAMED])}")
-        ids = calibrated.identifiers(next(file.location for file in files if file.n_rows), survey)
+        ids = calibrated.identifiers([file for file in files if file.n_rows], survey)
         order = _order(settings, source, locations)
         made = {"survey": survey.model_dump(mode="json"), "order": order}
         store = photometry.create(out, n_rows, rows_per_chunk, survey.labels, ids, made)

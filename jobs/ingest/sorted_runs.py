@@ -26,7 +26,7 @@ from storage_schemas.backend.location import Location
 #: Of a run, one row in so many is looked at to find borders between groups of chunks.
 SAMPLE = 256
 DUPLICATES = "duplicates"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def merge(group: Group, sorting: Sorting, out: Location) -> Chunk:
             again.append(at + codes[lo:hi] - code(i, first))
             at += stop - first
     values = {}
-    for name in (*photometry.DATA, *photometry.PASSED, *sorting.ids):
+    for name in (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(sorting.ids)):
         if name != "input_file":
             values[name] = np.concatenate([np.asarray(array(g, name)[a:b]) for g, a, b in parts])
     values["flags"][np.concatenate(again)] |= np.uint32(int(Flag.DUPLICATE))
@@ -194,11 +194,13 @@ def read_codes(folder: Location, name: str) -> np.ndarray:
 
 
 def _keys(arrays: Mapping[str, Any], sorting: Sorting, piece: Piece) -> np.ndarray:
-    """Keys by which duplicates are found; a row without identifiers and position is like no other."""
+    """Keys by which duplicates are found; a row that lacks an identifier, or without any its position, is like no other."""
     if sorting.ids:
-        return duplicates.keys([arrays[name] for name in sorting.ids])
-    key = duplicates.keys([arrays["ra"], arrays["dec"], *arrays["flux"].T])
-    alone = arrays["healpix_29"] < 0
+        key = duplicates.keys([arrays[photometry.id_array(name)] for name in sorting.ids])
+        alone = arrays[photometry.ID_MISSING].any(axis=1)
+    else:
+        key = duplicates.keys([arrays["ra"], arrays["dec"], *arrays["flux"].T])
+        alone = arrays["healpix_29"] < 0
     return np.where(alone, duplicates.unlike(arrays["input_row"], piece.content), key)
 
 

@@ -41,7 +41,7 @@ def later(key: np.ndarray, order: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _words(column: np.ndarray) -> list[np.ndarray]:
-    if column.dtype.kind in "iub":
+    if column.dtype.kind in "iub":  # uint64 keeps its bits
         return [column.astype(np.int64).view(np.uint64)]
     if column.dtype.kind == "f":
         return [(column.astype(np.float64) + 0.0).view(np.uint64)]  # + 0.0: -0 is 0

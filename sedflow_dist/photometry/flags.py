@@ -28,12 +28,14 @@ class Flag(IntFlag):
     NOT_CONVERGED = 1 << 14
     DUPLICATE = 1 << 15
     QUALITY_CUT = 1 << 16
+    NO_ID = 1 << 17
+    BAD_EXTINCTION = 1 << 18
 
 
 DESCRIPTIONS = {
     Flag.BAND_MISSING: "a band was not measured; the answer uses the others",
     Flag.TOO_FEW_BANDS: "fewer than three usable bands: no answer",
-    Flag.BAD_FLUX: "a flux is not finite; that band counts as missing",
+    Flag.BAD_FLUX: "a flux, or its correction, is not finite or impossible; that band counts as missing",
     Flag.BAD_ERROR: "an uncertainty is not finite or not positive; that band counts as missing",
     Flag.BAD_REDSHIFT: "redshift not finite or not positive: no answer",
     Flag.REDSHIFT_OUTSIDE_MODEL: "redshift beyond the range the model was trained on: no answer unless weights or MCMC serve",
@@ -48,6 +50,8 @@ DESCRIPTIONS = {
     Flag.NOT_CONVERGED: "answered by MCMC whose chain is not converged (split R-hat above 1.1) at its longest",
     Flag.DUPLICATE: "an earlier row has the same identifiers (without any: the same position and fluxes); answered",
     Flag.QUALITY_CUT: "one of the survey's quality cuts hits the row; answered, not to be trusted",
+    Flag.NO_ID: "an identifier is missing; answered, and no other row's duplicate",
+    Flag.BAD_EXTINCTION: "an extinction that no band can have; that band counts as missing",
 }
 
 #: Flags for which the flow alone is no answer: values are NaN, unless weights or MCMC serve (a redshift outside the model).

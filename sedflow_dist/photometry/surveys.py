@@ -19,6 +19,10 @@ from sedflow_dist.photometry.photometry import Photometry
 
 _PER_NANOMAGGY = {"nanomaggy": 1.0, "nJy": 3631.0, "maggy": 1e-9}
 _MAG = 0.4 * np.log(10)
+#: Extinctions that a galaxy may have [mag]: maps scatter about zero by a hundredth, and behind 20 mag, in the plane of the
+#: Galaxy, is nothing to be seen. What lies outside is a code for "not known", such as -9, 50 or 99, or another quantity.
+_EXTINCTIONS = (-0.01, 20.0)
+_R_V = 3.1
 _ONE_A_BAND = ("labels", "flux", "error", "extinction", "extinction_per_ebv", "band_flags", "ab_offset", "floor")
 
 
@@ -28,18 +32,46 @@ class Cut(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     column: str
-    bits: int = Field(0, ge=0, description="hits where any of these bits is set")
+    bits: int = Field(0, ge=0, lt=2**64, description="hits where any of these bits is set")
     below: float | None = Field(None, description="hits where the value is below")
     above: float | None = Field(None, description="hits where the value is above")
 
+    @model_validator(mode="after")
+    def _check(self) -> Cut:
+        limits = [limit for limit in (self.below, self.above) if limit is not None]
+        if np.isnan(limits).any() or not (self.bits or limits):
+            raise ValueError(
+                f"cut on {self.column} hits nothing: give it bits, or a number that values are below or above"
+            )
+        return self
+
     def hits(self, values: np.ndarray) -> np.ndarray:
-        """Return whether each value (galaxy,) hits; NaN never does."""
-        found = (np.nan_to_num(values).astype(np.int64) & self.bits) != 0
+        """Return whether each value (galaxy,) hits; NaN never does. Bits are those of integers, at their own width.
+
+        Raises:
+            ValueError: bits are asked of numbers that are no integers.
+        """
+        found = self._has_bits(values) if self.bits else np.zeros(len(values), bool)
         if self.below is not None:
             found |= values < self.below
         if self.above is not None:
             found |= values > self.above
         return found
+
+    def _has_bits(self, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind == "f":
+            whole = np.where(np.isnan(values), 0, values)
+            odd = whole[(whole != np.trunc(whole)) | (np.abs(whole) >= 2.0 ** (np.finfo(values.dtype).nmant + 1))]
+            if len(odd):  # also numbers so large that their last bits are lost
+                raise ValueError(f"cut on bits {self.bits:#x} of {self.column}, which is {values.dtype} and holds {odd[0]:.17g}: "
+                                 "bits are those of integers")  # fmt: skip
+            values = whole.astype(np.int64)
+        elif values.dtype.kind not in "iub":
+            raise ValueError(
+                f"cut on bits {self.bits:#x} of {self.column}, which is {values.dtype}: bits are those of integers"
+            )
+        words = values.view(f"u{values.dtype.itemsize}")
+        return (words & words.dtype.type(self.bits & np.iinfo(words.dtype).max)) != 0
 
 
 class Survey(BaseModel):
@@ -93,6 +125,14 @@ class Survey(BaseModel):
             raise ValueError(f"survey {self.name}: selection_band {self.selection_band!r} is not one of {self.labels}")
         if (self.extinction_kind == "ebv") != (self.extinction_per_ebv is not None):
             raise ValueError(f"survey {self.name}: extinction_per_ebv belongs to extinction_kind ebv, and only to it")
+        for field in ("labels", "ids"):
+            values = getattr(self, field)
+            if twice := sorted({value for value in values if values.count(value) > 1}):
+                raise ValueError(f"survey {self.name}: {field} has {twice[0]!r} twice")
+        for field, low in (("ab_offset", -np.inf), ("floor", 0), ("extinction_per_ebv", 0)):
+            values = np.asarray(getattr(self, field) or 0.0)
+            if not np.all(np.isfinite(values) & (values >= low)):
+                raise ValueError(f"survey {self.name}: {field} {getattr(self, field)} is not finite, or negative")
         if n < MINIMUM_BANDS:
             raise ValueError(f"survey {self.name}: {n} bands; at least {MINIMUM_BANDS} are needed")
         return self
@@ -103,6 +143,12 @@ class Survey(BaseModel):
         names = [*self.flux, *self.error, *(self.extinction or ()), *(self.band_flags or ()), self.redshift, *self.ids]
         names += [cut.column for cut in self.cuts.values()]
         return tuple(dict.fromkeys(name for name in names if name))
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The same, without identifiers that are nothing else: columns of numbers."""
+        others = self.model_copy(update={"ids": ()}).required
+        return tuple(name for name in self.required if name in others)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -139,10 +185,12 @@ def calibrate(
         factor = np.full(flux.shape, 1 / _PER_NANOMAGGY[survey.unit])
         if extinction is not None:
             extinction = np.asarray(extinction, np.float64)
+            possible = _possible(survey, extinction)
             if survey.extinction_kind == "transmission":
                 factor = factor / extinction
             else:
                 factor = factor * np.exp(_MAG * extinction * np.asarray(survey.extinction_per_ebv or 1.0))
+            factor = np.where(possible, factor, np.nan)
         if survey.ab_offset is not None:
             factor = factor * np.exp(-_MAG * np.asarray(survey.ab_offset))
         flux, sigma = flux * factor, sigma * factor
@@ -156,7 +204,9 @@ def calibrate(
     good_error = np.isfinite(sigma) & (sigma > 0) & np.isfinite(error) & (error > 0)
     absent = np.zeros(flux.shape, bool) if unusable is None else np.asarray(unusable, bool)
     if survey.no_data is not None:
-        absent = absent | (error == survey.no_data)
+        absent = absent | (error == survey.no_data) | (np.isnan(error) & np.isnan(survey.no_data))
+    if extinction is not None:
+        flag(Flag.BAD_EXTINCTION, (~possible & ~absent).any(1))
     mask = good_flux & good_error & ~absent
     flag(Flag.BAD_FLUX, (~good_flux & ~absent).any(1))
     flag(Flag.BAD_ERROR, (~good_error & ~absent).any(1))
@@ -169,6 +219,17 @@ def calibrate(
     flag(Flag.BAD_REDSHIFT, ~good_redshift)
     redshift = np.where(good_redshift, redshift, np.nan)
     return Calibrated(Photometry.of(flux, sigma, redshift, mask), flags)
+
+
+def _possible(survey: Survey, extinction: np.ndarray) -> np.ndarray:
+    """Whether the extinction of each band (galaxy, band) is one that a galaxy may have; of E(B-V), that in V too."""
+    magnitudes = [extinction]
+    if survey.extinction_kind == "transmission":
+        magnitudes = [-np.log(extinction) / _MAG]
+    elif survey.extinction_per_ebv is not None:
+        magnitudes = [_R_V * extinction, extinction * np.asarray(survey.extinction_per_ebv)]
+    low, high = _EXTINCTIONS
+    return np.all([(low <= found) & (found <= high) for found in magnitudes], axis=0)
 
 
 def healpix(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ class SSPTable:
 
     @property
     def birth_cloud_rule(self) -> str:
-        """Whether ages of stars or nodes of the table lie in birth clouds ("star", "node"): see `ForwardModel`."""
+        """Whether ages of stars or nodes of the table lie in birth clouds ("star", "node"): see `stars.Stars`."""
         return str(self.provenance.get("birth_cloud_rule", "star"))
 
     @property

@@ -67,6 +67,11 @@ def array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return cast("zarr.Array[Any]", group[name])
 
 
+def all_arrays(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
+    """Return the arrays of a group and of the groups in it, by their paths, such as ``flux`` and ``ids/objectId``."""
+    return {path: value for path, value in group.members(max_depth=1) if isinstance(value, zarr.Array)}
+
+
 def dimensions(values: zarr.Array[Any]) -> tuple[str, ...]:
     """Return the names of an array's dimensions."""
     return cast("Any", values.metadata).dimension_names

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import zarr
 
-from storage_schemas.backend.arrays import ArraySpec, array, as_json, dimensions, seal, write_coordinate
+from storage_schemas.backend.arrays import ArraySpec, all_arrays, array, as_json, dimensions, seal, write_coordinate
 from storage_schemas.backend.location import Location, open_group
 
 _DIGEST = ArraySpec("chunk_digest", ("chunk",), "uint64", long_name="checksum of the chunk's content; 0: not written")
@@ -170,7 +170,7 @@ class ChunkedStore:
         """Read everything; yield (chunk, reason) of chunks that are not what was written. Missing ones are not damaged."""
         names = [
             name
-            for name, values in self.group.arrays()
+            for name, values in all_arrays(self.group).items()
             if name != _DIGEST.name and dimensions(values) != (name,)  # else a coordinate
         ]
         written = np.asarray(array(self.group, "chunk_digest")[:])

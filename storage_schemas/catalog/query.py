@@ -18,6 +18,8 @@ import xarray as xr
 from astropy.coordinates import Latitude, Longitude, angular_separation
 from cdshealpix import nested
 
+from storage_schemas.photometry import ID_MISSING, id_array
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -29,16 +31,19 @@ _BLOCK = 1 << 16  # rows looked at at once where no shard says more
 _MARGIN_DEG = 1e-6  # of a cone's pixels around the cone; rows are told by their exact separation
 _CELLS = 3  # orders by which a cone's cells are finer than the cone
 _FINEST = 26  # of a cone's cells: the library goes two orders deeper
+_WIDEST_DEG = (
+    60.0  # of a cone with cells: beyond, they are a quarter of the sky or more, and the library's lack some of it
+)
 
 
 def shard_range(values: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """Return the index of one shard: least and greatest value of integer columns, shape (column, 2).
+    """Return the index of one shard: least and greatest value of integer columns, shape (column, 2); of uint64 ones less 2^63.
 
     Rows without a position (pixel -1) do not count; a column that is not among ``values`` may hold anything.
     """
     ranges = np.empty((len(names), 2), np.int64)
     for i, name in enumerate(names):
-        found = values.get(name)
+        found = None if name not in values else _as_int64(values[name])
         if found is not None and name == PIXEL:
             found = found[found >= 0]
         ranges[i] = _ANYTHING if found is None else (found.min(), found.max()) if len(found) else _NOTHING
@@ -62,8 +67,11 @@ class Query:
             if not low <= value <= high:
                 raise ValueError(f"cone: {name} is {value}; allowed are {low} to {high} deg")
         wide = min(radius + _MARGIN_DEG, 180.0)
-        order = int(np.clip(np.log2(60 / wide) + _CELLS, 0, _FINEST))
-        cells, orders, _ = nested.cone_search(Longitude(ra, u.deg), Latitude(dec, u.deg), wide * u.deg, order)
+        if wide > _WIDEST_DEG:
+            cells, orders = np.arange(12), np.zeros(12, int)
+        else:
+            order = int(np.clip(np.log2(60 / wide) + _CELLS, 0, _FINEST))
+            cells, orders, _ = nested.cone_search(Longitude(ra, u.deg), Latitude(dec, u.deg), wide * u.deg, order)
         rows = self._rows_in(*_at_order_29(cells.astype(np.int64), orders))
         near = self._dataset[["ra", "dec"]].isel(galaxy=rows).load()
         here = np.radians([near["ra"].values, near["dec"].values])
@@ -91,19 +99,26 @@ class Query:
         Raises:
             ValueError: a column is no identifier, or an identifier is nowhere in the catalog; names it.
         """
-        known = list(self._dataset.attrs.get("ids", []))
+        known = id_variables(self._dataset)
         if not ids or set(ids) - set(known):
             raise ValueError(
                 f"identifiers of this catalog are {', '.join(known) or 'none'}; asked for: {', '.join(ids)}"
             )
         names = list(ids)
-        wanted = pd.MultiIndex.from_arrays([np.atleast_1d(np.asarray(v)) for v in ids.values()], names=names)
-        limits = [np.unique(level) for level in wanted.levels]
-        found, rows = np.zeros(len(wanted), bool), []
-        for block in self._blocks(dict(zip(names, limits, strict=True))):
-            part = self._dataset[names].isel(galaxy=block)
-            have = pd.MultiIndex.from_arrays([part[name].values for name in names], names=names)
-            hit = have.isin(wanted)
+        columns = self._dataset[[known[name] for name in names]]
+        wanted = pd.MultiIndex.from_arrays(
+            [_wanted(name, values, columns[known[name]].dtype) for name, values in ids.items()], names=names
+        )
+        limits = {
+            id_array(n): _as_int64(np.unique(v))
+            for n, v in zip(names, wanted.levels, strict=True)
+            if v.dtype.kind in "iu"
+        }
+        found, rows = np.zeros(len(wanted), bool), [np.empty(0, np.int64)]
+        for block in self._blocks(limits):
+            part = columns.isel(galaxy=block)
+            have = pd.MultiIndex.from_arrays([_plain(part[known[name]].values) for name in names], names=names)
+            hit = have.isin(wanted) & ~self._missing(names, block)
             found |= wanted.isin(have[hit])
             rows.append(block.start + np.flatnonzero(hit))
         if not found.all():
@@ -111,6 +126,13 @@ class Query:
             first = ", ".join(f"{name} = {value}" for name, value in zip(names, lost[0], strict=True))
             raise ValueError(f"no row with {first} ({len(lost):,} of {len(wanted):,} not found)")
         return self._dataset.isel(galaxy=np.concatenate(rows))
+
+    def _missing(self, names: Sequence[str], block: slice) -> np.ndarray:
+        """Whether rows lack one of these identifiers: what stands in its place is none."""
+        if ID_MISSING not in self._dataset:
+            return np.zeros(block.stop - block.start, bool)
+        at = [self._dataset.attrs["ids"].index(name) for name in names]
+        return np.asarray(self._dataset[ID_MISSING].isel(galaxy=block, identifier=at).values.any(axis=1))
 
     def _rows_in(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         """Rows whose pixel lies in one of these ranges (both ends included), which are sorted and apart."""
@@ -142,6 +164,40 @@ class Query:
         """Whether rows are where the index says: a catalog as it was opened, not a selection or another order."""
         row: Any = self._dataset.indexes.get("galaxy")
         return "shard_range" in self._dataset and isinstance(row, pd.RangeIndex) and (row.start, row.step) == (0, 1)
+
+
+def id_variables(dataset: xr.Dataset) -> dict[str, str]:
+    """Return the variable of each identifier of a catalog that is open."""
+    names: dict[str, str] = dataset.attrs.get("id_variables") or {str(n): str(n) for n in dataset.attrs.get("ids", [])}
+    return names
+
+
+def _wanted(name: str, values: ArrayLike, dtype: Any) -> np.ndarray:
+    """Identifiers that are asked for, of a column's type: exact integers, or text as it is written."""
+    given = np.atleast_1d(np.asarray(values, None if hasattr(values, "dtype") else object)).ravel()
+    found = _plain(given).tolist()
+    kinds = (int, np.integer) if dtype.kind in "iu" else (int, np.integer, str)
+    for value in found:
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            kind = f"integers ({dtype})" if dtype.kind in "iu" else "text"
+            raise ValueError(f"identifier {name} is {value!r}; those of this catalog are {kind}")
+    if dtype.kind not in "iu":
+        return np.array([str(value) for value in found], object)
+    limits = np.iinfo(dtype)
+    if outside := [value for value in found if not limits.min <= value <= limits.max]:
+        raise ValueError(f"no row with {name} = {outside[0]} ({len(outside):,} of {len(found):,} not found)")
+    return np.array(found, dtype)
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Text as Python's: pandas does not know all of numpy's kinds."""
+    return values if values.dtype.kind in "iuf" else values.astype(object)
+
+
+def _as_int64(values: Any) -> np.ndarray:
+    """Integers as int64, in the same order: uint64 ones less 2^63."""
+    values = np.asarray(values)
+    return (values ^ np.uint64(1 << 63)).view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)
 
 
 def _at_order_29(cells: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

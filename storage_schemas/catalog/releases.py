@@ -21,7 +21,8 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
-from storage_schemas.backend.arrays import array, as_json, seal, write_coordinate
+from storage_schemas import photometry
+from storage_schemas.backend.arrays import all_arrays, array, as_json, seal, write_coordinate
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import query
 from storage_schemas.catalog.schema import (
@@ -261,6 +262,7 @@ def _create(group: zarr.Group, layout: Layout) -> None:
     sizes = {
         "galaxy": layout.n_galaxies, "param": len(layout.params), "quantile": len(layout.quantiles),
         "draw": layout.n_draws, "coordinate": len(layout.coordinates), "band": len(layout.labels),
+        "identifier": len(layout.ids),
     }  # fmt: skip
     for spec in arrays(layout.inferred, layout.ids):
         if spec.name != "draws" or layout.n_draws:
@@ -270,7 +272,8 @@ def _create(group: zarr.Group, layout: Layout) -> None:
 
 
 def _indexed(layout: Layout) -> list[str]:
-    return [query.PIXEL, *(name for name, dtype in layout.ids.items() if dtype == "int64")]
+    numbers = [name for name, dtype in layout.ids.items() if dtype != "str"]
+    return [query.PIXEL, *map(photometry.id_array, numbers)]
 
 
 def _empty(layout: Layout) -> zarr.Group:
@@ -281,14 +284,14 @@ def _empty(layout: Layout) -> zarr.Group:
 
 
 def _shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
-    return {name: values.shape for name, values in _empty(layout).arrays()}
+    return {name: values.shape for name, values in all_arrays(_empty(layout)).items()}
 
 
 def _same_arrays(group: zarr.Group, layout: Layout) -> bool:
     """Whether a group has the arrays of a layout, but for the number of rows: names, dtypes, chunks, codecs, units."""
 
     def described(group: zarr.Group) -> dict[str, Any]:
-        found = {name: cast("dict[str, Any]", values.metadata.to_dict()) for name, values in group.arrays()}
+        found = {name: cast("dict[str, Any]", values.metadata.to_dict()) for name, values in all_arrays(group).items()}
         return {
             name: {**values, "shape": values["shape"][1:]} for name, values in found.items() if name not in REPLACED
         }

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import icechunk
 import numpy as np
@@ -43,7 +43,7 @@ _UCDS = {
 
 def arrays(inferred: Sequence[ArraySpec], ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
     """Return all arrays of a catalog of what is inferred, whose rows carry these identifiers (name -> dtype)."""
-    ucds = {**_UCDS, **dict.fromkeys(ids, "meta.id")}
+    ucds = {**_UCDS, **dict.fromkeys(photometry.id_arrays(ids), "meta.id"), photometry.ID_MISSING: "meta.code"}
     observed = (*photometry.ARRAYS, *photometry.identifiers(ids))
     return (*inferred, *(replace(spec, ucd=ucds.get(spec.name, "")) for spec in observed))
 
@@ -53,7 +53,7 @@ SHARD_ARRAYS = (
     ArraySpec("shard_key", ("shard",), "uint64", "1", "hash of all that the shard depends on; 0: not written"),
     ArraySpec(
         "shard_range", ("shard", "indexed", "bound"), "int64", "1",
-        "least and greatest pixel (-1 aside) and identifier in the shard: the index of searches",
+        "least and greatest pixel (-1 aside) and integer identifier in the shard (uint64 ones less 2^63): the index of searches",
     ),
 )  # fmt: skip
 WEIGHTS = ArraySpec("model_weights", ("byte",), "uint8", "1", "the model's weights (safetensors); `spec` is the rest")
@@ -62,6 +62,21 @@ COORDINATES = {
     "param": "parameter or derived property", "quantile": "probability",
     "coordinate": "coordinate of the prior's unit cube", "band": "band", "indexed": "column that the index of shards knows",
 }  # fmt: skip
+
+
+_OF_DRAWS = ("draws", "draw")  # names that are the catalog's also where it keeps none
+
+
+def free_names(names: Sequence[str], taken: Iterable[str]) -> dict[str, str]:
+    """Return, for each name, itself or with ``id_`` before it, so that none is among ``taken`` or equals another, in any case."""
+    used, found = {name.lower() for name in taken}, dict[str, str]()
+    for name in sorted(names, key=lambda name: name.lower() in used):  # names that may stay as they are come first
+        free = name
+        while free.lower() in used:
+            free = f"id_{free}"
+        used.add(free.lower())
+        found[name] = free
+    return {name: found[name] for name in names}
 
 
 ATTRIBUTES = {
@@ -153,7 +168,11 @@ def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping
             raise ValueError(f"shard {shard}: {name} has {len(value)} rows, expected {rows.stop - rows.start}")
         array(group, name)[rows] = value
     names = [str(name) for name in np.asarray(array(group, "indexed")[:])]
-    array(group, "shard_range")[shard] = query.shard_range(values, names)
+    present = dict(values)
+    if photometry.ID_MISSING in values:
+        for i, name in enumerate(map(photometry.id_array, cast("list[str]", group.attrs["ids"]))):
+            present[name] = values[name][~values[photometry.ID_MISSING][:, i]]
+    array(group, "shard_range")[shard] = query.shard_range(present, names)
     array(group, "shard_key")[shard] = np.uint64(key)
 
 
@@ -172,17 +191,33 @@ def store(location: Location, ref: str = MAIN) -> Any:
 def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
     """Open a release of a posterior catalog lazily as an xarray Dataset; ``galaxy`` numbers its rows.
 
-    Its accessor ``.sedflow`` selects rows by position and identifier: `storage_schemas.catalog.query.Query`.
+    Identifiers are variables under their own names, or ``id_NAME`` where the catalog has something else of that name: the
+    attribute ``id_variables`` tells. Its accessor
+    ``.sedflow`` selects rows by position and identifier: `storage_schemas.catalog.query.Query`.
 
     Args:
         url: local path or ``s3://bucket/prefix``
         ref: ``main`` (the newest release) or the name of a release
     """
     location = url if isinstance(url, Location) else Location.parse(url)
-    dataset = xr.open_zarr(store(location, ref), consolidated=False, chunks=None)
+    stored = store(location, ref)
+    dataset = xr.open_zarr(stored, consolidated=False, chunks=None)
     if dataset.attrs.get("sedflow_kind") != KIND:
         raise ValueError(f"{location} ({ref}) holds no posterior catalog of ours")
-    return dataset.assign_coords(galaxy=pd.RangeIndex(dataset.sizes["galaxy"]))
+    return _with_ids(dataset, stored).assign_coords(galaxy=pd.RangeIndex(dataset.sizes["galaxy"]))
+
+
+def _with_ids(dataset: xr.Dataset, stored: Any) -> xr.Dataset:
+    """The Dataset with the identifiers, which are in a group of their own."""
+    names = free_names(dataset.attrs["ids"], {*map(str, dataset.variables), *map(str, dataset.dims), *_OF_DRAWS})
+    if not names:
+        return dataset
+    group = xr.open_zarr(
+        stored, group=photometry.IDS, consolidated=False, chunks=None, create_default_indexes=False
+    )  # an identifier called galaxy is no index of that dimension
+    paths = {variable: photometry.id_array(name).removeprefix(f"{photometry.IDS}/") for name, variable in names.items()}
+    found = {variable: group.variables[path] for variable, path in paths.items()}
+    return dataset.assign(found).assign_coords(identifier=list(names)).assign_attrs(id_variables=names)
 
 
 def sizes(location: Location, ref: str = MAIN) -> dict[str, float]:

@@ -49,9 +49,9 @@ def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", nam
         moved = 0 if shift is None else shift[at]
         values = _answers(at)
         values["mean"] += np.reshape(moved, (-1, 1))
-        values |= {"ra": ra[at], "dec": dec[at], "healpix_29": pixel[at], "objectId": 10_000_000_007 * at % 2**40}
+        values |= {"ra": ra[at], "dec": dec[at], "healpix_29": pixel[at], "ids/objectId": 10_000_000_007 * at % 2**40}
         if name_rows:
-            values["NAME"] = np.array([f"galaxy {i}" for i in at], np.dtypes.StringDType())
+            values["ids/NAME"] = np.array([f"galaxy {i}" for i in at], np.dtypes.StringDType())
         catalog.write_shard(fork, rows, shard, 1 + int(np.any(moved)), values)
     session.merge(fork)
     session.commit("shards")

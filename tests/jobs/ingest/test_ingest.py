@@ -60,7 +60,7 @@ def test_identifiers_travel_under_their_own_names(rows, tmp_path):
     table = Table({"NSAID": np.arange(50) + 7, "Z": rows["Z"], "NMGY": np.ones((50, 7)), "NMGY_IVAR": np.ones((50, 7))})
     table.write(tmp_path / "nsa.fits")
     store = ingest(tmp_path / "nsa.fits", surveys.get("nsa"), tiny.location(tmp_path / "store"), 20)
-    np.testing.assert_array_equal(store.group["NSAID"][:], np.arange(50) + 7)
+    np.testing.assert_array_equal(store.group["ids/NSAID"][:], np.arange(50) + 7)
 
 
 def test_a_missing_column_is_named_with_what_there_is(rows, tmp_path):

@@ -23,6 +23,7 @@ from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas import photometry
+from storage_schemas.backend.arrays import all_arrays
 from storage_schemas.backend.location import Location
 
 CHUNK = 20
@@ -75,7 +76,7 @@ def files(tmp_path):
 
 def contents(store):
     """Arrays by name; of input files those that are there."""
-    return {name: np.asarray(value[...]) for name, value in store.group.members()}
+    return {name: np.asarray(value[...]) for name, value in all_arrays(store.group).items()}
 
 
 def data(store):
@@ -87,14 +88,14 @@ def assert_rows_are_the_inputs(store, paths):
     """Every input row is there once, with its own values."""
     found = contents(store)
     where = {file.url: number for number, file in enumerate(photometry.files(store))}
-    assert len(found["ID"]) == sum(len(Table.read(path)) for path in paths)
+    assert len(found["ids/ID"]) == sum(len(Table.read(path)) for path in paths)
     for path in paths:
         table = Table.read(path)
         mine = np.flatnonzero(found["input_file"] == where[str(path)])
         mine = mine[np.argsort(found["input_row"][mine])]
         np.testing.assert_array_equal(found["input_row"][mine], np.arange(len(table)))
-        np.testing.assert_array_equal(found["ID"][mine], table["ID"])
-        assert found["NAME"][mine].tolist() == list(table["NAME"])
+        np.testing.assert_array_equal(found["ids/ID"][mine], table["ID"])
+        assert found["ids/NAME"][mine].tolist() == list(table["NAME"])
         np.testing.assert_array_equal(found["ra"][mine], np.asarray(table["RA"], float))
         np.testing.assert_allclose(found["flux"][mine, 1], table["F_R"], rtol=1e-6)
         np.testing.assert_array_equal(found["healpix_29"][mine], surveys.healpix(found["ra"][mine], found["dec"][mine]))
@@ -123,7 +124,7 @@ def test_the_inputs_order_is_kept_if_that_is_wanted(files, dask, tmp_path):
     store = run(files, tmp_path / "out", dask, order="input")
     assert_rows_are_the_inputs(store, files)
     np.testing.assert_array_equal(store.group["input_file"][:], np.repeat([0, 1, 2], (150, 210, 90)))
-    np.testing.assert_array_equal(store.group["ID"][:], np.concatenate([Table.read(path)["ID"] for path in files]))
+    np.testing.assert_array_equal(store.group["ids/ID"][:], np.concatenate([Table.read(path)["ID"] for path in files]))
 
 
 def test_a_single_table_keeps_its_order_and_a_pattern_does_not(files, dask, tmp_path):
@@ -180,15 +181,18 @@ def test_containers_on_s3_give_what_files_here_do(s3, files, dask, tmp_path):
     as_zarr(table, s3 / "a")
     as_hats(table, s3 / "hats")
     as_hats(table, tiny.location(tmp_path / "hats"))
-    names = [name for name in photometry.DATA + photometry.PASSED if not name.startswith("input_")] + ["ID", "NAME"]
+    names = [name for name in photometry.DATA + photometry.PASSED if not name.startswith("input_")] + [
+        "ids/ID",
+        "ids/NAME",
+    ]
     wanted = {name: here.group[name][:] for name in names}
-    order = np.argsort(wanted["ID"])
+    order = np.argsort(wanted["ids/ID"])
     sources = [f"{s3}/in/a.fits", f"{s3}/in/*.parquet", f"{s3}/a", f"{s3}/hats", tmp_path / "hats"]
     for number, source in enumerate(sources):
         where = f"{s3}/out{number}" if number < 3 else tmp_path / f"out{number}"
         store = ingest(source, SURVEY, tiny.location(where), CHUNK, Ingest(order="healpix"), DaskSettings(workers=1))
         assert not Location.parse(f"{where}-runs").exists()
-        again = np.argsort(store.group["ID"][:])
+        again = np.argsort(store.group["ids/ID"][:])
         tiny.assert_same(
             {name: values[order] for name, values in wanted.items()},
             {name: np.asarray(store.group[name][:])[again] for name in names},
