@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.ingest.formats import is_zarr, open_catalog, open_file
+import obstore
+
+from jobs.ingest.formats import is_zarr, open_catalog, open_file, parent
 from jobs.ingest.tables import resolve
 from storage_schemas.backend.location import Location
 
@@ -19,11 +21,12 @@ _BLOCK_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class InputFile:
-    """A catalog file: its number of rows, the hash of its content, and where it is cut into pieces."""
+    """A catalog file: its number of rows, the hash of its content, what tells that it was changed, and where it is cut."""
 
     location: Location
     n_rows: int
     content: str
+    stamp: str
     borders: tuple[int, ...]
 
 
@@ -47,9 +50,30 @@ def expand(source: str | Path | Sequence[str | Path], storage: Location) -> list
 
 def inspect(location: Location, rows_per_piece: int) -> InputFile:
     """Read a file once for the hash of its content, and find out how many rows it has and where to cut it."""
+    before = stamp(location)
     content = _checksum(location)
     with open_catalog(location) as catalog:
-        return InputFile(location, catalog.n_rows, content, tuple(catalog.borders(rows_per_piece)))
+        return InputFile(location, catalog.n_rows, content, before, tuple(catalog.borders(rows_per_piece)))
+
+
+def require_unchanged(location: Location, before: str) -> None:
+    """Raise ValueError if a file is not what it was when its content was hashed."""
+    if stamp(location) != before:
+        raise ValueError(f"{location} was changed while it was read; run the same command again when it is whole")
+
+
+def stamp(location: Location) -> str:
+    """Return what tells that a file, or an object of a Zarr group, was written: tags, sizes and times as storage has them."""
+    if is_zarr(location):
+        found = [meta for page in location.objects().list() for meta in page]
+    else:
+        folder, name = parent(location)
+        try:
+            found = [obstore.head(folder.objects(), name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return "not there"
+    lines = sorted(f"{meta['path']} {meta['e_tag']} {meta['size']} {meta['last_modified']}" for meta in found)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def is_single_table(source: str | Path | Sequence[str | Path], files: Sequence[Location]) -> bool:

@@ -16,7 +16,9 @@ from sedflow_dist.simulation.shapes import draw_shapes
 from sedflow_dist.sps.forward_model import ForwardModel
 from storage_schemas import training_set
 from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.lease import Lease, hold
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.ours import require_free
 
 
 def forward_model(run: RunFile) -> ForwardModel:
@@ -64,7 +66,18 @@ def create(run: RunFile) -> ChunkedStore:
 
 @events.job("simulate")
 def simulate(run: RunFile) -> Location:
-    """Fill what is missing of the run's training set; return its location."""
+    """Fill what is missing of the run's training set; return its location.
+
+    Raises:
+        RuntimeError: another process fills it.
+    """
+    where = run.store("training")
+    require_free(where, training_set.KIND)
+    with hold(where, "training set") as lease:
+        return _simulate(run, lease)
+
+
+def _simulate(run: RunFile, lease: Lease) -> Location:
     store = create(run)
     missing = store.missing()
     if not missing:
@@ -73,6 +86,7 @@ def simulate(run: RunFile) -> Location:
     clock = Clock()
     done = store.n_rows - store.chunks.count(missing)
     with ray_engine.session(run.engines.ray), bar("simulate", store.n_rows, "galaxies", done) as progress:
+        lease.check()
         if run.simulation.engine == "fsps":
             fsps_direct.fill(run, store, missing, progress.update)
         else:

@@ -26,6 +26,7 @@ from obstore.store import LocalStore, ObjectStore, S3Store
 from zarr.storage import ObjectStore as ZarrObjectStore
 
 from storage_schemas.backend import credentials
+from storage_schemas.backend.arrays import check_version
 
 if TYPE_CHECKING:
     from obstore import PutMode
@@ -260,11 +261,19 @@ class Location:
                 yield meta["path"]
 
     def remove(self, prefix: str = "") -> None:
-        """Delete every object below this place whose name starts with ``prefix``."""
-        if names := [name for name in self.list() if name.startswith(prefix)]:
+        """Delete every object below this place whose name starts with ``prefix``; of a local link, the link alone."""
+        path = Path(self.url)
+        if self.is_local and not prefix:
+            if path.is_symlink():
+                path.unlink()
+            elif path.is_dir():
+                shutil.rmtree(path)
+        elif names := [name for name in self.list() if name.startswith(prefix)]:
             _delete(self.objects(), names)
-        if self.is_local and not prefix and Path(self.url).is_dir():
-            shutil.rmtree(self.url)  # its folders
+
+    def remove_object(self, name: str) -> None:
+        """Delete one object below this place; where a connection breaks, again."""
+        _delete(self.objects(), name)
 
 
 def _is_broken_connection(error: Exception) -> bool:
@@ -301,7 +310,7 @@ def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") ->
 
     Raises:
         FileNotFoundError: nothing there, or a group that was never finished.
-        ValueError: it is another kind of store; says what was found.
+        ValueError: it is another kind of store, or of another version; says what was found.
     """
     try:
         location.require()
@@ -313,6 +322,7 @@ def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") ->
         raise FileNotFoundError(f"no {kind} store at {location}: a Zarr group that is not ours, or was never finished")
     if found != kind:
         raise ValueError(f"{location} holds a {found} store; expected a {kind} store")
+    check_version(group.attrs.get("sedflow_version"), f"the {kind} store {location}")
     return group
 
 
