@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from storage_schemas.backend import lease
 from storage_schemas.backend.lease import Lease, hold
-from storage_schemas.backend.location import Location
+from storage_schemas.backend.location import LOCK, Location
 
 WEIGHTS, SPEC = "weights.safetensors", "spec.json"
 #: Bytes: what is larger is no model of ours, and is not read.
@@ -22,7 +21,7 @@ def writing(location: Location) -> Iterator[Lease]:
         FileExistsError: something other than a model is there.
         RuntimeError: another process makes it.
     """
-    ours = {WEIGHTS, SPEC, lease.NAME}
+    ours = {WEIGHTS, SPEC, LOCK}
     if (other := next((name for name in location.list() if name not in ours), None)) is not None:
         raise FileExistsError(f"{location} holds no model but other things, such as {other}; choose another place")
     with hold(location, "model") as mine:

@@ -27,12 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 import obstore
 
-from storage_schemas.backend.location import Location, without_secrets
+from storage_schemas.backend.location import LOCK, Location, without_secrets
 
 if TYPE_CHECKING:
     from obstore import PutMode
 
-NAME = "sedflow.lock"
 BEAT = 10.0  # s
 EXPIRES = 60.0  # s
 _UNSURE = 45.0  # s without a renewal, after which a holder counts its lease as lost: before anybody else may have it
@@ -94,7 +93,7 @@ class _LocalLease(Lease):
     def __enter__(self) -> Lease:
         folder = Path(self.location.url)
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -154,7 +153,7 @@ class _RemoteLease(Lease):
             record = {"freed_by": record["token"]}
         mode: PutMode = {"e_tag": tag} if tag else "create"
         try:
-            self._tag = str(obstore.put(location.objects(), NAME, json.dumps(record).encode(), mode=mode)["e_tag"])
+            self._tag = str(obstore.put(location.objects(), LOCK, json.dumps(record).encode(), mode=mode)["e_tag"])
             return True
         except (*_CONDITION, obstore.exceptions.GenericError) as error:  # the last: a connection broke
             found, self._tag, _ = _read(location)
@@ -212,9 +211,9 @@ def _read(location: Location) -> tuple[dict[str, Any], str, datetime | None]:
     """Return who holds the lease of a store (nothing: nobody), the object's tag ("": there is none) and its time."""
     try:
         if location.is_local:
-            found, tag, when = (Path(location.url) / NAME).read_bytes(), "", None
+            found, tag, when = (Path(location.url) / LOCK).read_bytes(), "", None
         else:
-            answer = obstore.get(location.objects(), NAME)
+            answer = obstore.get(location.objects(), LOCK)
             found, tag, when = bytes(answer.bytes()), str(answer.meta["e_tag"]), answer.meta["last_modified"]
         record = json.loads(found or b"{}")
     except FileNotFoundError:
@@ -226,7 +225,7 @@ def _read(location: Location) -> tuple[dict[str, Any], str, datetime | None]:
 
 def _age(location: Location) -> float:
     """Seconds since the lease was renewed, both times being the server's: an object written now tells what time it is."""
-    name = f"{NAME}.{uuid.uuid4().hex}"
+    name = f"{LOCK}.{uuid.uuid4().hex}"
     location.put(name, b"")
     try:
         now = obstore.head(location.objects(), name)["last_modified"]

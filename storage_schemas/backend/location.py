@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -52,14 +52,22 @@ _ADVICE = {
 }
 
 
+#: What lies in a store beside its arrays: the lease of who writes it (`lease`), working files (`ours`).
+LOCK, WORKING = BESIDE = ("sedflow.lock", "sedflow.working")
 _PAUSES = (0.1, 0.5, 2.5)  # s, before a request is repeated whose connection broke
 
 
 class _ZarrStore(ZarrObjectStore):
     """Repeats requests whose connection broke where obstore does not, as they are no plain reads and writes.
 
-    Zarr creates with them what is not there, and deletes chunks that hold fill values only: both may happen twice.
+    Zarr creates with them what is not there, and deletes chunks that hold fill values only: both may happen twice. What lies
+    in a store beside its arrays (`BESIDE`) is hidden from Zarr, which would take it for an array.
     """
+
+    async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        async for name in super().list_dir(prefix):
+            if name not in BESIDE:
+                yield name
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         await self._repeated(super().set_if_not_exists, key, value)

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import zarr
 
-from storage_schemas.backend import lease
 from storage_schemas.backend.arrays import MAKING, check_version
-from storage_schemas.backend.location import Location
+from storage_schemas.backend.location import LOCK, WORKING, Location
 
-_WORKING = "sedflow.working"
 _MARK = "sedflow.json"
 _NAME = re.compile(r"[0-9a-f]{16}|duplicates|parts")  # of what lies in a working folder
-_LOCK = re.compile(rf"{re.escape(lease.NAME)}(\.[0-9a-f]{{32}})?")
+_LEASE = re.compile(rf"{re.escape(LOCK)}(\.[0-9a-f]{{32}})?")
 
 
 def require_free(location: Location, kind: str) -> None:
@@ -75,7 +73,7 @@ def working_folder(store: Location) -> Location:
     Raises:
         FileExistsError: there is one without our mark; it is left as it is.
     """
-    folder = store / _WORKING
+    folder = store / WORKING
     path = Path(folder.url)
     if folder.is_local and (path.is_symlink() or (path.exists() and not path.is_dir())):
         raise FileExistsError(f"{folder} is no folder of ours: remove it, or choose another place for the store")
@@ -90,7 +88,7 @@ def working_folder(store: Location) -> Location:
 
 def remove_working(store: Location, keep: set[str] | None = None) -> None:
     """Delete the working files of a store but those of the names in ``keep``; nothing without our mark, or a name of ours."""
-    folder = store / _WORKING
+    folder = store / WORKING
     if (folder.is_local and Path(folder.url).is_symlink()) or not _is_marked(folder):
         return
     names = {name.split("/")[0] for name in folder.list()} - {_MARK}
@@ -113,4 +111,4 @@ def _is_marked(folder: Location) -> bool:
 
 def _is_by_us(name: str) -> bool:
     """Whether an object is none of a store but lies beside its arrays: a lease, working files."""
-    return bool(_LOCK.fullmatch(name)) or name.startswith(f"{_WORKING}/")
+    return bool(_LEASE.fullmatch(name)) or name.startswith(f"{WORKING}/")
