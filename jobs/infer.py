@@ -37,14 +37,16 @@ from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.quantities import described
 from storage_schemas import model as model_store
 from storage_schemas import photometry
-from storage_schemas.backend.arrays import array, as_json
-from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.arrays import as_json
+from storage_schemas.backend.chunked import ChunkedStore, chunks_of
+from storage_schemas.backend.lease import Lease
 from storage_schemas.backend.location import Location, explain, may_pass
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
 from storage_schemas.catalog.schema import Layout
 
-Item = tuple[int, int, tuple[int, ...]]  # a shard, its key, and rows of it that are not to be answered
+#: A shard, its key, the digests of the photometry that the key was made from, and rows that are not to be inferred.
+Item = tuple[int, int, np.ndarray, tuple[int, ...]]
 #: Settings that no answer depends on: how work is cut and kept. All others, also new ones, are part of a shard's key.
 _NOT_OF_AN_ANSWER = {"rows_per_shard", "commit_every"}
 _PAUSES = (10.0, 60.0)  # s, after a fault of storage that its library does not repeat
@@ -76,6 +78,7 @@ class Work:
     layout: Layout
     answers: dict[str, Any]  # what an answer depends on besides the photometry
     keys: list[int]  # of each shard: hash of the answers and of the photometry that it reads
+    digests: np.ndarray  # of the chunks of the photometry that the keys were made from
 
     @property
     def run(self) -> dict[str, Any]:
@@ -104,24 +107,32 @@ def work(source: Location, model: Location, settings: Inference, seed: int) -> W
         **settings.model_dump(mode="json", exclude=_NOT_OF_AN_ANSWER),
         "software": {name: importlib.metadata.version(name) for name in ("sedflow-dist", "torch", "numpy", "emcee")},
     }  # fmt: skip
-    return Work(store, model, files, layout, answers, _shard_keys(store, layout, fingerprint(answers)))
+    digests = store.digests()
+    return Work(
+        store, model, files, layout, answers, _shard_keys(store, layout, fingerprint(answers), digests), digests
+    )
 
 
 @events.job("infer")
 def infer(
-    source: Location, model: Location, out: Location, settings: Inference, seed: int, dask: DaskSettings
-) -> dict[str, Any]:
+    source: Location, model: Location, out: Location, settings: Inference, seed: int, dask: DaskSettings,
+    held: Lease | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Fill what is missing of a catalog and publish it as a release; return counts of rows by flag and method.
 
+    ``held`` is the lease of the catalog where the caller has it already.
+
     Raises:
-        ValueError: bands of model and photometry differ, or the photometry is unfinished.
+        ValueError: bands of model and photometry differ, or the photometry is unfinished, damaged, or changed meanwhile.
         RuntimeError: another process writes the catalog, or published another release meanwhile.
     """
     wanted = work(source, model, settings, seed)
     repo = catalog.repository(out, create=True)
     if not out.is_local:
         out.require_conditions()
-    with releases.writing(out):
+    with releases.writing(out, held):
+        catalog.check_release(repo.readonly_session(catalog.MAIN), str(out))
+        releases.complete(repo)
         expected, branch = repo.lookup_branch(catalog.MAIN), releases.branch_of(wanted.run_id)
         if branch not in repo.list_branches() and (release := releases.find(repo, wanted.run_id)):
             return _done(repo, wanted, out, release)
@@ -175,7 +186,8 @@ def _fill_missing(
             if len(waiting) == settings.commit_every:
                 commit()
 
-        items = [(shard, wanted.keys[shard], ()) for shard in missing]
+        size = wanted.store.rows_per_chunk
+        items = [(n, wanted.keys[n], wanted.digests[chunks_of(shards.rows(n), size)], ()) for n in missing]
         blame = partial(_without_killers, client, common)
         dask_engine.map_tasks(client, fill, items, done, dask.retries, blame, fork=session.fork(), **common)
         if waiting:
@@ -197,14 +209,14 @@ def _done(repo: icechunk.Repository, wanted: Work, out: Location, release: str) 
 
 def _without_killers(client: Client, common: Mapping[str, Any], item: Item) -> Item:
     """Find the rows of a shard that kill every worker, so that they are flagged and the others answered."""
-    shard, key, _ = item
+    shard, key, digests, _ = item
     rows, kept = common["layout"].shards.rows(shard), ("source", "model", "model_id", "settings", "seed")
     say("infer", f"shard {shard}: its workers died again and again; looking for the row that kills them")
     poison = dask_engine.killers(
         client, try_rows, range(rows.start, rows.stop), **{name: common[name] for name in kept}
     )
     say("infer", f"shard {shard}: rows {poison} kill every worker and get no answer (flag FAILED)")
-    return shard, key, tuple(poison)
+    return shard, key, digests, tuple(poison)
 
 
 def try_rows(rows: range, source: Location, model: Location, model_id: str, settings: Inference, seed: int) -> None:
@@ -218,11 +230,11 @@ def fill(
     settings: Inference, seed: int,
 ) -> tuple[Any, Shard]:  # fmt: skip
     """Answer one shard and write it through the fork; return the fork and what there is to tell."""
-    clock, (shard, key, poison) = Clock(), item
+    clock, (shard, key, digests, poison) = Clock(), item
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
     names = (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(layout.ids))
-    data = store.read_rows(rows, names)
+    data = store.read_rows(rows, names, digests)
     data["flags"][[row - rows.start for row in poison]] |= np.uint32(int(Flag.FAILED))
     summary = _infer(data, rows.start, _router(model, model_id, seed, settings))
     values = {**data, **vars(summary)}
@@ -281,12 +293,11 @@ def _layout(store: ChunkedStore, flow: TrainedModel, settings: Inference) -> Lay
     )  # fmt: skip
 
 
-def _shard_keys(store: ChunkedStore, layout: Layout, settings: str) -> list[int]:
+def _shard_keys(store: ChunkedStore, layout: Layout, settings: str, digests: np.ndarray) -> list[int]:
     """Hash, for each shard, of the settings and the content of the photometry chunks it reads."""
-    digests = np.asarray(array(store.group, "chunk_digest")[:])
     keys = []
     for rows in map(layout.shards.rows, range(len(layout.shards))):
-        first, last = rows.start // store.rows_per_chunk, (rows.stop - 1) // store.rows_per_chunk
-        content = digests[first : last + 1].tobytes() + f"{settings}/{rows.start}/{rows.stop}".encode()
+        read = digests[chunks_of(rows, store.rows_per_chunk)]
+        content = read.tobytes() + f"{settings}/{rows.start}/{rows.stop}".encode()
         keys.append(max(int.from_bytes(hashlib.sha256(content).digest()[:8], "little"), 1))
     return keys

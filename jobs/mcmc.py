@@ -36,6 +36,7 @@ from storage_schemas import chains, photometry
 from storage_schemas import model as model_store
 from storage_schemas.backend.arrays import array
 from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.lease import hold
 from storage_schemas.backend.location import Location
 
 #: Galaxies that an actor samples side by side: more cost memory and save little.
@@ -72,27 +73,28 @@ def sample(
         "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": digest(data),
         **({"model": flow.id} if settings.start == "flow" else {}),
     }  # fmt: skip
-    segments, summary = chains.create(
-        out, len(data), settings.segments, settings.kept_steps, settings.walkers, flow.space.coordinates, described
-    )
-    missing = summary.missing()
-    clock, steps = Clock(), settings.steps * len(missing)
-    size = max(min(BLOCK, math.ceil(len(missing) / ray.actors)), 1)
-    blocks = [tuple(missing[start : start + size]) for start in range(0, len(missing), size)]
-    with ray_engine.session(ray), bar("mcmc", steps, "steps") as progress:
-        counter = ray_engine.counter()
-        with ray_engine.watch(counter, progress.update):
-            arguments = (data, model, flow.id, settings, seed, out, counter)
-            blame = ray_engine.Blame(ray.tries, _one_by_one, partial(_give_up, summary, data))
-            ray_engine.map_actors(Sampler, arguments, "sample", blocks, ray, lambda _: None, blame)
-    found = {name: np.asarray(array(summary.group, name)[:]) for name in ("rhat", "effective_draws", "flags")}
-    failed = found["flags"] != 0
-    if failed.any():
-        say("mcmc", f"rows {data.row[failed].tolist()} kill every worker and have no chain (flag FAILED)")
-    if not failed.all():
-        say("mcmc", f"{len(missing):,} galaxies in {clock.seconds:.0f} s ({settings.sampler}, {settings.walkers} x "
-            f"{settings.steps:,}); worst R-hat {found['rhat'][~failed].max():.3f}, fewest effective draws "
-            f"{found['effective_draws'][~failed].min():,.0f}: {out}")  # fmt: skip
+    with hold(out, "chains"):
+        segments, summary = chains.create(
+            out, len(data), settings.segments, settings.kept_steps, settings.walkers, flow.space.coordinates, described
+        )
+        missing = summary.missing()
+        clock, steps = Clock(), settings.steps * len(missing)
+        size = max(min(BLOCK, math.ceil(len(missing) / ray.actors)), 1)
+        blocks = [tuple(missing[start : start + size]) for start in range(0, len(missing), size)]
+        with ray_engine.session(ray), bar("mcmc", steps, "steps") as progress:
+            counter = ray_engine.counter()
+            with ray_engine.watch(counter, progress.update):
+                arguments = (data, model, flow.id, settings, seed, out, counter)
+                blame = ray_engine.Blame(ray.tries, _one_by_one, partial(_give_up, summary, data))
+                ray_engine.map_actors(Sampler, arguments, "sample", blocks, ray, lambda _: None, blame)
+        found = summary.read_rows(slice(0, summary.n_rows), ("rhat", "effective_draws", "flags"))
+        failed = found["flags"] != 0
+        if failed.any():
+            say("mcmc", f"rows {data.row[failed].tolist()} kill every worker and have no chain (flag FAILED)")
+        if not failed.all():
+            say("mcmc", f"{len(missing):,} galaxies in {clock.seconds:.0f} s ({settings.sampler}, {settings.walkers} x "
+                f"{settings.steps:,}); worst R-hat {found['rhat'][~failed].max():.3f}, fewest effective draws "
+                f"{found['effective_draws'][~failed].min():,.0f}: {out}")  # fmt: skip
     return segments, summary
 
 
@@ -121,7 +123,7 @@ def rows_of(store: Location, rows: np.ndarray, model: Location) -> Galaxies:
     check(opened, flow, model)
     if len(rows) and not 0 <= rows.min() <= rows.max() < opened.n_rows:
         raise ValueError(f"rows {rows.min()} to {rows.max()} asked for; {store} has rows 0 to {opened.n_rows - 1}")
-    data = {name: np.asarray(array(opened.group, name)[:])[rows] for name in photometry.DATA}
+    data = photometry.pick(opened, rows, photometry.DATA)
     for row, flag, z in zip(rows, data["flags"], data["redshift"], strict=True):
         if reasons := int(flag) & int(REASONS):
             raise ValueError(f"row {row} of {store} has no posterior: {', '.join(names(reasons))}")

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.fs
 import torch
 
@@ -36,7 +35,6 @@ from sedflow_dist.simulation.shapes import Shapes
 from sedflow_dist.sps import filters
 from storage_schemas import model as model_store
 from storage_schemas import photometry, training_set
-from storage_schemas.backend.arrays import array
 from storage_schemas.backend.location import Location
 
 _TICK = 20  # steps between movements of the progress bar
@@ -56,14 +54,16 @@ def train(run: RunFile) -> Location:
         say("train", f"the model is there already: {out}")
         return out
     clock = Clock()
-    noise = fit_noise(run)
-    features = make_features(run, mock_survey(run, noise), load_shapes(run)[0])
-    checkpoints = run.store("checkpoints")
-    with ray_engine.session(run.engines.ray):
-        _fit(run, noise, features, key, checkpoints)
-    checkpoint = latest(checkpoints / key)
-    model = assemble(run, checkpoint, key)
-    model_store.write(out, *model.to_bytes())
+    with model_store.writing(out) as lease:
+        noise = fit_noise(run)
+        features = make_features(run, mock_survey(run, noise), load_shapes(run)[0])
+        checkpoints = run.store("checkpoints")
+        with ray_engine.session(run.engines.ray):
+            _fit(run, noise, features, key, checkpoints)
+        checkpoint = latest(checkpoints / key)
+        model = assemble(run, checkpoint, key)
+        lease.check()
+        model_store.write(out, *model.to_bytes())
     progress = checkpoint.progress
     rate = progress.step * run.training.batch / clock.seconds
     say("train", f"validation log-probability {progress.best:.3f} after {progress.step:,} steps, {clock.seconds:.0f} s "
@@ -90,7 +90,8 @@ def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
     store = training_set.open(run.store("training"))
     if missing := store.missing():
         raise ValueError(f"training set {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run simulate")
-    arrays = [torch.as_tensor(np.asarray(array(store.group, name)[:])) for name in training_set.NAMES]
+    found = store.read_rows(slice(0, store.n_rows), training_set.NAMES)
+    arrays = [torch.as_tensor(found[name]) for name in training_set.NAMES]
     first_held_out = int(store.n_rows * (1 - run.training.held_out))
     good = torch.stack([torch.isfinite(a).reshape(len(a), -1).all(1) for a in arrays]).all(0)
     if not good.all():

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from storage_schemas.backend.location import Location
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from storage_schemas.backend.lease import Lease, hold
+from storage_schemas.backend.location import LOCK, Location
 
 WEIGHTS, SPEC = "weights.safetensors", "spec.json"
 #: Bytes: what is larger is no model of ours, and is not read.
 _LARGEST = {WEIGHTS: 4 << 30, SPEC: 64 << 20}
+
+
+@contextmanager
+def writing(location: Location) -> Iterator[Lease]:
+    """Be the only process that makes the model at a place.
+
+    Raises:
+        FileExistsError: something other than a model is there.
+        RuntimeError: another process makes it.
+    """
+    ours = {WEIGHTS, SPEC, LOCK}
+    if (other := next((name for name in location.list() if name not in ours), None)) is not None:
+        raise FileExistsError(f"{location} holds no model but other things, such as {other}; choose another place")
+    with hold(location, "model") as mine:
+        yield mine
 
 
 def write(location: Location, weights: bytes, spec: bytes) -> None:

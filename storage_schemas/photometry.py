@@ -145,7 +145,8 @@ def files(store: ChunkedStore) -> list[File]:
     if any(name not in store.group for name in names):
         return []
     columns = [np.asarray(array(store.group, name)[:]).tolist() for name in names]
-    return [File(*row) for row in zip(*columns, strict=False)]
+    found = [File(*row) for row in zip(*columns, strict=False)]
+    return found if all(file.url for file in found) else []  # else the names were lost
 
 
 def update(
@@ -177,3 +178,16 @@ def sample(store: ChunkedStore, names: Sequence[str], n_rows: int) -> dict[str, 
     chunks = np.linspace(0, store.n_chunks - 1, number).round().astype(int).tolist()
     parts = [store.read(chunk, names) for chunk in chunks]
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def pick(store: ChunkedStore, rows: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return some rows of some arrays, in their order; of the store only the chunks that hold them are read."""
+    chunk_of = rows // store.rows_per_chunk
+    empty = store.read_rows(slice(0, 0), names)
+    found = {name: np.zeros((len(rows), *values.shape[1:]), values.dtype) for name, values in empty.items()}
+    for chunk in np.unique(chunk_of).tolist():
+        mine = np.flatnonzero(chunk_of == chunk)
+        part = store.read(chunk, names)
+        for name in names:
+            found[name][mine] = part[name][rows[mine] - store.rows(chunk).start]
+    return found

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import zarr
 
 from storage_schemas.backend.arrays import ArraySpec, array, seal
 from storage_schemas.backend.location import Location, open_group
+from storage_schemas.backend.ours import begin
 
 KIND = "ssp_table"
 ARRAYS = (
@@ -25,7 +25,7 @@ def write(location: Location, arrays: dict[str, np.ndarray], provenance: dict[st
     """Write an SSP table (fields of `sedflow_dist.sps.ssp.SSPTable`); it counts as written when its attributes are."""
     n_z, n_age, n_pixel = arrays["spectra"].shape
     sizes = {"edge": n_pixel + 1, "age": n_age, "metallicity": n_z, "wavelength": n_pixel}
-    group = zarr.open_group(location.zarr(), mode="w", zarr_format=3)
+    group = begin(location, KIND)
     for spec in ARRAYS:
         spec.create(group, sizes, None)
         array(group, spec.name)[...] = arrays[spec.name]

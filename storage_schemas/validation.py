@@ -9,7 +9,9 @@ import numpy as np
 import zarr
 
 from storage_schemas.backend.arrays import ArraySpec, array, seal, write_coordinate
+from storage_schemas.backend.chunked import digest
 from storage_schemas.backend.location import Location, open_group
+from storage_schemas.backend.ours import begin
 
 KIND = "validation"
 ARRAYS = (
@@ -36,14 +38,14 @@ def write(
     attributes: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Write a validation store; it counts as written when its attributes are."""
-    group = zarr.open_group(location.zarr(), mode="w", zarr_format=3)
+    group = begin(location, KIND)
     sizes = {"galaxy": len(arrays["truth"]), "param": len(params), "band": len(labels)}
     for spec in ARRAYS:
         spec.create(group, sizes, None)
         array(group, spec.name)[...] = arrays[spec.name]
     write_coordinate(group, "param", params, "parameter")
     write_coordinate(group, "band", labels, "name of the band")
-    seal(group, KIND, attributes)
+    seal(group, KIND, {**attributes, "digest": f"{digest(_stored(group)):016x}"})
 
 
 def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -51,11 +53,19 @@ def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: an earlier version wrote it, without some of the arrays; names them.
+        ValueError: it lacks some of the arrays, which are named, or something else is stored than was written.
     """
     group = open_group(location, KIND)
     if missing := sorted({spec.name for spec in ARRAYS} - set(group.array_keys())):
         raise ValueError(f"{location} lacks {', '.join(missing)}: run sedflow validate again")
-    arrays = {spec.name: np.asarray(array(group, spec.name)[...]) for spec in ARRAYS}
-    arrays |= {name: np.asarray(array(group, name)[...]) for name in ("param", "band")}
-    return arrays, dict(group.attrs)
+    arrays, attributes = _stored(group), dict(group.attrs)
+    if attributes.pop("digest", None) != f"{digest(arrays):016x}":
+        raise ValueError(
+            f"validation store {location} is damaged: an object is gone, or holds something else than was written: run "
+            "sedflow validate again"
+        )
+    return arrays, attributes
+
+
+def _stored(group: zarr.Group) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array(group, name)[...]) for name in (*(spec.name for spec in ARRAYS), "param", "band")}

@@ -172,18 +172,26 @@ def infer(
 ) -> None:
     """Answer every galaxy of INPUT and publish the catalog as a release."""
     from jobs.infer import infer as fill
+    from jobs.ingest.job import holding
     from jobs.ingest.job import ingest as read
     from storage_schemas import photometry
+    from storage_schemas.catalog import schema as catalog
 
     settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
     dask = engines(profile).dask.replace(workers=workers)
+    where = Location.parse(out)
     try:
         location = photometry.open(Location.parse(source)).location
     except (FileNotFoundError, NotADirectoryError):
-        location = Location.parse(f"{out.rstrip('/')}-photometry")
-        read(source, run_file.survey(survey), location, rows_per_shard, Ingest(redshift=redshift), dask)
-    fill(location, shipped.model(model), Location.parse(out), settings, seed, dask)
-    summary(Location.parse(out))
+        catalog.repository(where, create=True)  # which refuses a place that holds something else
+        location = where / "photometry"
+        with holding(location) as lease:
+            of = run_file.survey(survey)
+            read(source, of, location, rows_per_shard, Ingest(redshift=redshift), dask, lease)
+            fill(location, shipped.model(model), where, settings, seed, dask)
+    else:
+        fill(location, shipped.model(model), where, settings, seed, dask)
+    summary(where)
 
 
 @app.command()

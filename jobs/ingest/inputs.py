@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.ingest.formats import Catalog, is_zarr, open_catalog, open_file
+import obstore
+
+from jobs.ingest.formats import Catalog, is_zarr, open_catalog, open_file, parent
 from jobs.ingest.tables import entry_of, find, resolve
 from storage_schemas.backend.location import Location
 
@@ -19,7 +21,8 @@ _BLOCK_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class InputFile:
-    """A catalog file: its number of rows, the hash of its content, where it is cut into pieces, and what its identifiers are.
+    """A catalog file: its number of rows, the hash of its content, what tells that it was changed, where it is cut into pieces,
+    and what its identifiers are.
 
     ``id_types`` are the dtypes of those that it has: int64, uint64 or str; None where a column holds nothing.
     """
@@ -27,6 +30,7 @@ class InputFile:
     location: Location
     n_rows: int
     content: str
+    stamp: str
     borders: tuple[int, ...]
     id_types: dict[str, str | None] = field(default_factory=dict)
 
@@ -55,10 +59,10 @@ def inspect(location: Location, rows_per_piece: int, ids: Sequence[str] = ()) ->
     Raises:
         ValueError: one of the columns ``ids`` holds no identifiers; says what.
     """
-    content = _checksum(location)
+    before, content = stamp(location), _checksum(location)
     with open_catalog(location) as catalog:
         borders = tuple(catalog.borders(rows_per_piece))
-        return InputFile(location, catalog.n_rows, content, borders, _id_types(catalog, location, ids))
+        return InputFile(location, catalog.n_rows, content, before, borders, _id_types(catalog, location, ids))
 
 
 def _id_types(catalog: Catalog, location: Location, ids: Sequence[str]) -> dict[str, str | None]:
@@ -75,6 +79,26 @@ def _id_types(catalog: Catalog, location: Location, ids: Sequence[str]) -> dict[
                 text if text.startswith(str(location)) else f"{location}: identifier {name} is {text}"
             ) from None
     return types
+
+
+def require_unchanged(location: Location, before: str) -> None:
+    """Raise ValueError if a file is not what it was when its content was hashed."""
+    if stamp(location) != before:
+        raise ValueError(f"{location} was changed while it was read; run the same command again when it is whole")
+
+
+def stamp(location: Location) -> str:
+    """Return what tells that a file, or an object of a Zarr group, was written: tags, sizes and times as storage has them."""
+    if is_zarr(location):
+        found = [meta for page in location.objects().list() for meta in page]
+    else:
+        folder, name = parent(location)
+        try:
+            found = [obstore.head(folder.objects(), name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return "not there"
+    lines = sorted(f"{meta['path']} {meta['e_tag']} {meta['size']} {meta['last_modified']}" for meta in found)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def is_single_table(source: str | Path | Sequence[str | Path], files: Sequence[Location]) -> bool:

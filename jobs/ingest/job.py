@@ -8,8 +8,8 @@ again; where the input changed, only chunks whose rows did are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -29,31 +29,40 @@ from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas import photometry
 from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.lease import Lease, hold
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.ours import remove_working, require_free, working_folder
 from storage_schemas.photometry import File
 
 #: Borders between which rows are counted, for each group of chunks: a task looks at so much more than its own rows.
 _BORDERS_PER_GROUP = 8
 _FILES_NAMED = 10
+WHAT = "photometry store"
 
 
 @events.job("ingest")
 def ingest(
     source: str | Path | Sequence[str | Path], survey: Survey, out: Location, rows_per_chunk: int,
-    settings: Ingest | None = None, dask: DaskSettings | None = None,
+    settings: Ingest | None = None, dask: DaskSettings | None = None, held: Lease | None = None,
 ) -> ChunkedStore:  # fmt: skip
     """Fill what is missing of a photometry store, or has changed; report what flags and cuts hit.
+
+    ``held`` is the lease of the store where the caller has it already.
 
     Raises:
         FileNotFoundError, ValueError: an input is not there, or is none; a column is missing or has the wrong unit; the store
             was made with other settings.
+        FileExistsError: something else is at ``out``.
+        RuntimeError: another process writes the store.
     """
     settings, clock = settings or Ingest(), Clock()
     if settings.redshift:
         survey = survey.model_copy(update={"redshift": settings.redshift})
     locations = inputs.expand(source, out)
+    require_free(out, photometry.KIND)
     with ExitStack() as stack:
-        workers = _Workers(dask or DaskSettings(), stack)
+        lease = stack.enter_context(hold(out, WHAT, held))
+        workers = _Workers(dask or DaskSettings(), stack, lease)
         read: dict[str, InputFile] = {}
         workers.map(
             inputs.inspect,
@@ -70,44 +79,61 @@ def ingest(
         order = _order(settings, source, locations)
         made = {"survey": survey.model_dump(mode="json"), "order": order}
         store = photometry.create(out, n_rows, rows_per_chunk, survey.labels, ids, made)
-        sorting = Sorting(out.at(f"{out.url}-runs"), survey, ids, order)
         listed, numbers = _numbered(files, photometry.files(store))
         names: set[str] = set()
         if photometry.files(store) != listed or store.missing():
             pieces = [
-                Piece(numbers[file.location.url], file.location, file.content, *cut)
+                Piece(numbers[file.location.url], file.location, file.content, file.stamp, *cut)
                 for file in files for cut in pairwise(file.borders)
             ]  # fmt: skip
+            sorting = Sorting(working_folder(out), survey, ids, order, lease.fence)
             store, names = _fill(store, pieces, n_rows, listed, sorting, settings, workers)
-    if names or not settings.keep_runs:
-        _remove_runs(sorting.place, names if settings.keep_runs else set())
+        if names or not settings.keep_runs:
+            remove_working(out, names if settings.keep_runs else None)
     _report(store, clock.seconds if names else None)
     return store
 
 
-def ingest_of(run: RunFile) -> ChunkedStore:
+def ingest_of(run: RunFile, held: Lease | None = None) -> ChunkedStore:
     """Ingest the input of a run."""
     out, rows_per_chunk = run.store("photometry"), run.inference.rows_per_shard
-    return ingest(run.input, run.survey_definition, out, rows_per_chunk, run.ingest, run.engines.dask)
+    return ingest(run.input, run.survey_definition, out, rows_per_chunk, run.ingest, run.engines.dask, held)
+
+
+@contextmanager
+def holding(out: Location) -> Iterator[Lease]:
+    """Hold the lease of a photometry store for longer than one ingest.
+
+    Raises:
+        FileExistsError, RuntimeError: as `ingest`.
+    """
+    require_free(out, photometry.KIND)
+    with hold(out, WHAT) as lease:
+        yield lease
 
 
 class _Workers:
     """Dask workers, started when there is more than one thing to do at once."""
 
-    def __init__(self, settings: DaskSettings, stack: ExitStack) -> None:
-        self._settings, self._stack = settings, stack
+    def __init__(self, settings: DaskSettings, stack: ExitStack, lease: Lease) -> None:
+        self._settings, self._stack, self._lease = settings, stack, lease
         self._client: Client | None = None
 
     def map(
         self, function: Callable[..., Any], items: Sequence[Any], on_result: Callable[[Any], Any], **common: Any
     ) -> None:
+        def take(result: Any) -> None:
+            self._lease.check()
+            on_result(result)
+
+        self._lease.check()
         if len(items) < 2:
             for item in items:
-                on_result(function(item, **common))
+                take(function(item, **common))
             return
         if self._client is None:
             self._client = self._stack.enter_context(dask_engine.client(self._settings))
-        dask_engine.map_tasks(self._client, function, items, on_result, self._settings.retries, **common)
+        dask_engine.map_tasks(self._client, function, items, take, self._settings.retries, **common)
 
 
 def _order(
@@ -238,10 +264,3 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
     for title, counts in (("flagged", report["flags"]), ("hit by the cuts", report["cuts"])):
         if counts:
             say("ingest", f"{title}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
-
-
-def _remove_runs(place: Location, keep: set[str]) -> None:
-    if not keep:
-        place.remove()
-    for name in {name.split("/")[0] for name in place.list()} - keep:
-        (place / name).remove()

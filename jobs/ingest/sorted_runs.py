@@ -14,13 +14,15 @@ import numpy as np
 
 from jobs.config.run_file import fingerprint
 from jobs.ingest import calibrated
+from jobs.ingest.inputs import require_unchanged
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.progress import Clock
 from sedflow_dist.photometry import duplicates
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas import photometry, photometry_run
-from storage_schemas.backend.arrays import array
+from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.lease import Fence
 from storage_schemas.backend.location import Location
 
 #: Of a run, one row in so many is looked at to find borders between groups of chunks.
@@ -31,21 +33,23 @@ _VERSION = 2
 
 @dataclass(frozen=True)
 class Sorting:
-    """What all runs of an ingest share: where they are, the survey, identifying columns and the order of the rows."""
+    """What all runs of an ingest share: where they are, the survey, identifying columns, the rows' order, the store's lease."""
 
     place: Location
     survey: Survey
     ids: Mapping[str, str]
     order: Literal["input", "healpix"]
+    fence: Fence
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of an input file; ``file`` is its number, ``content`` the hash of the whole of it."""
+    """Rows of an input file; ``file`` is its number, ``content`` the hash of the whole of it, ``stamp`` as it was then."""
 
     file: int
     location: Location
     content: str
+    stamp: str
     start: int
     stop: int
 
@@ -104,6 +108,7 @@ def make(piece: Piece, sorting: Sorting) -> Run:
         done = False
     if not done:
         arrays, counts = calibrated.read(piece.location, slice(piece.start, piece.stop), sorting.survey, sorting.ids)
+        require_unchanged(piece.location, piece.stamp)  # or the run would not be that of its name
         if sorting.order == "healpix":
             order = np.argsort(_by_position(arrays["healpix_29"], arrays["input_row"]), kind="stable")
             arrays = {key: values[order] for key, values in arrays.items()}
@@ -112,25 +117,25 @@ def make(piece: Piece, sorting: Sorting) -> Run:
         arrays |= {"key": key[by_key], "key_place": by_key, "key_row": arrays["input_row"][by_key]}
         settings = {"content": piece.content, "start": piece.start, "order": sorting.order}
         store = photometry_run.create(place, len(key), sorting.survey.labels, sorting.ids, settings, counts)
-        store.write(range(store.n_chunks), arrays)
+        store.write(range(store.n_chunks), arrays, sorting.fence.check)
     counts = dict(cast("dict[str, int]", store.group.attrs["counts"]))
-    return Run(piece, name, counts, _sorted_by(store.group, sorting)[::SAMPLE])
+    return Run(piece, name, counts, _sorted_by(store, sorting)[::SAMPLE])
 
 
 def find_borders(
     run: Run, sorting: Sorting, borders: np.ndarray, keys: np.ndarray
 ) -> tuple[str, np.ndarray, np.ndarray]:
     """Return the run's name, and how many of its rows come before each of ``borders`` and of ``keys`` of duplicates."""
-    group = photometry_run.open(sorting.place / run.name).group
-    by_key = np.searchsorted(np.asarray(array(group, "key")[:]), keys)
-    return run.name, np.searchsorted(_sorted_by(group, sorting), borders), by_key
+    store = photometry_run.open(sorting.place / run.name)
+    by_key = np.searchsorted(_read(store, 0, store.n_rows, ["key"])["key"], keys)
+    return run.name, np.searchsorted(_sorted_by(store, sorting), borders), by_key
 
 
 def find_duplicates(slices: Sequence[Slice], sorting: Sorting) -> str:
     """Find later rows with the same key as an earlier one, among slices of the runs' keys; write their codes."""
-    found = [[np.asarray(array(photometry_run.open(sorting.place / s.name).group, name)[s.start : s.stop])
-              for name in ("key", "key_place", "key_row")] for s in slices]  # fmt: skip
-    key, place, row = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    names = ("key", "key_place", "key_row")
+    found = [_read(photometry_run.open(sorting.place / s.name), s.start, s.stop, names) for s in slices]
+    key, place, row = (np.concatenate([part[name] for part in found]) for name in names)
     lengths = [s.stop - s.start for s in slices]
     file, number = (np.repeat([getattr(s, name) for s in slices], lengths) for name in ("file", "number"))
     again = duplicates.later(key, (row, file))
@@ -140,16 +145,17 @@ def find_duplicates(slices: Sequence[Slice], sorting: Sorting) -> str:
 def merge(group: Group, sorting: Sorting, out: Location) -> Chunk:
     """Merge the slices of a group and write its chunks."""
     clock = Clock()
-    stores = [photometry_run.open(sorting.place / s.name).group for s in group.slices]
+    stores = [photometry_run.open(sorting.place / s.name) for s in group.slices]
     lengths = [s.stop - s.start for s in group.slices]
     which = np.repeat(np.arange(len(stores)), lengths)
     place = np.concatenate([np.arange(s.start, s.stop) for s in group.slices])
     file = np.repeat([s.file for s in group.slices], lengths)
-    row = np.concatenate([array(g, "input_row")[s.start : s.stop] for g, s in zip(stores, group.slices, strict=True)])
-    order: tuple[np.ndarray, ...] = (row, file)
+    names: tuple[str, ...] = ("input_row", "healpix_29") if sorting.order == "healpix" else ("input_row",)
+    found = [_read(store, s.start, s.stop, names) for store, s in zip(stores, group.slices, strict=True)]
+    columns = {name: np.concatenate([part[name] for part in found]) for name in names}
+    order: tuple[np.ndarray, ...] = (columns["input_row"], file)
     if sorting.order == "healpix":
-        pixel = [array(g, "healpix_29")[s.start : s.stop] for g, s in zip(stores, group.slices, strict=True)]
-        order = (row, file, _by_position(np.concatenate(pixel), row))
+        order = (*order, _by_position(columns["healpix_29"], columns["input_row"]))
     chosen = np.lexsort(order)[group.skip : group.skip + group.n_rows]
     which, place, file = which[chosen], place[chosen], file[chosen]
 
@@ -165,13 +171,14 @@ def merge(group: Group, sorting: Sorting, out: Location) -> Chunk:
             lo, hi = np.searchsorted(codes, [code(i, first), code(i, stop)])
             again.append(at + codes[lo:hi] - code(i, first))
             at += stop - first
-    values = {}
-    for name in (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(sorting.ids)):
-        if name != "input_file":
-            values[name] = np.concatenate([np.asarray(array(g, name)[a:b]) for g, a, b in parts])
+    kept = (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(sorting.ids))
+    names = tuple(name for name in kept if name != "input_file")
+    read = [_read(store, first, stop, names) for store, first, stop in parts]
+    values = {name: np.concatenate([part[name] for part in read]) for name in names}
     values["flags"][np.concatenate(again)] |= np.uint32(int(Flag.DUPLICATE))
     values = {name: value[source] for name, value in values.items()} | {"input_file": file.astype(np.int32)}
-    photometry.open(out, "r+").write(group.chunks, values)
+    sorting.fence.check()  # before anything is touched, and again before it counts as written
+    photometry.open(out, "r+").write(group.chunks, values, sorting.fence.check)
     return Chunk.of(group.chunks.start, values, clock.seconds, len(group.chunks))
 
 
@@ -183,14 +190,25 @@ def code(number: Any, place: Any) -> Any:
 def write_codes(folder: Location, codes: np.ndarray) -> str:
     """Write codes (row,) as one object, and return its name, which follows from its content."""
     content = codes.astype("<i8").tobytes()
-    name = f"{DUPLICATES}/{hashlib.sha256(content).hexdigest()[:16]}"
+    name = f"{DUPLICATES}/{_hash(content)}"
     folder.put(name, content)
     return name
 
 
 def read_codes(folder: Location, name: str) -> np.ndarray:
-    """Read such codes."""
-    return np.frombuffer(folder.get(name), "<i8")
+    """Read such codes.
+
+    Raises:
+        ValueError: they are not those that were written.
+    """
+    content = folder.get(name)
+    if _hash(content) != name.rpartition("/")[2]:
+        raise ValueError(f"{folder / name} is damaged: remove it, and run ingest again")
+    return np.frombuffer(content, "<i8")
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _keys(arrays: Mapping[str, Any], sorting: Sorting, piece: Piece) -> np.ndarray:
@@ -204,9 +222,25 @@ def _keys(arrays: Mapping[str, Any], sorting: Sorting, piece: Piece) -> np.ndarr
     return np.where(alone, duplicates.unlike(arrays["input_row"], piece.content), key)
 
 
-def _sorted_by(group: Any, sorting: Sorting) -> np.ndarray:
-    row = np.asarray(array(group, "input_row")[:])
-    return _by_position(np.asarray(array(group, "healpix_29")[:]), row) if sorting.order == "healpix" else row
+def _read(store: ChunkedStore, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read rows of a run; one that is damaged counts as missing from then on, and the next ingest makes it anew.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return store.read_rows(slice(start, stop), names)
+    except ValueError as error:
+        photometry_run.open(store.location, "r+").forget(range(store.n_chunks))
+        raise ValueError(
+            f"{error} Of these working files, the next sedflow ingest makes what is damaged anew"
+        ) from error
+
+
+def _sorted_by(store: ChunkedStore, sorting: Sorting) -> np.ndarray:
+    found = _read(store, 0, store.n_rows, ("input_row", "healpix_29"))
+    row = found["input_row"]
+    return _by_position(found["healpix_29"], row) if sorting.order == "healpix" else row
 
 
 def _by_position(pixel: np.ndarray, row: np.ndarray) -> np.ndarray:

@@ -7,9 +7,9 @@ from typing import Any
 
 from cluster import ray_engine
 from jobs.config.run_file import RunFile
-from jobs.infer import infer
 from jobs.ingest.job import ingest_of
 from jobs.run.plan import refuse_what_cannot_fit
+from jobs.run.reprocess import infer_of, writing
 from jobs.simulate.job import simulate
 from jobs.simulate.ssp import build_for
 from jobs.telemetry import events
@@ -22,12 +22,11 @@ from storage_schemas import model
 def run_all(run: RunFile) -> dict[str, Any]:
     """Run every stage; return what `infer` counted."""
     refuse_what_cannot_fit(run)
-    build_for(run)
-    ingest_of(run)
-    with ray_engine.session(run.engines.ray) if not model.is_finished(run.store("model")) else nullcontext():
-        simulate(run)
-        train(run)
-    validate(run)
-    return infer(
-        run.store("photometry"), run.store("model"), run.store("catalog"), run.inference, run.seed, run.engines.dask
-    )
+    with writing(run) as (of_photometry, of_catalog):
+        build_for(run)
+        ingest_of(run, of_photometry)
+        with ray_engine.session(run.engines.ray) if not model.is_finished(run.store("model")) else nullcontext():
+            simulate(run)
+            train(run)
+        validate(run)
+        return infer_of(run, of_catalog)

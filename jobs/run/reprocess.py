@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ import zarr
 from jobs import infer as job
 from jobs.config.run_file import RunFile
 from jobs.infer import Work
-from jobs.ingest.job import ingest_of
+from jobs.ingest.job import holding, ingest_of
 from jobs.run.plan import refuse_what_cannot_fit
 from jobs.telemetry import events
 from jobs.telemetry.progress import say
+from storage_schemas.backend.lease import Lease, hold
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
@@ -50,14 +52,40 @@ def reprocess(run: RunFile, dry_run: bool = False) -> dict[str, Any]:
         what `infer` counted
     """
     refuse_what_cannot_fit(run)
-    if not dry_run:
-        ingest_of(run)
+    if dry_run:
+        seen = _look(run)
+        return {"rows": seen.rows, "shards": seen.computed}
+    with writing(run) as (of_photometry, of_catalog):
+        ingest_of(run, of_photometry)
+        _look(run)
+        return infer_of(run, of_catalog)
+
+
+@contextmanager
+def writing(run: RunFile) -> Iterator[tuple[Lease, Lease | None]]:
+    """Hold the leases of a run's photometry and, where it is there in a local folder, of its catalog: nobody may change the one
+    while the other is made from it.
+
+    Raises:
+        RuntimeError: another process has one of them; nothing was changed.
+    """
+    out = run.store("catalog")
+    there = out.is_local and out.exists()
+    with holding(run.store("photometry")) as photometry, hold(out, "catalog") if there else nullcontext() as lease:
+        yield photometry, lease
+
+
+def infer_of(run: RunFile, held: Lease | None = None) -> dict[str, Any]:
+    """Infer the catalog of a run."""
+    source, model, out = run.store("photometry"), run.store("model"), run.store("catalog")
+    return job.infer(source, model, out, run.inference, run.seed, run.engines.dask, held)
+
+
+def _look(run: RunFile) -> Preview:
     source, model, out = run.store("photometry"), run.store("model"), run.store("catalog")
     seen = preview(job.work(source, model, run.inference, run.seed), out)
     say("reprocess", f"{seen}: {out}")
-    if dry_run:
-        return {"rows": seen.rows, "shards": seen.computed}
-    return job.infer(source, model, out, run.inference, run.seed, run.engines.dask)
+    return seen
 
 
 def preview(wanted: Work, out: Location) -> Preview:
@@ -65,6 +93,7 @@ def preview(wanted: Work, out: Location) -> Preview:
     shards = wanted.layout.shards
     try:
         repo = catalog.repository(out)
+        catalog.check_release(repo.readonly_session(catalog.MAIN), str(out))
         group = zarr.open_group(repo.readonly_session(catalog.MAIN).store, mode="r")
     except FileNotFoundError:
         return Preview(len(shards), len(shards), shards.n_rows, ("no release yet",), None)

@@ -1,4 +1,4 @@
-"""build_ssp from FSPS: settings in, an SSP table out. Actors fan out over metallicities, each a chunk of a store beside it."""
+"""build_ssp from FSPS: settings in, an SSP table out. Actors fan out over metallicities, each a chunk of a store."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sedflow_dist.sps.fsps_engine import FSPSSettings, ssp_table_from_grids
 from sedflow_dist.sps.ssp import SSPTable
 from storage_schemas import ssp_parts
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.ours import working_folder
 
 
 class SSPMaker(FSPSActor):
@@ -40,7 +41,7 @@ class SSPMaker(FSPSActor):
 
 
 def build_fsps(out: Location, settings: FSPSSettings, ray: RaySettings) -> SSPTable:
-    """Let FSPS fill what is missing of the SSPs in ``OUT-parts`` and return them as a table.
+    """Let FSPS fill what is missing of the SSPs, among the working files of ``out``, and return them as a table.
 
     Raises:
         ValueError: the nodes' FSPS differ, or SPS_HOME is not fit for use
@@ -75,7 +76,7 @@ def build_fsps(out: Location, settings: FSPSSettings, ray: RaySettings) -> SSPTa
 
 def parts_of(out: Location) -> Location:
     """Where the SSPs are kept until the table is written."""
-    return out.at(f"{out.url}-parts")
+    return working_folder(out) / "parts"
 
 
 def check_same(table: SSPTable, out: Location, settings: FSPSSettings) -> None:

@@ -15,7 +15,9 @@ from sedflow_dist.simulation.shapes import draw_shapes
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from storage_schemas import training_set
 from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.lease import Lease, hold
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.ours import require_free
 
 
 def galaxy_model(run: RunFile) -> GalaxyModel:
@@ -63,7 +65,18 @@ def create(run: RunFile) -> ChunkedStore:
 
 @events.job("simulate")
 def simulate(run: RunFile) -> Location:
-    """Fill what is missing of the run's training set; return its location."""
+    """Fill what is missing of the run's training set; return its location.
+
+    Raises:
+        RuntimeError: another process fills it.
+    """
+    where = run.store("training")
+    require_free(where, training_set.KIND)
+    with hold(where, "training set") as lease:
+        return _simulate(run, lease)
+
+
+def _simulate(run: RunFile, lease: Lease) -> Location:
     store = create(run)
     missing = store.missing()
     if not missing:
@@ -72,6 +85,7 @@ def simulate(run: RunFile) -> Location:
     clock = Clock()
     done = store.n_rows - store.chunks.count(missing)
     with ray_engine.session(run.engines.ray), bar("simulate", store.n_rows, "galaxies", done) as progress:
+        lease.check()
         if run.simulation.engine == "fsps":
             fsps_direct.fill(run, store, missing, progress.update)
         else:

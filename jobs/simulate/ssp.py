@@ -10,7 +10,9 @@ from sedflow_dist.sps import ssp
 from sedflow_dist.sps.fsps_engine import PROVABGS, FSPSSettings
 from sedflow_dist.sps.ssp import SSPTable
 from storage_schemas import ssp_table
+from storage_schemas.backend.lease import hold
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.ours import remove_working, require_free
 
 
 def build_ssp(source: str, out: Location, fsps: FSPSSettings = PROVABGS, ray: RaySettings | None = None) -> SSPTable:
@@ -23,16 +25,29 @@ def build_ssp(source: str, out: Location, fsps: FSPSSettings = PROVABGS, ray: Ra
 
     Raises:
         ValueError: FSPS is to make it and it is there, but made otherwise; names the setting
+        FileExistsError: something other than a table is there
+        RuntimeError: another process makes it
     """
-    of_fsps = source == "fsps"
+    if (found := _there(source, out, fsps)) is not None:
+        return found
+    require_free(out, ssp_table.KIND)
+    with hold(out, "SSP table"):
+        found = _there(source, out, fsps)
+        return _make(source, out, fsps, ray) if found is None else found
+
+
+def _there(source: str, out: Location, fsps: FSPSSettings) -> SSPTable | None:
     try:
         found = load(out)
     except FileNotFoundError:
-        pass
-    else:
-        if of_fsps:
-            fsps_grids.check_same(found, out, fsps)
-        return found
+        return None
+    if source == "fsps":
+        fsps_grids.check_same(found, out, fsps)
+    return found
+
+
+def _make(source: str, out: Location, fsps: FSPSSettings, ray: RaySettings | None) -> SSPTable:
+    of_fsps = source == "fsps"
     if of_fsps:
         table = fsps_grids.build_fsps(out, fsps, ray or RaySettings())
     elif source == "bc03":
@@ -42,7 +57,7 @@ def build_ssp(source: str, out: Location, fsps: FSPSSettings = PROVABGS, ray: Ra
     arrays = {spec.name: getattr(table, spec.name) for spec in ssp_table.ARRAYS}
     ssp_table.write(out, arrays, table.provenance, table.checksum)
     if of_fsps:
-        fsps_grids.parts_of(out).remove()
+        remove_working(out)
     say("build-ssp", f"{table.provenance.get('code', source)}, {table.spectra.nbytes / 1e6:.1f} MB in {out}")
     return table
 
@@ -58,7 +73,10 @@ def load(location: Location) -> SSPTable:
     Raises:
         ValueError: the content is not what was written; names the store.
     """
-    arrays, provenance, checksum = ssp_table.read(location)
+    try:
+        arrays, provenance, checksum = ssp_table.read(location)
+    except ValueError as error:  # of the codecs, or it is of another kind or version
+        raise ValueError(f"SSP table {location}: {error}") from error
     table = SSPTable(**arrays, provenance=provenance)
     if table.checksum != checksum:
         raise ValueError(f"SSP table {location}: checksum {table.checksum[:12]} is not the recorded {checksum[:12]}")

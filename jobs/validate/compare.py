@@ -22,7 +22,6 @@ from sedflow_dist.validation import coverage
 from sedflow_dist.validation.mock_galaxies import mock_galaxies, truth
 from storage_schemas import chains
 from storage_schemas import model as model_store
-from storage_schemas.backend.arrays import array
 from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.location import Location
 
@@ -42,8 +41,11 @@ def compare(data: Galaxies, out: Location, model: Location, seed: int, n_draws: 
     settings = _settings(segments)
     posterior = Posterior(TrainedModel.from_bytes(*model_store.read(model)), seed, _OVERSAMPLE * n_draws)
     found: dict[str, list[float]] = {"flow": [], "weighted": [], "pull": []}
-    nested = {name: np.asarray(array(summary.group, name)[:]) for name in ("log_evidence", "log_evidence_error")}
-    kept = np.asarray(array(summary.group, "flags")[:]) == 0
+    if missing := summary.missing():
+        raise ValueError(f"{out} lacks {len(missing)} of {summary.n_rows} chains: run the same sedflow mcmc again")
+    names = ("log_evidence", "log_evidence_error", "flags", "rhat", "effective_draws")
+    nested = summary.read_rows(slice(0, summary.n_rows), names)
+    kept = nested["flags"] == 0
     with bar("compare", int(kept.sum()), "galaxies") as progress:
         for i in np.flatnonzero(kept).tolist():
             row = data.row[i : i + 1]
@@ -60,7 +62,7 @@ def compare(data: Galaxies, out: Location, model: Location, seed: int, n_draws: 
             found["pull"].append((float(draws.log_evidence[0]) - nested["log_evidence"][i]) / error)
             progress.update(1)
     result = {name: np.array(values) for name, values in found.items()}
-    result |= {name: np.asarray(array(summary.group, name)[:])[kept] for name in ("rhat", "effective_draws")}
+    result |= {name: nested[name][kept] for name in ("rhat", "effective_draws")}
     worst = result["rhat"].reshape(kept.sum(), -1).max(1)
     say("compare", f"C2ST against {settings.sampler}: flow {np.median(result['flow']):.3f}, weighted flow "
         f"{np.median(result['weighted']):.3f} (medians of {len(result['flow'])} galaxies; 0.5: alike); worst R-hat of a chain "
@@ -84,9 +86,10 @@ def chain_ranks(flow: TrainedModel, out: Location, seed: int) -> Float[np.ndarra
     mocks = mock_galaxies(flow, n, seed)
     if segments.group.attrs["settings"]["galaxies"] != digest(of_mocks(mocks)):  # type: ignore[index, call-overload]
         raise ValueError(f"{out} has chains of other galaxies than mocks:{n} of this model with --seed {seed}")
-    true, failed = truth(flow, mocks), np.asarray(array(summary.group, "flags")[:]) != 0
-    found = []
-    for i in sorted(set(range(n)) - set(summary.missing()) - set(np.flatnonzero(failed).tolist())):
+    true, found = truth(flow, mocks), []
+    for i in sorted(set(range(n)) - set(summary.missing())):
+        if summary.read(i, ["flags"])["flags"][0]:
+            continue
         u = torch.as_tensor(draws_of(segments, i, settings)).flatten(0, 1)
         found.append((flow.space.from_unit(u) < true[i]).float().mean(0).numpy())
     return np.stack(found) if found else None

@@ -17,6 +17,8 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 VERSION = 1
+#: The attribute of a group in which a store is being made: its kind.
+MAKING = "sedflow_making"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def write_coordinate(group: zarr.Group, name: str, values: Sequence[Any] | np.nd
     array = group.create_array(
         name, shape=data.shape, dtype="str" if data.dtype.kind == "T" else data.dtype, chunks=data.shape,
         compressors=[ZstdCodec(level=0), Crc32cCodec()], dimension_names=(name,), attributes={"long_name": long_name},
-        overwrite=True,
+        overwrite=True, config={"write_empty_chunks": True},
     )  # fmt: skip
     array[:] = data
 
@@ -97,4 +99,12 @@ def as_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def seal(group: zarr.Group, kind: str, attributes: Mapping[str, Any]) -> None:
     """Write the attributes that make a group a store of ours."""
-    group.attrs.update(as_json({**attributes, "sedflow_kind": kind, "sedflow_version": VERSION}))
+    there = {name: value for name, value in group.attrs.items() if name != MAKING}
+    group.attrs.put(as_json({**there, **attributes, "sedflow_kind": kind, "sedflow_version": VERSION}))
+
+
+def check_version(found: Any, what: str) -> None:
+    """Raise ValueError, naming both versions, unless a store was written in the format that this version reads."""
+    if type(found) is not int or found != VERSION:
+        age = "a newer sedflow-dist wrote it: use that" if type(found) is int and found > VERSION else "make it anew"
+        raise ValueError(f"{what} has format version {found!r}; this sedflow-dist reads version {VERSION}: {age}")

@@ -3,23 +3,30 @@
 A chunk is a run of rows, one object in every array. Its digest, the checksum of what was written, is written last: a chunk
 without a digest is missing. A chunk's content depends on the store's settings and the chunk's number only, so writing
 it twice is harmless. A store whose rows may change (`photometry`) takes the digests of the chunks concerned away first.
+
+Whatever is read is compared with the digest of its array in each chunk: an object that is gone, which Zarr would read as
+its fill value, or that holds something else, is an error. That costs a hash of what is read (1 GB/s), and a small object
+a chunk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
-import zarr
 
-from storage_schemas.backend.arrays import ArraySpec, all_arrays, array, as_json, dimensions, seal, write_coordinate
+from storage_schemas.backend.arrays import ArraySpec, all_arrays, array, as_json, seal, write_coordinate
 from storage_schemas.backend.location import Location, open_group
+from storage_schemas.backend.ours import begin
 
 _DIGEST = ArraySpec("chunk_digest", ("chunk",), "uint64", long_name="checksum of the chunk's content; 0: not written")
+_ARRAY_DIGEST = ArraySpec(
+    "array_digest", ("chunk", "array"), "uint64", long_name="checksums of the chunk's arrays; 0: not written"
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class Chunks:
     def count(self, chunks: Iterable[int]) -> int:
         """Number of rows in some chunks."""
         return sum(rows.stop - rows.start for rows in map(self.rows, chunks))
+
+
+def chunks_of(rows: slice, size: int) -> slice:
+    """Return the chunks of ``size`` rows that hold some rows."""
+    return slice(rows.start // size, (rows.stop - 1) // size + 1)
 
 
 class ChunkedStore:
@@ -61,6 +73,7 @@ class ChunkedStore:
 
         Raises:
             ValueError: it is there with other settings; names the first that differs.
+            FileExistsError: something else is there.
         """
         dimension = arrays[0].dims[0]
         n_rows = sizes[dimension]
@@ -80,13 +93,19 @@ class ChunkedStore:
                         f"{location} was made with {name} = {found.get(name)!r}, now {wanted.get(name)!r} is asked for; "
                         "choose another storage root or remove the store"
                     )
+            for name, values in coordinates.items():
+                if np.asarray(array(store.group, name)[:]).tolist() != list(values):  # it is gone
+                    write_coordinate(store.group, name, values, f"name of the {name}")
             return store
-        group = zarr.open_group(location.zarr(), mode="a", zarr_format=3)
+        group = begin(location, kind)
         for spec in arrays:
             spec.create(group, sizes, rows_per_chunk)
         for name, values in coordinates.items():
             write_coordinate(group, name, values, f"name of the {name}")
-        _DIGEST.create(group, {"chunk": len(Chunks(n_rows, rows_per_chunk))}, 1)
+        sizes = {"chunk": len(Chunks(n_rows, rows_per_chunk)), "array": len(arrays)}
+        for spec in (_ARRAY_DIGEST, _DIGEST):
+            spec.create(group, sizes, 1)
+        array(group, _ARRAY_DIGEST.name).update_attributes({"arrays": [spec.name for spec in arrays]})
         attributes = {**_shape(n_rows, rows_per_chunk), "settings": settings, **(attributes or {})}
         seal(group, kind, attributes)
         return cls(location, kind, "r+")
@@ -106,26 +125,54 @@ class ChunkedStore:
         there = {int(name.removeprefix(prefix)) for name in self.location.list(prefix) if name.startswith(prefix)}
         return [chunk for chunk in range(self.n_chunks) if chunk not in there]
 
-    def write(self, chunk: int | range, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write whole chunks, one or several in a row: every array's rows, then the digests."""
+    def write(
+        self, chunk: int | range, arrays: Mapping[str, np.ndarray], fence: Callable[[], None] | None = None
+    ) -> None:
+        """Write whole chunks, one or several in a row: every array's rows, then the digests.
+
+        ``fence`` is called in between: it may raise, and the chunks stay missing.
+        """
         chunks = range(chunk, chunk + 1) if isinstance(chunk, int) else chunk
         rows = slice(self.rows(chunks[0]).start, self.rows(chunks[-1]).stop)
         stored = {}
         for name, values in arrays.items():
             if len(values) != rows.stop - rows.start:
                 raise ValueError(f"{self.location}, chunk {chunk}: {name} has {len(values)} rows, expected {rows}")
-            there = array(self.group, name)
+            there = array(self.group, name).with_config(
+                {"write_empty_chunks": True}
+            )  # or NaN and -0.0 come back otherwise
             stored[name] = np.asarray(values, there.dtype)
             there[rows] = stored[name]
-        cuts = [slice(at.start - rows.start, at.stop - rows.start) for at in map(self.rows, chunks)]
-        digests = [digest({name: values[cut] for name, values in stored.items()}) for cut in cuts]
-        array(self.group, "chunk_digest")[chunks.start : chunks.stop] = np.array(digests)
+        parts = [{name: values[self._within(at, rows)] for name, values in stored.items()} for at in chunks]
+        columns, written = self._columns, np.zeros((len(chunks), len(self._columns)), np.uint64)
+        for line, part in zip(written, parts, strict=True):
+            for name, values in part.items():
+                line[columns[name]] = digest({name: values})
+        if fence:
+            fence()
+        array(self.group, _ARRAY_DIGEST.name)[chunks.start : chunks.stop] = written
+        array(self.group, _DIGEST.name)[chunks.start : chunks.stop] = np.array([digest(part) for part in parts])
 
     def forget(self, chunks: Iterable[int]) -> None:
         """Make chunks count as missing: what is written there is about to change."""
-        digests = array(self.group, "chunk_digest")
         for chunk in chunks:
-            digests[chunk] = 0
+            for spec in (_DIGEST, _ARRAY_DIGEST):
+                array(self.group, spec.name)[chunk] = 0
+
+    def digests(self, chunks: slice = slice(None)) -> np.ndarray:
+        """Return the digests of chunks (chunk,), 0 where they are missing."""
+        return np.asarray(array(self.group, _DIGEST.name)[chunks])
+
+    @property
+    def _columns(self) -> dict[str, int]:
+        """Where the digests of arrays stand."""
+        names = cast("list[str]", array(self.group, _ARRAY_DIGEST.name).attrs["arrays"])
+        return {name: column for column, name in enumerate(names)}
+
+    def _within(self, chunk: int, rows: slice) -> slice:
+        """Where the rows of a chunk are among ``rows``."""
+        at = self.rows(chunk)
+        return slice(at.start - rows.start, at.stop - rows.start)
 
     def resize(self, n_rows: int, specs: Sequence[ArraySpec]) -> ChunkedStore:
         """Give all arrays another length, and return the store; chunks that lose or gain rows must be forgotten before.
@@ -141,7 +188,9 @@ class ChunkedStore:
             else:  # the store was shorter than a chunk, and is one chunk
                 sizes = dict(zip(spec.dims, (n_rows, *old.shape[1:]), strict=True))
                 spec.create(self.group, sizes, self.rows_per_chunk)
-        array(self.group, "chunk_digest").resize((len(Chunks(n_rows, self.rows_per_chunk)),))
+        for name in (_ARRAY_DIGEST.name, _DIGEST.name):
+            digests = array(self.group, name)
+            digests.resize((len(Chunks(n_rows, self.rows_per_chunk)), *digests.shape[1:]))
         self.group.attrs["n_rows"] = n_rows
         return ChunkedStore(self.location, self.kind, "r+")
 
@@ -149,37 +198,76 @@ class ChunkedStore:
         """Read arrays of a chunk."""
         return self.read_rows(self.rows(chunk), names)
 
-    def read_rows(self, rows: slice, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Read rows of arrays.
+    def read_rows(self, rows: slice, names: Sequence[str], digests: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Read rows of arrays, the whole chunks that hold them, and check all that was read.
+
+        Args:
+            digests: of the chunks that hold the rows, as `digests` had them; ``names`` are all arrays then
 
         Raises:
-            ValueError: a stored object is damaged; names the array and the rows.
+            ValueError: a stored object is gone or damaged, or a chunk is not written, or not what it was; names array and rows.
         """
+        if rows.stop <= rows.start:
+            return {name: np.asarray(array(self.group, name)[:0]) for name in names}
+        at = chunks_of(rows, self.rows_per_chunk)
+        chunks = range(at.start, at.stop)
+        whole = slice(self.rows(chunks[0]).start, self.rows(chunks[-1]).stop)
+        written = np.asarray(array(self.group, _ARRAY_DIGEST.name)[at])
         values = {}
         for name in names:
             try:
-                values[name] = np.asarray(array(self.group, name)[rows])
+                values[name] = np.asarray(array(self.group, name)[whole])
             except ValueError as error:  # of the codecs
-                raise ValueError(
-                    f"{self.kind} store {self.location} is damaged: array {name}, rows {rows.start} to {rows.stop - 1}: "
-                    f"{error} Run sedflow verify RUN, and all that is damaged counts as missing for the next run"
-                ) from error
-        return values
+                raise self._damage(name, rows, str(error)) from error
+            for chunk, found in zip(chunks, written[:, self._columns[name]], strict=True):
+                if digest({name: values[name][self._within(chunk, whole)]}) != found:
+                    raise self._damage(name, self.rows(chunk), self._reason(name, chunk, found))
+        if digests is not None:
+            parts = ({name: values[name][self._within(chunk, whole)] for name in names} for chunk in chunks)
+            for chunk, part, wanted in zip(chunks, parts, digests, strict=True):
+                if digest(part) != wanted:
+                    at = self.rows(chunk)
+                    raise ValueError(
+                        f"{self.kind} store {self.location}: rows {at.start} to {at.stop - 1} are not those that were there "
+                        "when this command began: something else wrote them meanwhile. Run the same command again"
+                    )
+        cut = slice(rows.start - whole.start, rows.stop - whole.start)
+        return values if whole == rows else {name: found[cut].copy() for name, found in values.items()}
+
+    def _reason(self, name: str, chunk: int, found: np.uint64) -> str:
+        if not found:
+            return "they are not written (any more)."
+        folder = f"{name}/c/{chunk}"
+        if not any(key == folder or key.startswith(f"{folder}/") for key in self.location.list(f"{name}/c")):
+            return "the stored object is gone."
+        return "the stored object holds something else than was written."
+
+    def _damage(self, name: str, rows: slice, reason: str) -> ValueError:
+        return ValueError(
+            f"{self.kind} store {self.location} is damaged: array {name}, rows {rows.start} to {rows.stop - 1}: "
+            f"{reason} Run sedflow verify RUN, and all that is damaged counts as missing for the next run"
+        )
 
     def damaged(self) -> Iterator[tuple[int, str]]:
-        """Read everything; yield (chunk, reason) of chunks that are not what was written. Missing ones are not damaged."""
-        names = [
-            name
-            for name, values in all_arrays(self.group).items()
-            if name != _DIGEST.name and dimensions(values) != (name,)  # else a coordinate
-        ]
-        written = np.asarray(array(self.group, "chunk_digest")[:])
-        for chunk in np.flatnonzero(written).tolist():
+        """Read everything; yield (chunk, reason) of chunks that are not what was written. Missing ones are not damaged.
+
+        Arrays beside the rows, which who fills the store writes again, count as the first chunk's.
+        """
+        names = list(self._columns)
+        for name in sorted(set(all_arrays(self.group)) - {*names, _DIGEST.name, _ARRAY_DIGEST.name}):
             try:
-                if digest(self.read(chunk, names)) != written[chunk]:
-                    yield chunk, "an object is missing, or holds something else than was written"
+                np.asarray(array(self.group, name)[:])
+                if array(self.group, name).size and next(self.location.list(f"{name}/c"), None) is None:
+                    yield 0, f"array {name}: the stored object is gone"
             except ValueError as error:
-                yield chunk, str(error)
+                yield 0, f"array {name}: {error}"
+        for chunk, wanted in enumerate(self.digests().tolist()):
+            if wanted:
+                try:
+                    if digest(self.read(chunk, names)) != wanted:
+                        yield chunk, "its digest is not that of its content"
+                except ValueError as error:
+                    yield chunk, str(error)
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> np.uint64:

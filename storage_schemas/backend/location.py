@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from obstore.store import LocalStore, ObjectStore, S3Store
 from zarr.storage import ObjectStore as ZarrObjectStore
 
 from storage_schemas.backend import credentials
+from storage_schemas.backend.arrays import check_version
 from storage_schemas.backend.redaction import without_credentials, without_secrets
 
 if TYPE_CHECKING:
@@ -49,14 +50,22 @@ _ADVICE = {
 }
 
 
+#: What lies in a store beside its arrays: the lease of who writes it (`lease`), working files (`ours`).
+LOCK, WORKING = BESIDE = ("sedflow.lock", "sedflow.working")
 _PAUSES = (0.1, 0.5, 2.5)  # s, before a request is repeated whose connection broke
 
 
 class _ZarrStore(ZarrObjectStore):
     """Repeats requests whose connection broke where obstore does not, as they are no plain reads and writes.
 
-    Zarr creates with them what is not there, and deletes chunks that hold fill values only: both may happen twice.
+    Zarr creates with them what is not there, and deletes chunks that hold fill values only: both may happen twice. What lies
+    in a store beside its arrays (`BESIDE`) is hidden from Zarr, which would take it for an array.
     """
+
+    async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        async for name in super().list_dir(prefix):
+            if name not in BESIDE:
+                yield name
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         await self._repeated(super().set_if_not_exists, key, value)
@@ -261,11 +270,19 @@ class Location:
                 yield meta["path"]
 
     def remove(self, prefix: str = "") -> None:
-        """Delete every object below this place whose name starts with ``prefix``."""
-        if names := [name for name in self.list() if name.startswith(prefix)]:
+        """Delete every object below this place whose name starts with ``prefix``; of a local link, the link alone."""
+        path = Path(self.url)
+        if self.is_local and not prefix:
+            if path.is_symlink():
+                path.unlink()
+            elif path.is_dir():
+                shutil.rmtree(path)
+        elif names := [name for name in self.list() if name.startswith(prefix)]:
             _delete(self.objects(), names)
-        if self.is_local and not prefix and Path(self.url).is_dir():
-            shutil.rmtree(self.url)  # its folders
+
+    def remove_object(self, name: str) -> None:
+        """Delete one object below this place; where a connection breaks, again."""
+        _delete(self.objects(), name)
 
 
 def _is_broken_connection(error: Exception) -> bool:
@@ -297,7 +314,7 @@ def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") ->
 
     Raises:
         FileNotFoundError: nothing there, or a group that was never finished.
-        ValueError: it is another kind of store; says what was found.
+        ValueError: it is another kind of store, or of another version; says what was found.
     """
     try:
         location.require()
@@ -309,6 +326,7 @@ def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") ->
         raise FileNotFoundError(f"no {kind} store at {location}: a Zarr group that is not ours, or was never finished")
     if found != kind:
         raise ValueError(f"{location} holds a {found} store; expected a {kind} store")
+    check_version(group.attrs.get("sedflow_version"), f"the {kind} store {location}")
     return group
 
 

@@ -11,7 +11,7 @@ import zarr
 from storage_schemas.backend.arrays import all_arrays, array, dimensions
 from storage_schemas.backend.chunked import Chunks
 from storage_schemas.catalog.releases import REPLACED
-from storage_schemas.catalog.schema import MAIN
+from storage_schemas.catalog.schema import MAIN, check_release
 
 _GONE = ("not found", "range was invalid", "range not satisfiable")  # icechunk: an object is missing, or was cut off
 
@@ -21,7 +21,9 @@ def damaged(repo: icechunk.Repository) -> Iterator[tuple[int, str]]:
 
     Raises:
         icechunk.IcechunkError: storage failed otherwise
+        ValueError: the catalog is of another version
     """
+    check_release(repo.readonly_session(MAIN), MAIN)
     group = zarr.open_group(repo.readonly_session(MAIN).store, mode="r")
     shards = Chunks(array(group, "flags").shape[0], cast(int, group.attrs["rows_per_shard"]))
     by_row = {name: values for name, values in all_arrays(group).items() if dimensions(values)[0] == "galaxy"}

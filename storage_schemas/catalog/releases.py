@@ -8,12 +8,10 @@ see the old release or the new one, never half of one, and no release is ever lo
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, cast
 
 import icechunk
@@ -23,6 +21,7 @@ from zarr.storage import MemoryStore
 
 from storage_schemas import photometry
 from storage_schemas.backend.arrays import all_arrays, array, as_json, seal, write_coordinate
+from storage_schemas.backend.lease import Lease, hold
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import query
 from storage_schemas.catalog.schema import (
@@ -34,34 +33,26 @@ from storage_schemas.catalog.schema import (
     WEIGHTS,
     Layout,
     arrays,
+    check_release,
 )
 
 STAGING = "staging-"
 #: Arrays that every run writes anew.
 REPLACED = {*COORDINATES, WEIGHTS.name}
-_LOCK = "sedflow.lock"
 #: Two processes of the same run write the same values: whose are kept does not matter.
 _SAME_VALUES = icechunk.BasicConflictSolver(on_chunk_conflict=icechunk.VersionSelection.UseOurs)
 
 
 @contextmanager
-def writing(location: Location) -> Iterator[None]:
+def writing(location: Location, held: Lease | None = None) -> Iterator[None]:
     """Be the only process that writes a catalog in a local folder; object storage guards its commits itself.
+
+    ``held`` is the lease of a caller who has it already.
 
     Raises:
         RuntimeError: another process writes it; nothing was changed.
     """
-    if not location.is_local:
-        yield
-        return
-    with open(Path(location.url) / _LOCK, "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
-        except BlockingIOError:
-            raise RuntimeError(
-                f"another process is writing the catalog {location}; a local folder bears one writer at a time: wait for "
-                "it, or keep the catalog in object storage"
-            ) from None
+    with hold(location, "catalog", held) if location.is_local else nullcontext():
         yield
 
 
@@ -120,6 +111,20 @@ def commit(session: icechunk.Session, message: str) -> None:
     session.commit(message, rebase_with=_SAME_VALUES)
 
 
+def complete(repo: icechunk.Repository) -> None:
+    """End what a run that was killed had begun to publish: a snapshot that ``main`` moved to gets its name, and a branch that
+    is a release already goes. From then on a rollback leaves nothing behind that would undo it."""
+    main = repo.lookup_branch(MAIN)
+    for branch in sorted(name for name in repo.list_branches() if name.startswith(STAGING)):
+        snapshot = repo.lookup_branch(branch)
+        if _run_of(repo, branch) != branch:
+            continue
+        if snapshot == main and _is_whole(repo, branch):
+            _name(repo, snapshot)
+        if _tag_of(repo, snapshot) is not None:
+            _drop(repo, branch)
+
+
 def find(repo: icechunk.Repository, run_id: str) -> str | None:
     """Return the newest release that this very run made; none, too, where ``main`` shows it with shards marked damaged."""
     releases = sorted(repo.list_tags(), key=_number, reverse=True)
@@ -143,7 +148,9 @@ def publish(repo: icechunk.Repository, branch: str, expected: str) -> str:
         RuntimeError: ``main`` shows something else meanwhile; nothing was changed.
     """
     snapshot = repo.lookup_branch(branch)
-    if repo.lookup_branch(MAIN) != snapshot:  # else: died before it named the release
+    if (
+        repo.lookup_branch(MAIN) != snapshot and _tag_of(repo, snapshot) is None
+    ):  # else: died before it named the release
         try:
             repo.reset_branch(MAIN, snapshot, from_snapshot_id=expected)
         except icechunk.IcechunkError:
@@ -155,15 +162,29 @@ def publish(repo: icechunk.Repository, branch: str, expected: str) -> str:
                     f"main moved to {name_of(repo, now)} while this run worked, so it was not published; its shards are "
                     f"kept on the branch {branch}: run the same command again to publish it after {name_of(repo, now)}"
                 ) from None
+    release = _name(repo, snapshot)
+    _drop(repo, branch)
+    return release
+
+
+def _name(repo: icechunk.Repository, snapshot: str) -> str:
+    """Make a snapshot a release, unless it is one, and return its name."""
     while (release := _tag_of(repo, snapshot)) is None:
         try:
             repo.create_tag(next_release(repo), snapshot)
         except icechunk.IcechunkError as error:  # another run took the name, or the answer got lost
             if "tag already exists" not in str(error):
                 raise
-    if branch in repo.list_branches():
-        repo.delete_branch(branch)
     return release
+
+
+def _drop(repo: icechunk.Repository, branch: str) -> None:
+    if branch in repo.list_branches():
+        try:
+            repo.delete_branch(branch)
+        except icechunk.IcechunkError:  # the same run, started elsewhere, was faster
+            if branch in repo.list_branches():
+                raise
 
 
 def next_release(repo: icechunk.Repository) -> str:
@@ -192,10 +213,16 @@ def history(repo: icechunk.Repository) -> Iterator[tuple[str, str, str, str]]:
 
 
 def rollback(repo: icechunk.Repository, release: str) -> str:
-    """Let ``main`` show an earlier release again; nothing is deleted. Return its snapshot id."""
+    """Let ``main`` show an earlier release again; nothing is deleted. Return its snapshot id.
+
+    Raises:
+        ValueError: there is no such release, or it is of another version.
+    """
     if release not in repo.list_tags():
         raise ValueError(f"no release {release!r}; there are {', '.join(sorted(repo.list_tags())) or 'none'}")
     snapshot = repo.lookup_tag(release)
+    check_release(repo.readonly_session(tag=release), f"release {release!r}")
+    complete(repo)
     repo.reset_branch(MAIN, snapshot, from_snapshot_id=repo.lookup_branch(MAIN))
     return snapshot
 
@@ -233,6 +260,19 @@ def _missing(group: zarr.Group, keys: Sequence[int]) -> list[int]:
     stored = np.asarray(array(group, "shard_key")[: len(keys)])
     found[: len(stored)] = stored
     return np.flatnonzero(found != np.array(keys, np.uint64)).tolist()
+
+
+def _run_of(repo: icechunk.Repository, branch: str) -> str:
+    """Branch of the run whose catalog a branch shows: not its own as long as nothing is staged on it."""
+    try:
+        return branch_of(str(zarr.open_group(repo.readonly_session(branch).store, mode="r").attrs.get("run_id")))
+    except FileNotFoundError:
+        return ""
+
+
+def _is_whole(repo: icechunk.Repository, branch: str) -> bool:
+    group = zarr.open_group(repo.readonly_session(branch).store, mode="r")
+    return bool(np.all(array(group, "shard_key")[:]))
 
 
 def _prepare(store: Any, layout: Layout, model: tuple[bytes, bytes]) -> None:

@@ -18,7 +18,7 @@ import xarray as xr
 import zarr
 
 from storage_schemas import photometry
-from storage_schemas.backend.arrays import ArraySpec, array, dimensions
+from storage_schemas.backend.arrays import ArraySpec, array, check_version, dimensions
 from storage_schemas.backend.chunked import Chunks
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import query
@@ -185,7 +185,19 @@ def store(location: Location, ref: str = MAIN) -> Any:
     if ref not in (MAIN, *releases):
         raise ValueError(f"{location} has no release {ref!r}; there are {', '.join(releases)}")
     session = repo.readonly_session(MAIN) if ref == MAIN else repo.readonly_session(tag=ref)
+    check_release(session, f"{location} ({ref})")
     return session.store
+
+
+def check_release(session: icechunk.Session, what: str) -> None:
+    """Raise ValueError, saying what was found, unless a session shows nothing yet, or a catalog of the version read here."""
+    try:
+        attributes = zarr.open_group(session.store, mode="r").attrs
+    except FileNotFoundError:
+        return
+    if attributes.get("sedflow_kind") != KIND:
+        raise ValueError(f"{what} holds no posterior catalog of ours")
+    check_version(attributes.get("sedflow_version"), f"the posterior catalog {what}")
 
 
 def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
@@ -202,8 +214,6 @@ def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
     location = url if isinstance(url, Location) else Location.parse(url)
     stored = store(location, ref)
     dataset = xr.open_zarr(stored, consolidated=False, chunks=None)
-    if dataset.attrs.get("sedflow_kind") != KIND:
-        raise ValueError(f"{location} ({ref}) holds no posterior catalog of ours")
     return _with_ids(dataset, stored).assign_coords(galaxy=pd.RangeIndex(dataset.sizes["galaxy"]))
 
 

@@ -49,12 +49,13 @@ def test_reopening_needs_the_same_settings(store, tmp_path):
         training_set.create(tiny.location(tmp_path / "set"), 10, 4, ["a", "b"], ["u", "g", "r"], {"seed": 2})
 
 
-def test_a_store_that_was_never_finished_counts_as_missing_and_is_made_anew(store, tmp_path):
-    """A job that dies between the arrays and the seal leaves a group without our attributes."""
-    import zarr
-
+def test_a_store_that_was_never_finished_counts_as_missing_and_is_made_anew(tmp_path, monkeypatch):
+    """A job that dies between the arrays and the seal leaves a group that says what was being made in it."""
     where = tiny.location(tmp_path / "set")
-    zarr.open_group(where.zarr(), mode="w", zarr_format=3).create_array("phi", shape=(3,), dtype="f4")
+    with monkeypatch.context() as patch:
+        patch.setattr("storage_schemas.backend.chunked.seal", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            training_set.create(where, 7, 3, ["a", "b", "c"], ["u"], {"seed": 2})
     with pytest.raises(FileNotFoundError, match="never finished"):
         training_set.open(where)
     again = training_set.create(where, 10, 4, ["a", "b"], ["u", "g", "r"], {"seed": 1})

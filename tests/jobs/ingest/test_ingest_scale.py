@@ -191,7 +191,7 @@ def test_containers_on_s3_give_what_files_here_do(s3, files, dask, tmp_path):
     for number, source in enumerate(sources):
         where = f"{s3}/out{number}" if number < 3 else tmp_path / f"out{number}"
         store = ingest(source, SURVEY, tiny.location(where), CHUNK, Ingest(order="healpix"), DaskSettings(workers=1))
-        assert not Location.parse(f"{where}-runs").exists()
+        assert not Location.parse(f"{where}/sedflow.working").exists()
         again = np.argsort(store.group["ids/ID"][:])
         tiny.assert_same(
             {name: values[order] for name, values in wanted.items()},
@@ -218,16 +218,16 @@ def digests(store):
 def test_nothing_is_done_twice(files, dask, tmp_path):
     store = run(files, tmp_path / "out", dask)
     before = contents(store)
-    tiny.location(f"{tmp_path}/out-runs").remove()
+    tiny.location(f"{tmp_path}/out/sedflow.working").remove()
     tiny.assert_same(before, contents(run(files, tmp_path / "out", dask)))
     tiny.assert_same(before, contents(run(files, tmp_path / "out", dask, keep_runs=False)))
-    assert not (tmp_path / "out-runs").exists()
+    assert not (tmp_path / "out" / "sedflow.working").exists()
 
 
 @pytest.mark.parametrize("keep_runs", [True, False])
 def test_rows_changed_in_place_change_their_chunks_only(files, dask, tmp_path, keep_runs):
     store = run(files, tmp_path / "out", dask, keep_runs=keep_runs)
-    runs = tmp_path / "out-runs"
+    runs = tmp_path / "out" / "sedflow.working"
     assert runs.exists() == keep_runs
     before, made = digests(store), {path: path.stat().st_mtime_ns for path in runs.glob("*/zarr.json")}
     table = Table.read(files[0])
