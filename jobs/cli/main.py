@@ -22,6 +22,7 @@ from jobs.cli.options import CatalogPath, Cone, Profile, Release, engines
 from jobs.cli.run import run_app
 from jobs.config import run_file, shipped
 from jobs.config.run_file import SSP, Inference, Ingest, RunFile
+from jobs.telemetry.printable import printable
 from jobs.telemetry.progress import say
 from sedflow_dist.photometry import surveys
 from sedflow_dist.sps.fsps_engine import PRESETS
@@ -244,5 +245,5 @@ def main() -> None:
     except (
         ValueError, RuntimeError, OSError, icechunk.IcechunkError, icechunk.ConflictError, obstore.exceptions.BaseError,
     ) as error:  # fmt: skip
-        print(f"sedflow: {explain(error)}", file=sys.stderr)
+        print(printable(f"sedflow: {explain(error)}", keep="\n"), file=sys.stderr)
         sys.exit(1)

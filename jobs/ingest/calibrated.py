@@ -7,12 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from jobs.ingest import units
+from jobs.ingest.formats import missing
 from jobs.ingest.tables import Table, find
+from jobs.telemetry.printable import listed, shortened
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.flags import REASONS, Flag
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas import photometry
 from storage_schemas.backend.location import Location
+
+#: What counts are named by, before a flux column's name: rows whose file states no unit of it.
+NO_UNIT = "no unit "
 
 
 def read(
@@ -26,7 +32,7 @@ def read(
         ValueError: a column is missing, has the wrong unit, or holds no numbers.
     """
     table = Table(location, rows, (*survey.required, *_position(survey)))
-    _check(table, survey)
+    unstated = _check(table, survey)
     extinction = table.numbers(survey.extinction) if survey.extinction else None
     unusable = table.numbers(survey.band_flags) != 0 if survey.band_flags else None
     raw = (
@@ -46,7 +52,9 @@ def read(
     arrays["healpix_29"] = surveys.healpix(arrays["ra"], arrays["dec"])
     arrays["input_row"] = np.arange(rows.start, rows.stop)
     arrays |= {name: _identifier(table, name, kind) for name, kind in ids.items()}
-    return arrays, {**flag_counts(arrays["flags"]), **{f"cut {name}": int(hit.sum()) for name, hit in hits.items()}}
+    counts = {f"cut {name}": int(hit.sum()) for name, hit in hits.items()}
+    counts |= {f"{NO_UNIT}{name}": table.n_rows for name in unstated}
+    return arrays, {**flag_counts(arrays["flags"]), **counts}
 
 
 def flag_counts(flags: np.ndarray) -> dict[str, int]:
@@ -66,16 +74,26 @@ def identifiers(location: Location, survey: Survey) -> dict[str, str]:
     return {name: "int64" if table.column(name).dtype.kind in "iu" else "str" for name in survey.ids}
 
 
-def _check(table: Table, survey: Survey) -> None:
+def _check(table: Table, survey: Survey) -> tuple[str, ...]:
+    """Check that the columns are there and in units that can be converted; return flux columns that state none."""
     if survey.redshift is None:
         raise ValueError(
             f"survey {survey.name} has no redshifts of its own: join a column of them, photometric ones for example, to "
-            f"{table.path} and name it with --redshift, or `ingest: {{redshift: NAME}}` in a run file; its columns are "
-            f"{', '.join(table.names)}"
+            f"{table.title} and name it with --redshift, or `ingest: {{redshift: NAME}}` in a run file; its columns are "
+            f"{listed(table.names)}"
         )
     table.require(survey.required)
-    for name in survey.flux:
-        table.check_unit(name, survey.unit)
+    declared = {table.found(name): unit for name, unit in survey.units.items()}
+    stated = {}
+    for name in survey.expected_units:
+        if found := table.found(name):
+            stated[name] = declared.get(found) or declared.get(found.partition("[")[0]) or table.unit(name)
+    try:
+        conversions = units.conversions(survey, stated)
+    except ValueError as error:
+        raise ValueError(f"{table.title}: {error}") from error
+    table.scale(conversions.factors)
+    return conversions.unstated
 
 
 def _position(survey: Survey) -> list[str]:
@@ -84,11 +102,16 @@ def _position(survey: Survey) -> list[str]:
 
 def _identifier(table: Table, name: str, kind: str) -> np.ndarray:
     values = table.column(name)
+    if (absent := missing(values)).any():
+        raise ValueError(
+            f"{table.title}: identifier {shortened(name)} misses, first in row {np.argmax(absent)} of those read"
+        )
+    values = np.ma.getdata(values)
     if kind == "str":
         return values.astype(np.dtypes.StringDType())
     numbers = np.asarray(values)
     if numbers.dtype.kind not in "iu":
         raise ValueError(
-            f"{table.path}: identifier {name} is an integer in the first file and {numbers.dtype} here, or misses in some rows"
+            f"{table.title}: identifier {shortened(name)} is an integer in the first file and {numbers.dtype} here"
         )
     return numbers.astype(np.int64)

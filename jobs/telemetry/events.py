@@ -29,6 +29,7 @@ from pydantic import BaseModel
 from cluster import retries
 from jobs.config.run_file import RunFile
 from jobs.telemetry import metrics
+from jobs.telemetry.printable import printable
 from storage_schemas.backend.location import Location, explain, without_secrets
 
 P = ParamSpec("P")
@@ -178,7 +179,13 @@ class Job:
         """Count something that is begun again."""
         self.record.retries += 1
         metrics.RETRIES.labels(self.record.stage).inc()
-        emit("retry", **self._who, what=what, why=without_secrets(why)[:_LONGEST_ERROR], retries=self.record.retries)
+        emit(
+            "retry",
+            **self._who,
+            what=what,
+            why=printable(without_secrets(why))[:_LONGEST_ERROR],
+            retries=self.record.retries,
+        )
 
     def end(self, error: BaseException | None) -> None:
         """Say how the job ended."""
@@ -210,7 +217,7 @@ class Job:
                 place.put(f"{self.record.stage}.json", self.record.model_dump_json(indent=1).encode())
             except Exception as error:  # whatever storage libraries raise
                 if not complained:
-                    emit("warning", **self._who, message=f"no progress record: {explain(error)}")
+                    emit("warning", **self._who, message=printable(f"no progress record: {explain(error)}"))
                 complained = True
             if last:
                 return
@@ -280,7 +287,7 @@ def records(root: Location) -> dict[str, Record]:
 def _words(error: BaseException) -> str:
     """An error in words; an end that is no error, as by a signal, with its name and exit code."""
     text = explain(error) if isinstance(error, Exception) else f"{type(error).__name__} {error}".strip()
-    return without_secrets(text or type(error).__name__)[:_LONGEST_ERROR]
+    return printable(without_secrets(text or type(error).__name__), keep="\n")[:_LONGEST_ERROR]
 
 
 def _now() -> datetime:

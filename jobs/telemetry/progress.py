@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from jobs.telemetry import events
 from jobs.telemetry.events import Chunk, Job
+from jobs.telemetry.printable import printable
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
 
 def say(title: str, message: str) -> None:
     """Print one line about a job on standard error."""
+    message = printable(message)
     if events.as_json():
         events.emit("message", stage=title, message=message)
     else:
