@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.ingest import exact
+from jobs.ingest import exact, units
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.tables import Table, find
 from sedflow_dist.photometry import surveys
@@ -15,6 +15,10 @@ from sedflow_dist.photometry.flags import REASONS, Flag
 from sedflow_dist.photometry.surveys import Cut, Survey
 from storage_schemas import photometry
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.printable import listed
+
+#: What counts are named by, before a flux column's name: rows whose file states no unit of it.
+NO_UNIT = "no unit "
 
 
 def read(
@@ -29,7 +33,7 @@ def read(
     """
     masks = [cut.column for cut in survey.cuts.values() if cut.bits]
     table = Table(location, rows, (*survey.measured, *_position(survey)), (*ids, *masks))
-    _check(table, survey)
+    unstated = _check(table, survey)
     extinction = table.numbers(survey.extinction) if survey.extinction else None
     unusable = table.numbers(survey.band_flags) != 0 if survey.band_flags else None
     raw = (
@@ -52,7 +56,9 @@ def read(
     arrays |= _identifiers(table, ids)
     if ids:
         calibrated.flags[arrays[photometry.ID_MISSING].any(axis=1)] |= np.uint32(int(Flag.NO_ID))
-    return arrays, {**flag_counts(arrays["flags"]), **{f"cut {name}": int(hit.sum()) for name, hit in hits.items()}}
+    counts = {f"cut {name}": int(hit.sum()) for name, hit in hits.items()}
+    counts |= {f"{NO_UNIT}{name}": table.n_rows for name in unstated}
+    return arrays, {**flag_counts(arrays["flags"]), **counts}
 
 
 def flag_counts(flags: np.ndarray) -> dict[str, int]:
@@ -86,16 +92,26 @@ def _common_type(files: Sequence[InputFile], name: str) -> str:
     return next(iter(first), "str")
 
 
-def _check(table: Table, survey: Survey) -> None:
+def _check(table: Table, survey: Survey) -> tuple[str, ...]:
+    """Check that the columns are there and in units that can be converted; return flux columns that state none."""
     if survey.redshift is None:
         raise ValueError(
             f"survey {survey.name} has no redshifts of its own: join a column of them, photometric ones for example, to "
-            f"{table.path} and name it with --redshift, or `ingest: {{redshift: NAME}}` in a run file; its columns are "
-            f"{', '.join(table.names)}"
+            f"{table.title} and name it with --redshift, or `ingest: {{redshift: NAME}}` in a run file; its columns are "
+            f"{listed(table.names)}"
         )
     table.require(survey.required)
-    for name in survey.flux:
-        table.check_unit(name, survey.unit)
+    declared = {table.found(name): unit for name, unit in survey.units.items()}
+    stated = {}
+    for name in survey.expected_units:
+        if found := table.found(name):
+            stated[name] = declared.get(found) or declared.get(found.partition("[")[0]) or table.unit(name)
+    try:
+        conversions = units.conversions(survey, stated)
+    except ValueError as error:
+        raise ValueError(f"{table.title}: {error}") from error
+    table.scale(conversions.factors)
+    return conversions.unstated
 
 
 def _position(survey: Survey) -> list[str]:

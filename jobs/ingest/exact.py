@@ -81,6 +81,7 @@ def from_arrow(column: Any) -> Exact:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _from_lists(column)
     if pa.types.is_dictionary(kind):
+        from_arrow(column.dictionary)  # its text may be too long to be repeated in every row
         return from_arrow(column.dictionary_decode())
     if isinstance(kind, pa.UuidType):
         return from_arrow(pa.array([None if x is None else str(x) for x in column.to_pylist()], pa.string()))
@@ -107,12 +108,13 @@ def from_arrow(column: Any) -> Exact:
 
 
 def from_numpy(values: np.ndarray, nulls: Sequence[Any] = ()) -> Exact:
-    """Return a numpy array in which each of ``nulls`` says that a value is missing.
+    """Return a numpy array, of which masked values and those that are one of ``nulls`` are missing.
 
     Raises:
         ValueError: it holds neither numbers nor text.
     """
-    missing = np.zeros(values.shape, bool)
+    missing = np.ma.getmaskarray(values).copy()
+    values = np.ma.getdata(values)
     for null in nulls:
         if isinstance(null, str) == (values.dtype.kind in "SUTO"):
             missing |= values == null
@@ -140,19 +142,6 @@ def integers(text: Exact) -> Exact | None:
         except pa.ArrowInvalid:
             continue
     return None
-
-
-def from_fits(table: Any, name: str) -> Exact:
-    """Return a column of a FITS table of astropy's; ``TNULL`` is of the number as it is stored.
-
-    Raises:
-        ValueError: it holds neither numbers nor text.
-    """
-    about, values = table.columns[name], np.asarray(table.data[name])
-    if values.dtype.kind == "U":
-        values = np.strings.rstrip(values, " ")
-    nulls = [] if about.null is None else [int(about.null) + int(about.bzero or 0)]
-    return from_numpy(values, nulls)
 
 
 def from_zarr(values: Any, rows: slice) -> Exact:

@@ -5,51 +5,82 @@ In: a `Location` (local or S3). Out: numpy columns by name, (row,) or (row, entr
 
 from __future__ import annotations
 
-import gzip
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import IO, Any, cast
 
 import numpy as np
 import obstore
-import zarr
 from obstore.store import ObjectStore
 
 from jobs.ingest import exact
 from jobs.ingest.exact import Exact
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.printable import printable, shortened
 
-_BLOCK_BYTES = 32 << 20
+#: Limits, so that what a file announces, or stands for, cannot fill the memory: of one text, of one row of a column, and of
+#: what is read of a Parquet file at once.
+MOST_TEXT_BYTES = 4096
+MOST_VALUE_BYTES = 65_536
+MOST_PIECE_BYTES = 2 << 30
 _READ_AHEAD_BYTES = 1 << 20
 _MOST_CSV_BYTES = 512 << 20
 
 
 class Catalog(ABC):
-    """A catalog that is open: `names` and `units` of its columns, `n_rows`. Close it, or use it in a ``with``."""
+    """A catalog that is open: `names` of its columns, each once, `units` that it states, `n_rows`. Close it, or use ``with``.
 
-    names: tuple[str, ...]
-    units: dict[str, str | None]
-    n_rows: int
+    `unreadable` says of columns why they are not read (``is nested``); whoever wants none of them need not care. `title` is
+    the catalog's place as messages name it.
+    """
+
+    names: tuple[str, ...] = ()
+    n_rows: int = 0
     _file: IO[bytes] | None = None
 
-    @abstractmethod
+    def __init__(self, location: Location) -> None:
+        self.title = printable(location)
+        self.units: dict[str, str | None] = {}
+        self.unreadable: dict[str, str] = {}
+
     def read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return rows ``start`` to ``stop`` of columns."""
+        """Return rows ``start`` to ``stop`` of columns, of their own dtype.
+
+        A column in which values are missing is a masked array; text that is missing is None.
+
+        Raises:
+            ValueError: a column is one of `unreadable`, or the file is damaged; says which and how.
+        """
+        self._require_readable(names)
+        return self._read(start, stop, names)
 
     @abstractmethod
+    def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return rows of columns that can be read."""
+
     def exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
         """Return rows ``start`` to ``stop`` of columns, integers and text as they are; of no rows, the columns' types.
 
         Raises:
-            ValueError: a column holds neither numbers nor text; says what.
+            ValueError: a column holds neither numbers nor text, or is one of `unreadable`; says what.
         """
+        self._require_readable(names)
+        return self._exact(start, stop, names)
+
+    @abstractmethod
+    def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
+        """Return rows of columns that can be read, exactly."""
+
+    def _require_readable(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name in self.unreadable:
+                raise ValueError(f"{self.title}: column {shortened(name)} {self.unreadable[name]}")
 
     def borders(self, rows: int) -> list[int]:
         """Return where to cut the catalog into pieces of at most ``rows`` rows that are read without waste."""
-        return [*range(0, self.n_rows, rows), self.n_rows]
+        return [*range(0, self.n_rows, rows), self.n_rows] if self.n_rows else [0]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -69,17 +100,21 @@ def open_catalog(location: Location) -> Catalog:
     Raises:
         FileNotFoundError, ValueError: no such file; empty; none of the formats, or broken. Says what was found.
     """
+    from jobs.ingest.fits_catalog import Fits
+    from jobs.ingest.parquet_catalog import Parquet
+    from jobs.ingest.zarr_catalog import Zarr
+
     name = location.url.lower()
     kinds: dict[tuple[str, ...], Callable[[Location], Catalog]] = {
-        (".fits", ".fit", ".gz"): _Fits, (".parquet", ".pq"): _Parquet, (".csv",): _Csv,
+        (".fits", ".fit", ".gz"): Fits, (".parquet", ".pq"): Parquet, (".csv",): _Csv,
     }  # fmt: skip
     for endings, kind in kinds.items():
         if name.endswith(endings):
             return kind(location)
     if is_zarr(location):
-        return _Zarr(location)
+        return Zarr(location)
     open_file(location).close()
-    raise ValueError(f"{location}: its format is not one of .fits, .parquet, .csv and a Zarr group")
+    raise ValueError(f"{printable(location)}: its format is not one of .fits, .parquet, .csv and a Zarr group")
 
 
 def count(location: Location) -> int:
@@ -101,11 +136,11 @@ def open_file(location: Location) -> IO[bytes]:
             folder, name = parent(location)
             file = io.BufferedReader(_Object(folder.objects(), name), _READ_AHEAD_BYTES)
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise FileNotFoundError(f"no catalog {location}") from error
+        raise FileNotFoundError(f"no catalog {printable(location)}") from error
     file.seek(0, 2)
     if not file.tell():
         file.close()
-        raise ValueError(f"{location} is empty")
+        raise ValueError(f"{printable(location)} is empty")
     file.seek(0)
     return cast("IO[bytes]", file)
 
@@ -149,124 +184,6 @@ class _Object(io.RawIOBase):
         return max(length, 0)
 
 
-class _Fits(Catalog):
-    """The first binary table of a FITS file, also of a gzipped one; rows come in blocks of a few megabytes."""
-
-    def __init__(self, location: Location) -> None:
-        from astropy.io import fits
-
-        raw = open_file(location)
-        file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if location.url.lower().endswith(".gz") else raw
-        self._file = self._rows = file
-        try:
-            hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
-            table = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)), None)
-        except OSError as error:
-            raise ValueError(f"{location} is not a FITS file: {error}") from error
-        if table is None:
-            raise ValueError(f"{location} holds no binary table; its HDUs are {[hdu.name for hdu in hdus]}")
-        self._header, self._start = table.header.copy(), table.fileinfo()["datLoc"]
-        self.units = {column.name: column.unit for column in table.columns}
-        self.names, self.n_rows = tuple(self.units), self._header["NAXIS2"]
-        self._location = location
-
-    def read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        size = max(_BLOCK_BYTES // max(self._header["NAXIS1"], 1), 1)
-        blocks = [self._block(at, min(at + size, stop), names) for at in range(start, stop, size)]
-        return {name: np.concatenate([block[name] for block in blocks]) for name in names}
-
-    def exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
-        if not names:
-            return {}
-        size = max(_BLOCK_BYTES // max(self._header["NAXIS1"], 1), 1)
-        parts: dict[str, list[Exact]] = {name: [] for name in names}
-        for at in range(start, stop, size) or [start]:
-            table = self._table(at, min(at + size, stop))
-            for name in names:
-                with exact.naming(self._location, name):
-                    parts[name].append(exact.from_fits(table, name))
-        return {name: exact.concatenate(part) for name, part in parts.items()}
-
-    def _block(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        data = self._table(start, stop).data
-        return {name: _native(np.asarray(data[name])) for name in names}
-
-    def _table(self, start: int, stop: int) -> Any:
-        """Rows as a FITS table of their own, so that astropy does all the decoding."""
-        from astropy.io import fits
-
-        width = self._header["NAXIS1"]
-        self._rows.seek(self._start + start * width)
-        raw = self._rows.read((stop - start) * width)
-        if len(raw) < (stop - start) * width:
-            raise ValueError(
-                f"{self._location} is cut off: {self.n_rows} rows are announced, row {stop - 1} is not there"
-            )
-        header = self._header.copy()
-        header["NAXIS2"], header["PCOUNT"] = stop - start, 0
-        return fits.BinTableHDU.fromstring(header.tostring().encode() + raw, uint=True)
-
-
-class _Parquet(Catalog):
-    """A Parquet file: only the row groups and columns that are asked for are decoded."""
-
-    def __init__(self, location: Location) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet
-
-        self._file, self._location = open_file(location), location
-        try:
-            self._parquet = pyarrow.parquet.ParquetFile(self._file, pre_buffer=not location.is_local)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{location} is not a parquet file: {error}") from error
-        schema = self._parquet.schema_arrow
-        self.names = tuple(schema.names)
-        self.units = {field.name: ((field.metadata or {}).get(b"unit") or b"").decode() or None for field in schema}
-        groups = [self._parquet.metadata.row_group(i).num_rows for i in range(self._parquet.num_row_groups)]
-        self._ends = np.cumsum(groups, dtype=np.int64)
-        self.n_rows = self._parquet.metadata.num_rows
-
-    def borders(self, rows: int) -> list[int]:
-        """Cut between row groups, and within one only where it alone is larger than a piece."""
-        cuts = [0]
-        for start, end in pairwise([0, *self._ends.tolist()]):
-            if end - cuts[-1] > rows and start > cuts[-1]:
-                cuts.append(start)
-            cuts += range(cuts[-1] + rows, end, rows)
-        return [*cuts, self.n_rows]
-
-    def read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for part in self._batches(start, stop, names):
-            for name in names:
-                parts[name].append(_from_arrow(part.column(part.schema.get_field_index(name))))
-        return {name: np.concatenate(part) for name, part in parts.items()}
-
-    def exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
-        import pyarrow as pa
-
-        parts: dict[str, list[Any]] = {name: [] for name in names}
-        for part in self._batches(start, stop, names) if names and start < stop else ():
-            for name in names:
-                parts[name].append(part.column(part.schema.get_field_index(name)))
-        found = {}
-        for name in names:
-            kind = self._parquet.schema_arrow.field(name).type
-            with exact.naming(self._location, name):
-                found[name] = exact.from_arrow(pa.chunked_array(parts[name], kind).combine_chunks())
-        return found
-
-    def _batches(self, start: int, stop: int, names: Sequence[str]) -> Iterator[Any]:
-        """Batches of the rows ``start`` to ``stop``, none of them empty."""
-        first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
-        at = int(self._ends[first - 1]) if first else 0
-        for batch in self._parquet.iter_batches(65_536, row_groups=range(first, last + 1), columns=list(names)):
-            part = batch.slice(max(start - at, 0), max(min(stop - at, len(batch)) - max(start - at, 0), 0))
-            at += len(batch)
-            if len(part):
-                yield part
-
-
 class _Csv(Catalog):
     """A CSV table; it is read whole, so it must not be large."""
 
@@ -274,26 +191,38 @@ class _Csv(Catalog):
         import pyarrow as pa
         import pyarrow.csv
 
+        super().__init__(location)
+
         with open_file(location) as file:
             if (size := file.seek(0, 2)) > _MOST_CSV_BYTES:
                 raise ValueError(
-                    f"{location} has {size / 1e6:,.0f} MB; a CSV table is read whole, and at most {_MOST_CSV_BYTES / 1e6:,.0f} "
-                    "MB are taken: write it as Parquet"
+                    f"{self.title} has {size / 1e6:,.0f} MB; a CSV table is read whole, and at most "
+                    f"{_MOST_CSV_BYTES / 1e6:,.0f} MB are taken: write it as Parquet"
                 )
             file.seek(0)
             try:
                 self._table = pyarrow.csv.read_csv(pa.py_buffer(file.read()))
             except pa.ArrowInvalid as error:
-                raise ValueError(f"{location} is not a csv file: {error}") from error
-        self.names, self.n_rows = tuple(self._table.column_names), self._table.num_rows
-        self.units = dict.fromkeys(self.names)
+                raise ValueError(f"{self.title} is not a csv file: {shortened(error)}") from error
         self._location = location
+        found, self.n_rows = self._table.column_names, self._table.num_rows
+        self.names = tuple(dict.fromkeys(found))
+        twice = "is there twice: columns of one name cannot be told apart"
+        self.unreadable = {name: twice for name in self.names if found.count(name) > 1}
 
-    def read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        from jobs.ingest.arrow_columns import to_numpy
+
         part = self._table.slice(start, stop - start)
-        return {name: _from_arrow(part.column(name).combine_chunks()) for name in names}
+        found = {}
+        for name in names:
+            try:
+                found[name] = to_numpy(part.column(name))
+            except ValueError as error:
+                raise ValueError(f"{self.title}: column {shortened(name)} {shortened(error)}") from error
+        return found
 
-    def exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
+    def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
         """What is written there, whatever it looks like: 00012 is not 12, and 1e5 no number."""
         import pyarrow as pa
         import pyarrow.csv
@@ -307,55 +236,19 @@ class _Csv(Catalog):
             table = pyarrow.csv.read_csv(pa.py_buffer(file.read()), convert_options=as_text).slice(start, stop - start)
         found = {}
         for name in names:
-            with exact.naming(self._location, name):
+            with exact.naming(self.title, name):
                 found[name] = exact.from_arrow(table.column(name).combine_chunks())
         return found
 
 
-class _Zarr(Catalog):
-    """The arrays of a Zarr group that have as many rows as the longest: a table by columns."""
-
-    def __init__(self, location: Location) -> None:
-        self._group = zarr.open_group(location.zarr(read_only=True), mode="r")
-        arrays = {name: value for name, value in self._group.arrays() if value.ndim in (1, 2)}
-        for name, value in arrays.items():
-            if any(getattr(codec, "codec_id", "") == "pickle" for codec in (*value.filters, *value.compressors)):
-                raise ValueError(
-                    f"{location}: array {name} is pickled: reading it could run any code, so it is not read"
-                )
-        self.n_rows = max((value.shape[0] for value in arrays.values()), default=0)
-        self._arrays = {name: arrays[name] for name in sorted(arrays) if arrays[name].shape[0] == self.n_rows}
-        self.names, self._location = tuple(self._arrays), location
-        self.units = {name: cast("str | None", value.attrs.get("units")) for name, value in self._arrays.items()}
-
-    def read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return {name: np.asarray(self._arrays[name][start:stop]) for name in names}
-
-    def exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
-        found = {}
-        for name in names:
-            with exact.naming(self._location, name):
-                found[name] = exact.from_zarr(self._arrays[name], slice(start, stop))
-        return found
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return arrays one after the other; a part with missing values is masked."""
+    return np.ma.concatenate(parts) if any(map(np.ma.isMaskedArray, parts)) else np.concatenate(parts)
 
 
-def _from_arrow(column: Any) -> np.ndarray:
-    """An Arrow array as numpy; lists of one length become (row, entry), others stay objects, in case nobody asks."""
-    import pyarrow as pa
-
-    if not (
-        pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type) or pa.types.is_large_list(column.type)
-    ):
-        return column.to_numpy(zero_copy_only=False)
-    values = column.flatten()
-    width = len(values) // max(len(column), 1)
-    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-    if column.null_count == 0 and np.all(lengths == width):
-        return values.to_numpy(zero_copy_only=False).reshape(len(column), width)
-    ragged = np.empty(len(column), dtype=object)
-    ragged[:] = column.to_pylist()
-    return ragged
-
-
-def _native(values: np.ndarray) -> np.ndarray:
-    return values.astype(values.dtype.newbyteorder("=")) if values.dtype.kind in "iuf" else values
+def missing(values: np.ndarray) -> np.ndarray:
+    """Return which values of a column, as `Catalog.read` returns it, are missing; NaN is a value."""
+    absent = np.ma.getmaskarray(values)
+    if values.dtype.kind == "O":
+        absent = absent | np.array([value is None for value in values.flat], bool).reshape(values.shape)
+    return absent

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import fnmatch
 import glob
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +16,18 @@ import obstore
 from jobs.ingest.formats import Catalog, is_zarr, open_catalog, open_file, parent
 from jobs.ingest.tables import entry_of, find, resolve
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.printable import printable, shortened
 
 _HATS = ("hats.properties", "properties")
+_COLLECTION = "collection.properties"
+_PRIMARY, _KIND = "hats_primary_table_url", "dataproduct_type"
+#: Kinds of HATS catalogs whose rows are galaxies, each once; a margin repeats rows, an index or association has others.
+_KINDS = ("object", "source")
+_PIXELS = "partition_info.csv"
+_PIXEL = re.compile(r"Norder=(\d+)/(?:Dir=\d+/)?Npix=(\d+)[./]")
+_MOST_PIXELS_BYTES = 64 << 20
+_LEAVES = (".parquet", ".pq", ".parq")
+_MOST_PROPERTIES_BYTES = 1 << 20
 _BLOCK_BYTES = 4 << 20
 
 
@@ -39,7 +51,7 @@ def expand(source: str | Path | Sequence[str | Path], storage: Location) -> list
     """Return the files that an input stands for; those on S3 are at the endpoint of ``storage``.
 
     An entry is a table (or ``kcorrect-sample``), a pattern such as ``sweeps/*.fits``, or a folder: a HATS catalog, whose
-    leaves count, or a Zarr group.
+    leaves count, a collection of HATS catalogs, whose primary table counts, or a Zarr group.
 
     Raises:
         FileNotFoundError, ValueError: a pattern matches nothing, a folder is neither, a file is named twice.
@@ -49,7 +61,7 @@ def expand(source: str | Path | Sequence[str | Path], storage: Location) -> list
     if not files:
         raise ValueError("no input is named")
     if twice := sorted({file.url for file in files if files.count(file) > 1}):
-        raise ValueError(f"{twice[0]} is named twice in the input")
+        raise ValueError(f"{printable(twice[0])} is named twice in the input")
     return files
 
 
@@ -114,11 +126,14 @@ def _files(entry: str | Path, storage: Location) -> Iterator[Location]:
         yield from _matching(where)
     elif where.is_local and not Path(where.url).is_dir():
         yield where
+    elif where.has(_COLLECTION):
+        yield from _leaves(_primary(where))
     elif any(map(where.has, _HATS)):
         yield from _leaves(where)
     elif where.is_local and not is_zarr(where):
         raise ValueError(
-            f"{where} is a folder, but neither a HATS catalog (with {' or '.join(_HATS)}) nor a Zarr group; "
+            f"{printable(where)} is a folder, but neither a HATS catalog (with {' or '.join(_HATS)}), a collection of such "
+            f"(with {_COLLECTION}) nor a Zarr group; "
             "for the tables in it give a pattern, such as folder/*.parquet"
         )
     else:
@@ -135,7 +150,7 @@ def _matching(pattern: Location) -> Iterator[Location]:
         wanted = pattern.url[len(fixed) + 1 :].split("/")
         found = [folder / name for name in sorted(folder.list()) if _matches(name.split("/"), wanted)]
     if not found:
-        raise FileNotFoundError(f"nothing matches {pattern}")
+        raise FileNotFoundError(f"nothing matches {printable(pattern)}")
     yield from found
 
 
@@ -143,11 +158,53 @@ def _matches(parts: list[str], wanted: list[str]) -> bool:
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
+def _primary(collection: Location) -> Location:
+    """The catalog that a HATS collection is of; beside it are margins and indexes of the same rows."""
+    name = _properties(collection, _COLLECTION).get(_PRIMARY, "").strip("/")
+    if not name or "://" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError(
+            f"{printable(collection)}: {_COLLECTION} names {shortened(repr(name))} as {_PRIMARY}, and a folder of the collection "
+            "is needed: give the catalog itself"
+        )
+    if not any(map((collection / name).has, _HATS)):
+        raise FileNotFoundError(
+            f"{printable(collection / name)}, the primary table of a collection, is no HATS catalog"
+        )
+    return collection / name
+
+
 def _leaves(hats: Location) -> Iterator[Location]:
-    found = [hats / name for name in sorted(hats.list()) if "Norder=" in name and name.endswith(".parquet")]
+    about = _properties(hats, next(name for name in _HATS if hats.has(name)))
+    if (kind := about.get(_KIND, "object")) not in _KINDS:
+        raise ValueError(
+            f"{printable(hats)} is a HATS catalog of the kind {shortened(repr(kind))}; rows are taken of "
+            f"{' and '.join(_KINDS)} catalogs"
+        )
+    names = list(hats.list())
+    found = [name for name in sorted(names) if "Norder=" in name and name.endswith(_LEAVES)]
     if not found:
-        raise FileNotFoundError(f"the HATS catalog {hats} holds no Parquet files below Norder=...")
-    yield from found
+        raise FileNotFoundError(f"the HATS catalog {printable(hats)} holds no Parquet files below Norder=...")
+    if lost := _lost(hats, found) if _PIXELS in names else "":
+        raise FileNotFoundError(f"the HATS catalog {printable(hats)} lacks {lost}, which its {_PIXELS} lists")
+    yield from (hats / name for name in found)
+
+
+def _lost(hats: Location, found: Sequence[str]) -> str:
+    """The first pixel that a HATS catalog lists and of which it holds no file."""
+    there = {(part[1], part[2]) for name in found if (part := _PIXEL.search(name))}
+    text = hats.get(_PIXELS, _MOST_PIXELS_BYTES).decode("utf-8", "replace")
+    for row in csv.DictReader(text.splitlines()):
+        pixel = tuple(str(row.get(key) or "").strip() for key in ("Norder", "Npix"))
+        if all(pixel) and pixel not in there:
+            return shortened(f"Norder={pixel[0]}, Npix={pixel[1]}")
+    return ""
+
+
+def _properties(hats: Location, name: str) -> dict[str, str]:
+    """The lines ``key=value`` of a file of properties."""
+    lines = hats.get(name, _MOST_PROPERTIES_BYTES).decode("utf-8", "replace").splitlines()
+    pairs = (line.partition("=") for line in lines if not line.lstrip().startswith(("#", "!")))
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _checksum(location: Location) -> str:

@@ -249,7 +249,10 @@ def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
         total.update(run.counts)
     cuts = {name.removeprefix("cut "): n for name, n in total.items() if name.startswith("cut ")}
     flags = {name: total[name] for name in Flag.__members__ if total[name]}
-    return {"rows": total["rows"], "usable": total["usable"], "flags": flags, "cuts": cuts}
+    no_unit = {
+        name.removeprefix(calibrated.NO_UNIT): n for name, n in total.items() if name.startswith(calibrated.NO_UNIT)
+    }
+    return {"rows": total["rows"], "usable": total["usable"], "flags": flags, "cuts": cuts, "no_unit": no_unit}
 
 
 def _report(store: ChunkedStore, seconds: float | None) -> None:
@@ -264,3 +267,10 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
     for title, counts in (("flagged", report["flags"]), ("hit by the cuts", report["cuts"])):
         if counts:
             say("ingest", f"{title}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+    if no_unit := report["no_unit"]:
+        settings: Any = store.group.attrs["settings"]
+        say(
+            "ingest",
+            f"no unit is stated of {', '.join(no_unit)} in {max(no_unit.values()):,} rows: taken as "
+            f"{settings['survey']['unit']}",
+        )

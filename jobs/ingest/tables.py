@@ -7,7 +7,7 @@ where only one column does.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,8 @@ import numpy as np
 from jobs.ingest.exact import Exact
 from jobs.ingest.formats import open_catalog
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.printable import listed, shortened
 
-#: Spellings of flux units that catalogs use, and what they mean.
-_UNITS = {
-    "nanomaggy": "nanomaggy", "nanomaggies": "nanomaggy", "nmgy": "nanomaggy", "nmaggy": "nanomaggy",
-    "njy": "nJy", "maggy": "maggy", "maggies": "maggy", "mgy": "maggy", "jy": "Jy", "mjy": "mJy", "ujy": "uJy",
-    "mag": "mag", "count": "counts", "counts": "counts",
-}  # fmt: skip
 KCORRECT_SAMPLE = "kcorrect-sample"
 
 
@@ -41,22 +36,26 @@ class Table:
     ) -> None:  # fmt: skip
         self.path = source if isinstance(source, Location) else Location.parse(resolve(source))
         with open_catalog(self.path) as catalog:
-            self.names, self._units = catalog.names, catalog.units
+            self.names, self.title, self._units = catalog.names, catalog.title, catalog.units
             if not catalog.n_rows:
-                raise ValueError(f"{self.path} holds no rows (columns: {', '.join(self.names) or 'none'})")
+                raise ValueError(f"{self.title} holds no rows (columns: {listed(self.names) or 'none'})")
             rows = rows or slice(0, catalog.n_rows)
-            wanted = self.names if names is None else {self._find(name) for name in names} - {None}
+            if names is None:
+                wanted: set[str | None] = set(self.names) - set(catalog.unreadable)
+            else:
+                wanted = {self._find(name) for name in names}
             self._columns = catalog.read(rows.start, rows.stop, [name for name in self.names if name in wanted])
-            wanted = {self._find(name) for name in exact} - {None}
-            self._exact = catalog.exact(rows.start, rows.stop, [name for name in self.names if name in wanted])
+            exactly = {self._find(name) for name in exact}
+            self._exact = catalog.exact(rows.start, rows.stop, [name for name in self.names if name in exactly])
         self.n_rows = rows.stop - rows.start
+        self._factors: dict[str, float] = {}
 
     def require(self, names: Iterable[str]) -> None:
         """Raise ValueError, naming what is missing and what was found, unless all columns are there."""
         missing = [name for name in names if self._find(name) is None]
         if missing:
             raise ValueError(
-                f"{self.path} lacks {', '.join(missing)}; its columns are {', '.join(self.names)}. "
+                f"{self.title} lacks {listed(missing)}; its columns are {listed(self.names)}. "
                 "A survey's column map can be declared in the run file"
             )
 
@@ -64,13 +63,19 @@ class Table:
         """Return a column; ``NAME[i]`` is one entry of a column of vectors."""
         found = self._find(name)
         if found is None:
-            raise ValueError(f"{self.path} lacks {name}; its columns are {', '.join(self.names)}")
+            raise ValueError(f"{self.title} lacks {shortened(name)}; its columns are {listed(self.names)}")
+        if found not in self._columns:
+            raise ValueError(f"{self.title}: column {shortened(found)} was not read")
         values = self._columns[found]
         if found.lower() == name.lower():
             return values
         i = int(name.partition("[")[2].rstrip("]"))
+        if values.ndim == 2 and not values.shape[1]:  # of these rows, all vectors are missing
+            return np.ma.masked_all(len(values), values.dtype)
         if values.ndim != 2 or values.shape[1] <= i:
-            raise ValueError(f"{self.path}: {found} has shape {values.shape[1:]} per row; {name} is asked for")
+            raise ValueError(
+                f"{self.title}: {shortened(found)} has shape {values.shape[1:]} per row; {shortened(name)} is asked for"
+            )
         return values[:, i]
 
     def exact(self, name: str) -> Exact:
@@ -81,21 +86,36 @@ class Table:
         return entry_of(self._exact[found], name, found, self.path)
 
     def numbers(self, names: Iterable[str]) -> np.ndarray:
-        """Return columns as float64, shape (row, column); what is no number is NaN."""
-        return np.stack([_as_float(self.column(name), self.path, name) for name in names], axis=1)
+        """Return columns as float64, shape (row, column), times their factors; what is missing is NaN."""
+        return np.stack([self._number(name) for name in names], axis=1)
 
-    def check_unit(self, name: str, expected: str) -> None:
-        """Raise ValueError if the catalog itself says that a column has another unit."""
-        unit = self._units.get(self._find(name) or "")
-        found = _UNITS.get((unit or "").strip().lower())
-        if found and found != expected:
-            raise ValueError(f"{self.path}: {name} is in {unit}; the survey's column map expects {expected}")
+    def found(self, name: str) -> str | None:
+        """Return how the catalog writes a column's name, with the entry that is asked for; None where it has none."""
+        return None if self._find(name) is None else self._address(name)
+
+    def unit(self, name: str) -> str | None:
+        """Return the unit that the catalog states of a column, or None."""
+        return self._units.get(self._find(name) or "")
+
+    def scale(self, factors: Mapping[str, float]) -> None:
+        """From now on, multiply the `numbers` of columns."""
+        self._factors |= {self._address(name): factor for name, factor in factors.items()}
+
+    def _number(self, name: str) -> np.ndarray:
+        values = _as_float(self.column(name), self.title, name)
+        factor = self._factors.get(self._address(name), 1.0)
+        return values if factor == 1.0 else values * factor
+
+    def _address(self, name: str) -> str:
+        """A column's name as the catalog writes it, with the entry that is asked for."""
+        found = self._find(name) or name
+        return found + name[len(found) :]
 
     def _find(self, name: str) -> str | None:
         try:
             return find(name, self.names)
         except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from error
+            raise ValueError(f"{self.title}: {error}") from error
 
 
 def find(name: str, names: Sequence[str]) -> str | None:
@@ -109,7 +129,10 @@ def find(name: str, names: Sequence[str]) -> str | None:
             return wanted
         alike = [other for other in names if other.lower() == wanted.lower()]
         if len(alike) > 1:
-            raise ValueError(f"column {wanted} may be {' or '.join(alike)}: a survey must name one of them exactly")
+            raise ValueError(
+                f"column {shortened(wanted)} may be {' or '.join(map(shortened, alike))}: a survey must name one of "
+                "them exactly"
+            )
         if alike:
             return alike[0]
     return None
@@ -146,14 +169,23 @@ def resolve(source: str | Path) -> str | Path:
     return source
 
 
-def _as_float(values: np.ndarray, path: Location, name: str) -> np.ndarray:
+def _as_float(values: np.ndarray, title: str, name: str) -> np.ndarray:
     if values.ndim != 1:
-        raise ValueError(f"{path}: column {name} has {values.shape[1]} entries per row; ask for one, as {name}[0]")
+        raise ValueError(
+            f"{title}: column {shortened(name)} has {values.shape[1]} entries per row; ask for one, as {shortened(name)}[0]"
+        )
+    if values.dtype.kind in "cmMV":
+        raise ValueError(f"{title}: column {shortened(name)} holds values of type {values.dtype}; numbers are expected")
+    missing = np.ma.getmaskarray(values)
     try:
-        return np.asarray(values, dtype=np.float64)
+        numbers = np.array(np.ma.getdata(values), dtype=np.float64)
     except (TypeError, ValueError):
-        bad = next(v for v in values if not _is_number(v))
-        raise ValueError(f"{path}: column {name} holds {bad!r}, which is no number") from None
+        bad = next(v for v in np.ma.compressed(values) if not _is_number(v))
+        raise ValueError(
+            f"{title}: column {shortened(name)} holds {shortened(repr(bad))}, which is no number"
+        ) from None
+    numbers[missing] = np.nan
+    return numbers
 
 
 def _is_number(value: object) -> bool:

@@ -31,6 +31,7 @@ from jobs.config.run_file import RunFile
 from jobs.telemetry import metrics
 from storage_schemas.backend import redaction
 from storage_schemas.backend.location import Location, explain
+from storage_schemas.backend.printable import printable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -184,7 +185,7 @@ class Job:
             "retry",
             **self._who,
             what=what,
-            why=redaction.without_secrets(why)[:_LONGEST_ERROR],
+            why=printable(redaction.without_secrets(why))[:_LONGEST_ERROR],
             retries=self.record.retries,
         )
 
@@ -218,7 +219,7 @@ class Job:
                 place.put(f"{self.record.stage}.json", self.record.model_dump_json(indent=1).encode())
             except Exception as error:  # whatever storage libraries raise
                 if not complained:
-                    emit("warning", **self._who, message=f"no progress record: {explain(error)}")
+                    emit("warning", **self._who, message=printable(f"no progress record: {explain(error)}"))
                 complained = True
             if last:
                 return
@@ -288,7 +289,7 @@ def records(root: Location) -> dict[str, Record]:
 def _words(error: BaseException) -> str:
     """An error in words; an end that is no error, as by a signal, with its name and exit code."""
     text = explain(error) if isinstance(error, Exception) else f"{type(error).__name__} {error}".strip()
-    return redaction.without_secrets(text or type(error).__name__)[:_LONGEST_ERROR]
+    return printable(redaction.without_secrets(text or type(error).__name__), keep="\n")[:_LONGEST_ERROR]
 
 
 def _now() -> datetime:

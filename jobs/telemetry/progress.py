@@ -55,10 +55,11 @@ def bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
 
 def say(title: str, message: str) -> None:
     """Print one line about a job on standard error."""
+    message = shown(message)
     if events.as_json():
         events.emit("message", stage=title, message=message)
     else:
-        print(f"{title:<10}: {shown(message)}", file=sys.stderr, flush=True)
+        print(f"{title:<10}: {message}", file=sys.stderr, flush=True)
 
 
 class Clock:

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag
 from sedflow_dist.photometry.photometry import Photometry
 
+#: The flux density of magnitude 0 that surveys mean by a maggy.
+JANSKY_PER_MAGGY = 3631.0
 _PER_NANOMAGGY = {"nanomaggy": 1.0, "nJy": 3631.0, "maggy": 1e-9}
 _MAG = 0.4 * np.log(10)
 #: Extinctions that a galaxy may have [mag]: maps scatter about zero by a hundredth, and behind 20 mag, in the plane of the
@@ -90,6 +92,10 @@ class Survey(BaseModel):
     error: tuple[str, ...] = Field(description="uncertainty columns")
     error_kind: Literal["ivar", "sigma"] = "ivar"
     unit: Literal["nanomaggy", "nJy", "maggy"] = "nanomaggy"
+    units: dict[str, str] = Field(
+        default_factory=dict,
+        description="units of columns, as astropy writes them, instead of those that a file states",
+    )
     extinction: tuple[str, ...] | None = Field(None, description="Galactic extinction columns; None: already corrected")
     extinction_kind: Literal["magnitude", "transmission", "ebv"] = "magnitude"
     extinction_per_ebv: tuple[float, ...] | None = Field(None, description="A / E(B-V) of each band, for the kind ebv")
@@ -133,6 +139,11 @@ class Survey(BaseModel):
             values = np.asarray(getattr(self, field) or 0.0)
             if not np.all(np.isfinite(values) & (values >= low)):
                 raise ValueError(f"survey {self.name}: {field} {getattr(self, field)} is not finite, or negative")
+        columns = {name.lower() for name in self.expected_units}
+        if unused := [name for name in self.units if not {name.lower(), f"{name.lower()}[0]"} & columns]:
+            raise ValueError(
+                f"survey {self.name}: units name {', '.join(unused)}, whose numbers the survey does not take"
+            )
         if n < MINIMUM_BANDS:
             raise ValueError(f"survey {self.name}: {n} bands; at least {MINIMUM_BANDS} are needed")
         return self
@@ -149,6 +160,17 @@ class Survey(BaseModel):
         """The same, without identifiers that are nothing else: columns of numbers."""
         others = self.model_copy(update={"ids": ()}).required
         return tuple(name for name in self.required if name in others)
+
+    @property
+    def expected_units(self) -> dict[str, str]:
+        """Units in which numbers are taken, as astropy writes them, by column as it is addressed; "": a pure number."""
+        error = f"{self.unit}-2" if self.error_kind == "ivar" else self.unit
+        extinction = "" if self.extinction_kind == "transmission" else "mag"
+        kinds: list[tuple[tuple[str | None, ...], str]] = [
+            (self.flux, self.unit), (self.error, error), (self.extinction or (), extinction), ((self.redshift,), ""),
+            ((self.ra, self.dec), "deg"),
+        ]  # fmt: skip
+        return {name: unit for names, unit in kinds for name in names if name}
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from storage_schemas.backend.printable import printable
 
 HIDDEN = "***"
 #: Names whose value is a secret, as parts of a longer one: aws_secret_access_key, X-Amz-Security-Token, AccountKey.
@@ -77,8 +78,7 @@ def plain(value: Any) -> Any:
 
 def shown(text: str) -> str:
     """Return a text as it may be shown on a terminal: without secrets, control characters written out."""
-    harmless = (c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else ascii(c)[1:-1] for c in text)
-    return without_secrets("".join(harmless))
+    return without_secrets(printable(text, keep="\n\t"))
 
 
 def of_logs() -> None:

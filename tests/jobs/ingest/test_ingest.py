@@ -71,9 +71,9 @@ def test_a_missing_column_is_named_with_what_there_is(rows, tmp_path):
 
 def test_a_wrong_unit_is_named(rows, tmp_path):
     changed = rows.copy()
-    changed["MODELFLUX"].unit = "nJy"
+    changed["MODELFLUX"].unit = "mag"
     changed.write(tmp_path / "a.fits")
-    with pytest.raises(ValueError, match=r"MODELFLUX\[0\] is in nJy; .* expects nanomaggy"):
+    with pytest.raises(ValueError, match=r"MODELFLUX\[0\] is in mag; .* expects nanomaggy"):
         ingest(tmp_path / "a.fits", surveys.get("sdss"), tiny.location(tmp_path / "store"), 20)
 
 

@@ -1,0 +1,256 @@
+"""Parquet: only the row groups and columns that are asked for are decoded; units are read from wherever writers put them."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import yaml
+
+from jobs.ingest import arrow_columns, exact, units
+from jobs.ingest.exact import Exact
+from jobs.ingest.formats import MOST_PIECE_BYTES, MOST_VALUE_BYTES, Catalog, open_file
+from storage_schemas.backend.location import Location
+from storage_schemas.backend.printable import shortened
+
+_UNIT_KEYS = ("unit", "units", "tunit")
+_ASTROPY, _VOTABLE = b"table_meta_yaml", b"IVOA.VOTable-Parquet.content"
+_MOST_METADATA_BYTES = 8 << 20
+#: Runs of equal values take few bytes, but no catalog is made of nothing else.
+_MOST_ROWS_PER_BYTE = 100_000
+_MOST_ENTRIES = 4096  # of a vector, in the mean
+_BATCH_ENTRIES = 65_536
+
+
+class Parquet(Catalog):
+    """A Parquet file."""
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(location)
+        self._file = open_file(location)
+        size = self._file.seek(0, 2)
+        self._file.seek(0)
+        schema = pa.schema([])
+        try:
+            self._parquet = pa.parquet.ParquetFile(self._file, pre_buffer=not location.is_local)
+            schema = self._parquet.schema_arrow
+            texts = [field.name for field in schema if arrow_columns.is_text(field.type)]
+            if texts:  # repeated text is held once until its length is known
+                self._parquet = pa.parquet.ParquetFile(
+                    self._file, metadata=self._parquet.metadata, read_dictionary=texts, pre_buffer=not location.is_local
+                )
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.title} is not a parquet file: {shortened(error)}") from error
+        metadata = self._parquet.metadata
+        self.n_rows = metadata.num_rows
+        groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        if min(groups, default=0) < 0 or sum(groups) != self.n_rows or self.n_rows > size * _MOST_ROWS_PER_BYTE:
+            raise ValueError(
+                f"{self.title} announces {self.n_rows:,} rows in {len(groups):,} row groups of {sum(groups):,} rows: no "
+                f"file of {size:,} bytes holds them"
+            )
+        self._ends = np.cumsum(groups, dtype=np.int64)
+        self.names = tuple(dict.fromkeys(schema.names))
+        stated = schema.metadata or {}
+        self._masks: dict[str, str] = {}
+        self._read_units(schema, stated)
+        for field in schema:
+            if len(schema.get_all_field_indices(field.name)) > 1:
+                self.unreadable[field.name] = "is there twice: columns of one name cannot be told apart"
+            elif pa.types.is_nested(field.type) and not arrow_columns.is_vector(field.type):
+                self.unreadable[field.name] = f"is nested ({shortened(field.type)}), which is not read"
+
+    def _read_units(self, schema: pa.Schema, stated: Mapping[bytes, bytes]) -> None:
+        """Units from the fields' own metadata, and from those of astropy and of the VOParquet convention, and masks."""
+        said: list[dict[str, str]] = [{
+            field.name: value.decode("utf-8", "replace")
+            for field in schema for key, value in (field.metadata or {}).items()
+            if key.decode("utf-8", "replace").lower() in _UNIT_KEYS
+        }]  # fmt: skip
+        for key in (_ASTROPY, _VOTABLE):
+            if len(stated.get(key, b"")) > _MOST_METADATA_BYTES:
+                raise ValueError(
+                    f"{self.title}: its metadata {key.decode()} have more than {_MOST_METADATA_BYTES:,} bytes"
+                )
+        if _ASTROPY in stated:
+            found, self._masks = self._astropy(stated[_ASTROPY])
+            said.append(found)
+        if _VOTABLE in stated:
+            said.append(self._votable(stated[_VOTABLE]))
+        for name in self.names:
+            texts = list(dict.fromkeys(text for one in said if (text := one.get(name, "").strip())))
+            self.units[name] = texts[0] if texts else None
+            if len(texts) > 1 and not _alike(texts):
+                self.unreadable[name] = (
+                    f"has more than one unit in its file's metadata: {', '.join(map(shortened, texts))}"
+                )
+
+    def _astropy(self, text: bytes) -> tuple[dict[str, str], dict[str, str]]:
+        """Units as astropy writes them, and columns of masks by the column that they are of."""
+        try:
+            content = yaml.load(text, _Plain)
+            columns = [column for column in content["datatype"] if isinstance(column, dict)]
+            found = {str(column["name"]): str(column["unit"]) for column in columns if column.get("unit")}
+            return found, dict(_masks(content.get("meta")))
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{self.title}: its metadata {_ASTROPY.decode()}, which say what its columns are, cannot be read: "
+                f"{shortened(error)}"
+            ) from error
+
+    def _votable(self, text: bytes) -> dict[str, str]:
+        from astropy.io import votable
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tables = list(votable.parse(io.BytesIO(text), verify="ignore").iter_tables())
+        except Exception as error:  # whatever a parser of XML raises
+            raise ValueError(
+                f"{self.title}: its metadata {_VOTABLE.decode()}, which say what its columns are, cannot be read: "
+                f"{shortened(error)}"
+            ) from error
+        return {field.name: str(field.unit) for table in tables for field in table.fields if field.unit is not None}
+
+    def borders(self, rows: int) -> list[int]:
+        """Cut between row groups, and within one only where it alone is larger than a piece."""
+        cuts = [0]
+        for start, end in pairwise([0, *self._ends.tolist()]):
+            if end - cuts[-1] > rows and start > cuts[-1]:
+                cuts.append(start)
+            cuts += range(cuts[-1] + rows, end, rows)
+        return [*cuts, self.n_rows] if self.n_rows else cuts
+
+    def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        masks = {name: self._masks[name] for name in names if self._masks.get(name) in self.names}
+        parts = self._parts(start, stop, list(dict.fromkeys([*names, *masks.values()])))
+        found = {name: self._numpy(name, column) for name, column in parts.items()}
+        for name, mask in masks.items():
+            found[name] = np.ma.masked_where(_over(found[mask], found[name]), found[name])
+        return {name: found[name] for name in names}
+
+    def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
+        masks = {name: self._masks[name] for name in names if self._masks.get(name) in self.names}
+        wanted = list(dict.fromkeys([*names, *masks.values()]))
+        parts = self._parts(start, stop, wanted) if names and start < stop else {name: [] for name in wanted}
+        found = {}
+        for name in names:
+            kind = parts[name][0].type if parts[name] else self._parquet.schema_arrow.field(name).type
+            with exact.naming(self.title, name):
+                found[name] = exact.from_arrow(pa.chunked_array(parts[name], kind).combine_chunks())
+            if name in masks and parts[name]:
+                values, missing = found[name]
+                found[name] = exact.Exact(values, missing | _over(self._numpy(masks[name], parts[masks[name]]), values))
+        return found
+
+    def _parts(self, start: int, stop: int, wanted: Sequence[str]) -> dict[str, list[Any]]:
+        """Arrow arrays that are, one after the other, the rows ``start`` to ``stop`` of each column."""
+        parts: dict[str, list[Any]] = {name: [] for name in wanted}
+        n_rows = n_bytes = 0
+        try:
+            for part in self._batches(start, stop, wanted):
+                n_rows, n_bytes = n_rows + len(part), n_bytes + part.nbytes
+                if n_bytes > MOST_PIECE_BYTES:
+                    raise ValueError(
+                        f"{self.title}: rows from {start} take more than {MOST_PIECE_BYTES:,} bytes: set `rows_per_piece` of "
+                        f"`ingest` below {n_rows:,}"
+                    )
+                for name in wanted:
+                    parts[name].append(part.column(part.schema.get_field_index(name)))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{self.title}: rows {start} to {stop - 1} cannot be read: {shortened(error)}") from error
+        if n_rows < stop - start:
+            raise ValueError(
+                f"{self.title} is damaged: {self.n_rows:,} rows are announced, row {start + n_rows} is not there"
+            )
+        return parts
+
+    def _batches(self, start: int, stop: int, names: Sequence[str]) -> Iterator[Any]:
+        """Rows in batches, cut to those that are asked for, after a look at how large their values are."""
+        first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
+        at = int(self._ends[first - 1]) if first else 0
+        entries = max((self._entries(group, names) for group in range(first, last + 1)), default=1)
+        size = max(_BATCH_ENTRIES // entries, 1)
+        for batch in self._parquet.iter_batches(size, row_groups=range(first, last + 1), columns=list(names)):
+            part = batch.slice(max(start - at, 0), max(min(stop - at, len(batch)) - max(start - at, 0), 0))
+            at += len(batch)
+            if len(part):
+                yield part
+            if at >= stop:
+                return
+
+    def _entries(self, group: int, names: Sequence[str]) -> int:
+        """Most entries that a row of the columns has in the mean, refused where these, or their bytes, are too many."""
+        about, most = self._parquet.metadata.row_group(group), 1
+        for i in range(about.num_columns):
+            column = about.column(i)
+            name = column.path_in_schema
+            if not any(name == wanted or name.startswith(f"{wanted}.") for wanted in names):
+                continue
+            rows = max(about.num_rows, 1)
+            entries, size = -(-column.num_values // rows), column.total_uncompressed_size // rows
+            if entries > _MOST_ENTRIES or size > MOST_VALUE_BYTES:
+                raise ValueError(
+                    f"{self.title}: column {shortened(name)} has {entries:,} entries and {size:,} bytes a row in the mean; "
+                    f"at most {_MOST_ENTRIES:,} and {MOST_VALUE_BYTES:,} are read"
+                )
+            most = max(most, entries)
+        return most
+
+    def _numpy(self, name: str, parts: Sequence[Any]) -> np.ndarray:
+        try:
+            return arrow_columns.to_numpy(pa.chunked_array(parts))
+        except (ValueError, pa.ArrowException) as error:
+            raise ValueError(f"{self.title}: column {shortened(name)} {shortened(error)}") from error
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML in which every tag is a plain mapping, list or text: no object is made."""
+
+
+def _any_tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return str(node.value)
+
+
+_Plain.add_multi_constructor("", _any_tag)
+_Plain.add_multi_constructor("!", _any_tag)
+
+
+def _masks(meta: Any) -> Iterator[tuple[str, str]]:
+    """Pairs of a column and the column that is its mask, wherever they stand in astropy's metadata."""
+    if isinstance(meta, dict):
+        data, mask = ((meta.get(key) or {}) for key in ("data", "mask"))
+        if isinstance(data, dict) and isinstance(mask, dict) and "name" in data and "name" in mask:
+            yield str(data["name"]), str(mask["name"])
+        meta = list(meta.values())
+    if isinstance(meta, list | tuple):
+        for part in meta:
+            yield from _masks(part)
+
+
+def _over(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A mask (row,) or (row, entry) as one of the values' shape."""
+    flat = np.ma.filled(mask, True).astype(bool)
+    return np.broadcast_to(flat.reshape(flat.shape + (1,) * (values.ndim - flat.ndim)), values.shape)
+
+
+def _alike(texts: Sequence[str]) -> bool:
+    """Whether units are one in several spellings."""
+    try:
+        first, *others = map(units.parse, texts)
+    except ValueError:
+        return False
+    return all(
+        first is not None and other is not None and first.is_equivalent(other) and first.to(other) == 1
+        for other in others
+    )

@@ -1,0 +1,131 @@
+"""Zarr: the arrays of a group that have as many rows as the longest are a table by columns, decoded as xarray does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import zarr
+
+from jobs.ingest import exact
+from jobs.ingest.exact import Exact
+from jobs.ingest.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog
+from storage_schemas.backend.location import Location
+from storage_schemas.backend.printable import shortened
+
+_DIMENSIONS = "_ARRAY_DIMENSIONS"  # by which xarray knows its arrays of format 2
+_PACKED = ("scale_factor", "add_offset", "_Unsigned", "dtype")
+_MOST_CHUNK_BYTES = 1 << 30
+#: A table without one stored chunk is one of fill values; a small one may well be.
+_FEW_ROWS = 1_000_000
+
+
+class Zarr(Catalog):
+    """The arrays of a Zarr group, of format 2 or 3."""
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(location)
+        self._location = location
+        group = zarr.open_group(location.zarr(read_only=True), mode="r")
+        arrays = {name: value for name, value in sorted(group.arrays()) if value.ndim in (1, 2)}
+        self.n_rows = max((value.shape[0] for value in arrays.values()), default=0)
+        self._arrays = arrays
+        self.names = tuple(arrays)
+        for name, value in arrays.items():
+            about = dict(value.attrs)
+            units = [str(about[key]) for key in ("units", "unit") if about.get(key)]
+            self.units[name] = units[0] if units else None
+            if reason := self._reason(value, units):
+                self.unreadable[name] = reason
+        self._check_rows()
+
+    def _reason(self, value: Any, units: Sequence[str]) -> str | None:
+        """Why an array is not read, from its metadata alone."""
+        if any(getattr(codec, "codec_id", "") == "pickle" for codec in (*value.filters, *value.compressors)):
+            return "is pickled: reading it could run any code, so it is not read"
+        if value.shape[0] != self.n_rows:
+            return f"has {value.shape[0]:,} rows, and the longest of the group {self.n_rows:,}"
+        if len(set(units)) > 1:
+            return f"has more than one unit: {', '.join(map(shortened, units))}"
+        item = max(value.dtype.itemsize, 1)
+        row, chunk = item * int(np.prod(value.shape[1:], dtype=object)), item * int(np.prod(value.chunks, dtype=object))
+        if row > MOST_VALUE_BYTES or chunk > _MOST_CHUNK_BYTES:
+            most = f"{MOST_VALUE_BYTES:,} and {_MOST_CHUNK_BYTES:,}"
+            return f"takes {row:,} bytes a row and {chunk:,} a chunk; at most {most} are read"
+        return None
+
+    def _check_rows(self) -> None:
+        """Refuse a shape of which nearly nothing is stored: its rows would all be fill values."""
+        if self.n_rows <= _FEW_ROWS:
+            return
+        stored = 0
+        for name, value in self._arrays.items():
+            if name not in self.unreadable and stored < self.n_rows // 2:
+                objects = sum(1 for _ in self._location.list(f"{name}/"))  # zarr would count all that could be there
+                shape = value.shards or value.chunks
+                across = int(
+                    np.prod([-(-n // c) for n, c in zip(value.shape[1:], shape[1:], strict=True)], dtype=object)
+                )
+                stored = max(stored, objects // max(across, 1) * shape[0])
+        if stored < self.n_rows // 2:
+            raise ValueError(
+                f"{self.title} announces {self.n_rows:,} rows, and the chunks that are stored hold at most {stored:,}"
+            )
+
+    def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {name: self._decoded(name, np.asarray(self._arrays[name][start:stop])) for name in names}
+
+    def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
+        found = {}
+        for name in names:
+            with exact.naming(self.title, name):
+                found[name] = exact.from_zarr(self._arrays[name], slice(start, stop))
+        return found
+
+    def _decoded(self, name: str, raw: np.ndarray) -> np.ndarray:
+        """Values by the conventions of xarray; missing integers are masked, as floats could not hold all others."""
+        import xarray as xr
+
+        attributes = self._attributes(name)
+        fills = [attributes[key] for key in ("_FillValue", "missing_value") if key in attributes]
+        if raw.dtype.kind in "iub" and fills and not any(key in attributes for key in _PACKED):
+            absent = np.zeros(raw.shape, bool)
+            for fill in np.ravel(np.array(fills, dtype=object)):
+                absent |= raw == (int(fill) if isinstance(fill, float) and fill.is_integer() else fill)
+            return np.ma.masked_array(raw, absent) if absent.any() else raw
+        dimensions = ("row", "entry")[: raw.ndim]
+        try:
+            variable = xr.conventions.decode_cf_variable(
+                name, xr.Variable(dimensions, raw, attributes), decode_times=False, decode_timedelta=False
+            )
+            values = np.asarray(variable.values)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(f"{self.title}: array {shortened(name)} cannot be decoded: {shortened(error)}") from error
+        if (
+            values.dtype.kind in "TO"
+            and len(values)
+            and (longest := max(len(str(value)) for value in values.flat)) > MOST_TEXT_BYTES
+        ):
+            raise ValueError(
+                f"{self.title}: array {shortened(name)} holds a text of {longest:,} characters; at most "
+                f"{MOST_TEXT_BYTES:,} are read"
+            )
+        return values
+
+    def _attributes(self, name: str) -> dict[str, Any]:
+        """Attributes that say how an array is packed, the fill value among them, as xarray has it."""
+        from xarray.backends.zarr import FillValueCoder
+
+        value = self._arrays[name]
+        about = {key: text for key, text in value.attrs.items() if key in (*_PACKED, "missing_value", "_FillValue")}
+        try:
+            if value.metadata.zarr_format == 3 and isinstance(about.get("_FillValue"), str | list):
+                about["_FillValue"] = FillValueCoder.decode(cast("Any", about["_FillValue"]), value.dtype)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{self.title}: array {shortened(name)} has no valid _FillValue: {shortened(error)}"
+            ) from error
+        if value.metadata.zarr_format == 2 and _DIMENSIONS in value.attrs and value.fill_value is not None:
+            about["_FillValue"] = value.fill_value
+        return about
