@@ -140,7 +140,7 @@ def test_the_first_chain_of_a_process_is_that_of_the_next():
     """What a sampler's library draws while it is imported is none of the chain's numbers."""
     code = """
 import numpy as np
-from sedflow_dist import mcmc
+from sedflow_dist.inference import mcmc
 start = np.random.default_rng(1).standard_normal((12, 4))
 chains = [mcmc.segment("zeus", lambda x: -(x**2).sum(-1), mcmc.State(start), 10, 1, 5).phi for _ in range(2)]
 assert np.array_equal(*chains)
