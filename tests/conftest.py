@@ -3,6 +3,11 @@
 import logging
 import os
 
+import shape_checks
+
+shape_checks.switch_on()  # before the first module that it is to check is imported
+
+# ruff: noqa: E402
 import numpy as np
 import pytest
 import reference_galaxy

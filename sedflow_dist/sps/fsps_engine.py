@@ -289,7 +289,7 @@ def band_fluxes(wavelength: np.ndarray, luminosity: np.ndarray, redshift: float,
 def ssp_table_from_grids(
     wavelength: np.ndarray,
     age: np.ndarray,
-    metallicity: Sequence[float],
+    metallicity: Sequence[float] | np.ndarray,
     grids: Sequence[tuple[np.ndarray, np.ndarray]],
     provenance: dict[str, Any],
     pixel: float = PIXEL,

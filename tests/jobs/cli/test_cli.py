@@ -33,7 +33,7 @@ COMMANDS = ("demo", "run", "plan", "status", "submit", "jobs", "jobs status", "j
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help(command):
+def test_every_command_says_what_it_does(command):
     from typer.testing import CliRunner
 
     from jobs.cli.main import app

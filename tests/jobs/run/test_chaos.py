@@ -60,7 +60,7 @@ class Kill(WorkerPlugin):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
-def test_workers(run, undisturbed, tmp_path, seed):
+def test_killed_workers_change_nothing(run, undisturbed, tmp_path, seed):
     moments = random.Random(seed).sample(range(1, 6), 2)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
@@ -98,7 +98,7 @@ def wait_until(condition, process, seconds=240):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_driver(run, undisturbed, dask, seed):
+def test_a_killed_driver_changes_nothing(run, undisturbed, dask, seed):
     """It is killed some moments after the store is there, mostly amid its commits."""
     pause = random.Random(seed).uniform(0, 1.5)
     with driver(run, dask) as process:
@@ -112,7 +112,7 @@ def test_driver(run, undisturbed, dask, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
-def test_scheduler(run, undisturbed, dask, seed, tmp_path):
+def test_a_lost_scheduler_is_an_error_and_changes_nothing(run, undisturbed, dask, seed, tmp_path):
     """The driver says that the scheduler is gone, within half a minute or so, and another run goes on."""
     pause = random.Random(seed).uniform(0, 1.0)
     file = tmp_path / "scheduler.json"

@@ -132,7 +132,7 @@ def faulty_simulator(folder, fault):
 
 
 @pytest.mark.parametrize(("fault", "outcome", "number"), cells("simulate"))
-def test_simulate(two_nodes, local, tmp_path, monkeypatch, fault, outcome, number):
+def test_simulations_bear_faults(two_nodes, local, tmp_path, monkeypatch, fault, outcome, number):
     run = run_on(two_nodes, local, tmp_path / "run", ["ssp", "photometry"])
     monkeypatch.setattr(simulate, "Simulator", faulty_simulator(tmp_path, fault))
     monkeypatch.setattr(ray_engine, "_LATE_SECONDS", 3.0)
@@ -226,7 +226,7 @@ def finish(run, before):
 
 
 @pytest.mark.slow
-def test_driver_killed(many_chunks, tmp_path):
+def test_a_killed_driver_goes_on_with_missing_chunks(many_chunks, tmp_path):
     process = start(many_chunks, tmp_path)
     wait_for_chunks(many_chunks, process)
     tiny.kill_when(process, lambda: True)
@@ -235,7 +235,7 @@ def test_driver_killed(many_chunks, tmp_path):
 
 
 @pytest.mark.slow
-def test_driver_told_to_end(many_chunks, tmp_path):
+def test_a_driver_told_to_end_ends_at_once(many_chunks, tmp_path):
     """As before a node is taken away: it ends soon, says so, and has an exit code of its own."""
     process = start(many_chunks, tmp_path)
     wait_for_chunks(many_chunks, process)
@@ -249,7 +249,7 @@ def test_driver_told_to_end(many_chunks, tmp_path):
 
 
 @pytest.mark.slow
-def test_head_lost(many_chunks, two_nodes, tmp_path):
+def test_a_lost_head_is_an_error_and_another_cluster_goes_on(many_chunks, two_nodes, tmp_path):
     """The driver ends with an error; on another cluster the same command goes on."""
     with RayNodes(RAY_gcs_rpc_server_reconnect_timeout_s="5") as doomed:
         doomed.add()
@@ -296,7 +296,7 @@ def faulty_loop(folder, fault):
 
 
 @pytest.mark.parametrize(("fault", "outcome", "number"), cells("train"))
-def test_train(two_nodes, local, tmp_path, monkeypatch, fault, outcome, number):
+def test_the_training_bears_faults(two_nodes, local, tmp_path, monkeypatch, fault, outcome, number):
     run = run_on(two_nodes, local, tmp_path / "run", ["ssp", "photometry", "training"])
     monkeypatch.setattr(train, "_loop", faulty_loop(tmp_path, fault))
     train.train(run)
@@ -344,7 +344,7 @@ def summary_of(out):
 
 
 @pytest.mark.parametrize(("fault", "outcome", "number"), cells("mcmc"))
-def test_mcmc(two_nodes, flow, stored_model, tmp_path, monkeypatch, fault, outcome, number):
+def test_chains_bear_faults(two_nodes, flow, stored_model, tmp_path, monkeypatch, fault, outcome, number):
     data = mcmc.mocks(flow, 4, seed=5)
     settings = RaySettings(address=two_nodes.address, actors=2, tries=2)
     out, whole = tiny.location(tmp_path / "chains"), tiny.location(tmp_path / "whole")
@@ -408,7 +408,7 @@ def dask_nodes(monkeypatch):
 
 
 @pytest.mark.parametrize(("fault", "outcome", "number"), cells("infer"))
-def test_infer(filled_run, dask_nodes, tmp_path, fault, outcome, number):
+def test_inference_bears_faults(filled_run, dask_nodes, tmp_path, fault, outcome, number):
     run = filled_run(tiny.location(tmp_path / "run"), N_ROWS)
     reference = filled_run(tiny.location(tmp_path / "reference"), N_ROWS)
     if outcome == FLAGGED:

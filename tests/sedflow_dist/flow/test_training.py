@@ -195,7 +195,7 @@ def test_a_training_goes_on_bit_by_bit_from_a_checkpoint():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_training_learns(flow, shapes, noise, mocks):
+def test_a_short_training_knows_more_than_the_prior(flow, shapes, noise, mocks):
     """The small flow knows more than the prior of mock observations that it has not seen: two nats, at least."""
     x = flow.features(mocks.photometry)
     with torch.no_grad():

@@ -107,7 +107,7 @@ def test_the_error_is_the_scatter_of_the_evidence():
 
 
 @pytest.mark.parametrize("value", [-1e5, 0.0, 1e4])
-def test_equal_weights(value):
+def test_equal_weights_are_certified_as_perfect(value):
     found = certify([value] * 300)
     np.testing.assert_allclose(found.weight, 1 / 300, rtol=1e-9)
     assert float(found.effective_fraction) == pytest.approx(1.0, rel=1e-9)

@@ -82,7 +82,7 @@ def test_extinction_in_magnitudes_brightens_and_transmission_divides():
 
 
 @pytest.mark.parametrize(("unit", "one_nanomaggy"), [("nanomaggy", 1.0), ("nJy", 3631.0), ("maggy", 1e-9)])
-def test_units(unit, one_nanomaggy):
+def test_fluxes_of_any_unit_become_nanomaggies(unit, one_nanomaggy):
     found = calibrate(survey(unit=unit), one_nanomaggy * FLUX[:, :3], one_nanomaggy * np.ones((1, 3)), None, Z)
     np.testing.assert_allclose(found.photometry.flux, FLUX[:, :3], rtol=1e-6)
     np.testing.assert_allclose(found.photometry.sigma, 1.0, rtol=1e-6)
