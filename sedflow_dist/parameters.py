@@ -122,7 +122,7 @@ class ParameterSpace:
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch shape"]]:
         """Return the amplitude's coordinate and the shapes'."""
         at = self.coordinates.index(self.amplitude.name)
-        return u[..., at], torch.cat([u[..., :at], u[..., at + 1 :]], -1) if at else u[..., 1:]
+        return u[..., at], torch.cat([u[..., :at], u[..., at + 1 :]], -1) if at else u[..., at + 1 :]
 
     def join(
         self, amplitude: Float[Tensor, "*batch"], shapes: Float[Tensor, "*batch shape"]

@@ -143,12 +143,12 @@ class Simplex(Quantity):
 
     def from_unit(self, u: Float[Tensor, "*batch coordinate"], theta: Float[Tensor, "*batch param"]) -> None:
         """Fill ``theta``, this block's parameters, from ``u``, its coordinates."""
-        rest = torch.ones_like(u[..., 0])
+        rest = torch.ones_like(u.select(-1, 0))
         for i, power in enumerate(self._powers):
             z = u[..., i] ** power
             theta[..., i] = rest * (1 - z)
             rest = rest * z
-        theta[..., -1] = rest
+        theta[..., self.size - 1] = rest
 
     def to_unit(self, theta: Float[Tensor, "*batch param"], u: Float[Tensor, "*batch coordinate"]) -> None:
         """Fill ``u``, this block's coordinates, from ``theta``, its parameters."""

@@ -14,18 +14,6 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION = 350, 60
 #: Arrays whose last axis is parameters or coordinates: these have names (`ParameterSpace`), never numbers.
 PARAMETER_ARRAYS = {"theta", "u", "phi", "params", "parameters", "coordinates", "draws_of", "target"}
 OBSERVATION = ("flux", "sigma", "mask", "redshift")
-#: Modules not looked at yet for the two rules below. Delete an entry, and the rule holds there.
-STILL_WITH_NUMBERS: set[str] = {
-    "sedflow_dist/inference/cascade.py", "sedflow_dist/inference/mcmc.py", "sedflow_dist/inference/posterior.py",
-    "sedflow_dist/parameters.py", "sedflow_dist/simulation/shapes.py", "sedflow_dist/sps/derived.py",
-    "sedflow_dist/sps/forward_model.py", "sedflow_dist/sps/fsps_engine.py", "sedflow_dist/sps/populations.py",
-    "sedflow_dist/validation/mock_galaxies.py", "jobs/mcmc.py",
-}  # fmt: skip
-STILL_TAKEN_APART: set[str] = {
-    "sedflow_dist/flow/features.py", "sedflow_dist/flow/support.py", "sedflow_dist/flow/training.py",
-    "sedflow_dist/inference/cascade.py", "sedflow_dist/inference/posterior.py", "sedflow_dist/validation/mock_galaxies.py",
-    "jobs/catalog/reweight.py", "jobs/mcmc.py", "jobs/train.py", "jobs/validate/job.py",
-}  # fmt: skip
 
 
 def name_of(path) -> str:
@@ -103,10 +91,8 @@ def test_a_module_is_read_in_one_sitting(path):
 )
 def test_parameters_have_names_and_galaxies_stay_in_one_piece(path):
     source = path.read_text()
-    if name_of(path) not in STILL_WITH_NUMBERS:
-        assert not parameters_by_number(source)
-    if name_of(path) not in STILL_TAKEN_APART:
-        assert not taken_apart(source)
+    assert not parameters_by_number(source)
+    assert not taken_apart(source)
 
 
 @pytest.mark.parametrize("path", TESTS, ids=name_of)

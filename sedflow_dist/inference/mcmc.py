@@ -65,7 +65,7 @@ class Target:
     ) -> AmplitudeFit:
         """Integrate the amplitude out, and draw it by ``uniform`` (row, draw), at points of each row's ``galaxy``."""
         per_mass = self.model.flux(self.space.from_unit(self.space.join_any(u)), self._fixed[galaxy])
-        uniform = torch.full_like(u[..., 0], 0.5) if uniform is None else uniform
+        uniform = per_mass.new_full(per_mass.shape[:-1], 0.5) if uniform is None else uniform
         return amplitude.fit(per_mass, self._photometry[galaxy], uniform, self.space.amplitude.prior.range)
 
     def whole(
