@@ -114,8 +114,8 @@ def _primary(collection: Location) -> Location:
     name = _properties(collection, _COLLECTION).get(_PRIMARY, "").strip("/")
     if not name or "://" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
         raise ValueError(
-            f"{printable(collection)}: {_COLLECTION} names {shortened(repr(name))} as {_PRIMARY}, and a folder of the collection is "
-            "needed: give the catalog itself"
+            f"{printable(collection)}: {_COLLECTION} names {shortened(repr(name))} as {_PRIMARY}, and a folder of the "
+            "collection is needed: give the catalog itself"
         )
     if not any(map((collection / name).has, _HATS)):
         raise FileNotFoundError(
@@ -128,7 +128,8 @@ def _leaves(hats: Location) -> Iterator[Location]:
     about = _properties(hats, next(name for name in _HATS if hats.has(name)))
     if (kind := about.get(_KIND, "object")) not in _KINDS:
         raise ValueError(
-            f"{printable(hats)} is a HATS catalog of the kind {shortened(repr(kind))}; rows are taken of {' and '.join(_KINDS)} catalogs"
+            f"{printable(hats)} is a HATS catalog of the kind {shortened(repr(kind))}; rows are taken of "
+            f"{' and '.join(_KINDS)} catalogs"
         )
     names = list(hats.list())
     found = [name for name in sorted(names) if "Norder=" in name and name.endswith(_LEAVES)]

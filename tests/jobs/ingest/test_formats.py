@@ -146,7 +146,8 @@ def test_arrow_values_that_are_null_are_missing_whatever_their_type(tmp_path):
     columns = {
         "FLOAT": pa.array([1.5, None, 2.5]), "INT": pa.array([1 << 60, None, 3]), "BOOL": pa.array([True, None, False]),
         "TEXT": pa.array(["a", None, "c"]), "WORD": pa.array(["a", None, "a"]).dictionary_encode(),
-        "DECIMAL": pa.array([1, None, 3], pa.decimal128(9, 2)), "NOTHING": pa.nulls(3), "HALF": pa.array(np.array([1, 2, 3], "f2")),
+        "DECIMAL": pa.array([1, None, 3], pa.decimal128(9, 2)), "NOTHING": pa.nulls(3),
+        "HALF": pa.array(np.array([1, 2, 3], "f2")),
         "VECTOR": pa.array([[1.0, 2.0], None, [3.0, None]]), "FIXED": pa.array([None, [1, 2], [3, 4]], pa.list_(pa.int32(), 2)),
         "EMPTY": pa.array([[], [1.0], [2.0]]), "GONE": pa.array([None] * 3, pa.list_(pa.float64())),
         "BYTES": pa.array([b"x", None, b"z"]), "VIEW": pa.array(["x", None, "z"], pa.string_view()),
@@ -162,10 +163,9 @@ def test_arrow_values_that_are_null_are_missing_whatever_their_type(tmp_path):
     assert missing(found["TEXT"]).tolist() == [False, True, False]
     table = Table(tiny.location(tmp_path / "a.parquet"))
     names = ["DECIMAL", "NOTHING", "HALF", "EMPTY[0]", "GONE[7]", "BOOL"]
-    np.testing.assert_array_equal(
-        table.numbers(names),
-        [[1, np.nan, 1, np.nan, np.nan, 1], [np.nan, np.nan, 2, 1, np.nan, np.nan], [3, np.nan, 3, 2, np.nan, 0]],
-    )
+    nan = np.nan
+    expected = [[1, nan, 1, nan, nan, 1], [nan, nan, 2, 1, nan, nan], [3, nan, 3, 2, nan, 0]]
+    np.testing.assert_array_equal(table.numbers(names), expected)
 
 
 def test_arrow_types_that_are_no_columns_are_refused_only_if_they_are_wanted(tmp_path):
