@@ -72,7 +72,9 @@ def test_variable_length_and_other_columns_are_refused_only_if_they_are_wanted(t
         fits.Column("COMPLEX", "C", array=np.array([1j, 2], np.complex64)), fits.Column("TEXT", "9000A", array=["x", "y"]),
         fits.Column("B", "J", array=[3, 4]), fits.Column("C", "J", array=[5, 6]),
     ]  # fmt: skip
-    table_hdu(columns, TTYPE6="B").writeto(tmp_path / "a.fits")
+    table_hdu(columns).writeto(tmp_path / "a.fits")
+    content = (tmp_path / "a.fits").read_bytes()
+    (tmp_path / "a.fits").write_bytes(content.replace(b"TTYPE6  = 'C ", b"TTYPE6  = 'B "))
     assert read(tmp_path / "a.fits", "A")["A"].tolist() == [1, 2]
     for name, message in {
         "LONG": "variable-length", "COMPLEX": "complex", "TEXT": "9,000 bytes a row; at most 4,096", "B": "is there twice",
@@ -133,7 +135,7 @@ def test_a_fits_header_that_announces_too_much_is_refused_by_arithmetic(tmp_path
 def test_a_header_without_an_end_is_not_read_for_ever(tmp_path):
     import gzip
 
-    bomb = fits.PrimaryHDU().header.tostring().encode()[:2800].replace(b"END", b"   ") + b" " * (60 << 20)
+    bomb = fits.PrimaryHDU().header.tostring().encode()[:2800].replace(b"END", b"   ") + b" " * (20 << 20)
     (tmp_path / "a.fits.gz").write_bytes(gzip.compress(bomb))
     with pytest.raises(ValueError, match=r"the header of HDU 0 has more than"):
         read(tmp_path / "a.fits.gz")
