@@ -10,6 +10,7 @@ import typer
 
 from jobs.cli.options import CatalogPath, Cone, Release, numbers
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.printable import printable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,7 +33,7 @@ def show(
     if sizes:
         found = catalog.sizes(Location.parse(source), release)
         for name, size in {**found, "all": sum(found.values())}.items():
-            print(f"  {size:>9.1f}  bytes a galaxy: {name}")
+            print(f"  {size:>9.1f}  bytes a galaxy: {printable(name)}")
 
 
 @catalog_app.command("draws")
@@ -91,9 +92,9 @@ def history(source: CatalogPath) -> None:
     repo = catalog.repository(Location.parse(source))
     main = repo.lookup_branch(catalog.MAIN)
     for snapshot, when, message, tags in releases.history(repo):
-        print(f"{snapshot}  {when}  {tags:<12} {message}{'  <- main' if snapshot == main else ''}")
+        print(printable(f"{snapshot}  {when}  {tags:<12} {message}{'  <- main' if snapshot == main else ''}"))
     for branch, written, message in releases.unpublished(repo):
-        print(f"{branch}: not published, last commit {written:%Y-%m-%d %H:%M:%S}: {message}")
+        print(printable(f"{branch}: not published, last commit {written:%Y-%m-%d %H:%M:%S}: {message}"))
 
 
 @catalog_app.command("diff")
@@ -108,7 +109,7 @@ def diff(
 
     for name, changed, total, first in catalog.diff(Location.parse(source), old, new, rows):
         listed = f": {', '.join(map(str, first))}{', ...' if changed > len(first) else ''}" if first else ""
-        print(f"{name:<20} {changed:>12,} of {total:,} rows differ{listed}")
+        print(printable(f"{name:<20} {changed:>12,} of {total:,} rows differ{listed}"))
 
 
 @catalog_app.command("rollback")
@@ -156,7 +157,7 @@ def report(damages: Iterable[str], command: str) -> None:
     found = False
     for line in damages:
         found = True
-        print(f"damaged: {line}")
+        print(printable(f"damaged: {line}"))
     print(f"run {command} to fill these again" if found else "nothing is damaged")
     raise typer.Exit(1 if found else 0)
 
@@ -193,7 +194,9 @@ def summary(location: Location, release: str = "main", cone: str | None = None) 
         fractions += np.bincount((1000 * fraction[np.isfinite(fraction)]).astype(int).clip(0, 1000), minlength=1001)
     where = f" within {cone}" if cone else ""
     model, n_rows = data.attrs["run"]["model"], data.sizes["galaxy"]
-    print(f"\nPosterior catalog {location} ({release}){where}, model {model}: {n_rows:,} galaxies")
+    print(
+        printable(f"\nPosterior catalog {location} ({release}){where}, model {model}: {n_rows:,} galaxies", keep="\n")
+    )
     for code, name in METHODS.items():
         print(f"  {methods[code]:>9,}  answered by: {name}")
     for flag in Flag:

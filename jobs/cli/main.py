@@ -122,7 +122,8 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="FITS, Parquet or CSV, patterns, HATS catalogs, Zarr groups, here or on S3; kcorrect-sample: real galaxies; "
+            help="FITS, Parquet or CSV, patterns, HATS catalogs and collections, Zarr groups, here or on S3; "
+            "kcorrect-sample: real galaxies; "
             "or, without --out, a run file: its own input, into its root",
         ),
     ],

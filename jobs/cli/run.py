@@ -9,6 +9,7 @@ import typer
 from jobs.cli.catalog import report, summary
 from jobs.cli.options import Profile, Root, Run
 from jobs.config.run_file import RunFile, Simulation
+from storage_schemas.backend.printable import printable
 
 run_app = typer.Typer()
 
@@ -52,7 +53,7 @@ def status(path: Run, root: Root = None) -> None:
 
     complete, table = lines(RunFile.load(path, root=root))
     for line in table:
-        print(line)
+        print(printable(line))
     raise typer.Exit(0 if complete else 1)
 
 

@@ -81,7 +81,7 @@ def _vectors(column: Any) -> np.ndarray:
     if inner.ndim > 1:
         raise ValueError("has vectors of vectors")
     values = np.ma.masked_all((len(column), width), inner.dtype)
-    values[there] = inner.reshape(-1, width)
+    values[there] = inner.reshape(int(there.sum()), width)
     return values if np.ma.is_masked(values) or not width else values.data
 
 

@@ -191,7 +191,7 @@ def _hdus(file: IO[bytes], title: str) -> Iterator[tuple[Header, int]]:
     at = 0
     for number in range(_MOST_HDUS):
         file.seek(at)
-        raw = b""
+        raw = bytearray()
         while not any(raw[i : i + _CARD].rstrip() == b"END" for i in range(max(len(raw) - _BLOCK, 0), len(raw), _CARD)):
             block = file.read(_BLOCK)
             if not raw and number and not block.strip(b"\0 "):
@@ -204,7 +204,7 @@ def _hdus(file: IO[bytes], title: str) -> Iterator[tuple[Header, int]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                header = fits.Header.fromstring(raw)
+                header = fits.Header.fromstring(bytes(raw))
                 axes = [
                     _size(header, f"NAXIS{i}", title)
                     for i in range(1, min(_size(header, "NAXIS", title), _MOST_FIELDS) + 1)

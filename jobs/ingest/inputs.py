@@ -163,8 +163,8 @@ def _primary(collection: Location) -> Location:
     name = _properties(collection, _COLLECTION).get(_PRIMARY, "").strip("/")
     if not name or "://" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
         raise ValueError(
-            f"{printable(collection)}: {_COLLECTION} names {shortened(repr(name))} as {_PRIMARY}, and a folder of the collection "
-            "is needed: give the catalog itself"
+            f"{printable(collection)}: {_COLLECTION} names {shortened(repr(name))} as {_PRIMARY}, and a folder of the "
+            "collection is needed: give the catalog itself"
         )
     if not any(map((collection / name).has, _HATS)):
         raise FileNotFoundError(
