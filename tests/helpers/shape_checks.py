@@ -7,11 +7,18 @@ costs time. Processes that a test starts (workers of Dask and Ray, commands) are
 
 import ast
 
-from beartype import beartype  # noqa: F401  the hook looks it up here
+import numpy as np
+from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 from jaxtyping import _import_hook as jaxtyping_hook
 
 PACKAGES = ("sedflow_dist", "storage_schemas", "cluster", "jobs")
 ARRAYS = {"Float", "Bool", "Int", "Tensor", "ndarray"}
+#: An integer is a float, as for mypy, and numbers of numpy are numbers. The hook finds the checker by this name.
+checked = beartype(
+    conf=BeartypeConf(
+        hint_overrides=BeartypeHintOverrides({int: int | np.integer, float: float | int | np.number}),
+    )
+)
 
 
 def names_an_array(*annotations: ast.expr | None) -> bool:
@@ -38,6 +45,4 @@ class _ArrayFunctions(jaxtyping_hook.JaxtypingTransformer):
 def switch_on():
     """Check the shapes of all modules of the packages that are imported from now on."""
     jaxtyping_hook.JaxtypingTransformer = _ArrayFunctions
-    jaxtyping_hook.install_import_hook(
-        PACKAGES, "shape_checks.beartype"
-    )  # a name of our own: compiled files are kept by it
+    jaxtyping_hook.install_import_hook(PACKAGES, "shape_checks.checked")

@@ -1,6 +1,6 @@
 """What happens when something dies, stage by stage: the table below, every cell of it done to real processes.
 
-docs/reliability.md shows the same table. Attempts are those of the item (chunk, block, row, training) that the fault hits.
+docs/guarantees.md shows the same table. Attempts are those of the item (chunk, block, row, training) that the fault hits.
 """
 
 import os
@@ -434,7 +434,7 @@ def test_inference_bears_faults(filled_run, dask_nodes, tmp_path, fault, outcome
 
 
 def test_the_page_shows_this_table():
-    page = (ROOT / "docs" / "reliability.md").read_text()
+    page = (ROOT / "docs" / "guarantees.md").read_text()
     lines = [
         [cell.strip() for cell in line.strip("|\n").split("|")] for line in page.splitlines() if line.startswith("|")
     ]
