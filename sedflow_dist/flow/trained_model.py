@@ -153,11 +153,12 @@ class Flow:
             ValueError: the bytes are not a flow of this format; says what was found.
         """
         try:
+            found = json.loads(spec)
+            if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:  # it may have other keys, too
+                raise ValueError(f"the flow has format {found['format']!r}; this version reads format {FORMAT}")
             parsed = FlowSpec.model_validate_json(spec)
         except ValueError as error:
             raise ValueError(f"not the specification of a flow (format {FORMAT}): {error}") from error
-        if parsed.format != FORMAT:
-            raise ValueError(f"the flow has format {parsed.format}; this version reads format {FORMAT}")
         try:
             tensors = load(weights)
         except Exception as error:
