@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import small
 import tiny
+import zarr
+from astropy.table import Table
 
 from jobs.catalog.verify import verify
+from jobs.ingest.job import ingest_of
 from jobs.run.reprocess import reprocess
 from storage_schemas import model as model_store
 from storage_schemas import open_catalog, photometry, training_set
@@ -109,6 +112,44 @@ def test_a_run_that_died_after_moving_main_names_its_release(run, monkeypatch):
     assert repo.list_branches() == {"main"}
 
 
+@pytest.mark.parametrize("moment", ["_drop", "next_release"])
+@pytest.mark.parametrize("by", ["the command", "hand"])
+def test_a_rollback_stays_when_a_run_that_was_killed_as_it_published_is_started_again(run, monkeypatch, moment, by):
+    """It died between tag and removal of its branch, or between the move of main and the tag."""
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    run.infer()
+    run.brighten(2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(releases, moment, die)
+        run.infer()
+    repo = catalog.repository(run.catalog)
+    if by == "hand":  # as a version of ours did that left the branch
+        if moment == "next_release":
+            repo.create_tag("release-2", repo.lookup_branch("main"))
+        repo.reset_branch("main", repo.lookup_tag("release-1"))
+    else:
+        releases.rollback(repo, "release-1")
+    for _ in range(2):
+        assert run.infer() == {"rows": N_ROWS, "shards": 0, "release": "release-2"}
+        assert repo.lookup_branch("main") == repo.lookup_tag("release-1")
+        assert (repo.list_branches(), repo.list_tags()) == ({"main"}, {"release-1", "release-2"})
+
+
+def test_what_others_are_staging_is_left_alone_when_an_end_is_made(run):
+    run.infer()
+    repo = catalog.repository(run.catalog)
+    for name in ("staging-fresh", "staging-half"):
+        repo.create_branch(name, repo.lookup_branch("main"))
+    session = repo.writable_session("staging-half")
+    zarr.open_group(session.store).attrs["run_id"] = "half"
+    session.commit("staged")
+    releases.complete(repo)
+    assert repo.list_branches() == {"main", "staging-fresh", "staging-half"}
+
+
 def test_the_old_release_is_read_while_the_new_one_is_made(run, monkeypatch):
     run.infer()
     old = run.contents()
@@ -150,6 +191,42 @@ def test_a_preview_says_what_a_run_does_and_why(tiny_run, capsys):
     assert reprocess(other, dry_run=True) == {"rows": tiny.N_ROWS, "shards": 5}
     assert "0 shards unchanged, 5 to compute (500 rows), because of: seed" in capsys.readouterr().err
     assert catalog.repository(tiny_run.store("catalog")).list_branches() == {"main"}
+
+
+@pytest.mark.parametrize("storage", ["local", "s3"])
+def test_a_second_reprocess_is_refused_before_it_touches_the_photometry(
+    flow, source, dask, s3_server, tmp_path, monkeypatch, storage
+):
+    """The input is replaced while the first one works: its release holds the old input, the next one the new."""
+    few = Table.read(source)[20:84]
+    few.write(tmp_path / "in.fits")
+    root = tmp_path / "root" if storage == "local" else "s3://galaxies/second-reprocess"
+    sections = {"engines": {"dask": {"address": dask}}} | (
+        {"storage": {"endpoint": s3_server}} if storage == "s3" else {}
+    )
+    run = tiny.settings(root, tmp_path / "in.fits", **sections)
+    model_store.write(run.store("model"), *flow.to_bytes())
+    stage, refusals = releases.stage, []
+
+    def replace_and_try(*arguments):
+        monkeypatch.undo()
+        changed = few.copy()
+        changed["MODELFLUX"] *= 2
+        changed.write(tmp_path / "in.fits", overwrite=True)
+        for again in (reprocess, ingest_of):
+            with pytest.raises(
+                RuntimeError, match=r"another process is writing the photometry store .*process \d+ on "
+            ) as caught:
+                again(run)
+            refusals.append(caught)
+        return stage(*arguments)
+
+    monkeypatch.setattr(releases, "stage", replace_and_try)
+    assert reprocess(run)["release"] == "release-1"
+    assert len(refusals) == 2
+    assert reprocess(run)["release"] == "release-2"
+    one, two = (open_catalog(run.store("catalog"), name)["flux"].values for name in ("release-1", "release-2"))
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-5)
 
 
 def corrupt(location, pattern, wanted):
