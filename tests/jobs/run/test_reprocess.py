@@ -1,5 +1,8 @@
 """A new release on top of the old: only what changed is computed, and the result is a catalog made from scratch."""
 
+from datetime import timedelta
+
+import boto3
 import numpy as np
 import pytest
 import small
@@ -8,10 +11,12 @@ import zarr
 from astropy.table import Table
 
 from jobs.catalog.verify import verify
+from jobs.cli import main
 from jobs.ingest.job import ingest_of
 from jobs.run.reprocess import reprocess
 from storage_schemas import model as model_store
 from storage_schemas import open_catalog, photometry, training_set
+from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
 
@@ -227,6 +232,33 @@ def test_a_second_reprocess_is_refused_before_it_touches_the_photometry(
     assert reprocess(run)["release"] == "release-2"
     one, two = (open_catalog(run.store("catalog"), name)["flux"].values for name in ("release-1", "release-2"))
     np.testing.assert_allclose(two, 2 * one, rtol=1e-5)
+
+
+def test_infer_of_a_table_keeps_its_photometry_in_the_catalogs_own_place(
+    flow, source, s3_server, tmp_path, monkeypatch
+):
+    """A bucket as a catalog: other buckets of like names are other people's; so is a folder that holds other things."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
+    for name in ("galore", "galore-photometry", "galore-photometry-runs"):
+        client.create_bucket(Bucket=name)
+    Table.read(source)[20:60].write(tmp_path / "in.fits")
+    model_store.write(tiny.location(tmp_path / "model"), *flow.to_bytes())
+    common = {"model": str(tmp_path / "model"), "workers": 1, "draws": 16, "certificate": False, "rows_per_shard": 20}
+    main.infer(str(tmp_path / "in.fits"), out="s3://galore", **common)
+    where = Location.parse("s3://galore", s3_server)
+    assert open_catalog(where).sizes["galaxy"] == photometry.open(where / "photometry").n_rows == 40
+    for name in ("galore-photometry", "galore-photometry-runs"):
+        assert client.list_objects_v2(Bucket=name)["KeyCount"] == 0
+    main.infer(str(tmp_path / "in.fits"), out="s3://galore", **common)  # it is there already
+    assert releases.clean(catalog.repository(where), timedelta(0))[0] == []
+    assert photometry.open(where / "photometry").missing() == []
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    monkeypatch.setattr(catalog, "_CREATION_TRIES", 1)
+    with pytest.raises(FileExistsError, match=r"mine holds no catalog but other things, such as thesis.txt"):
+        main.infer(str(tmp_path / "in.fits"), out=str(tmp_path / "mine"), **common)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 def corrupt(location, pattern, wanted):
