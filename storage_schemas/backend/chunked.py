@@ -220,7 +220,8 @@ class ChunkedStore:
             except ValueError as error:  # of the codecs
                 raise self._damage(name, rows, str(error)) from error
             for chunk, found in zip(chunks, written[:, self._columns[name]], strict=True):
-                if digest({name: values[name][self._within(chunk, whole)]}) != found:
+                part = values[name][self._within(chunk, whole)]
+                if digest({name: part}) != found or (_is_constant(part) and not self._is_stored(name, chunk)):
                     raise self._damage(name, self.rows(chunk), self._reason(name, chunk, found))
         if digests is not None:
             parts = ({name: values[name][self._within(chunk, whole)] for name in names} for chunk in chunks)
@@ -237,10 +238,13 @@ class ChunkedStore:
     def _reason(self, name: str, chunk: int, found: np.uint64) -> str:
         if not found:
             return "they are not written (any more)."
-        folder = f"{name}/c/{chunk}"
-        if not any(key == folder or key.startswith(f"{folder}/") for key in self.location.list(f"{name}/c")):
+        if not self._is_stored(name, chunk):
             return "the stored object is gone."
         return "the stored object holds something else than was written."
+
+    def _is_stored(self, name: str, chunk: int) -> bool:
+        """Whether there is an object of a chunk, which Zarr does not say: what is gone reads as fill values."""
+        return self.location.has("/".join([name, "c", str(chunk), *["0"] * (array(self.group, name).ndim - 1)]))
 
     def _damage(self, name: str, rows: slice, reason: str) -> ValueError:
         return ValueError(
@@ -279,6 +283,12 @@ def digest(arrays: Mapping[str, np.ndarray]) -> np.uint64:
         state.update(name.encode())
         state.update(content)
     return np.uint64(max(int.from_bytes(state.digest()[:8], "little"), 1))
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    """Whether all values are the same, as fill values are."""
+    flat = values.reshape(-1)
+    return bool(np.all((flat == flat[:1]) | (flat != flat)))  # NaN differs from itself
 
 
 def _shape(n_rows: int, rows_per_chunk: int) -> dict[str, int]:

@@ -31,6 +31,7 @@ BYTES_PER_READ = 40_000  # at most, of a sub-chunk before compression: what read
 _SHARDS_PER_MANIFEST = 4096
 _BYTES_CACHED = 32 << 20
 _RACED = ("clean prefixes", "updated by other session", "update conflict")  # Icechunk: two processes create a catalog
+_MAGIC = "ICE🧊CHUNK".encode()  # the first bytes of Icechunk's files
 _CREATION_TRIES = 25  # for five seconds; creating takes less than one
 
 #: What the IVOA calls (UCD1+) the arrays of the photometry.
@@ -140,14 +141,19 @@ def _create(location: Location) -> icechunk.Repository:
             if not any(text in str(error) for text in _RACED):
                 raise
         time.sleep(0.2)
-    if others := [
-        name for name in location.list() if not name.startswith(("snapshots/", "transactions/", "config.yaml"))
-    ]:
+    if others := [name for name in location.list() if not _is_icechunks(location, name)]:
         raise FileExistsError(
             f"{location} holds no catalog but other things, such as {others[0]}; choose another place"
         )
     location.remove()  # a first commit that nothing refers to
     return icechunk.Repository.open_or_create(location.icechunk(), _settings(location))
+
+
+def _is_icechunks(location: Location, name: str) -> bool:
+    """Whether an object is what Icechunk leaves that died when it created a repository, not somebody's of a like name."""
+    if name == "config.yaml":
+        return any(_is_icechunks(location, other) for other in location.list("snapshots"))
+    return name.startswith(("snapshots/", "transactions/")) and location.get(name).startswith(_MAGIC)
 
 
 def _settings(location: Location) -> icechunk.RepositoryConfig:

@@ -165,3 +165,9 @@ def test_a_catalog_whose_creation_was_cut_off_is_created_anew(tmp_path, monkeypa
     with pytest.raises(FileExistsError, match=r"other things, such as thesis.txt"):
         catalog.repository(tiny.location(tmp_path / "other"), create=True)
     assert (tmp_path / "other" / "thesis.txt").exists()
+    (tmp_path / "holiday" / "snapshots").mkdir(parents=True)
+    (tmp_path / "holiday" / "snapshots" / "beach.jpg").write_bytes(b"\xff\xd8")
+    (tmp_path / "holiday" / "config.yaml").write_text("mine: true")
+    with pytest.raises(FileExistsError, match="holds no catalog but other things"):
+        catalog.repository(tiny.location(tmp_path / "holiday"), create=True)
+    assert (tmp_path / "holiday" / "snapshots" / "beach.jpg").exists()

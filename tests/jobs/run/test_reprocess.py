@@ -1,14 +1,22 @@
 """A new release on top of the old: only what changed is computed, and the result is a catalog made from scratch."""
 
+from datetime import timedelta
+
+import boto3
 import numpy as np
 import pytest
 import small
 import tiny
+import zarr
+from astropy.table import Table
 
 from jobs.catalog.verify import verify
+from jobs.cli import main
+from jobs.ingest.job import ingest_of
 from jobs.run.reprocess import reprocess
 from storage_schemas import model as model_store
 from storage_schemas import open_catalog, photometry, training_set
+from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
 
@@ -109,6 +117,44 @@ def test_a_run_that_died_after_moving_main_names_its_release(run, monkeypatch):
     assert repo.list_branches() == {"main"}
 
 
+@pytest.mark.parametrize("moment", ["_drop", "next_release"])
+@pytest.mark.parametrize("by", ["the command", "hand"])
+def test_a_rollback_stays_when_a_run_that_was_killed_as_it_published_is_started_again(run, monkeypatch, moment, by):
+    """It died between tag and removal of its branch, or between the move of main and the tag."""
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    run.infer()
+    run.brighten(2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(releases, moment, die)
+        run.infer()
+    repo = catalog.repository(run.catalog)
+    if by == "hand":  # as a version of ours did that left the branch
+        if moment == "next_release":
+            repo.create_tag("release-2", repo.lookup_branch("main"))
+        repo.reset_branch("main", repo.lookup_tag("release-1"))
+    else:
+        releases.rollback(repo, "release-1")
+    for _ in range(2):
+        assert run.infer() == {"rows": N_ROWS, "shards": 0, "release": "release-2"}
+        assert repo.lookup_branch("main") == repo.lookup_tag("release-1")
+        assert (repo.list_branches(), repo.list_tags()) == ({"main"}, {"release-1", "release-2"})
+
+
+def test_what_others_are_staging_is_left_alone_when_an_end_is_made(run):
+    run.infer()
+    repo = catalog.repository(run.catalog)
+    for name in ("staging-fresh", "staging-half"):
+        repo.create_branch(name, repo.lookup_branch("main"))
+    session = repo.writable_session("staging-half")
+    zarr.open_group(session.store).attrs["run_id"] = "half"
+    session.commit("staged")
+    releases.complete(repo)
+    assert repo.list_branches() == {"main", "staging-fresh", "staging-half"}
+
+
 def test_the_old_release_is_read_while_the_new_one_is_made(run, monkeypatch):
     run.infer()
     old = run.contents()
@@ -150,6 +196,69 @@ def test_a_preview_says_what_a_run_does_and_why(tiny_run, capsys):
     assert reprocess(other, dry_run=True) == {"rows": tiny.N_ROWS, "shards": 5}
     assert "0 shards unchanged, 5 to compute (500 rows), because of: seed" in capsys.readouterr().err
     assert catalog.repository(tiny_run.store("catalog")).list_branches() == {"main"}
+
+
+@pytest.mark.parametrize("storage", ["local", "s3"])
+def test_a_second_reprocess_is_refused_before_it_touches_the_photometry(
+    flow, source, dask, s3_server, tmp_path, monkeypatch, storage
+):
+    """The input is replaced while the first one works: its release holds the old input, the next one the new."""
+    few = Table.read(source)[20:84]
+    few.write(tmp_path / "in.fits")
+    root = tmp_path / "root" if storage == "local" else "s3://galaxies/second-reprocess"
+    sections = {"engines": {"dask": {"address": dask}}} | (
+        {"storage": {"endpoint": s3_server}} if storage == "s3" else {}
+    )
+    run = tiny.settings(root, tmp_path / "in.fits", **sections)
+    model_store.write(run.store("model"), *flow.to_bytes())
+    stage, refusals = releases.stage, []
+
+    def replace_and_try(*arguments):
+        monkeypatch.undo()
+        changed = few.copy()
+        changed["MODELFLUX"] *= 2
+        changed.write(tmp_path / "in.fits", overwrite=True)
+        for again in (reprocess, ingest_of):
+            with pytest.raises(
+                RuntimeError, match=r"another process is writing the photometry store .*process \d+ on "
+            ) as caught:
+                again(run)
+            refusals.append(caught)
+        return stage(*arguments)
+
+    monkeypatch.setattr(releases, "stage", replace_and_try)
+    assert reprocess(run)["release"] == "release-1"
+    assert len(refusals) == 2
+    assert reprocess(run)["release"] == "release-2"
+    one, two = (open_catalog(run.store("catalog"), name)["flux"].values for name in ("release-1", "release-2"))
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-5)
+
+
+def test_infer_of_a_table_keeps_its_photometry_in_the_catalogs_own_place(
+    flow, source, s3_server, tmp_path, monkeypatch
+):
+    """A bucket as a catalog: other buckets of like names are other people's; so is a folder that holds other things."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
+    for name in ("galore", "galore-photometry", "galore-photometry-runs"):
+        client.create_bucket(Bucket=name)
+    Table.read(source)[20:60].write(tmp_path / "in.fits")
+    model_store.write(tiny.location(tmp_path / "model"), *flow.to_bytes())
+    common = {"model": str(tmp_path / "model"), "workers": 1, "draws": 16, "certificate": False, "rows_per_shard": 20}
+    main.infer(str(tmp_path / "in.fits"), out="s3://galore", **common)
+    where = Location.parse("s3://galore", s3_server)
+    assert open_catalog(where).sizes["galaxy"] == photometry.open(where / "photometry").n_rows == 40
+    for name in ("galore-photometry", "galore-photometry-runs"):
+        assert client.list_objects_v2(Bucket=name)["KeyCount"] == 0
+    main.infer(str(tmp_path / "in.fits"), out="s3://galore", **common)  # it is there already
+    assert releases.clean(catalog.repository(where), timedelta(0))[0] == []
+    assert photometry.open(where / "photometry").missing() == []
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    monkeypatch.setattr(catalog, "_CREATION_TRIES", 1)
+    with pytest.raises(FileExistsError, match=r"mine holds no catalog but other things, such as thesis.txt"):
+        main.infer(str(tmp_path / "in.fits"), out=str(tmp_path / "mine"), **common)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 def corrupt(location, pattern, wanted):
