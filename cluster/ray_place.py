@@ -41,10 +41,8 @@ def token(create: bool) -> Iterator[None]:
         yield
         return
     file = Path(os.environ.get("HOME") or "/nonexistent", ".ray", "auth_token")
-    try:
+    with suppress(OSError):  # also of a home that is none
         _private(file, create)
-    except OSError:  # also a home that is none
-        pass
     if not create or _readable(file):
         yield
         return

@@ -280,6 +280,7 @@ def _filesystem(location: Location) -> tuple[pyarrow.fs.FileSystem, str]:
     options: dict[str, Any] = {"region": location.region}
     if location.endpoint:
         scheme, _, host = location.endpoint.partition("://")
+        location.refuse_redirects()
         options |= {"endpoint_override": host.rstrip("/"), "scheme": scheme}
     return pyarrow.fs.S3FileSystem(**options), location.url.removeprefix("s3://")
 

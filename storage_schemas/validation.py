@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from storage_schemas.backend.arrays import ArraySpec, array, seal, write_coordinate
+from storage_schemas.backend.arrays import ArraySpec, array, seal, whole, write_coordinate
 from storage_schemas.backend.location import Location, open_group
 
 KIND = "validation"
@@ -56,6 +56,6 @@ def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     group = open_group(location, KIND)
     if missing := sorted({spec.name for spec in ARRAYS} - set(group.array_keys())):
         raise ValueError(f"{location} lacks {', '.join(missing)}: run sedflow validate again")
-    arrays = {spec.name: np.asarray(array(group, spec.name)[...]) for spec in ARRAYS}
-    arrays |= {name: np.asarray(array(group, name)[...]) for name in ("param", "band")}
+    arrays = {spec.name: whole(group, spec.name) for spec in ARRAYS}
+    arrays |= {name: whole(group, name) for name in ("param", "band")}
     return arrays, dict(group.attrs)

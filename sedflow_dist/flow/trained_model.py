@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 #: Redshift up to which a model keeps the wavelengths of its SSP table, if that is beyond the trained range.
 FAR = 0.6
+#: Beyond, nothing was ever seen that a model could be of.
+FARTHEST = 30.0
 
 
 class FlowSpec(BaseModel):
@@ -66,6 +70,8 @@ class FlowSpec(BaseModel):
             raise ValueError(f"selection_band {self.selection_band} is none of {len(self.bands)} bands")
         if not 0 <= self.redshift[0] < self.redshift[1]:
             raise ValueError(f"redshift range {self.redshift} is not increasing")
+        if self.redshift[1] > FARTHEST or not 0 < self.birth_cloud_age < math.inf:
+            raise ValueError(f"redshift up to {FARTHEST}, and birth_cloud_age above 0, are possible")
         if unknown := set(self.prior) - set(Prior().to_dict()):
             raise ValueError(f"prior: unknown parameters {', '.join(sorted(unknown))}")
         return self
@@ -155,13 +161,14 @@ class Flow:
         try:
             parsed = FlowSpec.model_validate_json(spec)
         except ValueError as error:
-            raise ValueError(f"not the specification of a flow (format {FORMAT}): {error}") from error
+            raise ValueError(f"not the specification of a flow (format {FORMAT}): {_without_content(error)}") from None
         if parsed.format != FORMAT:
             raise ValueError(f"the flow has format {parsed.format}; this version reads format {FORMAT}")
         try:
             tensors = load(weights)
         except Exception as error:
-            raise ValueError(f"not a safetensors file: {error}") from error
+            said = re.sub(r"[^ -~]|[0-9A-Za-z/+=]{25,}", ".", str(error))[:200]
+            raise ValueError(f"not a safetensors file: {said}") from None
         least = 8 * parsed.transforms * parsed.hidden**2  # two square matrices of float32 a transform
         if least > len(weights):
             raise ValueError(
@@ -192,6 +199,7 @@ class Flow:
                 )
             if not torch.isfinite(tensors[name]).all():
                 raise ValueError(f"weights: {name} is not finite")
+        _check_network(net, {name.removeprefix("network."): tensors[name] for name in expected})
         net.load_state_dict({name.removeprefix("network."): v for name, v in tensors.items() if name in expected})
         net.eval()
         mode: Literal["colours", "magnitudes"] = "colours" if parsed.amplitude == "exact" else "magnitudes"
@@ -213,6 +221,39 @@ _SSP_ARRAYS = ("edges", "age", "metallicity", "spectra", "surviving")
 def dimensions(amplitude: Literal["exact", "learnt"]) -> int:
     """Dimensions of a flow: ten shapes, or all eleven coordinates."""
     return N_SHAPE if amplitude == "exact" else len(COORDINATES)
+
+
+def _check_network(net: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Compare what a network's architecture fixes, and the types of its weights, with those of one of our making.
+
+    Raises:
+        ValueError: a mask, the degrees of units or the order of dimensions is none that training makes: used as sizes and
+            indices, they could ask for any amount of memory.
+    """
+    fixed = {name for name, _ in net.named_buffers()}
+    for name, ours in net.state_dict().items():
+        found = tensors[name]
+        if found.dtype != ours.dtype:
+            raise ValueError(f"weights do not fit the specification: {name} is of type {found.dtype}, not {ours.dtype}")
+        if name.endswith("_permutation"):
+            found, ours = found.sort().values, torch.arange(len(ours))
+        if name in fixed and not torch.equal(found, ours):
+            raise ValueError(f"weights do not fit the specification: {name} is not that of a network of these sizes")
+
+
+def _without_content(error: ValueError) -> str:
+    """Say what is wrong with a specification without quoting it: the file may not be one, and hold anything."""
+    if not isinstance(error, ValidationError):
+        return type(error).__name__
+    told = [(".".join(map(str, e["loc"])), e) for e in error.errors(include_url=False, include_context=False)]
+    return "; ".join(
+        f"{re.sub(r'[^a-z0-9_.]', '?', where)[:60]}: {_message(e)}".removeprefix(": ") for where, e in told[:5]
+    )
+
+
+def _message(error: Any) -> str:
+    # Pydantic's own words hold no content but where a check of ours, which repeats numbers and names, raised the error.
+    return re.sub(r"[0-9A-Za-z/+=]{25,}", "...", error["msg"])[:200]
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import zarr
 
-from storage_schemas.backend.arrays import ArraySpec, array, as_json, dimensions, seal, write_coordinate
+from storage_schemas.backend.arrays import MOST_ROWS, ArraySpec, array, as_json, dimensions, seal, write_coordinate
 from storage_schemas.backend.location import Location, open_group
 
 _DIGEST = ArraySpec("chunk_digest", ("chunk",), "uint64", long_name="checksum of the chunk's content; 0: not written")
@@ -47,9 +47,10 @@ class ChunkedStore:
     def __init__(self, location: Location, kind: str, mode: Literal["r", "r+"] = "r") -> None:
         self.location, self.kind = location, kind
         self.group = open_group(location, kind, mode)
-        self.n_rows = int(self.group.attrs["n_rows"])  # type: ignore[arg-type]
-        self.rows_per_chunk = int(self.group.attrs["rows_per_chunk"])  # type: ignore[arg-type]
+        self.n_rows = _count(self.group, "n_rows", 0)
+        self.rows_per_chunk = _count(self.group, "rows_per_chunk", 1)
         self.chunks = Chunks(self.n_rows, self.rows_per_chunk)
+        array(self.group, "chunk_digest")  # there, and of a size that can be
 
     @classmethod
     def create(
@@ -191,6 +192,20 @@ def digest(arrays: Mapping[str, np.ndarray]) -> np.uint64:
         state.update(name.encode())
         state.update(content)
     return np.uint64(max(int.from_bytes(state.digest()[:8], "little"), 1))
+
+
+def _count(group: zarr.Group, name: str, least: int) -> int:
+    """Return a number of rows that a store says it has.
+
+    Raises:
+        ValueError: it is none, or more than any store of ours has.
+    """
+    found = group.attrs.get(name)
+    if not isinstance(found, int) or not least <= found <= MOST_ROWS:
+        raise ValueError(
+            f"{group.store_path} says {name} = {str(found)[:40]}, no number from {least} to {MOST_ROWS:,}: it is damaged"
+        )
+    return found
 
 
 def _shape(n_rows: int, rows_per_chunk: int) -> dict[str, int]:

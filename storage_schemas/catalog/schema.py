@@ -18,7 +18,7 @@ import xarray as xr
 import zarr
 
 from storage_schemas import photometry
-from storage_schemas.backend.arrays import ArraySpec, array
+from storage_schemas.backend.arrays import ArraySpec, array, refuse_absurd
 from storage_schemas.backend.chunked import Chunks
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import query
@@ -203,7 +203,10 @@ def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
         ref: ``main`` (the newest release) or the name of a release
     """
     location = url if isinstance(url, Location) else Location.parse(url)
-    dataset = xr.open_zarr(store(location, ref), consolidated=False, chunks=None)
+    held = store(location, ref)
+    for _, values in zarr.open_group(held, mode="r").arrays():
+        refuse_absurd(values)
+    dataset = xr.open_zarr(held, consolidated=False, chunks=None)
     if dataset.attrs.get("sedflow_kind") != KIND:
         raise ValueError(f"{location} ({ref}) holds no posterior catalog of ours")
     return dataset.assign_coords(galaxy=pd.RangeIndex(dataset.sizes["galaxy"]))

@@ -18,7 +18,6 @@ import pytest
 import ray
 import small
 import tiny
-import yaml
 from distributed import Client, LocalCluster
 from distributed.diagnostics.plugin import WorkerPlugin
 from paths import HELPERS, ROOT
