@@ -41,7 +41,7 @@ def token(create: bool) -> Iterator[None]:
         yield
         return
     file = Path(os.environ.get("HOME") or "/nonexistent", ".ray", "auth_token")
-    with suppress(OSError):  # also a home that is none
+    with suppress(OSError):  # also of a home that is none
         _private(file, create)
     if not create or _readable(file):
         yield

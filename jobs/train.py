@@ -25,8 +25,9 @@ from sedflow_dist import keyed_random
 from sedflow_dist.flow import support, training
 from sedflow_dist.flow.conditional_flow import ConditionalFlow
 from sedflow_dist.flow.features import Features, preset
+from sedflow_dist.flow.model_spec import ModelSpec, dimensions
 from sedflow_dist.flow.support import Novelty
-from sedflow_dist.flow.trained_model import ModelSpec, TrainedModel, dimensions, reach
+from sedflow_dist.flow.trained_model import TrainedModel, reach
 from sedflow_dist.flow.training import Progress
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.noise import NoiseModel
@@ -268,6 +269,7 @@ def _filesystem(location: Location) -> tuple[pyarrow.fs.FileSystem, str]:
     options: dict[str, Any] = {"region": location.region}
     if location.endpoint:
         scheme, _, host = location.endpoint.partition("://")
+        location.refuse_redirects()
         options |= {"endpoint_override": host.rstrip("/"), "scheme": scheme}
     return pyarrow.fs.S3FileSystem(**options), location.url.removeprefix("s3://")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from storage_schemas.backend.arrays import ArraySpec, array, seal
+from storage_schemas.backend.arrays import ArraySpec, array, seal, whole
 from storage_schemas.backend.location import Location, open_group
 from storage_schemas.backend.ours import begin
 
@@ -35,5 +35,5 @@ def write(location: Location, arrays: dict[str, np.ndarray], provenance: dict[st
 def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
     """Return arrays, provenance and checksum of a stored SSP table."""
     group = open_group(location, KIND)
-    arrays = {spec.name: np.asarray(array(group, spec.name)[...]) for spec in ARRAYS}
+    arrays = {spec.name: whole(group, spec.name) for spec in ARRAYS}
     return arrays, dict(group.attrs["provenance"]), str(group.attrs["checksum"])  # type: ignore[arg-type]

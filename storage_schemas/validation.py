@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from storage_schemas.backend.arrays import ArraySpec, array, seal, write_coordinate
+from storage_schemas.backend.arrays import ArraySpec, array, seal, whole, write_coordinate
 from storage_schemas.backend.chunked import digest
 from storage_schemas.backend.location import Location, open_group
 from storage_schemas.backend.ours import begin
@@ -68,4 +68,4 @@ def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _stored(group: zarr.Group) -> dict[str, np.ndarray]:
-    return {name: np.asarray(array(group, name)[...]) for name in (*(spec.name for spec in ARRAYS), "param", "band")}
+    return {name: whole(group, name) for name in (*(spec.name for spec in ARRAYS), "param", "band")}

@@ -21,8 +21,9 @@ from jobs.run.job import run_all
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import support, training
 from sedflow_dist.flow.features import preset
+from sedflow_dist.flow.model_spec import FlowSpec, ModelSpec, dimensions
 from sedflow_dist.flow.support import Novelty
-from sedflow_dist.flow.trained_model import FlowSpec, ModelSpec, TrainedModel, dimensions
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.parameters import probit
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.photometry.photometry import Photometry

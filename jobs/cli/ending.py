@@ -23,7 +23,8 @@ from storage_schemas.backend.redaction import shown
 
 #: What is raised with a message for the user; all else was not foreseen, and is told with where it happened.
 _FORESEEN = (
-    ValueError, RuntimeError, OSError, ImportError, icechunk.IcechunkError, icechunk.ConflictError, obstore.exceptions.BaseError,
+    ValueError, RuntimeError, OSError, ImportError, icechunk.IcechunkError, icechunk.ConflictError,
+    obstore.exceptions.BaseError,
 )  # fmt: skip
 _TRACEBACK = "SEDFLOW_TRACEBACK"
 _ROOT = Path(__file__).parents[2]
@@ -50,8 +51,8 @@ def words(error: BaseException) -> str:
         return f"{error.title}:\n{problems(error)}"
     if isinstance(error, MemoryError):
         return (
-            f"memory is full, in {_where(error)}{f' ({text})' if text else ''}. Give it more, or less at once: fewer rows, draws "
-            "or workers, smaller rows_per_shard or rows_per_chunk; `sedflow plan RUN` says what a run takes"
+            f"memory is full, in {_where(error)}{f' ({text})' if text else ''}. Give it more, or less at once: fewer rows, "
+            "draws or workers, smaller rows_per_shard or rows_per_chunk; `sedflow plan RUN` says what a run takes"
         )
     if isinstance(error, _FORESEEN) and text and not isinstance(error, RecursionError | NotImplementedError):
         return text
@@ -99,8 +100,8 @@ def check_limits() -> None:
         soft = most
     if soft != resource.RLIM_INFINITY and soft < _FEWEST_FILES:
         raise RuntimeError(
-            f"this process may have {soft} files open, and {_FEWEST_FILES} are the fewest to work with: ulimit -n {_FILES}, or the "
-            "limit of the container or the batch system"
+            f"this process may have {soft} files open, and {_FEWEST_FILES} are the fewest to work with: ulimit -n {_FILES}, or "
+            "the limit of the container or the batch system"
         )
 
 

@@ -13,7 +13,7 @@ from jobs.config.run_file import Inference, RunFile
 from jobs.ingest import inputs
 from jobs.ingest.formats import count
 from sedflow_dist.flow import features
-from sedflow_dist.flow.trained_model import dimensions
+from sedflow_dist.flow.model_spec import dimensions
 from sedflow_dist.inference.posterior import MEMORY
 from sedflow_dist.inference.summary import COLUMNS, QUANTILES
 from sedflow_dist.parameters import ParameterSpace

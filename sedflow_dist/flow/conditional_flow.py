@@ -56,6 +56,16 @@ class ConditionalFlow(nn.Module, ABC):
     def memory(self, n_rows: int) -> int:
         """Return the most bytes that `sample_with_log_prob` needs for so many draws, beside its arguments."""
 
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Look at weights, of the shapes of `state_dict`, before they are taken over.
+
+        Raises:
+            ValueError: one is of another type than this flow's, or is none that training makes; names it.
+        """
+        for name, ours in self.state_dict().items():
+            if (found := tensors[name].dtype) != ours.dtype:
+                raise ValueError(f"weights do not fit the specification: {name} is of type {found}, not {ours.dtype}")
+
     def to_sbi(self) -> Any:
         """Return the same density as sbi's estimator; ValueError: the family has no such form."""
         raise ValueError(f"{type(self).__name__} has no form that sbi knows")

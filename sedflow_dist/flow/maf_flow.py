@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -52,6 +53,19 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
     def memory(self, n_rows: int) -> int:
         """Return the most bytes that drawing so many rows needs."""
         return self.sampler.memory(n_rows)
+
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse weights whose masks, degrees of units or orders of dimensions are none that training makes.
+
+        These follow from the sizes; used as sizes and indices themselves, they could ask for any amount of memory.
+        """
+        super().check(tensors)
+        for name, ours in self.named_buffers():
+            found = tensors[name]
+            if name.endswith("_permutation"):
+                found, ours = found.sort().values, torch.arange(len(ours))
+            if not torch.equal(found, ours):
+                raise ValueError(f"weights do not fit the specification: {name} is not that of a flow of these sizes")
 
     @property
     def sampler(self) -> Sampler:

@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from sedflow_dist.flow import conditional_flow, features
+from sedflow_dist.flow import model_spec
 from sedflow_dist.flow.conditional_flow import ConditionalFlow
 from sedflow_dist.flow.features import Features
+from sedflow_dist.flow.model_spec import ModelSpec
 from sedflow_dist.flow.support import Novelty
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.quantities import Quantity
 from sedflow_dist.sps import derived, filters
-from sedflow_dist.sps.components import PROVABGS, Composition
+from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import SSPTable
@@ -34,96 +35,11 @@ from sedflow_dist.sps.ssp import SSPTable
 if TYPE_CHECKING:
     from sbi.inference.posteriors import DirectPosterior
 
-FORMAT = 2
 #: Redshift up to which a model keeps the wavelengths of its SSP table, if that is beyond the trained range.
 FAR = 0.6
 _NOISE = ("magnitude", "mean", "scatter")
 _NOVELTY = ("weight", "mean", "covariance", "limit")
 _SSP = ("edges", "age", "metallicity", "spectra", "surviving")
-
-
-class FlowSpec(BaseModel):
-    """Which flow: a family's name and what that family needs to know to build it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    family: str
-    settings: dict[str, Any]
-
-    @model_validator(mode="after")
-    def _check(self) -> FlowSpec:
-        self.parsed()
-        return self
-
-    def parsed(self) -> BaseModel:
-        """Return the settings as the family's own."""
-        return conditional_flow.family(self.family).Settings.model_validate(self.settings)
-
-    def n_weights(self, dimensions: int, features: int) -> int:
-        """Return the number of its parameters, without building it."""
-        return conditional_flow.family(self.family).n_weights(dimensions, features, self.parsed())
-
-    def build(self, dimensions: int, features: int, seed: int) -> ConditionalFlow:
-        """Return a new flow, its weights drawn from ``seed``."""
-        return conditional_flow.build(self.family, self.settings, dimensions, features, seed)
-
-
-class ModelSpec(BaseModel):
-    """What a model was trained for; stored as JSON beside its weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: int = FORMAT
-    bands: tuple[str, ...] = Field(max_length=1000, description="speclite names, in the order of the features")
-    labels: tuple[str, ...]
-    amplitude: Literal["exact", "learnt"] = Field(
-        description="exact: ten shape dimensions; learnt: eleven, as the paper"
-    )
-    flow: FlowSpec
-    features: tuple[str, ...] = Field(description="encoders, in the order of their columns")
-    redshift: tuple[float, float] = Field(description="trained range")
-    birth_cloud_age: float = Field(description="Gyr")
-    selection_band: int
-    selection: tuple[float, float] = Field(description="observed magnitudes in the selection band")
-    components: tuple[str, ...] = Field(PROVABGS, description="sources and screens of the galaxy model")
-    prior: dict[str, tuple[float, float] | dict[str, Any]]
-    ssp: dict[str, Any] = Field(description="provenance of the SSP table")
-    training: dict[str, Any] = Field(default_factory=dict, description="settings and result of the training")
-
-    @field_validator("features")
-    @classmethod
-    def _check_features(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        features.encoders(names)
-        return names
-
-    @model_validator(mode="after")
-    def _check(self) -> ModelSpec:
-        if len(self.labels) != len(self.bands):
-            raise ValueError(f"labels: {len(self.labels)} for {len(self.bands)} bands")
-        if not 0 <= self.selection_band < len(self.bands):
-            raise ValueError(f"selection_band {self.selection_band} is none of {len(self.bands)} bands")
-        if not 0 <= self.redshift[0] < self.redshift[1]:
-            raise ValueError(f"redshift range {self.redshift} is not increasing")
-        self.composition()
-        return self
-
-    def composition(self) -> Composition:
-        """Return what a galaxy is made of, and its parameters with their priors."""
-        return Composition.of(self.components, self.prior)
-
-    @property
-    def dimensions(self) -> int:
-        """Dimensions of its flow."""
-        return dimensions(self.amplitude, self.composition().space)
-
-    @property
-    def n_features(self) -> int:
-        """Number of its features."""
-        return features.size(self.features, len(self.bands))
-
-    def build_flow(self, seed: int) -> ConditionalFlow:
-        """Return an untrained flow of this specification."""
-        return self.flow.build(self.dimensions, self.n_features, seed)
 
 
 class TrainedModel(nn.Module):
@@ -233,11 +149,12 @@ class TrainedModel(nn.Module):
         Raises:
             ValueError: the bytes are not a model of this format; says what was found.
         """
-        parsed = _parse(spec)
+        parsed = model_spec.parse(spec)
         try:
             tensors = load(weights)
         except Exception as error:
-            raise ValueError(f"not a safetensors file: {error}") from error
+            said = re.sub(r"[^ -~]|[0-9A-Za-z/+=]{25,}", ".", str(error))[:200]
+            raise ValueError(f"not a safetensors file: {said}") from None
         least = 4 * parsed.flow.n_weights(parsed.dimensions, parsed.n_features)  # float32
         if least > len(weights):
             raise ValueError(
@@ -246,6 +163,7 @@ class TrainedModel(nn.Module):
             )
         network = parsed.build_flow(seed=0)
         _check(tensors, _shapes(parsed, network, tensors))
+        network.check(_part(tensors, "network"))
         network.load_state_dict(_part(tensors, "network"))
         ssp = SSPTable(**{name: _numpy(value) for name, value in _part(tensors, "ssp").items()}, provenance=parsed.ssp)
         model = cls(
@@ -256,11 +174,6 @@ class TrainedModel(nn.Module):
             tensors["colour_range"], Novelty(**_part(tensors, "novelty")), ssp,
         )  # fmt: skip
         return model.to(device)
-
-
-def dimensions(amplitude: Literal["exact", "learnt"], space: ParameterSpace) -> int:
-    """Dimensions of a flow: the shapes' coordinates, or all."""
-    return len(space.shapes if amplitude == "exact" else space.coordinates)
 
 
 def reach(bands: Sequence[str], redshift: tuple[float, float], ssp: SSPTable) -> float:
@@ -275,18 +188,6 @@ class _Tensors(nn.Module):
         super().__init__()
         for name, value in tensors.items():
             self.register_buffer(name, value)
-
-
-def _parse(spec: bytes) -> ModelSpec:
-    """Return the specification; a ValueError says what is wrong with it."""
-    try:
-        content = json.loads(spec)
-        found = content.get("format", FORMAT) if isinstance(content, dict) else FORMAT
-        if found == FORMAT:
-            return ModelSpec.model_validate_json(spec)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not the specification of a flow (format {FORMAT}): {error}") from error
-    raise ValueError(f"the flow has format {found}; this version reads format {FORMAT}")
 
 
 def _shapes(spec: ModelSpec, network: ConditionalFlow, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

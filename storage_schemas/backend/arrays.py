@@ -19,6 +19,8 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 VERSION = 1
 #: The attribute of a group in which a store is being made: its kind.
 MAKING = "sedflow_making"
+#: More is no store of ours, and is not read: rows, chunks and bytes of arrays.
+MOST_ROWS, _MOST_CHUNKS, _LARGEST_CHUNK, _LARGEST_WHOLE = 1 << 40, 1 << 26, 4 << 30, 16 << 30
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,43 @@ def _itemsize(dtype: str) -> int:
 
 
 def array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """Return an array of a group."""
-    return cast("zarr.Array[Any]", group[name])
+    """Return an array of a group.
+
+    Raises:
+        ValueError: it is not there, or its sizes are absurd: reading it would take all memory there is.
+    """
+    try:
+        found = cast("zarr.Array[Any]", group[name])
+    except KeyError:
+        raise ValueError(f"{group.store_path} lacks the array {name}: it is damaged, or no store of ours") from None
+    refuse_absurd(found)
+    return found
+
+
+def refuse_absurd(values: zarr.Array[Any]) -> None:
+    """Raise ValueError where what an array says of itself is more than any of ours has; nothing of it is read."""
+    chunk = math.prod(values.chunks) * max(values.dtype.itemsize, 1)
+    rows = values.shape[0] if values.shape else 1
+    n_chunks = math.prod(-(-size // max(part, 1)) for size, part in zip(values.shape, values.chunks, strict=True))
+    if rows > MOST_ROWS or n_chunks > _MOST_CHUNKS or chunk > _LARGEST_CHUNK:
+        raise ValueError(
+            f"{values.store_path} says that it has shape {values.shape} in chunks of {values.chunks}; at most {MOST_ROWS:,} "
+            f"rows, {_MOST_CHUNKS:,} chunks and {_LARGEST_CHUNK:,} bytes a chunk are read"
+        )
+
+
+def whole(group: zarr.Group, name: str) -> np.ndarray:
+    """Read all of an array that is small in every store of ours.
+
+    Raises:
+        ValueError: it says that it is not; not read.
+    """
+    values = array(group, name)
+    if values.nbytes > _LARGEST_WHOLE:
+        raise ValueError(
+            f"{values.store_path} says that it has {values.nbytes:,} bytes; at most {_LARGEST_WHOLE:,} are read"
+        )
+    return np.asarray(values[...])
 
 
 def all_arrays(group: zarr.Group) -> dict[str, zarr.Array[Any]]:

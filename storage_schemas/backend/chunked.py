@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
+import zarr
 
-from storage_schemas.backend.arrays import ArraySpec, all_arrays, array, as_json, seal, write_coordinate
+from storage_schemas.backend.arrays import MOST_ROWS, ArraySpec, all_arrays, array, as_json, seal, write_coordinate
 from storage_schemas.backend.location import Location, open_group
 from storage_schemas.backend.ours import begin
 
@@ -59,9 +60,10 @@ class ChunkedStore:
     def __init__(self, location: Location, kind: str, mode: Literal["r", "r+"] = "r") -> None:
         self.location, self.kind = location, kind
         self.group = open_group(location, kind, mode)
-        self.n_rows = int(self.group.attrs["n_rows"])  # type: ignore[arg-type]
-        self.rows_per_chunk = int(self.group.attrs["rows_per_chunk"])  # type: ignore[arg-type]
+        self.n_rows = _count(self.group, "n_rows", 0)
+        self.rows_per_chunk = _count(self.group, "rows_per_chunk", 1)
         self.chunks = Chunks(self.n_rows, self.rows_per_chunk)
+        array(self.group, "chunk_digest")  # there, and of a size that can be
 
     @classmethod
     def create(
@@ -220,8 +222,8 @@ class ChunkedStore:
             except ValueError as error:  # of the codecs
                 raise self._damage(name, rows, str(error)) from error
             for chunk, found in zip(chunks, written[:, self._columns[name]], strict=True):
-                part = values[name][self._within(chunk, whole)]
-                if digest({name: part}) != found or (_is_constant(part) and not self._is_stored(name, chunk)):
+                content = values[name][self._within(chunk, whole)]
+                if digest({name: content}) != found or (_is_constant(content) and not self._is_stored(name, chunk)):
                     raise self._damage(name, self.rows(chunk), self._reason(name, chunk, found))
         if digests is not None:
             parts = ({name: values[name][self._within(chunk, whole)] for name in names} for chunk in chunks)
@@ -289,6 +291,20 @@ def _is_constant(values: np.ndarray) -> bool:
     """Whether all values are the same, as fill values are."""
     flat = values.reshape(-1)
     return bool(np.all((flat == flat[:1]) | (flat != flat)))  # NaN differs from itself
+
+
+def _count(group: zarr.Group, name: str, least: int) -> int:
+    """Return a number of rows that a store says it has.
+
+    Raises:
+        ValueError: it is none, or more than any store of ours has.
+    """
+    found = group.attrs.get(name)
+    if not isinstance(found, int) or not least <= found <= MOST_ROWS:
+        raise ValueError(
+            f"{group.store_path} says {name} = {str(found)[:40]}, no number from {least} to {MOST_ROWS:,}: it is damaged"
+        )
+    return found
 
 
 def _shape(n_rows: int, rows_per_chunk: int) -> dict[str, int]:

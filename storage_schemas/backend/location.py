@@ -25,13 +25,13 @@ from icechunk import RepositoryConfig
 from obstore.store import LocalStore, ObjectStore, S3Store
 from zarr.storage import ObjectStore as ZarrObjectStore
 
-from storage_schemas.backend import credentials
+from storage_schemas.backend import credentials, redirects
 from storage_schemas.backend.arrays import check_version
 from storage_schemas.backend.redaction import without_credentials, without_secrets
 
 if TYPE_CHECKING:
     from obstore import PutMode
-    from obstore.store import S3Config
+    from obstore.store import ClientConfig, S3Config
     from zarr.core.buffer import Buffer
 
 
@@ -39,6 +39,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _HALF_A_SCHEME = re.compile(r"(s3a?|gs|file|https?):(/|$)")  # pathlib makes one slash of two
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(/[A-Za-z0-9._\-/]*)?")
 _CREDENTIALS = "they are taken from the environment, AWS's files, or the role of a machine or pod, never from a URL"
+_CLOCK = "the clock of this machine (`date -u`, `chronyc tracking`) is"
 _ADVICE = {
     "ExpiredToken": "the credentials for S3 have expired; renew them and run the same command again: it goes on",
     "AccessDenied": "S3 refuses access; check the credentials and what they allow",
@@ -46,6 +47,12 @@ _ADVICE = {
     "NoSuchBucket": "the bucket does not exist, or not any more",
     "SlowDown": "S3 asks for fewer requests, again and again; run the same command later, or with fewer workers: it goes on",
     "InternalError": "S3 fails, again and again; run the same command later: it goes on",
+    "RequestTimeTooSkewed": f"{_CLOCK} off S3's by more than S3 allows; set it and run the same command again: it goes on",
+    "invalid snapshot timestamp ordering": f"{_CLOCK} behind that of whoever committed last; set both, or wait as "
+    "long, and run the same command again: it goes on",
+    "snapshot timestamp is invalid": f"{_CLOCK} off storage's; set it and run the same command again: it goes on",
+    "NotValidYet": f"{_CLOCK} perhaps off: storage's certificate is not valid yet by it",
+    "certificate expired": f"{_CLOCK} perhaps off, or storage's certificate has expired",
     "InsufficientStorage": "storage is full; make room and run the same command again: it goes on",
 }
 
@@ -161,15 +168,22 @@ class Location:
         bucket, prefix = self._bucket_and_prefix
         config: S3Config = {"region": self.region}  # type: ignore[typeddict-item]
         if self.endpoint:
+            self.refuse_redirects()
             config |= {"endpoint": self.endpoint, "virtual_hosted_style_request": False}
+        client: ClientConfig = {
+            "allow_http": self._insecure, "read_timeout": timedelta(seconds=self.timeout),
+            "timeout": timedelta(seconds=20 * self.timeout),  # of a whole request, which may be large
+            **redirects.client_options(self.endpoint),
+        }  # type: ignore[typeddict-item]  # fmt: skip
         return S3Store(
             bucket, prefix=prefix or None, config=config, retry_config={"max_retries": self.tries - 1},
-            credential_provider=credentials.for_obstore,
-            client_options={
-                "allow_http": self._insecure, "read_timeout": timedelta(seconds=self.timeout),
-                "timeout": timedelta(seconds=20 * self.timeout),  # of a whole request, which may be large
-            },
+            credential_provider=credentials.for_obstore, client_options=client,
         )  # fmt: skip
+
+    def refuse_redirects(self) -> None:
+        """Raise PermissionError where the endpoint sends requests on to another server, which credentials must not reach."""
+        if self.endpoint:
+            redirects.refuse(self.endpoint, self._bucket_and_prefix[0])
 
     def zarr(self, read_only: bool = False) -> ZarrObjectStore:
         """Return a Zarr store rooted here."""
@@ -240,9 +254,11 @@ class Location:
 
         Raises:
             FileNotFoundError: there is none; names it.
-            ValueError: it has more bytes than ``largest``; not read.
+            ValueError: it has more bytes than ``largest``, or is a link to what is not ours; not read.
         """
         self.require()
+        if self.is_local:
+            _refuse_link(Path(self.url), name)
         try:
             found = obstore.get(self.objects(), name)
             if largest is not None and found.meta["size"] > largest:
@@ -283,6 +299,17 @@ class Location:
     def remove_object(self, name: str) -> None:
         """Delete one object below this place; where a connection breaks, again."""
         _delete(self.objects(), name)
+
+
+def _refuse_link(folder: Path, name: str) -> None:
+    """Raise ValueError where a part of ``name`` is a symbolic link: what it leads to is not ours to read, or to quote."""
+    path = folder
+    for part in Path(name).parts:
+        path /= part
+        if path.is_symlink():
+            raise ValueError(
+                f"{path} is a symbolic link; within a store links are not followed. Put the file itself there"
+            )
 
 
 def _is_broken_connection(error: Exception) -> bool:
@@ -343,6 +370,10 @@ def explain(error: BaseException) -> str:
     return without_secrets(f"{advice} ({text})" if advice else text)
 
 
+#: A clock that is seconds behind is so no longer after a pause.
+_PASSING = ("streaming error", "response error", "body error", "ExpiredToken", "invalid snapshot timestamp ordering")
+
+
 def may_pass(error: BaseException) -> bool:
     """Whether a fault that the storage libraries do not repeat a request for may pass: an answer cut off, credentials."""
-    return any(text in str(error) for text in ("streaming error", "response error", "body error", "ExpiredToken"))
+    return any(text in str(error) for text in _PASSING)

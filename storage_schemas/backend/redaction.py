@@ -34,7 +34,9 @@ _FORMS = (
     (re.compile(r"([?&]key=)[^&\s'\",;)]+", re.IGNORECASE), rf"\1{HIDDEN}"),
     # In settings and headers; a short word after a colon is a sentence.
     (
-        re.compile(rf"(?<![\w.-])({_NAME})(['\"]?\s*:\s*['\"]?)(?=[^\s'\",;)}}]*[0-9+=])[A-Za-z0-9/+=_.~-]{{10,}}", re.IGNORECASE),
+        re.compile(
+            rf"(?<![\w.-])({_NAME})(['\"]?\s*:\s*['\"]?)(?=[^\s'\",;)}}]*[0-9+=])[A-Za-z0-9/+=_.~-]{{10,}}", re.IGNORECASE
+        ),
         rf"\1\2{HIDDEN}",
     ),
     (re.compile(rf"(?<![\w.-])({_NAME})(['\"]\s*:\s*['\"])[^'\"]+", re.IGNORECASE), rf"\1\2{HIDDEN}"),
@@ -102,7 +104,7 @@ def of_logs() -> None:
 
 
 def _of_this_process() -> list[str]:
-    """Secrets by value, the longest first: of the environment, of files that it names, and found ones; as URLs have them, too."""
+    """Secrets by value, the longest first: of the environment, of Ray's file, and found ones; as URLs have them, too."""
     values = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and not _PLACE.search(name)}
     token = os.environ.get("RAY_AUTH_TOKEN_PATH") or str(Path(os.environ.get("HOME", "/"), ".ray", "auth_token"))
     values |= {_content(token), *_found}

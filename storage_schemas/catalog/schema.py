@@ -18,7 +18,7 @@ import xarray as xr
 import zarr
 
 from storage_schemas import photometry
-from storage_schemas.backend.arrays import ArraySpec, array, check_version, dimensions
+from storage_schemas.backend.arrays import ArraySpec, all_arrays, array, check_version, dimensions, refuse_absurd
 from storage_schemas.backend.chunked import Chunks
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import query
@@ -219,6 +219,8 @@ def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
     """
     location = url if isinstance(url, Location) else Location.parse(url)
     stored = store(location, ref)
+    for values in all_arrays(zarr.open_group(stored, mode="r")).values():
+        refuse_absurd(values)
     dataset = xr.open_zarr(stored, consolidated=False, chunks=None)
     return _with_ids(dataset, stored).assign_coords(galaxy=pd.RangeIndex(dataset.sizes["galaxy"]))
 

@@ -92,7 +92,8 @@ def filled(section, text):
     "content",
     [*({"dask": {"start": "slurm", "slurm": one}} for one in SLURM),
      *({"dask": {"start": "kubernetes", "kubernetes": one}} for one in PODS),
-     {"dask": {"address": ...}}, {"dask": {"memory_limit": ...}}, {"ray": {"address": ...}}, {"ray": {"memory_per_actor": ...}}],
+     {"dask": {"address": ...}}, {"dask": {"memory_limit": ...}}, {"ray": {"address": ...}},
+     {"ray": {"memory_per_actor": ...}}],
     ids=str,
 )  # fmt: skip
 def test_what_reaches_a_shell_a_pod_or_a_connection_is_of_its_form(content, text):

@@ -89,8 +89,8 @@ def write(run, path):
 def start(command, run, folder):
     """Start ``sedflow command run.yaml`` in a session of its own, so that it can be killed with all it started."""
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", command, *write(run, folder / f"{command}.yaml")], start_new_session=True, cwd=folder,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "jobs.cli", command, *write(run, folder / f"{command}.yaml")], start_new_session=True,
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 

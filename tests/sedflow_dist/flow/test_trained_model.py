@@ -11,7 +11,8 @@ from provabgs import SPACE
 from safetensors.torch import load, save
 
 from sedflow_dist.flow.features import MAGNITUDES
-from sedflow_dist.flow.trained_model import ModelSpec, TrainedModel, dimensions
+from sedflow_dist.flow.model_spec import ModelSpec, dimensions
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.posterior import Posterior
 
 BIAS = "network.net._transform._transforms.0.autoregressive_net.initial_layer.bias"
