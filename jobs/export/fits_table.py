@@ -62,7 +62,9 @@ def _filled(name: str, values: np.ndarray, kind: str) -> np.ndarray:
     """Numbers in which the one of missing ones stands where they are missing."""
     null = _NULLS[kind] + _ZEROS.get(kind, 0)
     if np.ma.filled(values == null, False).any():
-        raise ValueError(f"identifier {name} is {null} somewhere, which in FITS stands for a missing one: export to Parquet")
+        raise ValueError(
+            f"identifier {name} is {null} somewhere, which in FITS stands for a missing one: export to Parquet"
+        )
     return np.ma.filled(values, null)
 
 

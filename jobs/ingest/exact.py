@@ -1,7 +1,7 @@
 """Columns exactly as a container holds them: integers and text without a float in between, and which rows hold nothing.
 
-Identifiers and bit masks are read so. In: columns as pyarrow, astropy or zarr give them. Out: `Exact`, in the column's own type,
-which follows from the container's schema and not from the values.
+Identifiers and bit masks are read so. In: columns as pyarrow, astropy or zarr give them. Out: `Exact`, in the column's own
+type, which follows from the container's schema and not from the values.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def from_arrow(column: Any) -> Exact:
     if pa.types.is_decimal(kind) and kind.scale == 0:  # how data bases write integers
         return from_arrow(column.cast(pa.int64() if kind.precision <= 18 else pa.string()))
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return Exact(column.fill_null(False if pa.types.is_boolean(kind) else 0).to_numpy(zero_copy_only=False), missing)
+        return Exact(
+            column.fill_null(False if pa.types.is_boolean(kind) else 0).to_numpy(zero_copy_only=False), missing
+        )
     if pa.types.is_fixed_size_binary(kind):
         column = column.cast(pa.binary())
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
@@ -165,7 +167,9 @@ def from_zarr(values: Any, rows: slice) -> Exact:
     nulls = [about[name] for name in ("_FillValue", "missing_value") if name in about]
     if values.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in about and values.fill_value is not None:
         nulls.append(values.fill_value)  # where xarray keeps it in that format
-    return from_numpy(np.asarray(values[rows]), [x for null in nulls for x in (null if isinstance(null, list) else [null])])
+    return from_numpy(
+        np.asarray(values[rows]), [x for null in nulls for x in (null if isinstance(null, list) else [null])]
+    )
 
 
 @contextmanager

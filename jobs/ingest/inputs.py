@@ -71,7 +71,9 @@ def _id_types(catalog: Catalog, location: Location, ids: Sequence[str]) -> dict[
             types[name] = entry_of(columns[column], name, column, location).kind
         except ValueError as error:
             text = str(error)
-            raise ValueError(text if text.startswith(str(location)) else f"{location}: identifier {name} is {text}") from None
+            raise ValueError(
+                text if text.startswith(str(location)) else f"{location}: identifier {name} is {text}"
+            ) from None
     return types
 
 

@@ -39,7 +39,9 @@ class Cut(BaseModel):
     def _check(self) -> Cut:
         limits = [limit for limit in (self.below, self.above) if limit is not None]
         if np.isnan(limits).any() or not (self.bits or limits):
-            raise ValueError(f"cut on {self.column} hits nothing: give it bits, or a number that values are below or above")
+            raise ValueError(
+                f"cut on {self.column} hits nothing: give it bits, or a number that values are below or above"
+            )
         return self
 
     def hits(self, values: np.ndarray) -> np.ndarray:
@@ -60,11 +62,15 @@ class Cut(BaseModel):
             whole = np.where(np.isnan(values), 0, values)
             odd = whole[(whole != np.trunc(whole)) | (np.abs(whole) >= 2.0 ** (np.finfo(values.dtype).nmant + 1))]
             if len(odd):  # also numbers so large that their last bits are lost
-                raise ValueError(f"cut on bits {self.bits:#x} of {self.column}, which is {values.dtype} and holds {odd[0]:.17g}: "
-                                 "bits are those of integers")  # fmt: skip
+                raise ValueError(
+                    f"cut on bits {self.bits:#x} of {self.column}, which is {values.dtype} and holds {odd[0]:.17g}: bits are "
+                    "those of integers"
+                )
             values = whole.astype(np.int64)
         elif values.dtype.kind not in "iub":
-            raise ValueError(f"cut on bits {self.bits:#x} of {self.column}, which is {values.dtype}: bits are those of integers")
+            raise ValueError(
+                f"cut on bits {self.bits:#x} of {self.column}, which is {values.dtype}: bits are those of integers"
+            )
         words = values.view(f"u{values.dtype.itemsize}")
         return (words & words.dtype.type(self.bits & np.iinfo(words.dtype).max)) != 0
 

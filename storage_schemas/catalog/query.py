@@ -31,7 +31,9 @@ _BLOCK = 1 << 16  # rows looked at at once where no shard says more
 _MARGIN_DEG = 1e-6  # of a cone's pixels around the cone; rows are told by their exact separation
 _CELLS = 3  # orders by which a cone's cells are finer than the cone
 _FINEST = 26  # of a cone's cells: the library goes two orders deeper
-_WIDEST_DEG = 60.0  # of a cone with cells: beyond, they are a quarter of the sky or more, and the library's lack some of it
+_WIDEST_DEG = (
+    60.0  # of a cone with cells: beyond, they are a quarter of the sky or more, and the library's lack some of it
+)
 
 
 def shard_range(values: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
@@ -107,7 +109,8 @@ class Query:
         wanted = pd.MultiIndex.from_arrays(
             [_wanted(name, values, columns[known[name]].dtype) for name, values in ids.items()], names=names
         )
-        limits = {id_array(n): _as_int64(np.unique(v)) for n, v in zip(names, wanted.levels, strict=True) if v.dtype.kind in "iu"}
+        levels = {id_array(name): level for name, level in zip(names, wanted.levels, strict=True)}
+        limits = {name: _as_int64(np.unique(level)) for name, level in levels.items() if level.dtype.kind in "iu"}
         found, rows = np.zeros(len(wanted), bool), [np.empty(0, np.int64)]
         for block in self._blocks(limits):
             part = columns.isel(galaxy=block)

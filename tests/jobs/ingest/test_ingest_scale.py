@@ -181,7 +181,10 @@ def test_containers_on_s3_give_what_files_here_do(s3, files, dask, tmp_path):
     as_zarr(table, s3 / "a")
     as_hats(table, s3 / "hats")
     as_hats(table, tiny.location(tmp_path / "hats"))
-    names = [name for name in photometry.DATA + photometry.PASSED if not name.startswith("input_")] + ["ids/ID", "ids/NAME"]
+    names = [name for name in photometry.DATA + photometry.PASSED if not name.startswith("input_")] + [
+        "ids/ID",
+        "ids/NAME",
+    ]
     wanted = {name: here.group[name][:] for name in names}
     order = np.argsort(wanted["ids/ID"])
     sources = [f"{s3}/in/a.fits", f"{s3}/in/*.parquet", f"{s3}/a", f"{s3}/hats", tmp_path / "hats"]
