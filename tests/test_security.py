@@ -15,7 +15,8 @@ import tiny
 import zarr
 from paths import ROOT
 
-from jobs.config.run_file import RunFile
+from cluster.settings import Engines, read_yaml
+from jobs.config.run_file import RunFile, survey
 from jobs.ingest import formats
 from sedflow_dist.flow.trained_model import TrainedModel
 from storage_schemas import model as model_store
@@ -282,6 +283,38 @@ def test_credentials_in_a_run_file_are_refused_and_not_repeated(tmp_path, text):
         seen.append(inner)
     assert all(SECRET not in str(one) for one in seen)
     assert "is not a valid run file" in str(error.value)
+
+
+RUN = "name: a\nroot: x\ninput: y\n"
+DECLARED = (
+    "survey:\n  name: s\n  ids: [A]\n  cuts:\n    faint: {column: F, below: 0}\n    faint: {column: F, above: 0}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        (f"{RUN}seed: 1\nseed: 2\n", "seed", (4, 5)), (f'{RUN}"name": b\n', "name", (1, 4)),
+        (f"{RUN}training: {{epochs: 1, epochs: 2}}\n", "epochs", (4, 4)), (RUN + DECLARED, "faint", (8, 9)),
+        (f"{RUN}survey:\n  a: &a {{b: 1}}\n  c: {{<<: *a, d: 1, d: 2}}\n", "d", (6, 6)),
+        (f"{RUN}survey:\n  - x\n  - {{true: 1, True: 2}}\n", "True", (6, 6)),
+        (f"{RUN}0x10: 1\n16: 2\n", "16", (4, 5)), (f"{RUN}survey: {{<<: {{a: 1}}, <<: {{b: 1}}}}\n", "<<", (4, 4)),
+    ],
+)  # fmt: skip
+def test_a_key_that_stands_twice_is_refused(tmp_path, text, key, lines):
+    """YAML's loader would take the last one without a word."""
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    match = re.escape(f"{path} has the key {key!r} twice in one section, in lines {lines[0]} and {lines[1]}")
+    for read in (RunFile.load, Engines.load, survey):
+        with pytest.raises(ValueError, match=match):
+            read(str(path))
+
+
+def test_a_key_may_stand_in_two_sections_and_replace_a_merged_one(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("a: {x: {in: &in {<<: &far {k: 1}, k: 2}}}\nb: {<<: *in, k: 3}\nc: [*in, *in, *far]\n")
+    assert read_yaml(path) == {"a": {"x": {"in": {"k": 2}}}, "b": {"k": 3}, "c": [{"k": 2}, {"k": 2}, {"k": 1}]}
 
 
 @pytest.mark.parametrize(

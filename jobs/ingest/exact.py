@@ -1,7 +1,7 @@
 """Columns exactly as a container holds them: integers and text without a float in between, and which rows hold nothing.
 
-Identifiers and bit masks are read so. In: columns as pyarrow, astropy or zarr give them. Out: `Exact`, in the column's own type,
-which follows from the container's schema and not from the values.
+Identifiers and bit masks are read so. In: columns as pyarrow, astropy or zarr give them. Out: `Exact`, in the column's own
+type, which follows from the container's schema and not from the values.
 """
 
 from __future__ import annotations

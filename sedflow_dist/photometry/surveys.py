@@ -65,8 +65,10 @@ class Cut(BaseModel):
             whole = np.where(np.isnan(values), 0, values)
             odd = whole[(whole != np.trunc(whole)) | (np.abs(whole) >= 2.0 ** (np.finfo(values.dtype).nmant + 1))]
             if len(odd):  # also numbers so large that their last bits are lost
-                raise ValueError(f"cut on bits {self.bits:#x} of {self.column}, which is {values.dtype} and holds {odd[0]:.17g}: "
-                                 "bits are those of integers")  # fmt: skip
+                raise ValueError(
+                    f"cut on bits {self.bits:#x} of {self.column}, which is {values.dtype} and holds {odd[0]:.17g}: bits are "
+                    "those of integers"
+                )
             values = whole.astype(np.int64)
         elif values.dtype.kind not in "iub":
             raise ValueError(

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import icechunk
 import obstore
@@ -170,14 +170,14 @@ class Location:
         if self.endpoint:
             self.refuse_redirects()
             config |= {"endpoint": self.endpoint, "virtual_hosted_style_request": False}
-        client: ClientConfig = {
+        client: dict[str, Any] = {
             "allow_http": self._insecure, "read_timeout": timedelta(seconds=self.timeout),
             "timeout": timedelta(seconds=20 * self.timeout),  # of a whole request, which may be large
             **redirects.client_options(self.endpoint),
-        }  # type: ignore[typeddict-item]  # fmt: skip
+        }  # fmt: skip
         return S3Store(
             bucket, prefix=prefix or None, config=config, retry_config={"max_retries": self.tries - 1},
-            credential_provider=credentials.for_obstore, client_options=client,
+            credential_provider=credentials.for_obstore, client_options=cast("ClientConfig", client),
         )  # fmt: skip
 
     def refuse_redirects(self) -> None:

@@ -109,11 +109,8 @@ class Query:
         wanted = pd.MultiIndex.from_arrays(
             [_wanted(name, values, columns[known[name]].dtype) for name, values in ids.items()], names=names
         )
-        limits = {
-            id_array(n): _as_int64(np.unique(v))
-            for n, v in zip(names, wanted.levels, strict=True)
-            if v.dtype.kind in "iu"
-        }
+        levels = {id_array(name): level for name, level in zip(names, wanted.levels, strict=True)}
+        limits = {name: _as_int64(np.unique(level)) for name, level in levels.items() if level.dtype.kind in "iu"}
         found, rows = np.zeros(len(wanted), bool), [np.empty(0, np.int64)]
         for block in self._blocks(limits):
             part = columns.isel(galaxy=block)

@@ -54,7 +54,7 @@ SHARD_ARRAYS = (
     ArraySpec("shard_key", ("shard",), "uint64", "1", "hash of all that the shard depends on; 0: not written"),
     ArraySpec(
         "shard_range", ("shard", "indexed", "bound"), "int64", "1",
-        "least and greatest pixel (-1 aside) and integer identifier in the shard (uint64 ones less 2^63): the index of searches",
+        "least and greatest pixel (-1 aside) and integer identifier (uint64: less 2^63) in the shard: the index of searches",
     ),
 )  # fmt: skip
 WEIGHTS = ArraySpec("model_weights", ("byte",), "uint8", "1", "the model's weights (safetensors); `spec` is the rest")
@@ -69,7 +69,7 @@ _OF_DRAWS = ("draws", "draw")  # names that are the catalog's also where it keep
 
 
 def free_names(names: Sequence[str], taken: Iterable[str]) -> dict[str, str]:
-    """Return, for each name, itself or with ``id_`` before it, so that none is among ``taken`` or equals another, in any case."""
+    """Return each name, or ``id_NAME``, so that none is among ``taken`` or equals another, in whatever case."""
     used, found = {name.lower() for name in taken}, dict[str, str]()
     for name in sorted(names, key=lambda name: name.lower() in used):  # names that may stay as they are come first
         free = name
@@ -210,8 +210,9 @@ def open_catalog(url: str | Location, ref: str = MAIN) -> xr.Dataset:
     """Open a release of a posterior catalog lazily as an xarray Dataset; ``galaxy`` numbers its rows.
 
     Identifiers are variables under their own names, or ``id_NAME`` where the catalog has something else of that name: the
-    attribute ``id_variables`` tells. Its accessor
-    ``.sedflow`` selects rows by position and identifier: `storage_schemas.catalog.query.Query`.
+    attribute ``id_variables`` tells.
+
+    Its accessor ``.sedflow`` selects rows by position and identifier: `storage_schemas.catalog.query.Query`.
 
     Args:
         url: local path or ``s3://bucket/prefix``

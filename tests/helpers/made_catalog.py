@@ -11,6 +11,7 @@ from sedflow_dist.sps import derived
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
 from storage_schemas.catalog.schema import Layout
+from storage_schemas.photometry import ID_MISSING, id_array
 
 LABELS = tuple("ugriz")
 PARAMS, UNITS, MEANINGS, UCDS = described(derived.columns(SPACE, LABELS))
@@ -29,12 +30,19 @@ def positions(n, seed=3):
     return np.where(lost, np.nan, ra % 360), np.where(lost, np.nan, dec)
 
 
-def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", name_rows=False, shift=None):
-    """Publish a catalog of ``n`` rows, which may bear names beside their objectId; ``shift`` (n,) is added to the means."""
+def publish(
+    where, n, rows_per_shard, in_healpix_order, release="release-1", name_rows=False, shift=None, more_ids=None
+):
+    """Publish a catalog of ``n`` rows, which may bear names beside their objectId; ``shift`` (n,) is added to the means.
+
+    ``more_ids`` are other identifiers by name: dtype, values and which are missing.
+    """
+    more_ids = more_ids or {}
     ra, dec = positions(n)
     pixel = healpix(ra, dec)
     order = np.argsort(pixel, kind="stable") if in_healpix_order else np.arange(n)
     ids = {"objectId": "int64", **({"NAME": "str"} if name_rows else {})}
+    ids |= {name: dtype for name, (dtype, _, _) in more_ids.items()}
     layout = Layout(
         n, rows_per_shard, PARAMS, UNITS, QUANTILES, ["c"], LABELS, 0, ids, MEANINGS, UCDS, inferred=INFERRED
     )
@@ -52,6 +60,10 @@ def publish(where, n, rows_per_shard, in_healpix_order, release="release-1", nam
         values |= {"ra": ra[at], "dec": dec[at], "healpix_29": pixel[at], "ids/objectId": 10_000_000_007 * at % 2**40}
         if name_rows:
             values["ids/NAME"] = np.array([f"galaxy {i}" for i in at], np.dtypes.StringDType())
+        values[ID_MISSING] = np.zeros((len(at), len(ids)), bool)
+        for name, (_, column, missing) in more_ids.items():
+            values[id_array(name)] = column[at]
+            values[ID_MISSING][:, list(ids).index(name)] = missing[at]
         catalog.write_shard(fork, rows, shard, 1 + int(np.any(moved)), values)
     session.merge(fork)
     session.commit("shards")

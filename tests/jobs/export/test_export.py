@@ -1,6 +1,7 @@
 """Catalogs out: identifiers of any kind and what a catalog says of its columns come through every container, and every
 container is read by the programs it is for."""
 
+import csv
 import io
 import shutil
 import subprocess
@@ -73,6 +74,77 @@ def test_descriptions_are_the_stores(catalog, tmp_path):
     assert header[f"TUNIT{number['RA']}"] == "deg"
     assert f"TCOMM{number['T_BURST_MEAN']}" not in header
     assert schema.field("t_burst_mean").metadata == {b"unit": b"Gyr"}
+
+
+FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "  =1", "＝1+1", "=1,2", '="x"')
+HARMLESS = ("M 31", "-12", "+1.5e3", "-.5", "00012", "a=b", "'x", "None", "")
+
+
+def test_formulas_in_csv_are_text_and_numbers_stay_numbers(catalog, tmp_path):
+    """In Parquet they are what they are."""
+    text = np.array([*FORMULAS, *HARMLESS], np.dtypes.StringDType())
+    many = catalog.isel(galaxy=np.zeros(len(text), int)).assign(chi2=("galaxy", -1.5 - np.arange(len(text))))
+    many = many.assign({"NAME": ("galaxy", text), "=evil,name": ("galaxy", -np.arange(len(text)))})
+    rows = of_catalog(many.assign_attrs(ids=["NAME", "=evil,name"]))
+    arrow.write_csv(rows, tmp_path / "c.csv")
+    with open(tmp_path / "c.csv", newline="") as file:
+        header, *found = list(csv.reader(file))
+    assert [row[0] for row in found] == [f"'{x}" for x in FORMULAS] + list(HARMLESS)
+    assert header[:2] == ["NAME", "'=evil,name"]
+    assert [int(row[1]) for row in found] == [-i for i in range(len(text))]
+    assert [float(row[header.index("chi2")]) for row in found] == many["chi2"].values.tolist()
+    arrow.write_parquet(rows, tmp_path / "c.parquet")
+    assert pyarrow.parquet.read_table(tmp_path / "c.parquet")["NAME"].to_pylist() == text.tolist()
+
+
+@pytest.fixture(scope="module")
+def identified(tmp_path_factory):
+    """Unsigned, signed and text identifiers of which some are missing, and one with the name of a column."""
+    where = tiny.location(tmp_path_factory.mktemp("identified") / "catalog")
+    row = np.arange(40)
+    lost = row % 10 == 3
+    unsigned = np.where(lost, np.uint64(0), np.uint64(2**64 - 2) - row.astype(np.uint64))
+    signed = np.where(lost, 0, 2**60 + row)
+    text = np.where(lost, "", np.array([f"{i:05}" for i in row], np.dtypes.StringDType()))
+    more = {"U": ("uint64", unsigned, lost), "I": ("int64", signed, lost), "T": ("str", text, lost)}
+    made_catalog.publish(where, 40, 16, False, more_ids={**more, "Flux_chi2": ("int64", row, row < 0),
+                                                         "CHI2": ("int64", row + 5, row < 0)})  # fmt: skip
+    return open_catalog(where), {name: [None if m else v for v, m in zip(values.tolist(), lost, strict=True)]
+                                 for name, (_, values, _) in more.items()}  # fmt: skip
+
+
+def test_identifiers_of_every_type_reach_every_container_and_missing_ones_are_null(identified, tmp_path, capsys):
+    data, wanted = identified
+    for name in ("c.parquet", "c.fits", "c.csv", "c_hats"):
+        export(data, tmp_path / name, ["log_mstar"])
+    assert "the identifier CHI2 is the column id_CHI2" in capsys.readouterr().err
+    table = pyarrow.parquet.read_table(tmp_path / "c.parquet")
+    assert table.schema.field("U").type == "uint64"
+    assert {name: table[name].to_pylist() for name in wanted} == wanted
+    assert table["id_CHI2"].to_pylist() == list(range(5, 45)) and table["Flux_chi2"].to_pylist() == list(range(40))
+    with open(tmp_path / "c.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert {name: [row[name] for row in found] for name in wanted} == {
+        name: ["" if v is None else str(v) for v in values] for name, values in wanted.items()
+    }
+    about, content = fits.getheader(tmp_path / "c.fits", 1), fits.getdata(tmp_path / "c.fits", 1)
+    number = {about[f"TTYPE{i}"]: i for i in range(1, about["TFIELDS"] + 1)}
+    assert about[f"TZERO{number['U']}"] == 2**63 and about[f"TNULL{number['U']}"] == 2**63 - 1
+    assert content["U"].tolist() == [2**64 - 1 if v is None else v for v in wanted["U"]]
+    assert Table.read(tmp_path / "c.fits")["I"].tolist() == wanted["I"]
+    assert [str(v) or None for v in content["T"]] == wanted["T"]
+    hats = pyarrow.parquet.read_table(tmp_path / "c_hats" / "dataset", columns=["U", "input_row"]).to_pylist()
+    assert all(row["U"] == wanted["U"][row["input_row"]] for row in hats) and len(hats) > 30
+
+
+def test_an_ensemble_has_identifiers_too(identified, tmp_path):
+    import qp
+
+    data, wanted = identified
+    export(data, tmp_path / "c.qp.hdf5", ["log_mstar"])
+    found = qp.read(str(tmp_path / "c.qp.hdf5")).ancil
+    assert found["U"].tolist() == [wanted["U"][i] or 0 for i in found["row"]]
+    assert [str(name) for name in found["T"]] == [wanted["T"][i] or "" for i in found["row"]]
 
 
 # -- whole catalogs ---------------------------------------------------------------------------------------------------

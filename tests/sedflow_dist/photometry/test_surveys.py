@@ -149,6 +149,45 @@ def test_a_bad_transmission_masks_its_band(value):
     assert flags_of(found) & {"BAD_FLUX", "BAD_ERROR"}
 
 
+IMPOSSIBLE = [
+    ("magnitude", -9.0), ("magnitude", 50.0), ("magnitude", 99.0), ("magnitude", -0.5), ("magnitude", 20.1),
+    ("transmission", 1.5), ("transmission", 0.0), ("transmission", -1.0), ("transmission", 1e-9), ("transmission", np.inf),
+    ("ebv", -1.0), ("ebv", 99.0), ("ebv", 9.0), ("ebv", np.nan),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "value"), IMPOSSIBLE)
+@pytest.mark.parametrize("absent", [False, True])
+def test_an_impossible_extinction_is_never_applied(kind, value, absent):
+    """-9 and 50 are codes for not known, 1.5 is no transmission. A band that was not observed has no extinction to flag."""
+    per_ebv = (3.0, 0.1, 2.0, 1.0) if kind == "ebv" else None  # even where it would do little
+    declared = survey(
+        extinction=("A",) * 4, extinction_kind=kind, extinction_per_ebv=per_ebv, bands=("sdss2010-g",) * 4,
+        labels=tuple("abrc"), flux=("F",) * 4, error=("E",) * 4, no_data=-5.0,
+    )  # fmt: skip
+    none = 1.0 if kind == "transmission" else 0.0
+    error = one(-5.0 if absent else 0.5, base=np.full((1, 4), 0.5))
+    found = calibrate(declared, FLUX[:, :4], error, one(value, base=np.full((1, 4), none)), Z)
+    assert found.mask.tolist() == [[True, False, True, True]]
+    assert (found.flux[0, 1], found.sigma[0, 1]) == (0, 0)
+    assert "BAND_MISSING" in flags_of(found)
+    assert ("BAD_EXTINCTION" in flags_of(found)) == (not absent)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("magnitude", -0.009), ("magnitude", 19.9), ("magnitude", 0.0), ("transmission", 1.001), ("transmission", 1.1e-8),
+     ("transmission", 1.0)],
+)  # fmt: skip
+def test_a_possible_extinction_is_applied_as_it_is(kind, value):
+    """Also one that is a little below none: maps scatter about zero."""
+    declared = survey(extinction=("A", "B", "C"), extinction_kind=kind)
+    found = calibrate(declared, FLUX[:, :3], np.ones((1, 3)), np.full((1, 3), value), Z)
+    factor = 1 / value if kind == "transmission" else 10 ** (0.4 * value)
+    np.testing.assert_allclose(found.flux, FLUX[:, :3] * factor, rtol=1e-6)
+    assert not {"BAD_EXTINCTION", "BAND_MISSING"} & flags_of(found)
+
+
 @pytest.mark.parametrize("z", [np.nan, np.inf, 0.0, -0.01, -9999.0])
 def test_a_bad_redshift_is_flagged_and_nan(z):
     found = calibrate(NSA, FLUX, IVAR, None, np.array([z]))
@@ -265,6 +304,40 @@ def test_cuts_hit_bits_and_ranges_and_never_nan():
     assert Cut(column="x", below=0, above=3).hits(values).tolist() == [False, False, False, True, False, True]
 
 
+@pytest.mark.parametrize("kind", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"])
+def test_bits_are_tested_at_the_width_of_the_column(kind):
+    """No float in between, and no sign that fills bits which the column has not."""
+    width = 1 if kind == "bool" else 8 * np.dtype(kind).itemsize
+    values = np.array([0, 1, -1] if kind[0] == "i" else [0, 1, 1], kind)
+    assert Cut(column="x", bits=1).hits(values).tolist() == [False, True, True]
+    assert Cut(column="x", bits=1 << (width - 1)).hits(values).tolist() == [
+        False,
+        width == 1,
+        kind[0] == "i" or width == 1,
+    ]
+    if width < 64:
+        assert not Cut(column="x", bits=1 << width).hits(values).any()
+    else:
+        values = np.array([(1 << 58) | 4, 1 << 58, (1 << 62) | (1 << 53) | 1], kind)
+        assert Cut(column="x", bits=4).hits(values).tolist() == [True, False, False]
+        assert Cut(column="x", bits=1).hits(values).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("values", [[0.5, 0], [2.0**53, 0], [np.inf, 0], [-(2.0**60), 1]])
+def test_bits_of_floats_that_are_no_exact_integers_are_refused(values):
+    with pytest.raises(
+        ValueError, match=r"cut on bits 0x4 of x, which is float64 and holds .*: bits are those of integers"
+    ):
+        Cut(column="x", bits=4).hits(np.array(values))
+    with pytest.raises(ValueError, match="cut on bits 0x4 of x, which is float32"):
+        Cut(column="x", bits=4).hits(np.array([2.0**24, 0], np.float32))
+
+
+def test_no_data_may_be_nan():
+    found = calibrate(survey(no_data=float("nan")), FLUX[:, :3], one(np.nan, base=np.ones((1, 3))), None, Z)
+    assert flags_of(found) == {"BAND_MISSING", "TOO_FEW_BANDS"}
+
+
 def test_declared_cuts_name_the_bits_of_maskbits():
     bits = {name: cut.bits for name, cut in LEGACY.cuts.items()}
     assert bits == {"bright_star": 2, "saturated_or_bad": 32 + 64 + 128, "fit_bailed_out": 1024, "cluster": 8192}
@@ -306,6 +379,17 @@ def test_nsa_takes_the_optical_bands_of_its_seven():
             "extinction_per_ebv belongs to extinction_kind ebv",
         ),
         ({"band_flags": ("A",)}, "band_flags has 1 entries for 3 bands"),
+        ({"ids": ("ID", "ID")}, "ids has 'ID' twice"),
+        ({"labels": ("g", "r", "g")}, "labels has 'g' twice"),
+        ({"ab_offset": (0.0, float("nan"), 0.0)}, "ab_offset .* is not finite"),
+        ({"floor": (0.0, -0.1, 0.0)}, "floor .* is not finite, or negative"),
+        (
+            {"extinction": ("A", "A", "A"), "extinction_kind": "ebv", "extinction_per_ebv": (3.0, -2.0, 1.0)},
+            "extinction_per_ebv .* is not finite, or negative",
+        ),
+        ({"cuts": {"none": {"column": "x"}}}, "cut on x hits nothing"),
+        ({"cuts": {"none": {"column": "x", "above": float("nan")}}}, "cut on x hits nothing"),
+        ({"cuts": {"none": {"column": "x", "bits": 1 << 64}}}, "less than 18446744073709551616"),
     ],
 )
 def test_bad_declarations_are_refused(changed, message):

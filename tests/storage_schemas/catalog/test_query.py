@@ -92,6 +92,81 @@ def test_identifiers_of_several_columns_count_together(tmp_path):
         data.sedflow.with_ids(objectId=ids[[7]], NAME=["galaxy 8"])
 
 
+UNSIGNED = np.uint64(2**64 - 1) - 3 * np.arange(300, dtype=np.uint64)
+CLASHING = (
+    "flux",
+    "RA",
+    "param",
+    "galaxy",
+    "draws",
+    "shard_key",
+    "id_flux",
+    "identifier",
+    "log_mstar_p50",
+    "a/b",
+    "row",
+)
+
+
+@pytest.fixture(scope="module")
+def identified(tmp_path_factory):
+    """A catalog with unsigned and text identifiers, some of them missing, and others with the names of its own arrays."""
+    where = tiny.location(tmp_path_factory.mktemp("identified") / "catalog")
+    row = np.arange(300)
+    text = np.array([f"{i:05}" for i in row], np.dtypes.StringDType())
+    lost = row % 50 == 7
+    more = {"U": ("uint64", np.where(lost, np.uint64(0), UNSIGNED), lost), "T": ("str", np.where(lost, "", text), lost)}
+    more |= {name: ("int64", 1000 * i + row, row < 0) for i, name in enumerate(CLASHING, 1)}
+    made_catalog.publish(where, 300, 64, False, more_ids=more)
+    return open_catalog(where)
+
+
+def test_unsigned_identifiers_are_found_by_the_index_and_missing_ones_are_none(identified):
+    assert identified["U"].dtype == np.uint64
+    limits = identified["shard_range"].sel(indexed="ids/U").values.astype(object) + 2**63
+    assert limits.tolist() == [[int(UNSIGNED[min(i + 63, 299)]), int(UNSIGNED[i])] for i in range(0, 300, 64)]
+    wanted = [int(UNSIGNED[i]) for i in (250, 3)]
+    for asked in (wanted, np.array(wanted, np.uint64)):
+        assert identified.sedflow.with_ids(U=asked)["galaxy"].values.tolist() == [3, 250]
+    assert identified.sedflow.with_ids(T=["00012"])["galaxy"].values.tolist() == [12]
+    assert identified["id_missing"].sel(identifier="U").values.sum() == 6
+    for asked in ({"U": [0]}, {"T": [""]}, {"U": [-1]}, {"U": [2**64]}, {"U": [int(UNSIGNED[7])]}, {"T": ["12"]}):
+        with pytest.raises(ValueError, match="no row with"):
+            identified.sedflow.with_ids(**asked)
+    with pytest.raises(ValueError, match=r"identifier U is 1e\+19; those of this catalog are integers \(uint64\)"):
+        identified.sedflow.with_ids(U=[1e19])
+    part = identified.isel(galaxy=slice(100, None))
+    assert part.sedflow.with_ids(U=wanted[:1])["galaxy"].values.tolist() == [250]
+
+
+def test_identifiers_with_names_of_the_catalogs_own_keep_apart(identified):
+    names = identified.attrs["id_variables"]
+    assert {name: names[name] for name in ("U", "flux", "RA", "id_flux", "a/b")} == {
+        "U": "U", "flux": "id_id_flux", "RA": "id_RA", "id_flux": "id_flux", "a/b": "a/b",
+    }  # fmt: skip
+    for i, name in enumerate(CLASHING, 1):
+        np.testing.assert_array_equal(identified[names[name]].values, 1000 * i + np.arange(300))
+        assert identified.sedflow.with_ids(**{name: [1000 * i + 5]})["galaxy"].values.tolist() == [5]
+    assert identified["flux"].dims == ("galaxy", "band") and identified["ra"].dtype == np.float64
+    assert "log_mstar" in identified["param"].values and identified["galaxy"].values[-1] == 299
+
+
+@pytest.mark.parametrize("least", [0, 55, 90, 128, 170])
+def test_random_cones_of_any_width_hold_all_their_rows(catalog, least):
+    """Also those beyond 130 degrees, at the poles and across the meridian."""
+    rng = np.random.default_rng(least)
+    ra, dec = catalog["ra"].values, catalog["dec"].values
+    for number in range(25):
+        at = (
+            rng.uniform(-360, 360),
+            np.degrees(np.arcsin(rng.uniform(-1, 1))),
+            rng.uniform(least, min(least + 60, 180)),
+        )
+        at = (0.0, 90.0 * (number % 2 * 2 - 1), at[2]) if number < 2 else at
+        expected = np.flatnonzero(distance_deg(ra, dec, *at[:2]) <= at[2])
+        assert catalog.sedflow.cone(*at)["galaxy"].values.tolist() == expected.tolist(), at
+
+
 def test_another_order_or_a_part_of_the_rows_is_searched_itself(catalog):
     """The index is of the catalog as it was written."""
     for part in (
