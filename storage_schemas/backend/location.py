@@ -348,6 +348,8 @@ def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") ->
         group = zarr.open_group(location.zarr(read_only=mode == "r"), mode=mode, zarr_format=3)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no {kind} store at {location}") from error
+    except ValueError as error:  # an array, for example
+        raise ValueError(f"{location} holds no {kind} store: {error}") from error
     found = group.attrs.get("sedflow_kind")
     if found is None:
         raise FileNotFoundError(f"no {kind} store at {location}: a Zarr group that is not ours, or was never finished")

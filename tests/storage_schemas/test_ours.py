@@ -59,7 +59,7 @@ def test_a_place_that_holds_something_else_is_refused_and_stays_as_it_is(root, f
     before = contents(where)
     with pytest.raises(FileExistsError, match=r"out holds .*choose another place"):
         ingest(few, surveys.get("sdss"), where, 20)
-    with pytest.raises((FileExistsError, ValueError), match=r"out: .*out holds|out holds"):
+    with pytest.raises((FileExistsError, ValueError), match=r"out holds"):
         build_ssp("bc03", where)
     if what != "another store of ours":
         with pytest.raises(FileExistsError, match="holds no model but other things"), model.writing(where):
