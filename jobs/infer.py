@@ -24,15 +24,17 @@ from distributed import Client
 from cluster import dask_engine, retries
 from cluster.settings import DaskSettings
 from jobs.config.run_file import Inference, fingerprint
+from jobs.run.plan import refuse_infer
 from jobs.telemetry import events, metrics
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.metrics import Fractions
 from jobs.telemetry.progress import Clock, bar, say
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import Flow, FlowSpec
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.posterior import QUANTILES, Method, Posterior, Summary, columns
 from sedflow_dist.parameters import COORDINATES
 from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.sps import unmodelled
 from sedflow_dist.sps.derived import describe, ucd
 from storage_schemas import model as model_store
 from storage_schemas import photometry
@@ -114,10 +116,15 @@ def infer(
     """Fill what is missing of a catalog and publish it as a release; return counts of rows by flag and method.
 
     Raises:
-        ValueError: bands of model and photometry differ, or the photometry is unfinished.
+        ValueError: bands of model and photometry differ, the photometry is unfinished, or workers have less memory than the
+            settings ask for.
         RuntimeError: another process writes the catalog, or published another release meanwhile.
     """
     wanted = work(source, model, settings, seed)
+    refuse_infer(wanted.layout.labels, settings, dask)
+    spec = FlowSpec.model_validate_json(wanted.files[1])
+    for line in unmodelled.warnings(spec.bands, spec.redshift, bool(spec.ssp.get("nebular_emission"))):
+        say("infer", f"not in the model: {line}")
     repo = catalog.repository(out, create=True)
     if not out.is_local:
         out.require_conditions()

@@ -46,7 +46,8 @@ def _write(rows: Rows, param: str, file: IO[bytes]) -> None:
     n_answered = sum(int(np.isfinite(block[f"{param}_p50"]).sum()) for block in rows.blocks([f"{param}_p50"]))
     if not n_answered:
         raise ValueError(f"none of {rows.n_rows:,} rows has an answer: a qp ensemble cannot hold them")
-    start, groups, patient = 0, {}, _Patient(file)
+    start, patient = 0, _Patient(file)
+    groups: dict[str, Any] = {}
     with closing(h5py.File(patient, "w")) as content:
         for locations, beside in _answered(rows, param):
             ensemble = qp.Ensemble(qp.quant, {"quants": np.array(QUANTILES), "locs": locations}, beside)
