@@ -26,15 +26,18 @@ from cluster.settings import DaskSettings
 from jobs.columns import INFERRED
 from jobs.config.run_file import Inference, fingerprint
 from jobs.observed import observed
+from jobs.run.plan import refuse_infer
 from jobs.telemetry import events, metrics
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.metrics import Fractions
 from jobs.telemetry.progress import Clock, bar, say
+from sedflow_dist.flow import model_spec
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.summary import QUANTILES, Method, Summary
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.quantities import described
+from sedflow_dist.sps import unmodelled
 from storage_schemas import model as model_store
 from storage_schemas import photometry
 from storage_schemas.backend.arrays import as_json
@@ -123,10 +126,15 @@ def infer(
     ``held`` is the lease of the catalog where the caller has it already.
 
     Raises:
-        ValueError: bands of model and photometry differ, or the photometry is unfinished, damaged, or changed meanwhile.
+        ValueError: bands of model and photometry differ, or the photometry is unfinished, damaged, or changed meanwhile; or
+            workers have less memory than the settings ask for.
         RuntimeError: another process writes the catalog, or published another release meanwhile.
     """
     wanted = work(source, model, settings, seed)
+    spec = model_spec.parse(wanted.files[1])
+    refuse_infer(spec.composition().space, spec.labels, settings, dask)
+    for line in unmodelled.warnings(spec.bands, spec.redshift, bool(spec.ssp.get("nebular_emission"))):
+        say("infer", f"not in the model: {line}")
     repo = catalog.repository(out, create=True)
     if not out.is_local:
         out.require_conditions()

@@ -43,6 +43,8 @@ def plan(
     settings = RunFile.load(path, root=root, engines=profile)
     for line in job.lines(job.plan(settings, rows)):
         print(line)
+    for line in job.left_out(settings):
+        print(f"not in the model: {line}")
     job.refuse_what_cannot_fit(settings)
 
 

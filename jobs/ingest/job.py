@@ -23,6 +23,7 @@ from jobs.config.run_file import Ingest, RunFile
 from jobs.ingest import calibrated, inputs, sorted_runs
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.sorted_runs import Group, Piece, Run, Slice, Sorting
+from jobs.run.plan import refuse_ingest
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist.photometry.flags import Flag
@@ -51,18 +52,19 @@ def ingest(
 
     Raises:
         FileNotFoundError, ValueError: an input is not there, or is none; a column is missing or has the wrong unit; the store
-            was made with other settings.
+            was made with other settings; workers have less memory than the settings ask for.
         FileExistsError: something else is at ``out``.
         RuntimeError: another process writes the store.
     """
-    settings, clock = settings or Ingest(), Clock()
+    settings, dask, clock = settings or Ingest(), dask or DaskSettings(), Clock()
+    refuse_ingest(len(survey.bands), settings, dask)
     if settings.redshift:
         survey = survey.model_copy(update={"redshift": settings.redshift})
     locations = inputs.expand(source, out)
     require_free(out, photometry.KIND)
     with ExitStack() as stack:
         lease = stack.enter_context(hold(out, WHAT, held))
-        workers = _Workers(dask or DaskSettings(), stack, lease)
+        workers = _Workers(dask, stack, lease)
         read: dict[str, InputFile] = {}
         workers.map(
             inputs.inspect,

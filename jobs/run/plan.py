@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dask.utils import format_bytes, parse_bytes
 
+from cluster.settings import DaskSettings
 from jobs.columns import INFERRED
-from jobs.config.run_file import Inference, RunFile
+from jobs.config.run_file import Inference, Ingest, RunFile
 from jobs.ingest import inputs
 from jobs.ingest.formats import count
 from sedflow_dist.flow import features
@@ -17,7 +18,7 @@ from sedflow_dist.flow.model_spec import dimensions
 from sedflow_dist.inference.posterior import MEMORY
 from sedflow_dist.inference.summary import COLUMNS, QUANTILES
 from sedflow_dist.parameters import ParameterSpace
-from sedflow_dist.sps import derived
+from sedflow_dist.sps import derived, unmodelled
 from storage_schemas import model as model_store
 from storage_schemas import photometry, training_set
 from storage_schemas.backend.location import Location
@@ -76,15 +77,22 @@ def refuse_what_cannot_fit(run: RunFile) -> None:
     Raises:
         ValueError: they have not; says what is needed, what there is, and which setting would fit.
     """
-    allowed = parse_bytes(run.engines.dask.memory_limit)
-    settings, n_bands = run.inference, len(run.survey_definition.bands)
-    row = _photometry_row(n_bands) * _COPIES
-    least = _PYTHON + row * run.ingest.rows_per_piece
-    if least > allowed:
-        _refuse(
-            "ingest", least, allowed, "ingest.rows_per_piece", run.ingest.rows_per_piece, (allowed - _PYTHON) // row
-        )
-    needed, row = inference_memory(run), _catalog_row(run) * _COPIES
+    refuse_ingest(len(run.survey_definition.bands), run.ingest, run.engines.dask)
+    refuse_infer(_space(run), run.survey_definition.labels, run.inference, run.engines.dask)
+
+
+def refuse_ingest(n_bands: int, settings: Ingest, dask: DaskSettings) -> None:
+    """The same for the workers of `ingest` alone: with too little they are ended and started again, for ever."""
+    allowed, row = parse_bytes(dask.memory_limit), _photometry_row(n_bands) * _COPIES
+    needed = _PYTHON + row * settings.rows_per_piece
+    if needed > allowed:
+        _refuse("ingest", needed, allowed, "ingest.rows_per_piece", settings.rows_per_piece, (allowed - _PYTHON) // row)
+
+
+def refuse_infer(space: ParameterSpace, labels: Sequence[str], settings: Inference, dask: DaskSettings) -> None:
+    """The same for the workers of `infer` alone, of a survey or model with bands of these labels."""
+    allowed, needed = parse_bytes(dask.memory_limit), inference_memory(space, labels, settings)
+    row = _catalog_row(space, labels, settings) * _COPIES
     if needed > allowed:
         rest = needed - row * settings.rows_per_shard
         if rest < allowed:
@@ -97,19 +105,18 @@ def refuse_what_cannot_fit(run: RunFile) -> None:
 
 
 def _refuse(stage: str, needed: int, allowed: int, setting: str, value: int, fits: int) -> None:
-    at_most = f"at most {fits:,}" if fits > 0 else "none"
+    what_fits = f"what fits is at most {fits:,}" if fits > 0 else "nothing fits: give workers more"
     raise ValueError(
         f"{stage} would take {format_bytes(needed)} of memory a worker and engines.dask.memory_limit is "
-        f"{format_bytes(allowed)}; of {setting}, now {value:,}, what fits is {at_most}"
+        f"{format_bytes(allowed)}; of {setting}, now {value:,}, {what_fits}"
     )
 
 
-def inference_memory(run: RunFile) -> int:
+def inference_memory(space: ParameterSpace, labels: Sequence[str], settings: Inference) -> int:
     """Return the most bytes that a worker of `infer` holds: they follow from the settings, not from the number of rows."""
-    settings = run.inference
     chains = _CHAINS if settings.certificate and settings.routing.share else 0
     draws = max(2 * MEMORY, _PER_DRAW * _most_draws(settings))
-    return _PYTHON + _MODEL + draws + chains + _COPIES * settings.rows_per_shard * _catalog_row(run)
+    return _PYTHON + _MODEL + draws + chains + _COPIES * settings.rows_per_shard * _catalog_row(space, labels, settings)
 
 
 def _most_draws(settings: Inference) -> int:
@@ -124,12 +131,11 @@ def _photometry_row(n_bands: int) -> int:
     return 9 * n_bands + 60
 
 
-def _catalog_row(run: RunFile) -> int:
-    n_columns = len(derived.columns(_space(run), run.survey_definition.labels, run.inference.certificate))
-    sizes = {"param": n_columns, "quantile": len(QUANTILES), "draw": run.inference.keep_draws,
-             "coordinate": len(_space(run).coordinates)}  # fmt: skip
-    inferred = sum(column.row_bytes(sizes) for column in COLUMNS)
-    return inferred + _photometry_row(len(run.survey_definition.bands))
+def _catalog_row(space: ParameterSpace, labels: Sequence[str], settings: Inference) -> int:
+    n_columns = len(derived.columns(space, labels, settings.certificate))
+    sizes = {"param": n_columns, "quantile": len(QUANTILES), "draw": settings.keep_draws,
+             "coordinate": len(space.coordinates)}  # fmt: skip
+    return sum(column.row_bytes(sizes) for column in COLUMNS) + _photometry_row(len(labels))
 
 
 def _ingest(run: RunFile, rows: int | None) -> Stage:
@@ -196,7 +202,7 @@ def _train(run: RunFile) -> Stage:
 
 
 def _infer(run: RunFile, n: int, published: bool) -> Stage:
-    settings = run.inference
+    settings, labels, space = run.inference, run.survey_definition.labels, _space(run)
     chunks = math.ceil(n / settings.rows_per_shard)
     missing = 0 if published else chunks
     part = missing / max(chunks, 1)
@@ -208,8 +214,8 @@ def _infer(run: RunFile, n: int, published: bool) -> Stage:
     requests = missing * (_OPEN + read + len(catalog.arrays(INFERRED, {})) + 2)
     requests += math.ceil(missing / settings.commit_every) * _PER_COMMIT
     return Stage(
-        "infer", run.store("catalog"), chunks, missing, n, part * n * _photometry_row(len(run.survey_definition.bands)),
-        part * n * _catalog_row(run), requests, inference_memory(run),
+        "infer", run.store("catalog"), chunks, missing, n, part * n * _photometry_row(len(labels)),
+        part * n * _catalog_row(space, labels, settings), requests, inference_memory(space, labels, settings),
         part * n * seconds / run.engines.dask.workers / 3600,
     )  # fmt: skip
 
@@ -222,3 +228,9 @@ def lines(stages: Iterator[Stage]) -> Iterator[str]:
         yield (f"{stage.name:<9} {stage.chunks:>9,} {stage.missing:>9,} {stage.rows:>15,} {format_bytes(int(stage.read)):>11} "
                f"{format_bytes(int(stage.written)):>11} {stage.requests:>13,} {format_bytes(stage.memory):>11} "
                f"{stage.hours:>9,.2f}  {stage.location}")  # fmt: skip
+
+
+def left_out(run: RunFile) -> list[str]:
+    """Return what the galaxy model lacks of the light that the run's bands see at its redshifts, a line each."""
+    nebular = run.ssp.source == "fsps" and run.ssp.fsps_settings().nebula is not None
+    return unmodelled.warnings(run.survey_definition.bands, run.model.redshift, nebular)

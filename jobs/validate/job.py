@@ -16,6 +16,7 @@ import numpy as np
 from cluster import dask_engine
 from jobs.config.run_file import RunFile
 from jobs.infer import load_on_worker
+from jobs.run.plan import refuse_what_cannot_fit
 from jobs.telemetry import events
 from jobs.telemetry.progress import bar, say
 from sedflow_dist import keyed_random
@@ -106,6 +107,7 @@ def validate(run: RunFile) -> dict[str, Calibration]:
     except (FileNotFoundError, ValueError):
         stale = True
     if stale:
+        refuse_what_cannot_fit(run)
         n = run.validation.n_galaxies * (1 + len(patterns))
         blocks = list(range(len(Chunks(n, _BLOCK))))
         parts: list[dict[str, np.ndarray]] = []

@@ -15,9 +15,11 @@ from cluster.settings import DaskSettings
 from jobs.config import shipped
 from jobs.config.run_file import RunFile
 from jobs.infer import infer
-from jobs.ingest.job import ingest_of
+from jobs.ingest.job import ingest, ingest_of
 from jobs.ingest.tables import resolve
 from jobs.run import plan
+from jobs.validate.job import validate
+from sedflow_dist.photometry import surveys
 from storage_schemas import Location
 from storage_schemas import model as model_store
 
@@ -75,6 +77,27 @@ def test_what_cannot_fit_is_refused_with_what_would(tmp_path, section, key, valu
         else:
             with pytest.raises(ValueError, match="memory"):
                 plan.refuse_what_cannot_fit(changed)
+
+
+def test_a_job_whose_workers_cannot_hold_their_part_is_refused_before_it_begins(source, filled_run, tmp_path):
+    """Each alone, without the run that would have planned it: workers would be ended and started again without end."""
+    small_run, little = filled_run(tiny.location(tmp_path / "small"), small.SHARD), DaskSettings(memory_limit="0.5 GiB")
+    out = tiny.location(tmp_path / "photometry")
+    refused = r"would take \d+\.\d+ MiB of memory a worker and engines.dask.memory_limit is 512.00 MiB; .*nothing fits"
+    with pytest.raises(ValueError, match=f"ingest {refused}: give workers more"):
+        ingest([source, source.with_name("*.fits")], surveys.get("sdss"), out, 100, None, little)
+    with pytest.raises(
+        ValueError, match=r"of ingest.rows_per_piece, now 500,000, what fits is at most \d{5,6}$|\d{3},\d{3}$"
+    ):
+        ingest(source, surveys.get("sdss"), out, 100, None, DaskSettings(memory_limit="800 MB"))
+    assert not out.exists()
+    with pytest.raises(ValueError, match=r"infer would take .* engines.dask.memory_limit is 512.00 MiB"):
+        infer(small_run.photometry, small_run.model, small_run.catalog, small.SETTINGS, 7, little)
+    assert not small_run.catalog.exists()
+    run = tiny.settings(tmp_path, "unused", engines={"dask": {"memory_limit": "0.5 GiB"}})
+    model_store.write(run.store("model"), *model_store.read(small_run.model))
+    with pytest.raises(ValueError, match=r"engines.dask.memory_limit is 512.00 MiB"):
+        validate(run)
 
 
 @pytest.mark.slow
