@@ -1,8 +1,10 @@
 """Posteriors of galaxies from photometry: the science, as functions on arrays."""
 
 from sedflow_dist.flow.trained_model import TrainedModel
+from sedflow_dist.notebook import load_model
 from sedflow_dist.parameters import Prior
+from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps.forward_model import ForwardModel
 
-__all__ = ["ForwardModel", "Prior", "Survey", "TrainedModel"]
+__all__ = ["ForwardModel", "Photometry", "Prior", "Survey", "TrainedModel", "load_model"]

@@ -18,15 +18,14 @@ from sedflow_dist.parameters import PARAMETERS
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
-from sedflow_dist.sps import filters
 from sedflow_dist.validation import coverage, plots
+from sedflow_dist.validation.galaxy import figure as galaxy_figure
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import training_set, validation
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog.schema import model_bytes, open_catalog
 
-_CORNER = ("log_mstar_surviving", "log_sfr_1gyr", "log_z_mw", "t_age_mw", "f_burst", "tau_ism", "n_dust")
-_DRAWS, _SPECTRA, _MOCKS = 4000, 200, 5000
+_DRAWS, _MOCKS = 4000, 5000
 
 
 def figures(run: RunFile) -> list[str]:
@@ -86,18 +85,8 @@ def _magnitudes(flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> tuple[
 def galaxy(catalog, flow: TrainedModel, row: int) -> Figure:  # noqa: ANN001
     """Corner plot and SED of one row of a catalog, ``flow`` its model."""
     draws, names = replay(catalog, [row], _DRAWS)
-    data = catalog.isel(galaxy=row)
-    model = flow.redshift_model.model
-    some = torch.as_tensor(draws[0, :: _DRAWS // _SPECTRA, : len(PARAMETERS)])
-    redshift = torch.full((len(some),), float(data["redshift"]))
-    wavelength, spectra = model.observed(model.spectra(some, redshift), redshift)
-    mask = data["mask"].values
-    centres = np.array([filters.Band.load(name).effective_wavelength for name in flow.spec.bands])
-    columns = [names.index(name) for name in _CORNER]
-    return plots.posterior_and_sed(
-        draws[0][:, columns], _CORNER, f"galaxy {row}, z = {float(data['redshift']):.3f}", centres[mask],
-        data["flux"].values[mask], data["sigma"].values[mask], wavelength.numpy(), spectra.numpy(),
-    )  # fmt: skip
+    observed = [catalog[name].isel(galaxy=row).values for name in ("flux", "sigma", "mask")]
+    return galaxy_figure(flow, draws[0], names, *observed, float(catalog["redshift"][row]), f"galaxy {row}")
 
 
 def _typical(catalog) -> int:  # noqa: ANN001

@@ -193,7 +193,7 @@ def colour_range(
 ) -> Float[Tensor, "colour limit"]:
     """Return the 0.05 and 99.95 % quantiles of each colour of neighbouring bands [mag]."""
     colour, measured = colours(flux, mask)
-    edges = torch.tensor(_COLOUR_EDGES)
+    edges = torch.tensor(_COLOUR_EDGES, device=flux.device)
     return torch.stack([torch.quantile(colour[:, i][measured[:, i]], edges) for i in range(colour.shape[1])])
 
 
