@@ -131,7 +131,7 @@ class GalaxyPosterior:
         """Return quantiles of every parameter and derived property, (galaxy, param, quantile)."""
         import xarray as xr
 
-        found, _, _ = importance.summarise(*map(torch.as_tensor, (self.values, self.weight)), probabilities)
+        found, _, _ = importance.summarise(torch.as_tensor(self.values), torch.as_tensor(self.weight), probabilities)
         coordinates = {"galaxy": self._rows, "param": list(self.columns), "quantile": list(probabilities)}
         return xr.DataArray(found.numpy(), coordinates, ("galaxy", "param", "quantile"), name="quantiles")
 

@@ -85,8 +85,8 @@ def _magnitudes(flux: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> tuple[
 def galaxy(catalog, flow: TrainedModel, row: int) -> Figure:  # noqa: ANN001
     """Corner plot and SED of one row of a catalog, ``flow`` its model."""
     draws, names = replay(catalog, [row], _DRAWS)
-    observed = [catalog[name].isel(galaxy=row).values for name in ("flux", "sigma", "mask")]
-    return galaxy_figure(flow, draws[0], names, *observed, float(catalog["redshift"][row]), f"galaxy {row}")
+    flux, sigma, mask = (catalog[name].isel(galaxy=row).values for name in ("flux", "sigma", "mask"))
+    return galaxy_figure(flow, draws[0], names, flux, sigma, mask, float(catalog["redshift"][row]), f"galaxy {row}")
 
 
 def _typical(catalog) -> int:  # noqa: ANN001
