@@ -20,15 +20,14 @@ from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
-from sedflow_dist.sps import filters
 from sedflow_dist.validation import coverage, plots
+from sedflow_dist.validation.galaxy import figure as galaxy_figure
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import training_set, validation
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog.schema import model_bytes, open_catalog
 
-_CORNER = ("log_mstar_surviving", "log_sfr_1gyr", "log_z_mw", "t_age_mw", "f_burst", "tau_ism", "n_dust")
-_DRAWS, _SPECTRA, _MOCKS = 4000, 200, 5000
+_DRAWS, _MOCKS = 4000, 5000
 
 
 def figures(run: RunFile) -> list[str]:
@@ -88,18 +87,7 @@ def galaxy(catalog, flow: TrainedModel, row: int) -> Figure:  # noqa: ANN001
     """Corner plot and SED of one row of a catalog, ``flow`` its model."""
     draws, names = replay(catalog, [row], _DRAWS)
     seen = observed(catalog.isel(galaxy=slice(row, row + 1)))
-    model = flow.redshift_model.model
-    some = torch.as_tensor(draws[0, :: _DRAWS // _SPECTRA, : len(flow.space.names)])
-    redshift = seen.redshift.expand(len(some))
-    wavelength, spectra = model.observed(model.spectra(some, redshift), redshift)
-    centres = np.array([filters.Band.load(name).effective_wavelength for name in flow.spec.bands])
-    quantities = {quantity.name: quantity for quantity in flow.columns()}
-    columns = [names.index(name) for name in _CORNER]
-    title = f"galaxy {row}, z = {float(seen.redshift):.3f}"
-    return plots.posterior_and_sed(
-        draws[0][:, columns], [quantities[name] for name in _CORNER], title, centres, seen, wavelength.numpy(),
-        spectra.numpy(),
-    )  # fmt: skip
+    return galaxy_figure(flow, draws[0], names, seen, f"galaxy {row}")
 
 
 def _typical(catalog) -> int:  # noqa: ANN001

@@ -77,7 +77,7 @@ class Sampler:
     def __init__(
         self, masked: list[Block], precision: torch.dtype = torch.float32, working_set: int = WORKING_SET
     ) -> None:
-        self.dimensions = masked[0].inputs.shape[1]
+        self.dimensions, self._device = masked[0].inputs.shape[1], masked[0].inputs.device
         if any(not torch.equal(block.degrees, masked[0].degrees) for block in masked):
             raise ValueError("the blocks' hidden units have different degrees; sbi's MAF gives all blocks the same")
         self._rounded = _rounded(masked) if precision == torch.bfloat16 else None
@@ -102,7 +102,7 @@ class Sampler:
         self, base: Float[Tensor, "galaxy draw dimension"], x: Float[Tensor, "galaxy feature"]
     ) -> tuple[Float[Tensor, "galaxy draw dimension"], Float[Tensor, "galaxy draw"]]:
         """Map standard-normal base points to as many draws of each galaxy's posterior; see `rows`."""
-        galaxy = torch.arange(len(base)).repeat_interleave(base.shape[1])
+        galaxy = torch.arange(len(base), device=base.device).repeat_interleave(base.shape[1])
         phi, log_q = self.rows(base.flatten(0, 1), x, galaxy)
         return phi.view(base.shape), log_q.view(base.shape[:2])
 
@@ -152,7 +152,7 @@ class Sampler:
                 values = block.invert(values, x, index, buffers, log_scale)
         else:
             draws = len(base) // max(len(present), 1)
-            in_turn = torch.arange(len(present)).repeat_interleave(draws)
+            in_turn = torch.arange(len(present), device=x.device).repeat_interleave(draws)
             values, log_scale = self._invert(values, x, index, draws if torch.equal(index, in_turn) else 0, buffers)
         self._spare.append(buffers)
         normal = -0.5 * (base**2).sum(-1) - 0.5 * self.dimensions * math.log(2 * math.pi)
@@ -161,7 +161,8 @@ class Sampler:
     def _buffers(self) -> list[Tensor]:
         if self._rounded:
             return self._rounded[0].buffers()
-        return [torch.empty(self._units * _stride(self.chunk), dtype=kind) for kind in self._kinds]
+        size, device = self._units * _stride(self.chunk), self._device
+        return [torch.empty(size, dtype=kind, device=device) for kind in self._kinds]
 
     def _invert(
         self, values: Tensor, x: Tensor, galaxy: Tensor, draws: int, buffers: list[Tensor]

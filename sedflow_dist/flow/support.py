@@ -169,7 +169,7 @@ def colours(photometry: Photometry) -> tuple[Float[Tensor, "galaxy colour"], Boo
 def colour_range(photometry: Photometry) -> Float[Tensor, "colour limit"]:
     """Return the 0.05 and 99.95 % quantiles of each colour of neighbouring bands [mag]."""
     colour, measured = colours(photometry)
-    edges = torch.tensor(_COLOUR_EDGES)
+    edges = torch.tensor(_COLOUR_EDGES, device=photometry.flux.device)
     return torch.stack([torch.quantile(colour[:, i][measured[:, i]], edges) for i in range(colour.shape[1])])
 
 

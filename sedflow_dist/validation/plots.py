@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -21,7 +23,8 @@ from sedflow_dist.validation.coverage import (
     prior_predictive,
 )
 
-matplotlib.use("Agg", force=False)
+if "matplotlib.pyplot" not in sys.modules and "MPLBACKEND" not in os.environ:  # a notebook has chosen its own
+    matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
 
 _BINS_OF_CHAINS = 10

@@ -1,5 +1,6 @@
 """The whole chain at tiny size: nothing lost, nothing invented, the same everywhere, and after every interruption."""
 
+import json
 import shutil
 
 import numpy as np
@@ -9,7 +10,9 @@ from astropy.table import Table
 from counting_s3 import BUCKET, serve
 
 from cluster.settings import DaskSettings
+from jobs import train
 from jobs.catalog.draws import engine, replay
+from jobs.checkpoint import latest
 from jobs.config.run_file import Inference
 from jobs.infer import infer
 from jobs.ingest.job import ingest
@@ -21,7 +24,7 @@ from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.settings import Routing
 from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import REASONS, Flag
-from storage_schemas import open_catalog, training_set
+from storage_schemas import model, open_catalog, training_set
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
 
@@ -72,6 +75,17 @@ def test_every_row_is_answered_or_flagged_with_the_reason(local):
         assert flags[row] & int(wanted) == int(wanted), (row, flags[row])
     assert np.flatnonzero(beyond).tolist() == [tiny.FAR]
     assert not unanswered[[tiny.NAN_FLUX, tiny.NEGATIVE_FLUX, tiny.INFINITE]].any()
+
+
+def test_the_model_is_made_of_the_checkpoint_and_not_of_the_photometry(local, tmp_path):
+    """Photometry that changed after the training would give another noise and other features than the weights know."""
+    weights, spec = model.read(local.store("model"))
+    key = json.loads(spec)["training"]["key"]
+    for name in ("training", "ssp", "checkpoints"):
+        shutil.copytree(local.store(name).url, tmp_path / name)
+    alone = tiny.settings(tmp_path, local.input)  # a root without photometry
+    checkpoint = latest(alone.store("checkpoints") / key)
+    assert train.assemble(alone, checkpoint, key).to_bytes() == (weights, spec)
 
 
 def test_rows_keep_the_order_of_the_input(local, source):
