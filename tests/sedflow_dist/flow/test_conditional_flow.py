@@ -59,7 +59,7 @@ class NumberOfBands(Encoder):
         return 1
 
     def columns(self, photometry):
-        return mask.to(flux.dtype).mean(1, keepdim=True)
+        return photometry.mask.to(photometry.flux.dtype).mean(1, keepdim=True)
 
     def present(self, mask):
         return torch.ones_like(mask[:, :1])
