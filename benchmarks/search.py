@@ -63,6 +63,7 @@ def trial(config: dict[str, object]) -> dict[str, float]:
     precision = "auto" if family == "maf" else "float32"  # splines search their bins, which bfloat16 rounds away
     curve = fit(data, estimator, config["seconds"], batch, rate, config["seconds"], precision)
     base, seconds = torch.randn(1, _DRAWS, phi.shape[1]), []
+    estimator.eval()
     with torch.no_grad():
         for _ in range(4):
             start = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -69,13 +69,22 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
 
     @property
     def sampler(self) -> Sampler:
-        """The inverse of the weights as they are now: made anew when one was changed, trained or moved."""
+        """The inverse of the weights as they are now.
+
+        In evaluation mode it is kept until a weight is loaded, moved or changed in place. While training nothing is kept:
+        a fused optimizer changes weights unseen by PyTorch's own counter.
+        """
         tensors = (tensor for store in self._tensors for tensor in store.values() if tensor is not None)
         state = tuple(number for tensor in tensors for number in (tensor.data_ptr(), tensor._version))
-        if self._sampler is None or self._sampler[0] != state:
+        if self.training or self._sampler is None or self._sampler[0] != state:
             with torch.no_grad():
                 self._sampler = state, Sampler(maf.blocks(self))
         return self._sampler[1]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation, and forget the inverse of the weights so far."""
+        self._sampler = None
+        return super().train(mode)
 
     def to_sbi(self) -> Any:
         """Return sbi's own estimator with these weights."""

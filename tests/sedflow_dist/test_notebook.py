@@ -20,7 +20,7 @@ UNKNOWN, FAR, FEW = 3, 4, 5
 
 
 @pytest.fixture(scope="module")
-def model(flow):
+def small_model(flow):
     return Model.from_bytes(*flow.to_bytes())
 
 
@@ -36,8 +36,8 @@ def photometry(mocks):
 
 
 @pytest.fixture(scope="module")
-def post(model, photometry):
-    return model.posterior(photometry, seed=1, n_draws=256, row=10)
+def post(small_model, photometry):
+    return small_model.posterior(photometry, seed=1, n_draws=256, row=10)
 
 
 def test_a_galaxy_takes_five_lines():
@@ -52,23 +52,30 @@ def test_a_galaxy_takes_five_lines():
     assert len(figure.axes) >= 29  # seven by seven, and the spectrum
 
 
-def test_its_quantiles_are_a_catalogs(model, photometry, post):
+def test_its_quantiles_are_a_catalogs(small_model, photometry, post):
     """Bit by bit: the same seed and rows, the same draws and weights."""
     flags = np.zeros(6, np.uint32)
     flags[FEW] |= int(Flag.TOO_FEW_BANDS)
-    catalog = Posterior(model, seed=1, n_draws=256).summarise(photometry, flags, row=10)
+    catalog = Posterior(small_model, seed=1, n_draws=256).summarise(photometry, flags, row=10)
     np.testing.assert_array_equal(post.quantiles().values, catalog.quantiles)
     for name in ("log_evidence", "log_evidence_error", "effective_fraction", "pareto_k"):
         np.testing.assert_array_equal(post[name].values.astype(np.float32), getattr(catalog, name))
-    np.testing.assert_array_equal(post.flags[:3], catalog.flags[:3] & ~int(Flag.PRIOR_EDGE))
+    own = np.uint32(int(Flag.PRIOR_EDGE | Flag.NEGATIVE_FLUX))  # of summaries, and of the reading of a catalog
+    np.testing.assert_array_equal(post.flags[:3] & ~own, catalog.flags[:3] & ~own)
 
 
-def test_everything_is_there_by_name(post, model):
+def test_everything_is_there_by_name(post, small_model):
     data = post.to_xarray()
     assert dict(data.sizes) == {"galaxy": 6, "draw": 256}
-    assert {*Posterior(model, seed=1).columns, "log_weight", "log_evidence", "effective_fraction", "flags"} <= set(data)
+    assert {
+        *Posterior(small_model, seed=1).columns,
+        "log_weight",
+        "log_evidence",
+        "effective_fraction",
+        "flags",
+    } <= set(data)
     assert data["galaxy"].values.tolist() == list(range(10, 16))
-    assert data.attrs == {"model": model.id, "seed": 1}
+    assert data.attrs == {"model": small_model.id, "seed": 1}
     assert data["t_age_mw"].attrs == {"units": "Gyr", "long_name": "mass-weighted age"}
     np.testing.assert_allclose(np.exp(data["log_weight"].values[:3]).sum(1), 1, rtol=1e-9)
     assert post.quantiles().shape == (6, len(post.columns), len(QUANTILES))
@@ -84,32 +91,32 @@ def test_galaxies_without_an_answer_are_nan_and_say_why(post):
     assert np.isfinite(post.quantiles().values[:3]).all()
 
 
-def test_no_galaxy_at_all_may_have_an_answer(model, photometry):
-    post = model.posterior(photometry[[UNKNOWN, FEW]], seed=1, n_draws=64)
+def test_no_galaxy_at_all_may_have_an_answer(small_model, photometry):
+    post = small_model.posterior(photometry[[UNKNOWN, FEW]], seed=1, n_draws=64)
     assert post.to_xarray()["log_mstar"].isnull().all() and (post.flags != 0).all()
     assert post.quantiles().isnull().all()
 
 
-def test_a_redshift_that_is_uncertain_is_not_taken_for_exact(model, photometry):
+def test_a_redshift_that_is_uncertain_is_not_taken_for_exact(small_model, photometry):
     vague = replace(photometry[[0]], redshift_sigma=torch.full((1,), 0.01))
-    post = model.posterior(vague, seed=1, n_draws=64)
+    post = small_model.posterior(vague, seed=1, n_draws=64)
     assert post.flags[0] & int(Flag.BAD_REDSHIFT) and post.quantiles().isnull().all()
 
 
-def test_photometry_of_other_bands_is_refused_with_the_right_ones(model, photometry):
+def test_photometry_of_other_bands_is_refused_with_the_right_ones(small_model, photometry):
     four = Photometry.of(photometry.flux[:, :4].numpy(), np.ones((6, 4)), 0.1)
     with pytest.raises(
         ValueError, match="photometry of 4 bands; the model was trained on 5, in this order: sdss2010-u, "
     ):
-        model.posterior(four, seed=1)
+        small_model.posterior(four, seed=1)
 
 
 def test_resampled_draws_follow_the_weights(post):
     draws = post.resample(4000)
     assert draws.shape == (6, 4000, len(post.columns))
     expected = (post.weight[:3, :, None] * post.values[:3].astype(float)).sum(1)
-    spread = post.values[:3].std(1)
-    assert (np.abs(draws[:3].mean(1) - expected) < 0.02 * spread + 1e-6).all()
+    across = np.ptp(post.values[:3], axis=1)  # a draw is there as often as it should be, to one time
+    assert (np.abs(draws[:3].mean(1) - expected) < 0.01 * across + 1e-6).all()
 
 
 def test_models_are_found_by_folder_and_url(flow, tmp_path, s3_server, monkeypatch):
