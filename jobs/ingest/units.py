@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import astropy.units as u
 import numpy as np
 
-from sedflow_dist.photometry.surveys import JANSKY_PER_MAGGY, Survey
+from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
+from sedflow_dist.photometry.surveys import Survey
 from storage_schemas.backend.printable import shortened
 
 #: What writers put where there is no unit.

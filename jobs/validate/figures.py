@@ -16,6 +16,7 @@ from jobs.validate.compare import chain_ranks
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.summary import Method
+from sedflow_dist.magnitudes import POGSON, magnitude
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.mocks import MockSurvey
@@ -80,7 +81,7 @@ def _magnitudes(photometry: Photometry) -> tuple[np.ndarray, np.ndarray]:
     """Magnitudes and their errors, (galaxy, band) [mag]; NaN where a flux is masked or not positive."""
     arrays = photometry.arrays()
     flux = np.where(arrays["mask"] & (arrays["flux"] > 0), arrays["flux"], np.nan)
-    return 22.5 - 2.5 * np.log10(flux), 2.5 / np.log(10) * arrays["sigma"] / flux
+    return magnitude(flux), POGSON * arrays["sigma"] / flux
 
 
 def galaxy(catalog, flow: TrainedModel, row: int) -> Figure:  # noqa: ANN001

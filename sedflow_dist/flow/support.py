@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from scipy.linalg import helmert
 from torch import Generator, Tensor, nn
 
-from sedflow_dist import keyed_random
+from sedflow_dist import keyed_random, magnitudes
 from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag, bits
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.photometry.photometry import Photometry
@@ -161,9 +161,7 @@ def flags(
 
 def colours(photometry: Photometry) -> tuple[Float[Tensor, "galaxy colour"], Bool[Tensor, "galaxy colour"]]:
     """Return colours of neighbouring bands [mag] and whether both fluxes are measured and positive."""
-    good = photometry.mask & (photometry.flux > 0)
-    magnitude = -2.5 * torch.log10(torch.where(good, photometry.flux, 1.0))
-    return magnitude[:, :-1] - magnitude[:, 1:], good[:, :-1] & good[:, 1:]
+    return magnitudes.colours(photometry.flux, photometry.mask)
 
 
 def colour_range(photometry: Photometry) -> Float[Tensor, "colour limit"]:

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
+from sedflow_dist import magnitudes
+from sedflow_dist.magnitudes import POGSON, ZERO_POINT
 from sedflow_dist.photometry.photometry import Photometry
-
-_POGSON = 2.5 / np.log(10)
 
 
 class NoiseModel(nn.Module):
@@ -55,8 +55,8 @@ class NoiseModel(nn.Module):
                     raise ValueError(f"band {band}: only {ok.sum()} fluxes above 1 sigma; a noise model needs 10")
             else:
                 bins_here = bins
-            magnitude = 22.5 - 2.5 * np.log10(flux[ok, band])
-            error = _POGSON * sigma[ok, band] / flux[ok, band]
+            magnitude = magnitudes.magnitude(flux[ok, band])
+            error = POGSON * sigma[ok, band] / flux[ok, band]
             order = np.argsort(magnitude, kind="stable")
             groups = np.array_split(order, bins_here)
             groups = [groups[min(i * bins_here // bins, bins_here - 1)] for i in range(bins)]
@@ -66,7 +66,7 @@ class NoiseModel(nn.Module):
             spread = [np.subtract(*np.percentile(error[g], [97.5, 2.5])) / 4 for g in groups]
             scatters.append(np.maximum(spread, 0.1 * np.asarray(means[-1])))
         ok = arrays["mask"][:, selection_band] & (flux[:, selection_band] > 0)
-        magnitude = 22.5 - 2.5 * np.log10(flux[ok, selection_band])
+        magnitude = magnitudes.magnitude(flux[ok, selection_band])
         faint, bright = np.percentile(magnitude, [99.95, 0.05])
         tables = [torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (centres, means, scatters)]
         return cls(tables[0], tables[1], tables[2], selection_band, (float(bright), float(faint)))
@@ -75,8 +75,8 @@ class NoiseModel(nn.Module):
         """Return mean and scatter of sigma [nanomaggies] at ``flux``; beyond the faintest bin sigma is constant."""
         brightest, faintest = self._flux_range()
         bounded = torch.minimum(torch.maximum(flux, faintest), brightest)
-        position = 22.5 - 2.5 * torch.log10(bounded)
-        to_flux = torch.maximum(flux, faintest) / _POGSON
+        position = magnitudes.magnitude(bounded)
+        to_flux = torch.maximum(flux, faintest) / POGSON
         mean, scatter = torch.empty_like(flux), torch.empty_like(flux)
         for band in range(flux.shape[1]):
             x = self.magnitude[band]
@@ -97,7 +97,7 @@ class NoiseModel(nn.Module):
         mean, scatter = self.moments(flux)
         sigma = mean + scatter * torch.randn(flux.shape, generator=generator)
         noisy = flux + sigma * torch.randn(flux.shape, generator=generator)
-        bright, faint = (10 ** (0.4 * (22.5 - m)) for m in self.selection)
+        bright, faint = (10 ** (0.4 * (ZERO_POINT - m)) for m in self.selection)
         selected = noisy[:, self.selection_band]
         return noisy, sigma, (sigma > 0).all(1) & (selected <= bright) & (selected >= faint)
 
@@ -107,4 +107,4 @@ class NoiseModel(nn.Module):
         return (photometry.mask & (photometry.sigma > mean + 3 * scatter)).any(1)
 
     def _flux_range(self) -> tuple[Tensor, Tensor]:
-        return 10 ** (0.4 * (22.5 - self.magnitude[:, 0])), 10 ** (0.4 * (22.5 - self.magnitude[:, -1]))
+        return magnitudes.flux(self.magnitude[:, 0]), magnitudes.flux(self.magnitude[:, -1])

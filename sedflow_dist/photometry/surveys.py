@@ -14,12 +14,11 @@ import numpy as np
 from astropy.coordinates import Latitude, Longitude
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sedflow_dist import magnitudes
 from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag
 from sedflow_dist.photometry.photometry import Photometry
 
-#: The flux density of magnitude 0 that surveys mean by a maggy.
-JANSKY_PER_MAGGY = 3631.0
-_PER_NANOMAGGY = {"nanomaggy": 1.0, "nJy": 3631.0, "maggy": 1e-9}
+_PER_NANOMAGGY = {"nanomaggy": 1.0, "nJy": magnitudes.JANSKY_PER_MAGGY, "maggy": 1e-9}
 _MAG = 0.4 * np.log(10)
 #: Extinctions that a galaxy may have [mag]: maps scatter about zero by a hundredth, and behind 20 mag, in the plane of the
 #: Galaxy, is nothing to be seen. What lies outside is a code for "not known", such as -9, 50 or 99, or another quantity.
@@ -247,13 +246,13 @@ def calibrate(
 
 def _possible(survey: Survey, extinction: np.ndarray) -> np.ndarray:
     """Whether the extinction of each band (galaxy, band) is one that a galaxy may have; of E(B-V), that in V too."""
-    magnitudes = [extinction]
+    extinctions = [extinction]
     if survey.extinction_kind == "transmission":
-        magnitudes = [-np.log(extinction) / _MAG]
+        extinctions = [-np.log(extinction) / _MAG]
     elif survey.extinction_per_ebv is not None:
-        magnitudes = [_R_V * extinction, extinction * np.asarray(survey.extinction_per_ebv)]
+        extinctions = [_R_V * extinction, extinction * np.asarray(survey.extinction_per_ebv)]
     low, high = _EXTINCTIONS
-    return np.all([(low <= found) & (found <= high) for found in magnitudes], axis=0)
+    return np.all([(low <= found) & (found <= high) for found in extinctions], axis=0)
 
 
 def healpix(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
@@ -266,10 +265,8 @@ def healpix(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
 
 def _absurd(flux: np.ndarray, mask: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     """Rows in which a colour of neighbouring bands with positive fluxes lies outside the limits."""
-    positive = mask & (flux > 0)
-    magnitude = np.where(positive, -2.5 * np.log10(np.where(positive, flux, 1.0)), np.nan)
-    colour = magnitude[:, :-1] - magnitude[:, 1:]
-    return np.any((colour < limits[0]) | (colour > limits[1]), axis=1)
+    colour, known = magnitudes.colours(flux, mask)
+    return np.any(known & ((colour < limits[0]) | (colour > limits[1])), axis=1)
 
 
 _SDSS_BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sedflow_dist.magnitudes import ZERO_POINT
 from sedflow_dist.parameters import ParameterSpace, Values
 from sedflow_dist.quantities import Quantity
 from sedflow_dist.sps.fixed_redshift import DrawPhotometry
@@ -137,5 +138,5 @@ def derive(
     """Return the properties of draws, columns as in `properties`."""
     draws = Draws(model.space.values(theta), photometry, model.stars.populations)
     found = torch.stack([p.of(draws) for p in PROPERTIES if p.of], -1)
-    absolute = 22.5 - 2.5 * (torch.log10(photometry.absolute.clamp(min=1e-37)) + draws.log_mstar.unsqueeze(-1))
+    absolute = ZERO_POINT - 2.5 * (torch.log10(photometry.absolute.clamp(min=1e-37)) + draws.log_mstar.unsqueeze(-1))
     return torch.cat([found, absolute, absolute[..., :-1] - absolute[..., 1:]], dim=-1)

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import speclite.filters
 
-#: AB zero point, 3631 Jy as f_lambda lambda^2 [erg/s/cm2 A] (c in A/s).
-AB_FLUX = 3.631e-20 * 2.99792458e18
+from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
+
+#: AB zero point as f_lambda lambda^2 [erg/s/cm2 A] (c in A/s; a jansky is 1e-23 erg/s/cm2/Hz).
+AB_FLUX = JANSKY_PER_MAGGY * 1e-23 * 2.99792458e18
 _SHIFTS_PER_PIXEL = 2
 _BUMP_ENDS_A = 2400.0
 

@@ -1,0 +1,43 @@
+"""AB magnitudes of fluxes in nanomaggies, and colours of neighbouring bands; tensors or numpy arrays.
+
+Source: Oke & Gunn 1983; a maggy is the flux density of magnitude 0, 3631 Jy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Of nanomaggies.
+ZERO_POINT = 22.5
+#: Flux density of magnitude 0.
+JANSKY_PER_MAGGY = 3631.0
+#: Relative error of a flux to error of a magnitude.
+POGSON = 2.5 / np.log(10)
+
+Array = TypeVar("Array", Tensor, np.ndarray)
+
+
+def magnitude(flux: Array) -> Array:
+    """Return the AB magnitude of a flux [nanomaggies], which is positive."""
+    return ZERO_POINT - 2.5 * _of(flux).log10(flux)
+
+
+def flux(magnitude: Array) -> Array:
+    """Return the flux [nanomaggies] of an AB magnitude."""
+    return 10 ** (0.4 * (ZERO_POINT - magnitude))
+
+
+def colours(flux: Array, mask: Array) -> tuple[Array, Array]:
+    """Return colours of neighbouring bands [mag], (galaxy, band - 1), and whether both fluxes are measured and positive."""
+    arrays = _of(flux)
+    good = mask & (flux > 0)
+    relative = -2.5 * arrays.log10(arrays.where(good, flux, 1.0))
+    return relative[:, :-1] - relative[:, 1:], good[:, :-1] & good[:, 1:]
+
+
+def _of(array: Tensor | np.ndarray) -> Any:
+    return torch if isinstance(array, Tensor) else np
