@@ -57,7 +57,7 @@ class Parquet(Catalog):
         self._ends = np.cumsum(groups, dtype=np.int64)
         self.names = tuple(dict.fromkeys(schema.names))
         stated = schema.metadata or {}
-        self._masks = {}
+        self._masks: dict[str, str] = {}
         self._read_units(schema, stated)
         for field in schema:
             if len(schema.get_all_field_indices(field.name)) > 1:

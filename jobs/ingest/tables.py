@@ -38,7 +38,7 @@ class Table:
                 raise ValueError(f"{self.title} holds no rows (columns: {listed(self.names) or 'none'})")
             rows = rows or slice(0, catalog.n_rows)
             if names is None:
-                wanted: set[str | None] = set(self.names) - set(catalog.unreadable)
+                wanted: set[str | None] = {name for name in self.names if name not in catalog.unreadable}
             else:
                 wanted = {self._find(name) for name in names}
             self._columns = catalog.read(rows.start, rows.stop, [name for name in self.names if name in wanted])
