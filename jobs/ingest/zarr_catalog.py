@@ -118,7 +118,9 @@ class Zarr(Catalog):
         from xarray.backends.zarr import FillValueCoder
 
         value = self._arrays[name]
-        about = {key: text for key, text in value.attrs.items() if key in (*_PACKED, "missing_value", "_FillValue")}
+        about: dict[str, Any] = {
+            key: text for key, text in value.attrs.items() if key in (*_PACKED, "missing_value", "_FillValue")
+        }
         try:
             if value.metadata.zarr_format == 3 and isinstance(about.get("_FillValue"), str | list):
                 about["_FillValue"] = FillValueCoder.decode(cast("Any", about["_FillValue"]), value.dtype)
