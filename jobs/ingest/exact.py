@@ -103,7 +103,10 @@ def from_arrow(column: Any) -> Exact:
                                                  pa.types.is_fixed_size_binary)):  # fmt: skip
         raise ValueError(f"{kind}, which is neither a number nor text")
     _check_length((pc.max(pc.binary_length(column.cast(pa.large_binary()))).as_py() or 0) // 4)
-    text = column.cast(pa.large_string()).fill_null("")
+    try:
+        text = column.cast(pa.large_string()).fill_null("")
+    except pa.ArrowInvalid:
+        raise ValueError("bytes that are no text (UTF-8)") from None
     return _text((text if is_text else pc.utf8_rtrim(text, "\0")).to_numpy(zero_copy_only=False), missing)
 
 
