@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jobs.ingest.exact import Exact
 from jobs.ingest.formats import open_catalog
-from jobs.telemetry.printable import listed, shortened
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.printable import listed, shortened
 
 KCORRECT_SAMPLE = "kcorrect-sample"
 
@@ -22,15 +23,17 @@ KCORRECT_SAMPLE = "kcorrect-sample"
 class Table:
     """Rows and columns of a catalog, in memory, and their units; all of them unless ``rows`` and ``names`` say which.
 
-    ``names`` that the catalog lacks are left out (`require` tells); the attribute `names` holds all that it has.
+    ``names`` that the catalog lacks are left out (`require` tells); the attribute `names` holds all that it has. Columns
+    among ``exact`` are read exactly, for the method of that name.
 
     Raises:
         FileNotFoundError, ValueError: no such file; not one of the formats; no rows. Says what was found.
     """
 
     def __init__(
-        self, source: str | Path | Location, rows: slice | None = None, names: Iterable[str] | None = None
-    ) -> None:
+        self, source: str | Path | Location, rows: slice | None = None, names: Iterable[str] | None = None,
+        exact: Iterable[str] = (),
+    ) -> None:  # fmt: skip
         self.path = source if isinstance(source, Location) else Location.parse(resolve(source))
         with open_catalog(self.path) as catalog:
             self.names, self.title, self._units = catalog.names, catalog.title, catalog.units
@@ -42,6 +45,8 @@ class Table:
             else:
                 wanted = {self._find(name) for name in names}
             self._columns = catalog.read(rows.start, rows.stop, [name for name in self.names if name in wanted])
+            exactly = {self._find(name) for name in exact}
+            self._exact = catalog.exact(rows.start, rows.stop, [name for name in self.names if name in exactly])
         self.n_rows = rows.stop - rows.start
         self._factors: dict[str, float] = {}
 
@@ -72,6 +77,13 @@ class Table:
                 f"{self.title}: {shortened(found)} has shape {values.shape[1:]} per row; {shortened(name)} is asked for"
             )
         return values[:, i]
+
+    def exact(self, name: str) -> Exact:
+        """Return a column, or one entry of a column of vectors, as the container has it, without a float in between."""
+        found = self._find(name)
+        if found is None:
+            raise ValueError(f"{self.path} lacks {name}; its columns are {', '.join(self.names)}")
+        return entry_of(self._exact[found], name, found, self.path)
 
     def numbers(self, names: Iterable[str]) -> np.ndarray:
         """Return columns as float64, shape (row, column), times their factors; what is missing is NaN."""
@@ -124,6 +136,25 @@ def find(name: str, names: Sequence[str]) -> str | None:
         if alike:
             return alike[0]
     return None
+
+
+def entry_of(column: Exact, name: str, found: str, path: Location) -> Exact:
+    """Return what ``name`` addresses of the column ``found``: itself, or one entry of its vectors.
+
+    Raises:
+        ValueError: it has no such entry, or vectors where a value is asked for.
+    """
+    shape = column.values.shape[1:]
+    if found.lower() == name.lower():
+        if shape:
+            raise ValueError(f"{path}: column {name} has {shape[0]} entries per row; ask for one, as {name}[0]")
+        return column
+    i = int(name.partition("[")[2].rstrip("]"))
+    if shape == (0,):  # no row has any: lists of any length
+        return Exact(np.zeros(len(column.values), column.values.dtype), np.ones(len(column.values), bool))
+    if len(shape) != 1 or shape[0] <= i:
+        raise ValueError(f"{path}: {found} has shape {shape} per row; {name} is asked for")
+    return column.entry(i)
 
 
 def resolve(source: str | Path) -> str | Path:
