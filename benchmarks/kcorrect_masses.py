@@ -12,28 +12,32 @@ from astropy.cosmology import Planck13
 from common import report
 from kcorrect.kcorrect import Kcorrect
 
+from jobs.observed import observed
+from sedflow_dist.photometry.photometry import Photometry
 from storage_schemas import open_catalog
 
 
-def kcorrect_log_mass(redshift: np.ndarray, flux: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+def kcorrect_log_mass(photometry: Photometry) -> np.ndarray:
     """Return kcorrect's log10 surviving stellar mass for ugriz fluxes [nanomaggies]."""
     fitter = Kcorrect(
         responses=[f"sdss_{b}0" for b in "ugriz"], redshift_range=[0.0, 0.3], abcorrect=False, cosmo=Planck13
     )
-    maggies, ivar = 1e-9 * flux.astype(float), 1 / (1e-9 * sigma.astype(float)) ** 2
-    coefficients = fitter.fit_coeffs(redshift=redshift.astype(float), maggies=maggies, ivar=ivar)
-    derived = fitter.derived(redshift=redshift.astype(float), coeffs=coefficients)
+    arrays = {name: values.astype(float) for name, values in photometry.arrays().items()}
+    maggies, ivar = 1e-9 * arrays["flux"], 1 / (1e-9 * arrays["sigma"]) ** 2
+    coefficients = fitter.fit_coeffs(redshift=arrays["redshift"], maggies=maggies, ivar=ivar)
+    derived = fitter.derived(redshift=arrays["redshift"], coeffs=coefficients)
     return np.log10(derived["mremain"])
 
 
 def main() -> None:
     catalog = open_catalog(sys.argv[1] if len(sys.argv) > 1 else "demo/catalog")
-    flux, sigma, redshift = (catalog[name].values for name in ("flux", "sigma", "redshift"))
+    seen = observed(catalog)
+    flux, redshift = seen.flux.numpy(), seen.redshift.numpy()
     magnitude = 22.5 - 2.5 * np.log10(np.where(flux > 0, flux, np.nan))
     good = (redshift > 0) & (redshift < 0.2) & (magnitude[:, 2] < 18) & np.isfinite(magnitude).all(1)
     ours = catalog["quantiles"].sel(param="log_mstar_surviving", quantile=0.5).values
     theirs = np.full(len(ours), np.nan)
-    theirs[good] = kcorrect_log_mass(redshift[good], flux[good], sigma[good])
+    theirs[good] = kcorrect_log_mass(seen[good])
     difference = (ours - theirs)[good & np.isfinite(ours)]
     median = np.median(difference)
     report("galaxies compared", f"{len(difference):,}")

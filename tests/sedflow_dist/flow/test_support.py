@@ -67,8 +67,9 @@ def test_the_score_is_the_density_of_the_contrasts(missing):
     flux[0, 2] = -1.0
     mask = torch.ones(20, 5, dtype=torch.bool)
     mask[:, missing] = False
-    double = (torch.as_tensor(x) for x in (flux, sigma, mask, z, np.zeros(20)))
-    found = Novelty(*map(torch.as_tensor, mixture)).score(Photometry(*double))
+    tensor = torch.as_tensor
+    seen = Photometry(tensor(flux), tensor(sigma), mask, tensor(z), torch.zeros(20))  # float64
+    found = Novelty(*map(tensor, mixture)).score(seen)
 
     x = np.concatenate([np.arcsinh(flux / (2 * sigma)) + np.log(2 * sigma), np.log(sigma), z[:, None]], axis=1)
     kept = [*np.flatnonzero(np.tile(mask[0].numpy(), 2)), 10]

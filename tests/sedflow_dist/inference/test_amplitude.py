@@ -14,9 +14,10 @@ RANGE = (7.0, 12.5)
 PER_MASS = np.array([2e-10, 8e-10, 1.5e-9, 2.1e-9, 2.6e-9])
 
 
-def quadrature(per_mass, flux, sigma, mask):
+def quadrature(per_mass, photometry):
     """ln evidence, and the cumulative distribution of log10 a on a grid, for a flat prior in log10 a on `RANGE`."""
-    s, d, e = (np.asarray(x, np.float64)[mask] for x in (per_mass, flux, sigma))
+    mask = photometry.mask[0].numpy()
+    s, d, e = (np.asarray(x, np.float64)[mask] for x in (per_mass, photometry.flux[0], photometry.sigma[0]))
     precision = np.sum((s / e) ** 2)
     best, width = np.sum(s * d / e**2) / precision, precision**-0.5
     around = best + width * np.linspace(-9, 9, 20_001)
@@ -32,11 +33,11 @@ def quadrature(per_mass, flux, sigma, mask):
     return peak + math.log(cumulative[-1]), grid, cumulative / cumulative[-1], chi2.min()
 
 
-def fit(per_mass, flux, sigma, mask, uniform):
+def fit(per_mass, photometry, uniform):
     """One galaxy, one shape, many uniforms."""
     shape = torch.as_tensor(np.asarray(per_mass)).float().expand(1, len(uniform), -1)
     uniform = torch.as_tensor(uniform).float().unsqueeze(0)
-    return amplitude.fit(shape, Photometry.of(flux, sigma, mask=mask), uniform, RANGE)
+    return amplitude.fit(shape, photometry, uniform, RANGE)
 
 
 def case(name):
@@ -60,8 +61,9 @@ def case(name):
     sigma = noise * np.maximum(flux, 0.3 * flux.max())
     flux = flux + sigma * rng.standard_normal(5) + offset * sigma
     if name == "a band missing":
-        mask[1], flux[1], sigma[1] = False, 0.0, 0.0
-    return PER_MASS, flux, sigma, mask
+        mask[1] = False
+        flux[1] = sigma[1] = 0.0
+    return PER_MASS, Photometry.of(flux, sigma, mask=mask)
 
 
 CASES = [
@@ -117,7 +119,7 @@ def test_hopeless_shapes_have_finite_evidence():
 def test_many_galaxies_at_once_are_single_ones():
     cases = [case(name) for name in CASES]
     u = np.linspace(0.1, 0.9, 7)
-    photometry = Photometry.concatenate([Photometry.of(c[1], c[2], mask=c[3]) for c in cases])
+    photometry = Photometry.concatenate([galaxy for _, galaxy in cases])
     shape = torch.as_tensor(PER_MASS).float().expand(len(cases), 7, -1)
     uniform = torch.as_tensor(u).float().expand(len(cases), -1)
     together = amplitude.fit(shape, photometry, uniform, RANGE)
@@ -129,7 +131,7 @@ def test_many_galaxies_at_once_are_single_ones():
 
 def test_evidence_does_not_depend_on_the_unit_of_the_shape():
     """Twice the light per solar mass is half the mass: inside the prior, the same evidence."""
-    _, flux, sigma, mask = case("signal to noise 30")
-    single, double = (fit(k * PER_MASS, flux, sigma, mask, np.array([0.3])) for k in (1.0, 2.0))
+    _, galaxy = case("signal to noise 30")
+    single, double = (fit(k * PER_MASS, galaxy, np.array([0.3])) for k in (1.0, 2.0))
     assert float(single.log_evidence) == pytest.approx(float(double.log_evidence), abs=1e-3)
     assert float(single.log_mstar - double.log_mstar) == pytest.approx(math.log10(2), abs=1e-4)

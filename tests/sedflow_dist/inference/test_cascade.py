@@ -1,4 +1,4 @@
-"""Routing: rows that serve stay as they are, others climb the ladder, each alone, the same every time, and rightly so."""
+"""The fallback cascade: rows that serve stay as they are, others go on to the next step, each alone, the same every time, and rightly so."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from sedflow_dist.inference.cascade import Router
+from sedflow_dist.inference.mcmc import Target
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.settings import Routing
 from sedflow_dist.inference.summary import QUANTILES, Method
@@ -37,13 +38,14 @@ def block(mocks):
     """20 mock galaxies and seven rows with something special: photometry, flags."""
     take = [*range(N_NEAR), 0, 1, 2, 3, 4, 5, 6]
     found = mocks.photometry[take].arrays()
-    flux, sigma, redshift = (found[name].copy() for name in ("flux", "sigma", "redshift"))
-    mask = found["mask"].copy()
+    flux, sigma = found["flux"].copy(), found["sigma"].copy()
+    mask, redshift = found["mask"].copy(), found["redshift"].copy()
     flags = np.zeros(len(take), np.uint32)
     redshift[[FAR, FARTHER, TOO_FAR]] = 0.21, 0.55, 0.61
     redshift[NO_REDSHIFT], flags[NO_REDSHIFT] = np.nan, int(Flag.BAD_REDSHIFT)
     mask[TWO_BANDS, 2:], flags[TWO_BANDS] = False, int(Flag.TOO_FEW_BANDS | Flag.BAND_MISSING)
-    mask[HOPELESS], flux[HOPELESS], sigma[HOPELESS] = True, 1e15 * np.array([1, -1, 1, -1, 1]), 1e-20
+    mask[HOPELESS] = True
+    flux[HOPELESS], sigma[HOPELESS] = 1e15 * np.array([1, -1, 1, -1, 1]), 1e-20
     mask[NAN_FLUX, 0], flags[NAN_FLUX] = False, int(Flag.BAD_FLUX | Flag.BAND_MISSING)
     return Photometry.of(flux, sigma, redshift, mask), flags
 
@@ -65,7 +67,7 @@ def more(posterior, block):
 
 @pytest.fixture(scope="module")
 def routed(posterior, block):
-    """The whole ladder, for every row that needs it."""
+    """The whole cascade, for every row that needs it."""
     return summarise(Router(posterior, SETTINGS), block)
 
 
@@ -87,7 +89,7 @@ def assert_equal_bits(found, expected, rows, names):
         assert a.tobytes() == b.tobytes(), name
 
 
-# -- the ladder -------------------------------------------------------------------------------------------------------
+# -- its steps ---------------------------------------------------------------------------------------------------------
 
 
 def test_rows_that_serve_are_left_alone(plain, routed):
@@ -206,6 +208,45 @@ def test_rows_beyond_the_trained_redshifts_are_answered_by_weights_or_mcmc_and_s
         one = values[..., PARAMETERS.index(name)]
         assert (one >= np.float32(lo)).all() and (one <= np.float32(hi)).all(), name
     np.testing.assert_allclose(values[..., 1:5].sum(-1), 1, atol=1e-5)
+
+
+def test_a_row_that_came_as_failed_is_left_alone_by_every_method(posterior, block, routed, monkeypatch):
+    """It kills the worker that computes it: neither more draws nor a chain may touch it. Others stay what they were."""
+    photometry, flags = block
+    killer = int(np.flatnonzero(routed.method >= Method.MORE_DRAWS)[0])
+    flags = flags.copy()
+    flags[killer] |= int(Flag.FAILED)
+    touched, draw = [], Posterior.draw
+
+    def watched(self, part, rows, n):
+        touched.extend(rows.tolist())
+        return draw(self, part, rows, n)
+
+    monkeypatch.setattr(Posterior, "draw", watched)
+    near = slice(0, 6) if killer < 6 else slice(killer - 5, killer + 1)
+    found = Router(posterior, SETTINGS).summarise(photometry[near], flags[near], near.start)
+    assert touched and killer not in touched
+    assert found.method[killer - near.start] == Method.NONE and found.flags[killer - near.start] & int(Flag.FAILED)
+
+
+@pytest.mark.parametrize("unknown", ["no redshift", "an uncertain one"])
+def test_a_row_without_an_exact_redshift_is_flagged_and_its_neighbours_are_what_they_were(posterior, block, unknown):
+    """Also where whoever asks has not flagged it: a row without an answer says why."""
+    photometry, flags = block[0][:6], block[1][:6]
+    redshift, sigma = photometry.redshift.clone(), photometry.redshift_sigma.clone()
+    if unknown == "no redshift":
+        redshift[2] = sigma[2] = torch.nan
+    else:
+        sigma[2] = 0.03
+    changed = dataclasses.replace(photometry, redshift=redshift, redshift_sigma=sigma)
+    found = Router(posterior, change(share=0.0, more_draws=1)).summarise(changed, flags, 0)
+    expected = summarise(posterior, block, slice(0, 6))
+    assert found.method[2] == Method.NONE and found.flags[2] & int(Flag.BAD_REDSHIFT)
+    others = [0, 1, 3, 4, 5]
+    np.testing.assert_array_equal(found.flags[others], expected.flags[others])
+    np.testing.assert_allclose(found.mean[others], expected.mean[others], rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="MCMC needs exact redshifts"):
+        Target(posterior.flow.prior, posterior.flow.redshift_model, changed)
 
 
 def test_share_bounds_the_chains_and_takes_the_worst(posterior, block, more):

@@ -251,8 +251,9 @@ def troubled(posterior, mocks):
     redshift[2] = 0.65
     mask[3, 2:], flags[3] = False, int(Flag.TOO_FEW_BANDS | Flag.BAND_MISSING)
     flux[3, 2:] = sigma[3, 2:] = 0
-    mask[4], flux[4], sigma[4] = True, 1e15 * np.array([1, -1, 1, -1, 1]), 1e-20
-    mask[5], sigma[5] = True, 50 * np.abs(flux[5]) + 1
+    mask[4:] = True
+    flux[4], sigma[4] = 1e15 * np.array([1, -1, 1, -1, 1]), 1e-20
+    sigma[5] = 50 * np.abs(flux[5]) + 1
     photometry = Photometry.of(flux, sigma, redshift, mask)
     before, flags_before = {name: x.copy() for name, x in photometry.arrays().items()}, flags.copy()
     found = posterior.summarise(photometry, flags, 0)

@@ -1,0 +1,61 @@
+"""What a shard's key knows, and that a catalog is replayed by what made it."""
+
+import numpy as np
+import pytest
+import tiny
+from pydantic import Field
+
+from jobs import infer as job
+from jobs.catalog.draws import engine
+from jobs.config.run_file import Inference
+from sedflow_dist.inference.settings import InferenceSettings
+from storage_schemas import open_catalog
+
+
+@pytest.fixture(scope="module")
+def run(filled_run, tmp_path_factory):
+    return filled_run(tiny.location(tmp_path_factory.mktemp("infer")), 40)
+
+
+class Newer(Inference):
+    """A setting that a later version has."""
+
+    temperature: float = Field(1.0)
+
+
+def keys(run, settings, seed=1):
+    return job.work(run.photometry, run.model, settings, seed).keys
+
+
+def test_every_setting_is_part_of_the_key_but_how_work_is_cut(run):
+    """A new one, too: a catalog made with another value of it is stale."""
+    settings = Newer(rows_per_shard=20)
+    first = keys(run, settings)
+    assert keys(run, settings.model_copy(update={"commit_every": 3})) == first
+    changes = {
+        "n_draws": 128, "keep_draws": 3, "min_effective_fraction": 0.5, "certificate": False, "temperature": 2.0,
+        "routing": settings.routing.model_copy(update={"walkers": 30}),
+    }  # fmt: skip
+    assert set(changes) == set(Newer.model_fields) - job._NOT_OF_AN_ANSWER
+    for name, value in changes.items():
+        assert not set(keys(run, settings.model_copy(update={name: value}))) & set(first), name
+    assert not set(keys(run, settings, seed=2)) & set(first)
+
+
+def test_what_is_left_out_of_the_key_is_a_setting_and_none_of_the_science():
+    assert set(Inference.model_fields) - set(InferenceSettings.model_fields) == job._NOT_OF_AN_ANSWER
+
+
+def test_a_catalog_is_replayed_by_what_made_it(run):
+    """Settings, none of them the default, come back from the catalog."""
+    routing = {"effective_draws": 7, "more_draws": 3, "walkers": 24, "short_steps": 60, "long_steps": 120, "share": 0.0}
+    changes = {"n_draws": 32, "keep_draws": 2, "min_effective_fraction": 0.2, "routing": routing, "certificate": True}
+    settings = Inference.model_validate({"rows_per_shard": 20, **changes})
+    run.infer(**{name: getattr(settings, name) for name in changes})
+    made = job._router(run.model, open_catalog(run.catalog).attrs["run"]["model"], 7, settings)
+    again = engine(open_catalog(run.catalog))
+    assert again.routing == made.routing == settings.routing
+    for name in ("seed", "n_draws", "min_effective_fraction", "n_keep", "certificate", "columns", "batch"):
+        assert getattr(again.posterior, name) == getattr(made.posterior, name), name
+    rows = np.array([0, 3])
+    assert again.posterior.base_points(rows, 32).equal(made.posterior.base_points(rows, 32))
