@@ -1,4 +1,4 @@
-"""The fallback cascade: rows that serve stay as they are, others go on to the next step, each alone, the same every time, and rightly so."""
+"""The fallback cascade: rows that serve stay as they are, others go on, each alone, the same every time, and rightly so."""
 
 import dataclasses
 
