@@ -1,4 +1,4 @@
-"""Routing: rows that serve stay as they are, others climb the ladder, each alone, the same every time, and rightly so."""
+"""The fallback cascade: rows that serve stay as they are, others go on, each alone, the same every time, and rightly so."""
 
 import dataclasses
 
@@ -67,7 +67,7 @@ def more(posterior, block):
 
 @pytest.fixture(scope="module")
 def routed(posterior, block):
-    """The whole ladder, for every row that needs it."""
+    """The whole cascade, for every row that needs it."""
     return summarise(Router(posterior, SETTINGS), block)
 
 
@@ -89,7 +89,7 @@ def assert_equal_bits(found, expected, rows, names):
         assert a.tobytes() == b.tobytes(), name
 
 
-# -- the ladder -------------------------------------------------------------------------------------------------------
+# -- its steps ---------------------------------------------------------------------------------------------------------
 
 
 def test_rows_that_serve_are_left_alone(plain, routed):
