@@ -124,7 +124,9 @@ def test_what_the_sizes_of_a_network_fix_is_compared(flow, ending, change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"redshift": [0.0, 1e9]}, {"redshift": [0.0, 1e300]}, {"birth_cloud_age": 0.0}, {"birth_cloud_age": -1.0}], ids=str
+    "change",
+    [{"redshift": [0.0, 1e9]}, {"redshift": [0.0, 1e300]}, {"birth_cloud_age": 0.0}, {"birth_cloud_age": -1.0}],
+    ids=str,
 )
 def test_specifications_of_no_galaxy_model_are_refused(flow, change):
     weights, spec = flow.to_bytes()

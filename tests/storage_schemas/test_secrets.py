@@ -51,7 +51,9 @@ def test_what_is_no_secret_stays_readable(text):
     assert without_secrets(text) == text
 
 
-@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN", "MINIO_PASSWORD", "X_API_KEY"])
+@pytest.mark.parametrize(
+    "name", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN", "MINIO_PASSWORD", "X_API_KEY"]
+)
 def test_secrets_of_the_environment_are_known_by_value(name, monkeypatch):
     monkeypatch.setenv(name, SECRET)
     assert "K7MDENG" not in without_secrets(f"the server said {SECRET}, and wJalrXUtnFEMI%2FK7MDENG%2FbPxRfiCYEXAMPLE")
@@ -90,7 +92,13 @@ def test_events_messages_and_logs_are_without_secrets(monkeypatch, capsys, caplo
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://AKIA:{}@bucket/x", "s3://bucket/x?sig={}", "s3://bucket/x?aws_secret_access_key={}", "s3://bucket/x?token={}"]
+    "url",
+    [
+        "s3://AKIA:{}@bucket/x",
+        "s3://bucket/x?sig={}",
+        "s3://bucket/x?aws_secret_access_key={}",
+        "s3://bucket/x?token={}",
+    ],
 )
 def test_places_with_secrets_are_refused_and_not_repeated(url):
     with pytest.raises(ValueError, match="holds credentials") as caught:
@@ -123,7 +131,8 @@ def test_a_line_that_is_no_yaml_is_named_and_not_quoted(tmp_path, line, read):
 
 
 @pytest.mark.parametrize(
-    "content", ["dask: {{address: 'tcp://user:{}@host:1'}}", "ray: {{address: '{}'}}", "dask: {{password: {}}}", "dask: {}"]
+    "content",
+    ["dask: {{address: 'tcp://user:{}@host:1'}}", "ray: {{address: '{}'}}", "dask: {{password: {}}}", "dask: {}"],
 )
 def test_a_profile_with_a_secret_does_not_repeat_it(tmp_path, content):
     (tmp_path / "p.yaml").write_text(content.format(SECRET))
@@ -223,7 +232,7 @@ def test_a_redirect_takes_no_credentials_to_another_server(way, monkeypatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "SessionTokenOfThisTest")
     monkeypatch.setattr(credentials, "_last", None)
     with server() as (other, reached), server(f"http://127.0.0.1:{other}") as (port, _):
-        with pytest.raises(Exception) as caught:  # noqa: B017
+        with pytest.raises(Exception) as caught:
             WAYS[way](Location.parse("s3://bucket/p", f"http://127.0.0.1:{port}", tries=1, timeout=2))
         assert reached == []
         if way != "a catalog":  # Icechunk's client does not follow
