@@ -44,9 +44,11 @@ def raised(kind, *arguments):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (KeyError("flux"), "KeyError: 'flux'"), (IndexError("index 5"), "IndexError: index 5"), (TypeError("no"), "TypeError: no"),
+        (KeyError("flux"), "KeyError: 'flux'"), (IndexError("index 5"), "IndexError: index 5"),
+        (TypeError("no"), "TypeError: no"),
         (OverflowError("too large"), "OverflowError: too large"), (ZeroDivisionError("x"), "ZeroDivisionError"),
-        (AttributeError("x"), "AttributeError"), (AssertionError(), "AssertionError, in"), (RecursionError("deep"), "RecursionError"),
+        (AttributeError("x"), "AttributeError"), (AssertionError(), "AssertionError, in"),
+        (RecursionError("deep"), "RecursionError"),
         (StopIteration(), "StopIteration"), (ValueError(), "ValueError, in"), (MemoryError(), "memory is full, in"),
         (MemoryError("Unable to allocate 7 PiB"), "(Unable to allocate 7 PiB)"), (EOFError(), "EOFError"),
     ],
@@ -182,7 +184,7 @@ def test_a_low_limit_that_may_be_raised_is_raised(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("session error: invalid snapshot timestamp ordering. parent: `2026`, child: `2025`", "behind that of whoever committed"),
+        ("session error: invalid snapshot timestamp ordering. parent: `2026`, child: `2025`", "behind that of whoever"),
         ("snapshot timestamp is invalid, please verify if the machine clock has drifted", "off storage's"),
         ("<Code>RequestTimeTooSkewed</Code>", "off S3's"),
     ],
@@ -270,5 +272,5 @@ def test_sockets_go_where_their_names_fit(monkeypatch, tmp_path, name):
     monkeypatch.setattr(
         ray_place.tempfile, "mkdtemp", lambda **_: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
     )
-    with pytest.raises(OSError, match="too long for Ray's sockets .* set RAY_TMPDIR"), ray_place.folder():
+    with pytest.raises(OSError, match=r"too long for Ray's sockets .* set RAY_TMPDIR"), ray_place.folder():
         pass
