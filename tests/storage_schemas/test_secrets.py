@@ -1,4 +1,4 @@
-"""Secrets leave no process: not in a message, an event or a log, not through a link, and not by a redirect to another server."""
+"""Secrets leave no process: not in a message, an event or a log, through a link, or by a redirect to another server."""
 
 import json
 import logging
