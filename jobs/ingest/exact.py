@@ -102,7 +102,10 @@ def from_arrow(column: Any) -> Exact:
                                                  pa.types.is_fixed_size_binary)):  # fmt: skip
         raise ValueError(f"{kind}, which is neither a number nor text")
     _check_length((pc.max(pc.binary_length(column.cast(pa.large_binary()))).as_py() or 0) // 4)
-    text = column.cast(pa.large_string()).fill_null("")
+    try:
+        text = column.cast(pa.large_string()).fill_null("")
+    except pa.ArrowInvalid:
+        raise ValueError("bytes that are no text (UTF-8)") from None
     return _text((text if is_text else pc.utf8_rtrim(text, "\0")).to_numpy(zero_copy_only=False), missing)
 
 
@@ -133,7 +136,7 @@ def from_numpy(values: np.ndarray, nulls: Sequence[Any] = ()) -> Exact:
 
 def integers(text: Exact) -> Exact | None:
     """Return text that is integers, all of it, as int64 or else uint64; None where it is not."""
-    column = pa.array(np.where(text.missing, None, text.values.astype(object)).tolist(), pa.string())
+    column = pa.array(text.values.tolist(), pa.string(), mask=text.missing)
     for kind in (pa.int64(), pa.uint64()):
         try:
             return from_arrow(column.cast(kind))

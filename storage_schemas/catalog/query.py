@@ -129,7 +129,8 @@ class Query:
         if ID_MISSING not in self._dataset:
             return np.zeros(block.stop - block.start, bool)
         at = [self._dataset.attrs["ids"].index(name) for name in names]
-        return self._dataset[ID_MISSING].isel(galaxy=block, identifier=at).values.any(axis=1)
+        missing: np.ndarray = self._dataset[ID_MISSING].isel(galaxy=block, identifier=at).any("identifier").values
+        return missing
 
     def _rows_in(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         """Rows whose pixel lies in one of these ranges (both ends included), which are sorted and apart."""

@@ -10,6 +10,8 @@ import zarr
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
+from cluster import dask_engine
+from cluster.settings import DaskSettings
 from jobs.config.run_file import Ingest
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry.flags import Flag
@@ -51,9 +53,17 @@ def csv(path, rows, header="ID"):
     return path
 
 
-def stored(source, tmp_path, *ids, name="out", pieces=7, **changes):
-    """What the store holds after an ingest in small pieces, by array."""
-    store = ingest(source, survey(*ids, **changes), tiny.location(tmp_path / name), 8, Ingest(rows_per_piece=pieces))
+@pytest.fixture(scope="module")
+def dask():
+    """A worker for what takes several pieces or files."""
+    with dask_engine.client(DaskSettings(workers=1)) as client:
+        yield DaskSettings(address=client.scheduler.address)
+
+
+def stored(source, tmp_path, *ids, name="out", dask=None, **changes):
+    """What the store holds after an ingest, by array; with workers, in small pieces."""
+    settings = Ingest(rows_per_piece=7 if dask else 1000)
+    store = ingest(source, survey(*ids, **changes), tiny.location(tmp_path / name), 8, settings, dask)
     assert photometry.ids(photometry.open(store.location)).keys() == set(ids)
     assert not list(store.damaged())
     names = (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(photometry.ids(store)))
@@ -92,12 +102,12 @@ def test_integers_keep_every_digit(container, kind, tmp_path):
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.uint64()])
 @pytest.mark.parametrize("where", [0, 11, N - 1])
-def test_a_null_is_no_identifier_and_changes_no_other(where, kind, tmp_path):
+def test_a_null_is_no_identifier_and_changes_no_other(where, kind, dask, tmp_path):
     """Above 2^53 a float would round them to one."""
     values = [2**60 + i for i in range(N)]
     values[where] = values[(where + 5) % N] = None
     values[(where + 7) % N] = values[(where + 8) % N]
-    found = stored(parquet(tmp_path / "a.parquet", ID=pa.array(values, kind)), tmp_path, "ID")
+    found = stored(parquet(tmp_path / "a.parquet", ID=pa.array(values, kind)), tmp_path, "ID", dask=dask)
     lost = np.array([v is None for v in values])
     assert found["ids/ID"].dtype == str(kind)
     assert found["ids/ID"].tolist() == [v or 0 for v in values]
@@ -198,18 +208,17 @@ def test_an_entry_of_a_vector_and_a_decimal_are_exact(tmp_path):
     [
         (np.arange(N, dtype=float), r"a\.parquet: identifier ID is float64, which does not tell galaxies apart exactly"),
         (np.arange(N) > 3, "identifier ID is boolean"), (pa.array([{"a": 1}] * N), "column ID holds struct<a: int64>"),
-        (pa.array([b"\xff\xfe"] * N), "column ID holds .*UTF8"), (pa.array(["x" * 2000] * N), "text of 2,000 characters"),
+        (pa.array([b"\xff\xfe"] * N), "column ID holds bytes that are no text"), (pa.array(["x" * 2000] * N), "text of 2,000 characters"),
         (pa.array([1.5] * N).cast(pa.decimal128(5, 2)), "holds decimal128"),
-        (np.arange(N).astype("datetime64[s]"), r"holds timestamp\[s\], which is neither a number nor text"),
+        (np.arange(N).astype("datetime64[s]"), r"holds timestamp\[\w+\], which is neither a number nor text"),
     ],
 )  # fmt: skip
 def test_what_is_no_identifier_is_refused(column, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         stored(parquet(tmp_path / "a.parquet", ID=column), tmp_path, "ID")
-    assert not (tmp_path / "out").exists()
 
 
-def test_files_must_agree_on_the_type_and_a_file_of_nulls_agrees_with_all(tmp_path):
+def test_files_must_agree_on_the_type_and_a_file_of_nulls_agrees_with_all(dask, tmp_path):
     for name, column in {
         "a": np.arange(N),
         "b": [f"{i}" for i in range(N)],
@@ -220,13 +229,13 @@ def test_files_must_agree_on_the_type_and_a_file_of_nulls_agrees_with_all(tmp_pa
     parquet(tmp_path / "small.parquet", ID=np.arange(N, dtype=np.uint16) + N)
     for other, kind in (("b", "str"), ("c", "uint64")):
         with pytest.raises(ValueError, match=rf"identifier ID is int64 in .*a\.parquet, {kind} in .*{other}\.parquet"):
-            stored([tmp_path / "a.parquet", tmp_path / f"{other}.parquet"], tmp_path, "ID")
+            stored([tmp_path / "a.parquet", tmp_path / f"{other}.parquet"], tmp_path, "ID", dask=dask)
     paths = [tmp_path / f"{name}.parquet" for name in ("none", "a", "small")]
-    found = stored(paths, tmp_path, "ID", pieces=1000)
+    found = stored(paths, tmp_path, "ID", dask=dask)
     assert sorted(found["ids/ID"][~found["id_missing"][:, 0]].tolist()) == list(range(2 * N))
     assert has(found, Flag.NO_ID).sum() == N and not has(found, Flag.DUPLICATE).any()
     with pytest.raises(ValueError, match=r"was made with identifiers ID \(int64\), now they are ID \(uint64\)"):
-        stored([tmp_path / "c.parquet", tmp_path / "none.parquet"], tmp_path, "ID")
+        stored([tmp_path / "c.parquet", tmp_path / "none.parquet"], tmp_path, "ID", dask=dask)
 
 
 def test_identifiers_named_like_the_stores_arrays_replace_none(tmp_path):
