@@ -113,7 +113,7 @@ class Survey(BaseModel):
     redshift: str | None = Field("Z", description="redshift column; None: the survey has none, a run file names one")
     ra: str | None = "RA"
     dec: str | None = "DEC"
-    ids: tuple[str, ...] = Field((), description="identifying columns, passed through under their own names")
+    ids: tuple[str, ...] = Field((), description="identifying columns, integers or text, passed through as they are")
     selection_band: str = Field("r", description="label of the band in which the survey selects")
     colour_limits: tuple[float, float] = Field((-0.5, 3.0), description="neighbouring colours beyond are absurd [mag]")
 
