@@ -7,8 +7,8 @@ which the prior on parameters only implies, is estimated from prior draws (as PR
 
 from __future__ import annotations
 
+import ast
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -35,8 +35,7 @@ FLAT = "flat"
 #: A row that keeps fewer effective draws has no answer: its 2.5 % quantile would be the place of half a draw.
 LEAST_EFFECTIVE_DRAWS = 20.0
 
-_PRIOR = re.compile(r"\s*(\w+)\s*=\s*(\w+)\s*(?:\((.*)\))?\s*")
-_NUMBER = re.compile(r"[+-]?(?:inf|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
+_NO_PRIOR = "is no prior such as tau_ism=norm(0.3,0.2) or log_sfr_1gyr=flat"
 
 _STEP = 0.02  # in redshift, between estimates of an induced prior
 _BINS, _BLOCK = 1000, 8192
@@ -64,17 +63,22 @@ class Density:
         Raises:
             ValueError: not of that form, or no such distribution or argument; says what is allowed.
         """
-        match = _PRIOR.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r} is no prior such as tau_ism=norm(0.3,0.2) or log_sfr_1gyr=flat")
-        name, family, inside = match.groups()
+        name, _, right = (part.strip() for part in text.partition("="))
+        try:
+            said = ast.parse(right, mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise ValueError(f"{text!r} {_NO_PRIOR} ({getattr(error, 'msg', error)})") from None
+        call = said if isinstance(said, ast.Call) else ast.Call(said, [], [])
+        if not name.isidentifier() or not isinstance(call.func, ast.Name):
+            raise ValueError(f"{text!r} {_NO_PRIOR}")
+        family = call.func.id
         if family == FLAT:
-            if inside and inside.strip():
+            if call.args or call.keywords:
                 raise ValueError(f"{text!r}: flat takes no arguments; it covers what the old prior covers")
             return cls(name, text.strip(), None)
         if family not in DISTRIBUTIONS:
             raise ValueError(f"{text!r}: {family!r} is none of {', '.join((FLAT, *DISTRIBUTIONS))}")
-        return cls(name, text.strip(), _freeze(text, family, inside or ""))
+        return cls(name, text.strip(), _freeze(text, call, family))
 
     def log_pdf(self, x: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
         """Return ln of the density at ``x`` (galaxy, draw); a flat one lies between ``lo`` and ``hi``, both (galaxy, 1)."""
@@ -92,27 +96,22 @@ class Density:
         )
 
 
-def _freeze(text: str, family: str, inside: str) -> Any:
+def _freeze(text: str, call: ast.Call, family: str) -> Any:
     """The distribution with its arguments: numbers in scipy's order, or by name."""
     distribution = getattr(stats, family)
-    names = [*(distribution.shapes or "").replace(" ", "").split(","), "loc", "scale"]
-    names = [name for name in names if name]
+    names = [*filter(None, (distribution.shapes or "").replace(" ", "").split(",")), "loc", "scale"]
     usage = f"{family}({', '.join(names)})"
+    if len(call.args) > len(names):
+        raise ValueError(f"{text!r}: too many numbers; the arguments are {usage}")
     values: dict[str, float] = {}
-    named = False
-    for position, part in enumerate(inside.split(",") if inside.strip() else []):
-        left, equals, right = part.rpartition("=")
-        key, number = left.strip(), right.strip()
-        named |= bool(equals)
-        if not equals:
-            if named or position >= len(names):
-                raise ValueError(f"{text!r}: too many numbers, or one after a name; the arguments are {usage}")
-            key = names[position]
+    given = [(names[i], value) for i, value in enumerate(call.args)] + [(k.arg or "**", k.value) for k in call.keywords]
+    for key, value in given:
         if key not in names or key in values:
             raise ValueError(f"{text!r}: {key!r} is no argument, or given twice; the arguments are {usage}")
-        if not _NUMBER.fullmatch(number):
-            raise ValueError(f"{text!r}: {number!r} is no number; the arguments are {usage}")
-        values[key] = float(number)
+        try:
+            values[key] = _number(value)
+        except (ValueError, OverflowError):
+            raise ValueError(f"{text!r}: {ast.unparse(value)!r} is no number; the arguments are {usage}") from None
     if missing := [name for name in names[:-2] if name not in values]:
         raise ValueError(
             f"{text!r} lacks {', '.join(missing)}; the arguments are {usage}, loc 0 and scale 1 by default"
@@ -121,6 +120,18 @@ def _freeze(text: str, family: str, inside: str) -> Any:
     if not np.isfinite(frozen.ppf(0.5)):
         raise ValueError(f"{text!r}: scipy.stats.{usage} is not defined for these numbers")
     return frozen
+
+
+def _number(value: ast.expr) -> float:
+    """A number as it is written, with its sign, or inf; nothing is computed."""
+    sign = 1.0
+    if isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.USub | ast.UAdd):
+        sign, value = -1.0 if isinstance(value.op, ast.USub) else 1.0, value.operand
+    if isinstance(value, ast.Name) and value.id == "inf":
+        return sign * math.inf
+    if not isinstance(value, ast.Constant) or isinstance(value.value, bool) or not isinstance(value.value, int | float):
+        raise ValueError
+    return sign * float(value.value)
 
 
 # -- old densities ------------------------------------------------------------------------------------------------------
