@@ -42,8 +42,9 @@ from storage_schemas import model as model_store
 from storage_schemas import photometry
 from storage_schemas.backend.arrays import as_json
 from storage_schemas.backend.chunked import ChunkedStore, chunks_of
+from storage_schemas.backend.faults import explain, may_pass
 from storage_schemas.backend.lease import Lease
-from storage_schemas.backend.location import Location, explain, may_pass
+from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
 from storage_schemas.catalog.schema import Layout

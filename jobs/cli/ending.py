@@ -18,7 +18,7 @@ import obstore
 from pydantic import ValidationError
 
 from cluster.settings import problems
-from storage_schemas.backend.location import explain
+from storage_schemas.backend.faults import explain
 from storage_schemas.backend.redaction import shown
 
 #: What is raised with a message for the user; all else was not foreseen, and is told with where it happened.

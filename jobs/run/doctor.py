@@ -9,7 +9,8 @@ import platform
 from collections.abc import Iterator
 
 from sedflow_dist.sps import fsps_home
-from storage_schemas.backend.location import Location, explain
+from storage_schemas.backend.faults import explain
+from storage_schemas.backend.location import Location
 from storage_schemas.backend.redaction import shown
 
 _PACKAGES = ("sedflow-dist", "torch", "sbi", "ray", "dask", "distributed", "zarr", "icechunk", "obstore", "speclite",

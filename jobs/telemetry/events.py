@@ -30,7 +30,8 @@ from cluster import retries
 from jobs.config.run_file import RunFile
 from jobs.telemetry import metrics
 from storage_schemas.backend import redaction
-from storage_schemas.backend.location import Location, explain
+from storage_schemas.backend.faults import explain
+from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable
 
 P = ParamSpec("P")

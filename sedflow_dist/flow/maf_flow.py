@@ -61,6 +61,8 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         """
         super().check(tensors)
         for name, ours in self.named_buffers():
+            if name not in tensors:  # not saved, so nothing of it is read
+                continue
             found = tensors[name]
             if name.endswith("_permutation"):
                 found, ours = found.sort().values, torch.arange(len(ours))

@@ -39,24 +39,6 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _HALF_A_SCHEME = re.compile(r"(s3a?|gs|file|https?):(/|$)")  # pathlib makes one slash of two
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(/[A-Za-z0-9._\-/]*)?")
 _CREDENTIALS = "they are taken from the environment, AWS's files, or the role of a machine or pod, never from a URL"
-_CLOCK = "the clock of this machine (`date -u`, `chronyc tracking`) is"
-_ADVICE = {
-    "ExpiredToken": "the credentials for S3 have expired; renew them and run the same command again: it goes on",
-    "AccessDenied": "S3 refuses access; check the credentials and what they allow",
-    "InvalidAccessKeyId": "S3 does not know the access key; check the credentials",
-    "NoSuchBucket": "the bucket does not exist, or not any more",
-    "SlowDown": "S3 asks for fewer requests, again and again; run the same command later, or with fewer workers: it goes on",
-    "InternalError": "S3 fails, again and again; run the same command later: it goes on",
-    "RequestTimeTooSkewed": f"{_CLOCK} off S3's by more than S3 allows; set it and run the same command again: it goes on",
-    "invalid snapshot timestamp ordering": f"{_CLOCK} behind that of whoever committed last; set both, or wait as "
-    "long, and run the same command again: it goes on",
-    "snapshot timestamp is invalid": f"{_CLOCK} off storage's; set it and run the same command again: it goes on",
-    "NotValidYet": f"{_CLOCK} perhaps off: storage's certificate is not valid yet by it",
-    "certificate expired": f"{_CLOCK} perhaps off, or storage's certificate has expired",
-    "InsufficientStorage": "storage is full; make room and run the same command again: it goes on",
-}
-
-
 #: What lies in a store beside its arrays: the lease of who writes it (`lease`), working files (`ours`).
 LOCK, WORKING = BESIDE = ("sedflow.lock", "sedflow.working")
 _PAUSES = (0.1, 0.5, 2.5)  # s, before a request is repeated whose connection broke
@@ -357,25 +339,3 @@ def open_group(location: Location, kind: str, mode: Literal["r", "r+"] = "r") ->
         raise ValueError(f"{location} holds a {found} store; expected a {kind} store")
     check_version(group.attrs.get("sedflow_version"), f"the {kind} store {location}")
     return group
-
-
-def explain(error: BaseException) -> str:
-    """Return an error in a line or two: storage libraries add stacks and dumps to theirs."""
-    text = str(error).strip()
-    if isinstance(error, obstore.exceptions.BaseError | OSError):
-        text = text.partition("\n\nDebug source")[0]
-    elif isinstance(error, icechunk.IcechunkError):
-        first, *rest = (line.strip(" |x`->") for line in text.splitlines())
-        where = next((line for line in rest if line.startswith(("with ref_key", "with path", "with id"))), "")
-        text = ", ".join(filter(None, (first, where.removeprefix("with "), rest[-1] if rest else "")))
-    advice = next((advice for code, advice in _ADVICE.items() if code in str(error)), None)
-    return without_secrets(f"{advice} ({text})" if advice else text)
-
-
-#: A clock that is seconds behind is so no longer after a pause.
-_PASSING = ("streaming error", "response error", "body error", "ExpiredToken", "invalid snapshot timestamp ordering")
-
-
-def may_pass(error: BaseException) -> bool:
-    """Whether a fault that the storage libraries do not repeat a request for may pass: an answer cut off, credentials."""
-    return any(text in str(error) for text in _PASSING)

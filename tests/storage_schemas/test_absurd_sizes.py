@@ -111,7 +111,6 @@ def of_network(tensors, ending):
         ("_permutation", lambda t: t.to(torch.float64)),
         ("initial_layer.weight", lambda t: t.to(torch.float64)),
         ("initial_layer.weight", lambda t: t.to(torch.complex64)),
-        ("_log_z", lambda t: t + 1),
     ],
 )  # fmt: skip
 def test_what_the_sizes_of_a_network_fix_is_compared(flow, ending, change):

@@ -17,7 +17,8 @@ from jobs.train import _filesystem
 from sedflow_dist.flow.trained_model import Flow
 from storage_schemas import model as model_store
 from storage_schemas.backend import credentials, redaction
-from storage_schemas.backend.location import Location, check_endpoint, explain
+from storage_schemas.backend.faults import explain
+from storage_schemas.backend.location import Location, check_endpoint
 from storage_schemas.backend.redaction import without_secrets
 from storage_schemas.catalog import schema as catalog
 

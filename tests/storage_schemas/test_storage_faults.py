@@ -17,7 +17,8 @@ import jobs.infer
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry import surveys
 from storage_schemas import open_catalog, photometry
-from storage_schemas.backend.location import Location, explain
+from storage_schemas.backend.faults import explain
+from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from cluster import ray_place
 from cluster.settings import RaySettings
 from jobs.cli import ending
-from storage_schemas.backend.location import explain, may_pass
+from storage_schemas.backend.faults import explain, may_pass
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLE"
 

@@ -61,7 +61,7 @@ def test_one_galaxy_is_a_block_of_one(photometry):
     same(photometry[np.int64(1)], photometry[1:2])
 
 
-def test_blocks_join(photometry):
+def test_blocks_join_in_their_order(photometry):
     same(Photometry.concatenate([photometry[:1], photometry[1:3], photometry[[3]]]), photometry)
 
 
