@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from storage_schemas import photometry, ssp_table, validation
 from storage_schemas.backend.arrays import ArraySpec
 from storage_schemas.backend.chunked import ChunkedStore
@@ -119,7 +119,7 @@ def test_what_the_sizes_of_a_network_fix_is_compared(flow, ending, change):
     name = of_network(tensors, ending)
     tensors[name] = change(tensors[name].clone())
     with pytest.raises(ValueError, match=r"weights do not fit the specification|is not finite"):
-        Flow.from_bytes(save(tensors), spec)
+        TrainedModel.from_bytes(save(tensors), spec)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_what_the_sizes_of_a_network_fix_is_compared(flow, ending, change):
 def test_specifications_of_no_galaxy_model_are_refused(flow, change):
     weights, spec = flow.to_bytes()
     with pytest.raises(ValueError, match="not the specification of a flow"):
-        Flow.from_bytes(weights, json.dumps({**json.loads(spec), **change}).encode())
+        TrainedModel.from_bytes(weights, json.dumps({**json.loads(spec), **change}).encode())
 
 
 def test_the_shipped_model_and_ours_are_read(flow):
@@ -138,5 +138,5 @@ def test_the_shipped_model_and_ours_are_read(flow):
     from storage_schemas import model as model_store
 
     for name in shipped.names():
-        assert Flow.from_bytes(*model_store.read(shipped.model(name))).spec.bands
-    assert Flow.from_bytes(*flow.to_bytes()).id == flow.id
+        assert TrainedModel.from_bytes(*model_store.read(shipped.model(name))).spec.bands
+    assert TrainedModel.from_bytes(*flow.to_bytes()).id == flow.id

@@ -14,7 +14,7 @@ from cluster.settings import Engines
 from jobs.config.run_file import RunFile
 from jobs.telemetry import events, progress
 from jobs.train import _filesystem
-from sedflow_dist.flow.trained_model import Flow
+from sedflow_dist.flow.trained_model import TrainedModel
 from storage_schemas import model as model_store
 from storage_schemas.backend import credentials, redaction
 from storage_schemas.backend.faults import explain
@@ -172,10 +172,10 @@ def test_a_model_whose_folder_is_a_link_is_read(flow, tmp_path):
 def test_a_specification_that_is_none_is_not_quoted(flow, content):
     weights, _ = flow.to_bytes()
     with pytest.raises(ValueError, match="not the specification of a flow") as caught:
-        Flow.from_bytes(weights, content.encode())
+        TrainedModel.from_bytes(weights, content.encode())
     assert "MDENG" not in str(caught.value) and caught.value.__suppress_context__
     with pytest.raises(ValueError, match="not a safetensors file") as caught:
-        Flow.from_bytes(len(content).to_bytes(8, "little") + content.encode(), flow.to_bytes()[1])
+        TrainedModel.from_bytes(len(content).to_bytes(8, "little") + content.encode(), flow.to_bytes()[1])
     assert "MDENG" not in str(caught.value) and caught.value.__suppress_context__
 
 

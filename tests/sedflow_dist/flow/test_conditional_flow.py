@@ -12,7 +12,8 @@ from torch import nn
 from sedflow_dist.flow import conditional_flow, features, training
 from sedflow_dist.flow.conditional_flow import ConditionalFlow, build
 from sedflow_dist.flow.features import COLOURS, Encoder
-from sedflow_dist.flow.trained_model import FlowSpec, TrainedModel
+from sedflow_dist.flow.model_spec import FlowSpec
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.simulation.mocks import MockSurvey
 
