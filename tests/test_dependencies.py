@@ -44,7 +44,10 @@ def undeclared(folder, allowed, top_only=None):
     """Imports of a folder that no allowed distribution has; of those at the top of modules, that none of ``top_only`` has."""
     own = set(PACKAGES)
     if folder not in PACKAGES:
-        own |= {path.stem for path in [*(ROOT / folder).rglob("*.py"), *HELPERS.rglob("*.py")]}
+        own |= {
+            path.stem
+            for path in [*(ROOT / folder).rglob("*.py"), *HELPERS.rglob("*.py"), *(ROOT / "docs").glob("*.py")]
+        }
     lost = set()
     for path in sorted((ROOT / folder).rglob("*.py")):
         where = str(path.relative_to(ROOT))

@@ -16,12 +16,13 @@ from sedflow_dist.sps import cosmology
 
 
 def test_a_wrong_shape_is_refused():
-    good = torch.ones(3, 4, 5), torch.ones(3, 5), torch.ones(3, 5), torch.ones(3, 5, dtype=torch.bool)
-    assert likelihood.gaussian(*good)[0].shape == (3, 4)
-    with pytest.raises(TypeCheckError, match="sigma"):
-        likelihood.gaussian(good[0], good[1], torch.ones(3, 6), good[3])
-    with pytest.raises(TypeCheckError, match="mask"):
-        likelihood.gaussian(*good[:3], torch.ones(3, 5))
+    bands, ones = torch.ones(3, 5), torch.ones(3)
+    photometry = Photometry(bands, bands, bands.bool(), ones, 0 * ones)
+    assert likelihood.gaussian(torch.ones(3, 4, 5), photometry)[0].shape == (3, 4)
+    with pytest.raises(TypeCheckError, match="model"):
+        likelihood.gaussian(torch.ones(3, 5), photometry)
+    with pytest.raises(TypeCheckError, match="photometry"):
+        likelihood.gaussian(torch.ones(3, 4, 5), bands)
 
 
 def test_a_wrong_shape_in_a_dataclass_is_refused():

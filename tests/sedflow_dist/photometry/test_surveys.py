@@ -168,8 +168,8 @@ def test_an_impossible_extinction_is_never_applied(kind, value, absent):
     none = 1.0 if kind == "transmission" else 0.0
     error = one(-5.0 if absent else 0.5, base=np.full((1, 4), 0.5))
     found = calibrate(declared, FLUX[:, :4], error, one(value, base=np.full((1, 4), none)), Z)
-    assert found.mask.tolist() == [[True, False, True, True]]
-    assert (found.flux[0, 1], found.sigma[0, 1]) == (0, 0)
+    assert found.photometry.mask.tolist() == [[True, False, True, True]]
+    assert (found.photometry.flux[0, 1], found.photometry.sigma[0, 1]) == (0, 0)
     assert "BAND_MISSING" in flags_of(found)
     assert ("BAD_EXTINCTION" in flags_of(found)) == (not absent)
 
@@ -184,7 +184,7 @@ def test_a_possible_extinction_is_applied_as_it_is(kind, value):
     declared = survey(extinction=("A", "B", "C"), extinction_kind=kind)
     found = calibrate(declared, FLUX[:, :3], np.ones((1, 3)), np.full((1, 3), value), Z)
     factor = 1 / value if kind == "transmission" else 10 ** (0.4 * value)
-    np.testing.assert_allclose(found.flux, FLUX[:, :3] * factor, rtol=1e-6)
+    np.testing.assert_allclose(found.photometry.flux, FLUX[:, :3] * factor, rtol=1e-6)
     assert not {"BAD_EXTINCTION", "BAND_MISSING"} & flags_of(found)
 
 
