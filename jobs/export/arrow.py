@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from astropy.io.votable import tree
+from astropy.io.votable.exceptions import W03
 
 from jobs.export.rows import Column, Rows
 from jobs.export.units import unit_of
@@ -102,7 +104,9 @@ def _votable(rows: Rows) -> str:
             kind = {"datatype": "char", "arraysize": str(widths[column.name])}
         else:
             kind = {"datatype": _VOTABLE_TYPES[np.dtype(column.dtype).str[1:]]}
-        field = tree.Field(file, name=column.name, ucd=column.ucd or None, unit=unit_of(column), **kind)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", W03)  # the name stays; only XML's identifier of the field differs from it
+            field = tree.Field(file, name=column.name, ucd=column.ucd or None, unit=unit_of(column), **kind)
         field.description = column.description or None
         content.fields.append(field)
     text = io.BytesIO()

@@ -225,7 +225,7 @@ def test_a_toy_family_is_trained_stored_and_infers(toy_model, mocks):
     assert torch.equal(one.values, two.values) and torch.equal(one.weight, two.weight)
     found = Posterior(loaded, seed=1, n_draws=256).summarise(mocks.photometry[:20], np.zeros(20, np.uint32), 0)
     assert np.isfinite(found.quantiles).all() and (found.effective_fraction > 0).all()
-    lo, hi = loaded.prior.log_mstar
+    lo, hi = loaded.space.block_of("log_mstar").prior.range
     assert ((found.quantiles[:, 0] >= lo) & (found.quantiles[:, 0] <= hi)).all()
 
 

@@ -179,7 +179,7 @@ def test_ensembles_sample_a_gaussian(sampler, steps):
 def test_nested_sampling_of_a_gaussian_gives_its_evidence():
     """Evidence to 4 of its errors, which is 1.5 %; draws are equally weighted, shuffled, and as good as independent."""
     cov = covariance(0.5)
-    found = mcmc.nested(gaussian(cov), 200, 22, seed=3, n_live=300)
+    found = mcmc.nested(gaussian(cov), N_SHAPE, 200, 22, seed=3, n_live=300)
     assert found.phi.shape == (200, 22, N_SHAPE) and found.log_prob.shape == (200, 22)
     assert abs(found.log_evidence - LOG_Z) < 4 * found.log_evidence_error
     assert found.log_evidence_error < 0.0155
@@ -200,7 +200,7 @@ def test_a_sampler_that_is_not_installed_is_named_with_the_remedy(monkeypatch, n
         if name == "zeus":
             mcmc.segment(name, pytest.fail, State(np.zeros((22, N_SHAPE))), 10, 1, 1)
         else:
-            mcmc.nested(pytest.fail, 10, 22, 1)
+            mcmc.nested(pytest.fail, N_SHAPE, 10, 22, 1)
 
 
 def test_importance_sampling_and_the_target_agree_on_the_evidence(target):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sedflow_dist.parameters import Values
 from sedflow_dist.sps.dust import CALZETTI_BREAKS_A, BirthCloud, KriekConroy
 
 WAVELENGTHS = torch.tensor([1000.0, 1500.0, 2175.0, 3000.0, 5500.0, 6299.0, 6300.0, 8000.0, 22_000.0, 40_000.0])
@@ -13,18 +14,28 @@ def pieces(lam):
     return torch.bucketize(lam.double(), torch.tensor(CALZETTI_BREAKS_A, dtype=torch.float64), right=True)
 
 
+class Given(Values):
+    """Parameters of which no space is told."""
+
+    def __init__(self, **values):
+        self._values = values
+
+    def __getitem__(self, name):
+        return self._values[name]
+
+
 def diffuse_curves(lam, piece=None):
     found = KriekConroy().curves(lam.double(), pieces(lam) if piece is None else piece)
     return tuple(curve.to(lam.dtype) for curve in found)
 
 
 def diffuse(lam, tau, n):
-    return KriekConroy().transmission({"tau_ism": tau, "n_dust": n}, diffuse_curves(lam))
+    return KriekConroy().transmission(Given(tau_ism=tau, n_dust=n), diffuse_curves(lam))
 
 
 def clouds(lam, tau):
     found = BirthCloud().curves(lam.double(), pieces(lam))
-    return BirthCloud().transmission({"tau_bc": tau}, tuple(curve.to(lam.dtype) for curve in found))
+    return BirthCloud().transmission(Given(tau_bc=tau), tuple(curve.to(lam.dtype) for curve in found))
 
 
 def curve(lam, n):
@@ -88,7 +99,7 @@ def test_inputs_are_not_changed():
     before = tau.clone(), n.clone()
     curves = diffuse_curves(WAVELENGTHS)
     copies = [curve.clone() for curve in curves]
-    KriekConroy().transmission({"tau_ism": tau, "n_dust": n}, curves)
+    KriekConroy().transmission(Given(tau_ism=tau, n_dust=n), curves)
     clouds(WAVELENGTHS, tau)
     assert torch.equal(tau, before[0])
     assert torch.equal(n, before[1])
@@ -99,5 +110,5 @@ def test_inputs_are_not_changed():
 def test_zero_curves_transmit_everything(screen):
     """What screens leave alone, such as the surviving mass, has zeros for its curves."""
     curves = tuple(torch.zeros(3) for _ in screen.curves(WAVELENGTHS.double(), pieces(WAVELENGTHS)))
-    values = {name: torch.tensor([0.7]) for name in ("tau_bc", "tau_ism", "n_dust")}
+    values = Given(**{name: torch.tensor([0.7]) for name in ("tau_bc", "tau_ism", "n_dust")})
     assert torch.equal(screen.transmission(values, curves), torch.ones(1, 3))
