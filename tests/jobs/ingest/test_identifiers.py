@@ -207,7 +207,7 @@ def test_an_entry_of_a_vector_and_a_decimal_are_exact(tmp_path):
     ("column", "message"),
     [
         (np.arange(N, dtype=float), r"a\.parquet: identifier ID is float64, which does not tell galaxies apart exactly"),
-        (np.arange(N) > 3, "identifier ID is boolean"), (pa.array([{"a": 1}] * N), "column ID holds struct<a: int64>"),
+        (np.arange(N) > 3, "identifier ID is boolean"), (pa.array([{"a": 1}] * N), "column ID is nested .struct<a: int64>."),
         (pa.array([b"\xff\xfe"] * N), "column ID holds bytes that are no text"),
         (pa.array(["x" * 2000] * N), "text of 2,000 characters"),
         (pa.array([1.5] * N).cast(pa.decimal128(5, 2)), "holds decimal128"),
