@@ -15,6 +15,8 @@ from storage_schemas.catalog import schema as catalog
 
 SHARD, SEED = 20, 7
 LABELS = ("u", "g", "r", "i", "z")
+IDS = {"OBJID": "int64"}
+ARRAYS = (*(spec.name for spec in photometry.ARRAYS), *photometry.id_arrays(IDS))
 SETTINGS = Inference(
     n_draws=64, rows_per_shard=SHARD, commit_every=2, routing=Routing(share=0.0, more_draws=1), min_effective_fraction=0
 )
@@ -29,7 +31,7 @@ def rows_of(mocks, n_rows):
     number = np.arange(n_rows)
     return {
         **values, "flags": flags, "ra": number / 7.0, "dec": -number / 9.0, "healpix_29": number, "input_row": number,
-        "input_file": np.zeros(n_rows, np.int32), "OBJID": 1000 + number,
+        "input_file": np.zeros(n_rows, np.int32), "ids/OBJID": 1000 + number, "id_missing": np.zeros((n_rows, 1), bool),
     }  # fmt: skip
 
 
@@ -56,14 +58,14 @@ class Small:
             self.photometry.remove()
         n_rows = len(values["redshift"])
         settings = {"source": "mocks", "survey": {"bands": list(self.bands)}}
-        store = photometry.create(self.photometry, n_rows, SHARD, LABELS, {"OBJID": "int64"}, settings)
+        store = photometry.create(self.photometry, n_rows, SHARD, LABELS, IDS, settings)
         for chunk in range(store.n_chunks):
             store.write(chunk, {name: array[store.rows(chunk)] for name, array in values.items()})
 
     def brighten(self, chunk, factor=1.1):
         """Change the fluxes of one row of a chunk, as a new data release would."""
         store = photometry.open(self.photometry, "r+")
-        values = store.read(chunk, [spec.name for spec in photometry.ARRAYS] + ["OBJID"])
+        values = store.read(chunk, ARRAYS)
         values["flux"][3] *= factor
         store.write(chunk, values)
 

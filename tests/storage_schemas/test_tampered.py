@@ -33,7 +33,7 @@ def path(location, name):
     return Path(location.url) / name
 
 
-@pytest.mark.parametrize("array", ["mask", "redshift", "flux", "sigma", "flags", "ra", "OBJID"])
+@pytest.mark.parametrize("array", ["mask", "redshift", "flux", "sigma", "flags", "ra", "ids/OBJID"])
 def test_a_chunk_that_is_gone_is_an_error_that_names_array_and_rows(run, array):
     where = path(run.photometry, f"{array}/c/1")
     shutil.rmtree(where) if where.is_dir() else where.unlink()

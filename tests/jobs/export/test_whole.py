@@ -58,11 +58,12 @@ from matplotlib.figure import Figure
 from jobs.export import export
 from jobs.flux import flux
 from jobs.validate.figures import _save
-from provabgs import SPACE
+from sedflow_dist.sps.components import Composition
 from sedflow_dist.photometry import surveys
 from storage_schemas import Location, open_catalog
 
 source, folder, hard = open_catalog(sys.argv[1]), Path(sys.argv[2]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+SPACE = Composition.of().space
 theta = SPACE.from_unit(torch.rand(200, 11, generator=torch.Generator().manual_seed(1)))
 rows = "\\n".join(",".join(f"{x:.6g}" for x in (*row, 0.1)) for row in theta.tolist())
 (folder.parent / "parameters.csv").write_text(",".join((*SPACE.names, "z")) + "\\n" + rows)
