@@ -30,7 +30,8 @@ from storage_schemas.catalog import schema as catalog
 WHAT = ("ingest", "infer", "reprocess", "reprocess", "rollback", "export")
 INPUTS = ("a", "b", "c")
 INFERENCE = {
-    "n_draws": 16, "rows_per_shard": 16, "commit_every": 1, "keep_draws": 0, "certificate": False,
+    "n_draws": 16, "rows_per_shard": 16, "commit_every": 1, "keep_draws": 0, "min_effective_fraction": 0,
+    "routing": {"share": 0.0, "more_draws": 1},
 }  # fmt: skip
 SLOW = pytest.mark.slow
 SEEDS = [
