@@ -40,6 +40,8 @@ _CHAINS = 600_000_000  # 32 galaxies side by side
 _COPIES = 6  # of a block of rows: as it is read, as it is worked on, and as it is written
 
 # Requests to an object store.
+#: Requests of a shard for the digests of what it reads, and for identifiers.
+_CHECKED = 18
 _OPEN = 10  # to open a store: its metadata
 _PER_COMMIT = 30
 
@@ -211,7 +213,7 @@ def _infer(run: RunFile, n: int, published: bool) -> Stage:
     if settings.certificate:
         seconds += min(_ROUTED_SHARE, settings.routing.share) * _ROUTED_SECONDS
     read = len(photometry.ARRAYS) + 2
-    requests = missing * (_OPEN + read + len(catalog.arrays(INFERRED, {})) + 2)
+    requests = missing * (_OPEN + read + len(catalog.arrays(INFERRED, {})) + _CHECKED)
     requests += math.ceil(missing / settings.commit_every) * _PER_COMMIT
     return Stage(
         "infer", run.store("catalog"), chunks, missing, n, part * n * _photometry_row(len(labels)),

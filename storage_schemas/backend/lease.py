@@ -113,6 +113,10 @@ class _LocalLease(Lease):
         os.close(self._file)
 
 
+#: Tokens of leases that this process has given back.
+_LEFT: set[str] = set()
+
+
 class _RemoteLease(Lease):
     """An object that is written on conditions and renewed by a thread."""
 
@@ -129,7 +133,7 @@ class _RemoteLease(Lease):
             found, tag, _ = _read(self.location)
             if found.get("token"):
                 age = _age(self.location)
-                if age < EXPIRES and not _is_dead(found):
+                if age < EXPIRES and not _is_dead(found) and found["token"] not in _LEFT:
                     raise self._refuse(found, age)
             try:
                 if self._put(self.location, tag):
@@ -187,6 +191,7 @@ class _RemoteLease(Lease):
         self._end.set()
         self._thread.join()
         if self._lost is None:
+            _LEFT.add(str(self._record["token"]))  # this process needs not wait, even where storage does not hear of it
             with contextlib.suppress(Exception):  # it expires; what the block raised, or did, matters more
                 self._put(self.location, self._tag, free=True)
 

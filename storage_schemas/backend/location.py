@@ -62,6 +62,9 @@ class _ZarrStore(ZarrObjectStore):
     async def delete(self, key: str) -> None:
         await self._repeated(super().delete, key)
 
+    async def delete_dir(self, prefix: str) -> None:
+        await self._repeated(super().delete_dir, prefix)
+
     async def _repeated(self, request: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         for pause in _PAUSES:
             try:
@@ -295,7 +298,7 @@ def _refuse_link(folder: Path, name: str) -> None:
 
 
 def _is_broken_connection(error: Exception) -> bool:
-    return "error sending request" in str(error)
+    return any(text in str(error) for text in ("error sending request", "response body error"))
 
 
 def _delete(store: ObjectStore, names: str | Sequence[str]) -> None:

@@ -243,7 +243,7 @@ def sizes(location: Location, ref: str = MAIN) -> dict[str, float]:
     """Return bytes stored per galaxy of every array that has galaxies (one request a shard and array)."""
     group = zarr.open_group(store(location, ref), mode="r")
     found = {}
-    for name, stored in sorted(group.arrays()):
+    for name, stored in ((name, array(group, name)) for name in sorted(all_arrays(group))):
         if dimensions(stored)[0] == "galaxy":
             found[name] = stored.nbytes_stored() / stored.shape[0]
     return found

@@ -8,6 +8,7 @@ import small
 import tiny
 import zarr
 
+from cluster.settings import DaskSettings
 from jobs.catalog.verify import verify
 from jobs.infer import infer
 from jobs.mcmc import rows_of
@@ -69,7 +70,7 @@ def test_every_reader_of_some_arrays_notices(run, tmp_path):
         missing_patterns(store, 2)
     with pytest.raises(ValueError, match=wrong):
         rows_of(run.photometry, np.array([3, 25]), run.model)
-    assert len(rows_of(run.photometry, np.array([3, 45]), run.model)["mask"]) == 2  # what is whole is read
+    assert len(rows_of(run.photometry, np.array([3, 45]), run.model).photometry.mask) == 2  # what is whole is read
 
 
 def test_galaxies_are_picked_in_the_order_asked_for(run):
@@ -218,6 +219,6 @@ def test_a_model_of_another_version_is_refused_with_both_named(run, more):
 
     weights, spec = model.read(run.model)
     other = run.root / "model"
-    model.write(other, weights, json.dumps({**json.loads(spec), "format": 2, **more}).encode())
-    with pytest.raises(ValueError, match="the flow has format 2; this version reads format 1"):
-        infer(run.photometry, other, run.catalog, small.SETTINGS, 1, None)
+    model.write(other, weights, json.dumps({**json.loads(spec), "format": 3, **more}).encode())
+    with pytest.raises(ValueError, match="has format 3; this version reads format 2"):
+        infer(run.photometry, other, run.catalog, small.SETTINGS, 1, DaskSettings(workers=1))

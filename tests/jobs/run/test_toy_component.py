@@ -85,5 +85,5 @@ def test_a_toy_parameter_goes_through_simulate_train_infer_export_and_the_docs_t
     columns = pd.read_csv(table)
     np.testing.assert_allclose(columns["bump_p50"][answered], bump[:, 2], rtol=1e-6)
 
-    rows = generate.quantities(Composition.of(run.model.components, run.model.space).space, "ugriz")
+    rows = generate.quantities(run.model.composition().space, "ugriz")
     assert "| `bump` | 1 | phys.absorption | strength of the 2175 A bump |".replace(" 1 ", "  ") in rows
