@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sedflow_dist.flow.features import Features
+from sedflow_dist.flow.trained_model import part_of
 from sedflow_dist.flow.training import Progress
 from sedflow_dist.photometry.noise import NoiseModel
 from storage_schemas.backend.location import Location
@@ -66,18 +67,15 @@ class Checkpoint:
             ValueError, SafetensorError: it is not whole, or of another version; says what is missing.
         """
         content, values = json.loads(state), load(tensors)
-
-        def part(name: str) -> dict[str, Tensor]:
-            return {key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")}
-
+        current, best, moments = (part_of(values, name) for name in ("current", "best", "optimizer"))
         try:
-            noise = NoiseModel(**part("noise"), selection_band=content["selection_band"],
+            noise = NoiseModel(**part_of(values, "noise"), selection_band=content["selection_band"],
                                selection=tuple(content["selection"]))  # fmt: skip
-            features = Features(content["features"], **part("features"))
+            features = Features(content["features"], **part_of(values, "features"))
             progress = Progress(**content["progress"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"the checkpoint is of another version of this package: {error}") from error
-        return cls(progress, noise, features, part("current"), part("best"), part("optimizer"))
+        return cls(progress, noise, features, current, best, moments)
 
     def write(self, folder: Path) -> None:
         """Write it to a folder."""

@@ -102,7 +102,7 @@ def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
 
 def mock_survey(run: RunFile, noise: NoiseModel) -> MockSurvey:
     """The survey as the training sees it."""
-    return MockSurvey(noise, run.model.composition().space.amplitude.prior.range, run.training.drop_out)
+    return MockSurvey(noise, run.model.space.amplitude.prior.range, run.training.drop_out)
 
 
 def make_features(run: RunFile, survey: MockSurvey, shapes: Shapes) -> Features:
@@ -112,9 +112,7 @@ def make_features(run: RunFile, survey: MockSurvey, shapes: Shapes) -> Features:
 
 def new_flow(run: RunFile, features: Features) -> ConditionalFlow:
     """The untrained flow of the run."""
-    return run.flow.spec().build(
-        dimensions(run.flow.amplitude, run.model.composition().space), len(features.mean), run.seed
-    )
+    return run.flow.spec().build(dimensions(run.flow.amplitude, run.model.space), len(features.mean), run.seed)
 
 
 def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
@@ -134,7 +132,7 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
     spec = ModelSpec(
         bands=survey.bands, labels=survey.labels, amplitude=run.flow.amplitude, flow=run.flow.spec(),
         features=features.names, redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age,
-        selection_band=noise.selection_band, selection=noise.selection, prior=run.model.composition().space.to_dict(),
+        selection_band=noise.selection_band, selection=noise.selection, prior=run.model.space.to_dict(),
         components=run.model.components,
         ssp=ssp.provenance,
         training={**run.training.model_dump(mode="json"), "n_simulations": run.simulation.n_galaxies, "key": key,
@@ -187,7 +185,7 @@ def _loop(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     run = RunFile.model_validate(config["run"])
-    settings, amplitude, space = run.training, run.flow.amplitude, run.model.composition().space
+    settings, amplitude, space = run.training, run.flow.amplitude, run.model.space
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(settings.threads)

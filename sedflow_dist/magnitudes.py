@@ -19,6 +19,7 @@ JANSKY_PER_MAGGY = 3631.0
 POGSON = 2.5 / np.log(10)
 
 Array = TypeVar("Array", Tensor, np.ndarray)
+Numbers = TypeVar("Numbers", float, Tensor, np.ndarray)
 
 
 def magnitude(flux: Array) -> Array:
@@ -26,7 +27,7 @@ def magnitude(flux: Array) -> Array:
     return ZERO_POINT - 2.5 * _of(flux).log10(flux)
 
 
-def flux(magnitude: Array) -> Array:
+def flux(magnitude: Numbers) -> Numbers:
     """Return the flux [nanomaggies] of an AB magnitude."""
     return 10 ** (0.4 * (ZERO_POINT - magnitude))
 

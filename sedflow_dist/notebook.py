@@ -25,7 +25,7 @@ from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import importance
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.summary import QUANTILES
-from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag, bits, names
+from sedflow_dist.photometry.flags import Flag, bits, names, of_photometry
 from sedflow_dist.photometry.photometry import Photometry
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class GalaxyPosterior:
         self.values = np.full((n, n_draws, len(self.columns)), np.nan, np.float32)
         self.importance = np.full((n, n_draws), np.nan)
         self.certificate = {name: np.full(n, np.nan) for name in _CERTIFICATE}
-        self.served, self.flags = np.zeros(n, bool), posterior.flag(photometry, _flags(photometry))
+        found = of_photometry(photometry.flux.numpy(), photometry.mask.numpy(), photometry.redshift.numpy())
+        self.served, self.flags = np.zeros(n, bool), posterior.flag(photometry, bits(n, found))
         places = np.flatnonzero(posterior.open(photometry, self.flags))
         for start in range(0, len(places), posterior.batch):
             self._fill(places[start : start + posterior.batch])
@@ -175,15 +176,3 @@ class GalaxyPosterior:
         found["flags"] = "galaxy", self.flags, {"long_name": "quality flags, bits"}
         attributes = {"model": self.model.id, "seed": self._posterior.seed}
         return xr.Dataset(found, {"galaxy": self._rows}, attributes)
-
-
-def _flags(photometry: Photometry) -> np.ndarray:
-    """Say of each galaxy what ingest says of a catalog's rows: why there is no answer, or why it deserves care."""
-    redshift, measured = photometry.redshift.numpy(), photometry.mask.numpy()
-    found = {
-        Flag.BAND_MISSING: ~measured.all(1),
-        Flag.TOO_FEW_BANDS: measured.sum(1) < MINIMUM_BANDS,
-        Flag.NEGATIVE_FLUX: (measured & (photometry.flux.numpy() <= 0)).any(1),
-        Flag.BAD_REDSHIFT: ~(redshift > 0),
-    }
-    return bits(len(photometry), found)

@@ -112,6 +112,7 @@ def end_on_signals() -> None:
     answer. So a thread watches as well: the operating system tells it, and it ends a process that has not ended by then.
     Workers started here notice and end by themselves.
     """
+    _said.clear()
     told, tells = os.pipe()
     os.set_blocking(tells, False)
     signal.set_wakeup_fd(tells, warn_on_full_buffer=False)

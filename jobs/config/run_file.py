@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cluster.settings import Engines, problems, read_yaml, refuse_control_characters
 from sedflow_dist.flow.model_spec import FlowSpec
 from sedflow_dist.inference.settings import InferenceSettings
+from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import fsps_engine
@@ -102,6 +103,11 @@ class Model(_Section):
     def composition(self) -> Composition:
         """Return what a galaxy is made of, and its parameters with their priors."""
         return Composition.of(self.components, self.prior)
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The galaxy model's parameters."""
+        return self.composition().space
 
 
 class Simulation(_Section):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.ingest.exact import is_text
 from jobs.ingest.formats import MOST_TEXT_BYTES
 
 
@@ -55,15 +56,6 @@ def is_vector(kind: pa.DataType) -> bool:
         pa.types.is_large_list_view,
     )  # fmt: skip
     return any(is_list(kind) for is_list in lists)
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether values of a type are text, or bytes that should be."""
-    texts = (
-        pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary, pa.types.is_large_binary,
-        pa.types.is_binary_view, pa.types.is_fixed_size_binary,
-    )  # fmt: skip
-    return any(is_text(kind) for is_text in texts)
 
 
 def _vectors(column: Any) -> np.ndarray:

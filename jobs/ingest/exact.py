@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 #: Of an identifier: more is no name but content, and comparing rows by it costs as much for each of them.
 MOST_CHARACTERS = 1024
+_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 _UNKNOWN = np.dtype("V1")  # a column that says of no value what it would be
 
 
@@ -71,6 +73,11 @@ def concatenate(parts: Sequence[Exact]) -> Exact:
     return Exact(np.concatenate(values), np.concatenate(missing))
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type are text, or bytes that should be."""
+    return any(f(kind) for f in (*_STRINGS, *_BYTES))
+
+
 def from_arrow(column: Any) -> Exact:
     """Return an Arrow array; lists of one length become (row, entry).
 
@@ -98,16 +105,15 @@ def from_arrow(column: Any) -> Exact:
         )
     if pa.types.is_fixed_size_binary(kind):
         column = column.cast(pa.binary())
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    if not is_text and not any(f(kind) for f in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
-                                                 pa.types.is_fixed_size_binary)):  # fmt: skip
+    if not is_text(kind):
         raise ValueError(f"{kind}, which is neither a number nor text")
     _check_length((pc.max(pc.binary_length(column.cast(pa.large_binary()))).as_py() or 0) // 4)
     try:
         text = column.cast(pa.large_string()).fill_null("")
     except pa.ArrowInvalid:
         raise ValueError("bytes that are no text (UTF-8)") from None
-    return _text((text if is_text else pc.utf8_rtrim(text, "\0")).to_numpy(zero_copy_only=False), missing)
+    text = text if any(f(kind) for f in _STRINGS) else pc.utf8_rtrim(text, "\0")
+    return _text(text.to_numpy(zero_copy_only=False), missing)
 
 
 def from_numpy(values: np.ndarray, nulls: Sequence[Any] = ()) -> Exact:

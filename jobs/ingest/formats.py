@@ -201,10 +201,10 @@ class _Csv(Catalog):
                 )
             file.seek(0)
             try:
-                self._table = pyarrow.csv.read_csv(pa.py_buffer(file.read()))
+                self._content = pa.py_buffer(file.read())
+                self._table = pyarrow.csv.read_csv(self._content)
             except pa.ArrowInvalid as error:
                 raise ValueError(f"{self.title} is not a csv file: {shortened(error)}") from error
-        self._location = location
         found, self.n_rows = self._table.column_names, self._table.num_rows
         self.names = tuple(dict.fromkeys(found))
         twice = "is there twice: columns of one name cannot be told apart"
@@ -232,8 +232,7 @@ class _Csv(Catalog):
         as_text = pyarrow.csv.ConvertOptions(
             include_columns=list(names), column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
         )
-        with open_file(self._location) as file:
-            table = pyarrow.csv.read_csv(pa.py_buffer(file.read()), convert_options=as_text).slice(start, stop - start)
+        table = pyarrow.csv.read_csv(self._content, convert_options=as_text).slice(start, stop - start)
         found = {}
         for name in names:
             with exact.naming(self.title, name):

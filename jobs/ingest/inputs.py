@@ -74,22 +74,20 @@ def inspect(location: Location, rows_per_piece: int, ids: Sequence[str] = ()) ->
     before, content = stamp(location), _checksum(location)
     with open_catalog(location) as catalog:
         borders = tuple(catalog.borders(rows_per_piece))
-        return InputFile(location, catalog.n_rows, content, before, borders, _id_types(catalog, location, ids))
+        return InputFile(location, catalog.n_rows, content, before, borders, _id_types(catalog, ids))
 
 
-def _id_types(catalog: Catalog, location: Location, ids: Sequence[str]) -> dict[str, str | None]:
+def _id_types(catalog: Catalog, ids: Sequence[str]) -> dict[str, str | None]:
     """From the container's schema, not from values."""
     found = {name: column for name in ids if (column := find(name, catalog.names)) is not None}
     columns = catalog.exact(0, 0, list(dict.fromkeys(found.values())))
     types = {}
     for name, column in found.items():
+        values = entry_of(columns[column], name, column, catalog.title)
         try:
-            types[name] = entry_of(columns[column], name, column, location).kind
+            types[name] = values.kind
         except ValueError as error:
-            text = str(error)
-            raise ValueError(
-                text if text.startswith(str(location)) else f"{location}: identifier {name} is {text}"
-            ) from None
+            raise ValueError(f"{catalog.title}: identifier {shortened(name)} is {error}") from None
     return types
 
 

@@ -40,7 +40,7 @@ class Parquet(Catalog):
         try:
             self._parquet = pa.parquet.ParquetFile(self._file, pre_buffer=not location.is_local)
             schema = self._parquet.schema_arrow
-            texts = [field.name for field in schema if arrow_columns.is_text(field.type)]
+            texts = [field.name for field in schema if exact.is_text(field.type)]
             if texts:  # repeated text is held once until its length is known
                 self._parquet = pa.parquet.ParquetFile(
                     self._file, metadata=self._parquet.metadata, read_dictionary=texts, pre_buffer=not location.is_local

@@ -18,6 +18,7 @@ from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, shortened
 
 KCORRECT_SAMPLE = "kcorrect-sample"
+_SEVERAL = "{0}: column {1} has {2} entries per row; ask for one, as {1}[0]"
 
 
 class Table:
@@ -61,15 +62,13 @@ class Table:
 
     def column(self, name: str) -> np.ndarray:
         """Return a column; ``NAME[i]`` is one entry of a column of vectors."""
-        found = self._find(name)
-        if found is None:
-            raise ValueError(f"{self.title} lacks {shortened(name)}; its columns are {listed(self.names)}")
+        found = self._there(name)
         if found not in self._columns:
             raise ValueError(f"{self.title}: column {shortened(found)} was not read")
         values = self._columns[found]
         if found.lower() == name.lower():
             return values
-        i = int(name.partition("[")[2].rstrip("]"))
+        i = _entry(name)
         if values.ndim == 2 and not values.shape[1]:  # of these rows, all vectors are missing
             return np.ma.masked_all(len(values), values.dtype)
         if values.ndim != 2 or values.shape[1] <= i:
@@ -80,10 +79,8 @@ class Table:
 
     def exact(self, name: str) -> Exact:
         """Return a column, or one entry of a column of vectors, as the container has it, without a float in between."""
-        found = self._find(name)
-        if found is None:
-            raise ValueError(f"{self.path} lacks {name}; its columns are {', '.join(self.names)}")
-        return entry_of(self._exact[found], name, found, self.path)
+        found = self._there(name)
+        return entry_of(self._exact[found], name, found, self.title)
 
     def numbers(self, names: Iterable[str]) -> np.ndarray:
         """Return columns as float64, shape (row, column), times their factors; what is missing is NaN."""
@@ -110,6 +107,12 @@ class Table:
         """A column's name as the catalog writes it, with the entry that is asked for."""
         found = self._find(name) or name
         return found + name[len(found) :]
+
+    def _there(self, name: str) -> str:
+        found = self._find(name)
+        if found is None:
+            raise ValueError(f"{self.title} lacks {shortened(name)}; its columns are {listed(self.names)}")
+        return found
 
     def _find(self, name: str) -> str | None:
         try:
@@ -138,7 +141,7 @@ def find(name: str, names: Sequence[str]) -> str | None:
     return None
 
 
-def entry_of(column: Exact, name: str, found: str, path: Location) -> Exact:
+def entry_of(column: Exact, name: str, found: str, title: str) -> Exact:
     """Return what ``name`` addresses of the column ``found``: itself, or one entry of its vectors.
 
     Raises:
@@ -147,14 +150,19 @@ def entry_of(column: Exact, name: str, found: str, path: Location) -> Exact:
     shape = column.values.shape[1:]
     if found.lower() == name.lower():
         if shape:
-            raise ValueError(f"{path}: column {name} has {shape[0]} entries per row; ask for one, as {name}[0]")
+            raise ValueError(_SEVERAL.format(title, shortened(name), shape[0]))
         return column
-    i = int(name.partition("[")[2].rstrip("]"))
+    i = _entry(name)
     if shape == (0,):  # no row has any: lists of any length
         return Exact(np.zeros(len(column.values), column.values.dtype), np.ones(len(column.values), bool))
     if len(shape) != 1 or shape[0] <= i:
-        raise ValueError(f"{path}: {found} has shape {shape} per row; {name} is asked for")
+        raise ValueError(f"{title}: {shortened(found)} has shape {shape} per row; {shortened(name)} is asked for")
     return column.entry(i)
+
+
+def _entry(name: str) -> int:
+    """The number in ``NAME[i]``."""
+    return int(name.partition("[")[2].rstrip("]"))
 
 
 def resolve(source: str | Path) -> str | Path:
@@ -171,9 +179,7 @@ def resolve(source: str | Path) -> str | Path:
 
 def _as_float(values: np.ndarray, title: str, name: str) -> np.ndarray:
     if values.ndim != 1:
-        raise ValueError(
-            f"{title}: column {shortened(name)} has {values.shape[1]} entries per row; ask for one, as {shortened(name)}[0]"
-        )
+        raise ValueError(_SEVERAL.format(title, shortened(name), values.shape[1]))
     if values.dtype.kind in "cmMV":
         raise ValueError(f"{title}: column {shortened(name)} holds values of type {values.dtype}; numbers are expected")
     missing = np.ma.getmaskarray(values)

@@ -80,7 +80,7 @@ def refuse_what_cannot_fit(run: RunFile) -> None:
         ValueError: they have not; says what is needed, what there is, and which setting would fit.
     """
     refuse_ingest(len(run.survey_definition.bands), run.ingest, run.engines.dask)
-    refuse_infer(_space(run), run.survey_definition.labels, run.inference, run.engines.dask)
+    refuse_infer(run.model.space, run.survey_definition.labels, run.inference, run.engines.dask)
 
 
 def refuse_ingest(n_bands: int, settings: Ingest, dask: DaskSettings) -> None:
@@ -123,10 +123,6 @@ def inference_memory(space: ParameterSpace, labels: Sequence[str], settings: Inf
 
 def _most_draws(settings: Inference) -> int:
     return settings.n_draws * (settings.routing.more_draws if settings.certificate else 1)
-
-
-def _space(run: RunFile) -> ParameterSpace:
-    return run.model.composition().space
 
 
 def _photometry_row(n_bands: int) -> int:
@@ -178,7 +174,7 @@ def _simulate(run: RunFile) -> Stage:
     except FileNotFoundError:
         chunks = missing = math.ceil(n / run.simulation.rows_per_chunk)
     part = missing / max(chunks, 1)
-    written = part * n * 4.0 * (len(_space(run).coordinates) + len(run.survey_definition.bands))
+    written = part * n * 4.0 * (len(run.model.space.coordinates) + len(run.survey_definition.bands))
     hours = part * n / (_SIMULATED_PER_CORE[run.simulation.engine] * run.engines.ray.actors) / 3600
     return Stage(
         "simulate", location, chunks, missing, n, 0.0, written, _OPEN + missing * (len(training_set.NAMES) + 1),
@@ -191,11 +187,11 @@ def _train(run: RunFile) -> Stage:
     part = 0 if model_store.is_finished(location) else 1
     amplitude = run.flow.amplitude
     n_features = features.size(features.preset(amplitude), n_bands)
-    weights = run.flow.spec().n_weights(dimensions(amplitude, _space(run)), n_features)
+    weights = run.flow.spec().n_weights(dimensions(amplitude, run.model.space), n_features)
     presentations = run.training.steps * run.training.batch
     cores = run.training.workers * run.training.threads
     hours = part * 6e-6 * weights * presentations / (_TRAINED_MFLOP_PER_SECOND_CORE * cores) / 3600
-    seen = run.simulation.n_galaxies * 4 * (len(_space(run).coordinates) + n_bands)
+    seen = run.simulation.n_galaxies * 4 * (len(run.model.space.coordinates) + n_bands)
     checkpoints = run.training.steps // run.training.validate_every
     return Stage(
         "train", location, 1, part, presentations, part * seen, part * 4.0 * weights * (1 + 3 * checkpoints),
@@ -204,7 +200,7 @@ def _train(run: RunFile) -> Stage:
 
 
 def _infer(run: RunFile, n: int, published: bool) -> Stage:
-    settings, labels, space = run.inference, run.survey_definition.labels, _space(run)
+    settings, labels, space = run.inference, run.survey_definition.labels, run.model.space
     chunks = math.ceil(n / settings.rows_per_shard)
     missing = 0 if published else chunks
     part = missing / max(chunks, 1)

@@ -92,9 +92,7 @@ class FSPSSimulator(FSPSActor):
 def draw_chunk(run: RunFile, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw a whole chunk of the run's training set at once, see `draw_parameters`: as the table's engine does, bit by bit."""
     model = run.model
-    drawn = draw_parameters(
-        model.composition().space, model.redshift, run.seed, "simulate", rows.start, rows.stop - rows.start
-    )
+    drawn = draw_parameters(model.space, model.redshift, run.seed, "simulate", rows.start, rows.stop - rows.start)
     phi, theta, redshift = (values.numpy() for values in drawn)
     return phi, theta, redshift
 

@@ -58,7 +58,7 @@ def create(run: RunFile) -> ChunkedStore:
     if run.simulation.engine == "fsps":
         settings["engine"] = "fsps"
     return training_set.create(
-        run.store("training"), run.simulation.n_galaxies, run.simulation.rows_per_chunk, run.model.composition().space.shapes,
+        run.store("training"), run.simulation.n_galaxies, run.simulation.rows_per_chunk, run.model.space.shapes,
         survey.labels, settings,
     )  # fmt: skip
 

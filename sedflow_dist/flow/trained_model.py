@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 #: Redshift up to which a model keeps the wavelengths of its SSP table, if that is beyond the trained range.
 FAR = 0.6
 _NOISE = ("magnitude", "mean", "scatter")
-_NOVELTY = ("weight", "mean", "covariance", "limit")
 _SSP = ("edges", "age", "metallicity", "spectra", "surviving")
 
 
@@ -79,7 +78,7 @@ class TrainedModel(nn.Module):
     @property
     def dimensions(self) -> int:
         """All shape coordinates, with an amplitude that is learnt one more."""
-        return self.spec.dimensions
+        return self.network.dimensions
 
     @cached_property
     def composition(self) -> Composition:
@@ -163,15 +162,18 @@ class TrainedModel(nn.Module):
             )
         network = parsed.build_flow(seed=0)
         _check(tensors, _shapes(parsed, network, tensors))
-        network.check(_part(tensors, "network"))
-        network.load_state_dict(_part(tensors, "network"))
-        ssp = SSPTable(**{name: _numpy(value) for name, value in _part(tensors, "ssp").items()}, provenance=parsed.ssp)
+        own = part_of(tensors, "network")
+        network.check(own)
+        network.load_state_dict(own)
+        ssp = SSPTable(
+            **{name: _numpy(value) for name, value in part_of(tensors, "ssp").items()}, provenance=parsed.ssp
+        )
         model = cls(
-            parsed, network, Features(parsed.features, **_part(tensors, "features")),
+            parsed, network, Features(parsed.features, **part_of(tensors, "features")),
             NoiseModel(
-                **_part(tensors, "noise"), selection_band=parsed.selection_band, selection=parsed.selection
+                **part_of(tensors, "noise"), selection_band=parsed.selection_band, selection=parsed.selection
             ),
-            tensors["colour_range"], Novelty(**_part(tensors, "novelty")), ssp,
+            tensors["colour_range"], Novelty(**part_of(tensors, "novelty")), ssp,
         )  # fmt: skip
         return model.to(device)
 
@@ -224,7 +226,7 @@ def _check(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]])
             raise ValueError(f"weights: {name} is not finite")
 
 
-def _part(tensors: Mapping[str, Tensor], module: str) -> dict[str, Tensor]:
+def part_of(tensors: Mapping[str, Tensor], module: str) -> dict[str, Tensor]:
     """Return the tensors of one module by their names in it."""
     return {name.removeprefix(f"{module}."): value for name, value in tensors.items() if name.startswith(f"{module}.")}
 

@@ -74,3 +74,18 @@ def bits(n: int, found: Mapping[Flag, np.ndarray]) -> np.ndarray:
     for flag, rows in found.items():
         values[np.asarray(rows)] |= np.uint32(int(flag))
     return values
+
+
+def of_photometry(flux: np.ndarray, mask: np.ndarray, redshift: np.ndarray) -> dict[Flag, np.ndarray]:
+    """Return which galaxies lack bands, too many of them, or a redshift, or have a negative flux, (galaxy,) each.
+
+    Args:
+        flux, mask: (galaxy, band); ``mask`` says which bands are measured
+        redshift: (galaxy,)
+    """
+    return {
+        Flag.BAND_MISSING: ~mask.all(1),
+        Flag.TOO_FEW_BANDS: mask.sum(1) < MINIMUM_BANDS,
+        Flag.NEGATIVE_FLUX: (mask & (flux <= 0)).any(1),
+        Flag.BAD_REDSHIFT: ~(np.isfinite(redshift) & (redshift > 0)),
+    }

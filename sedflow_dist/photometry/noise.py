@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from sedflow_dist import magnitudes
-from sedflow_dist.magnitudes import POGSON, ZERO_POINT
+from sedflow_dist.magnitudes import POGSON
 from sedflow_dist.photometry.photometry import Photometry
 
 
@@ -97,7 +97,7 @@ class NoiseModel(nn.Module):
         mean, scatter = self.moments(flux)
         sigma = mean + scatter * torch.randn(flux.shape, generator=generator)
         noisy = flux + sigma * torch.randn(flux.shape, generator=generator)
-        bright, faint = (10 ** (0.4 * (ZERO_POINT - m)) for m in self.selection)
+        bright, faint = map(magnitudes.flux, self.selection)
         selected = noisy[:, self.selection_band]
         return noisy, sigma, (sigma > 0).all(1) & (selected <= bright) & (selected >= faint)
 

@@ -15,7 +15,7 @@ from astropy.coordinates import Latitude, Longitude
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sedflow_dist import magnitudes
-from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag
+from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag, bits, of_photometry
 from sedflow_dist.photometry.photometry import Photometry
 
 _PER_NANOMAGGY = {"nanomaggy": 1.0, "nJy": magnitudes.JANSKY_PER_MAGGY, "maggy": 1e-9}
@@ -198,11 +198,6 @@ def calibrate(
     measurement, whatever its sign.
     """
     flux, error = np.asarray(flux, np.float64), np.asarray(error, np.float64)
-    flags = np.zeros(len(flux), np.uint32)
-
-    def flag(bit: Flag, where: np.ndarray) -> None:
-        flags[where] |= np.uint32(int(bit))
-
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         sigma = 1 / np.sqrt(error) if survey.error_kind == "ivar" else error
         factor = np.full(flux.shape, 1 / _PER_NANOMAGGY[survey.unit])
@@ -228,20 +223,18 @@ def calibrate(
     absent = np.zeros(flux.shape, bool) if unusable is None else np.asarray(unusable, bool)
     if survey.no_data is not None:
         absent = absent | (error == survey.no_data) | (np.isnan(error) & np.isnan(survey.no_data))
-    if extinction is not None:
-        flag(Flag.BAD_EXTINCTION, (~possible & ~absent).any(1))
     mask = good_flux & good_error & ~absent
-    flag(Flag.BAD_FLUX, (~good_flux & ~absent).any(1))
-    flag(Flag.BAD_ERROR, (~good_error & ~absent).any(1))
-    flag(Flag.BAND_MISSING, (~mask).any(1))
-    flag(Flag.TOO_FEW_BANDS, mask.sum(1) < MINIMUM_BANDS)
-    flag(Flag.NEGATIVE_FLUX, (mask & (flux <= 0)).any(1))
     flux, sigma = np.where(mask, flux, 0.0), np.where(mask, sigma, 0.0)
-    flag(Flag.ABSURD_COLOUR, _absurd(flux, mask, survey.colour_limits))
-    good_redshift = np.isfinite(redshift) & (redshift > 0)
-    flag(Flag.BAD_REDSHIFT, ~good_redshift)
-    redshift = np.where(good_redshift, redshift, np.nan)
-    return Calibrated(Photometry.of(flux, sigma, redshift, mask), flags)
+    found = {
+        **of_photometry(flux, mask, redshift),
+        Flag.BAD_FLUX: (~good_flux & ~absent).any(1),
+        Flag.BAD_ERROR: (~good_error & ~absent).any(1),
+        Flag.ABSURD_COLOUR: _absurd(flux, mask, survey.colour_limits),
+    }
+    if extinction is not None:
+        found[Flag.BAD_EXTINCTION] = (~possible & ~absent).any(1)
+    redshift = np.where(found[Flag.BAD_REDSHIFT], np.nan, redshift)
+    return Calibrated(Photometry.of(flux, sigma, redshift, mask), bits(len(flux), found))
 
 
 def _possible(survey: Survey, extinction: np.ndarray) -> np.ndarray:

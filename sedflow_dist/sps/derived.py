@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -43,7 +43,7 @@ class Draws:
         """Masses, ages and metallicities."""
         return self.photometry.populations
 
-    @cached_property
+    @property
     def log_mstar(self) -> Tensor:
         """log10 of the stellar mass formed [Msun]."""
         return self.values["log_mstar"]

@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 import obstore
 
-from storage_schemas.backend.location import LOCK, Location, without_secrets
+from storage_schemas.backend.location import LOCK, Location
+from storage_schemas.backend.printable import printable
+from storage_schemas.backend.redaction import without_secrets
 
 if TYPE_CHECKING:
     from obstore import PutMode
@@ -263,5 +265,4 @@ def _is_dead(found: dict[str, Any]) -> bool:
 def _command() -> str:
     """The command line, as one would type it, short and without anything secret or unprintable."""
     name, *arguments = sys.argv or ["python"]
-    text = without_secrets(shlex.join([Path(name).name, *arguments]))
-    return "".join(c if c.isprintable() else "?" for c in text)[:200]
+    return printable(without_secrets(shlex.join([Path(name).name, *arguments])))[:200]

@@ -256,8 +256,12 @@ class Location:
 
     def has(self, name: str) -> bool:
         """Whether there is an object of that name below this place."""
+        if self.is_local:
+            if not Path(self.url).is_dir():
+                return False
+            _refuse_link(Path(self.url), name)
         try:
-            self.get(name)
+            obstore.head(self.objects(), name)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True

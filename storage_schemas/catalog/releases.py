@@ -115,7 +115,7 @@ def complete(repo: icechunk.Repository) -> None:
     """End what a run that was killed had begun to publish: a snapshot that ``main`` moved to gets its name, and a branch that
     is a release already goes. From then on a rollback leaves nothing behind that would undo it."""
     main = repo.lookup_branch(MAIN)
-    for branch in sorted(name for name in repo.list_branches() if name.startswith(STAGING)):
+    for branch in _staged(repo):
         snapshot = repo.lookup_branch(branch)
         if _run_of(repo, branch) != branch:
             continue
@@ -229,7 +229,7 @@ def rollback(repo: icechunk.Repository, release: str) -> str:
 
 def unpublished(repo: icechunk.Repository) -> Iterator[tuple[str, datetime, str]]:
     """Yield (branch, time of its last commit, its message) of runs that are under way or died."""
-    for branch in sorted(name for name in repo.list_branches() if name.startswith(STAGING)):
+    for branch in _staged(repo):
         info = next(iter(repo.ancestry(branch=branch)))
         yield branch, info.written_at, info.message
 
@@ -244,6 +244,10 @@ def clean(repo: icechunk.Repository, idle: timedelta) -> tuple[list[str], int]:
     for branch in removed:
         repo.delete_branch(branch)
     return removed, repo.garbage_collect(before).bytes_deleted
+
+
+def _staged(repo: icechunk.Repository) -> list[str]:
+    return sorted(name for name in repo.list_branches() if name.startswith(STAGING))
 
 
 def _number(tag: str) -> int:

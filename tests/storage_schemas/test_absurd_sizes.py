@@ -85,7 +85,7 @@ def test_tables_that_are_read_whole_are_small(local, tmp_path):
         shutil.copytree(local.store(name).url, tmp_path / name)
         shape = json.loads((tmp_path / name / array / "zarr.json").read_text())["shape"]
         tamper(tmp_path / name, array, shape=[1 << 36, *shape[1:]], chunk_shape=[1 << 20, *shape[1:]][: len(shape)])
-        with pytest.raises(ValueError, match=r"at most [\d,]+"):
+        with pytest.raises(ValueError, match=r"at most [\d,]+ (rows|are read)"):
             read(Location.parse(tmp_path / name))
     shutil.copytree(local.store("photometry").url, tmp_path / "photometry")
     tamper(tmp_path / "photometry", "", n_rows=HUGE)

@@ -158,7 +158,7 @@ def test_told_to_end_an_export_leaves_nothing(source, tmp_path):
     command = [sys.executable, "-c", _COMMANDS, source.url, str(tmp_path / "out"), "ended", *names]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.split() == ["143"] * 3 and done.returncode == 0, done.stdout + done.stderr
-    assert "told to end (SIGTERM)" in done.stderr
+    assert done.stderr.count("told to end (SIGTERM)") == 3
 
 
 # -- two at once, and links -------------------------------------------------------------------------------------------
