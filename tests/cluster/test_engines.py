@@ -24,27 +24,20 @@ def test_the_profile_local_is_the_default():
     assert Engines.load("local") == Engines()
 
 
+def run_of_sizes(file):
+    engines = {"ray": {"actors": 7}, "dask": {"workers": 5}}
+    file.write_text(yaml.safe_dump({"name": "x", "root": str(file.parent), "input": "y", "engines": engines}))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_profile_replaces_the_engines_of_a_run_file(name, tmp_path):
     assert RunFile.load("demo", engines=name).engines == Engines.load(name) == Engines.load(PROFILES / f"{name}.yaml")
-    content = {
-        "name": "x",
-        "root": str(tmp_path),
-        "input": "y",
-        "engines": {"ray": {"actors": 7}, "dask": {"workers": 5}},
-    }
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    run_of_sizes(tmp_path / "run.yaml")
     assert RunFile.load(tmp_path / "run.yaml", engines=name).engines == Engines.load(name)
 
 
 def test_a_profile_of_one_engine_leaves_the_sizes_of_the_other(tmp_path):
-    content = {
-        "name": "x",
-        "root": str(tmp_path),
-        "input": "y",
-        "engines": {"ray": {"actors": 7}, "dask": {"workers": 5}},
-    }
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    run_of_sizes(tmp_path / "run.yaml")
     (tmp_path / "mine.yaml").write_text("dask: {address: 'tcp://a:1'}")
     found = RunFile.load(tmp_path / "run.yaml", engines=tmp_path / "mine.yaml").engines
     assert found == Engines.model_validate({"ray": {"actors": 7}, "dask": {"address": "tcp://a:1"}})
