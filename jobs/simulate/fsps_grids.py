@@ -16,7 +16,7 @@ from sedflow_dist.sps import fsps_home
 from sedflow_dist.sps.fsps_engine import FSPSSettings, ssp_table_from_grids
 from sedflow_dist.sps.ssp import SSPTable
 from storage_schemas import ssp_parts
-from storage_schemas.backend.location import Location
+from storage_schemas.backend.location import WORKING, Location
 from storage_schemas.backend.ours import working_folder
 
 
@@ -47,6 +47,7 @@ def build_fsps(out: Location, settings: FSPSSettings, ray: RaySettings) -> SSPTa
         ValueError: the nodes' FSPS differ, or SPS_HOME is not fit for use
         RuntimeError: FSPS died on a metallicity on every try
     """
+    working_folder(out)
     parts = parts_of(out)
     store = ssp_parts.create(parts, fsps_home.GRID_SHAPE, {"fsps": asdict(settings)})
     missing = store.missing()
@@ -76,7 +77,7 @@ def build_fsps(out: Location, settings: FSPSSettings, ray: RaySettings) -> SSPTa
 
 def parts_of(out: Location) -> Location:
     """Where the SSPs are kept until the table is written."""
-    return working_folder(out) / "parts"
+    return out / WORKING / "parts"
 
 
 def check_same(table: SSPTable, out: Location, settings: FSPSSettings) -> None:

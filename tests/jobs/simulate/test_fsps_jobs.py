@@ -34,7 +34,7 @@ from sedflow_dist.sps import fsps_engine, fsps_home
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from storage_schemas import ssp_parts, training_set
 from storage_schemas.backend.arrays import array
-from storage_schemas.backend.location import LOCK, Location
+from storage_schemas.backend.location import LOCK, WORKING, Location
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("fsps") is None, reason="python-fsps is not installed: pip install 'sedflow-dist[fsps]'"
@@ -157,6 +157,7 @@ def test_two_actors_with_faults_make_the_table_of_one_byte_for_byte(cluster, tab
     assert 9 in missing and 0 not in missing and not out.has("zarr.json")
     table = build_ssp.build_ssp("fsps", out, ray=two)
     assert not fsps_grids.parts_of(out).exists()
+    assert not (out / WORKING).exists()
     names = sorted({*out.list()} - {LOCK})
     assert names == sorted({*table_of_one.list()} - {LOCK}) and len(names) > 5
     assert [name for name in names if out.get(name) != table_of_one.get(name)] == []
