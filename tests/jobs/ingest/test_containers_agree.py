@@ -19,6 +19,7 @@ from jobs.ingest.job import ingest
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas import photometry
+from storage_schemas.backend.arrays import all_arrays
 
 BANDS = "gri"
 FLUX_UNITS = ("nJy", "uJy", "mJy", "1e-29 erg / (s cm2 Hz)", None)
@@ -75,7 +76,7 @@ def as_numbers(values, unit=None, expected=None):
 
 def assert_store_is(store, read, units, vectors):
     """Every value of the store is what ``read`` (a library's own reading, by column) says, in the survey's units."""
-    found = {name: np.asarray(value[...]) for name, value in store.group.members()}
+    found = {name.removeprefix("ids/"): np.asarray(value[...]) for name, value in all_arrays(store.group).items()}
     order = np.argsort(found["input_row"]) if len(np.unique(found["input_file"])) == 1 else np.argsort(found["ID"])
 
     def bands(letter, kind):
@@ -239,7 +240,7 @@ def test_what_lsdb_writes(tmp_path):
         pandas.DataFrame(frame),
         ra_column="RA",
         dec_column="DEC",
-        margin_threshold=100_000,
+        margin_threshold=20_000,
         partition_rows=30,
         catalog_name="made",
     )
