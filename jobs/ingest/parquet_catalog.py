@@ -94,9 +94,10 @@ class Parquet(Catalog):
     def _astropy(self, text: bytes) -> tuple[dict[str, str], dict[str, str]]:
         """Units as astropy writes them, and columns of masks by the column that they are of."""
         try:
-            content = yaml.load(text, _Plain)
+            content = _Plain(text).get_single_data()
             columns = [column for column in content["datatype"] if isinstance(column, dict)]
-            found = {str(column["name"]): str(column["unit"]) for column in columns if column.get("unit")}
+            pairs = [(column.get("name"), column.get("unit")) for column in columns]
+            found = {name: unit for name, unit in pairs if isinstance(name, str) and isinstance(unit, str)}
             return found, dict(_masks(content.get("meta")))
         except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(
@@ -211,7 +212,10 @@ class Parquet(Catalog):
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML in which every tag is a plain mapping, list or text: no object is made."""
+    """YAML in which every tag is a plain mapping, list or text: no object is made, and no mapping is merged into another."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leave ``<<`` a key as any: astropy writes none, and merges of merges double."""
 
 
 def _any_tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
@@ -226,16 +230,25 @@ _Plain.add_multi_constructor("", _any_tag)
 _Plain.add_multi_constructor("!", _any_tag)
 
 
-def _masks(meta: Any) -> Iterator[tuple[str, str]]:
-    """Pairs of a column and the column that is its mask, wherever they stand in astropy's metadata."""
+def _masks(meta: Any, seen: set[int] | None = None) -> Iterator[tuple[str, str]]:
+    """Pairs of a column and the column that is its mask, wherever they stand in astropy's metadata.
+
+    What stands there many times, by YAML's aliases, is looked at once.
+    """
+    seen = set() if seen is None else seen
+    if isinstance(meta, dict | list | tuple):
+        if id(meta) in seen:
+            return
+        seen.add(id(meta))
     if isinstance(meta, dict):
         data, mask = ((meta.get(key) or {}) for key in ("data", "mask"))
-        if isinstance(data, dict) and isinstance(mask, dict) and "name" in data and "name" in mask:
-            yield str(data["name"]), str(mask["name"])
+        names = [one.get("name") if isinstance(one, dict) else None for one in (data, mask)]
+        if isinstance(names[0], str) and isinstance(names[1], str):
+            yield names[0], names[1]
         meta = list(meta.values())
     if isinstance(meta, list | tuple):
         for part in meta:
-            yield from _masks(part)
+            yield from _masks(part, seen)
 
 
 def _over(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -250,7 +263,4 @@ def _alike(texts: Sequence[str]) -> bool:
         first, *others = map(units.parse, texts)
     except ValueError:
         return False
-    return all(
-        first is not None and other is not None and first.is_equivalent(other) and first.to(other) == 1
-        for other in others
-    )
+    return first is not None and all(other == first for other in others)

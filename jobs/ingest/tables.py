@@ -38,6 +38,7 @@ class Table:
         self.path = source if isinstance(source, Location) else Location.parse(resolve(source))
         with open_catalog(self.path) as catalog:
             self.names, self.title, self._units = catalog.names, catalog.title, catalog.units
+            self._unreadable = catalog.unreadable
             if not catalog.n_rows:
                 raise ValueError(f"{self.title} holds no rows (columns: {listed(self.names) or 'none'})")
             rows = rows or slice(0, catalog.n_rows)
@@ -64,7 +65,9 @@ class Table:
         """Return a column; ``NAME[i]`` is one entry of a column of vectors."""
         found = self._there(name)
         if found not in self._columns:
-            raise ValueError(f"{self.title}: column {shortened(found)} was not read")
+            raise ValueError(
+                f"{self.title}: column {shortened(found)} {self._unreadable.get(found, 'is not among those that were read')}"
+            )
         values = self._columns[found]
         if found.lower() == name.lower():
             return values

@@ -37,6 +37,8 @@ _WORDS = {
     "dimensionless": "1", "unitless": "1", "redshift": "1",
 }  # fmt: skip
 _WORD = re.compile(r"[^\W\d](?:[^\W\d]|_(?=[^\W\d]))*")
+#: A logarithm to base ten as VOTables and CDS write it, ``[solMass]``, as FITS does, ``log(solMass)``, and as astropy does.
+_LOGARITHM = re.compile(r"\[([^\[\]]+)\]|(?:log|log10|dex)\((.+)\)", re.IGNORECASE)
 _LONGEST = 200
 _ROUNDING = 1e-14
 
@@ -65,6 +67,9 @@ def parse(text: str | None) -> u.UnitBase | u.FunctionUnitBase | None:
         raise ValueError("its unit is a long text and none that is known")
     if plain.lower() in ("ab", "ab mag", "mag ab"):  # astropy's AB is the flux density of magnitude 0
         plain = "mag(AB)"
+    if logarithm := _LOGARITHM.fullmatch(plain):
+        of = next(filter(None, logarithm.groups())).strip()
+        plain = f"dex({'1' if of.lower() in _ABSENT else of})"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for spelling in (plain, _WORD.sub(_astropys, plain)):

@@ -204,6 +204,16 @@ def test_masks_and_units_that_astropy_keeps_beside_the_data_of_parquet_are_read(
         assert catalog.read(0, 2, ["M"])["M"].tolist() == [[1, None], [3, 4]]
 
 
+@pytest.mark.parametrize("level", ["{a: *%d, b: *%d}", "[*%d, *%d]", "{<<: [*%d, *%d]}"])
+def test_astropys_metadata_that_repeat_themselves_are_looked_at_once(level, tmp_path):
+    levels = "".join(f"  - &{i} {level % (i - 1, i - 1)}\n" for i in range(1, 40))
+    text = f"datatype:\n- {{name: A, unit: uJy}}\nmeta:\n  - &0 {{k: v}}\n{levels}  - {{name: *39, unit: *39}}\n"
+    schema = pa.schema([pa.field("A", pa.float64())], metadata={"table_meta_yaml": text})
+    pa.parquet.write_table(pa.table([pa.array([1.0])], schema), tmp_path / "a.parquet")
+    with open_catalog(tiny.location(tmp_path / "a.parquet")) as catalog:
+        assert catalog.units == {"A": "uJy"}
+
+
 def test_a_text_that_is_large_is_refused_before_it_is_held_many_times(tmp_path):
     text = "x" * 20_000_000
     many = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, np.int32)), pa.array([text]))

@@ -14,6 +14,7 @@ from astropy.table import QTable, Table
 
 from jobs.ingest.formats import open_catalog
 from jobs.ingest.job import ingest
+from jobs.ingest.tables import Table as TableOf
 from jobs.ingest.units import conversions, parse
 from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
 from sedflow_dist.photometry import surveys
@@ -196,6 +197,24 @@ def test_a_cut_on_a_flux_is_in_the_surveys_unit(tmp_path):
     assert store.group.attrs["report"]["cuts"] == {"faint": 2}
 
 
+@pytest.mark.parametrize(
+    ("spellings", "expected"),
+    [
+        (("dex", "dex(1)", "dex(---)", "[-]", "[1]", "log(1)"), u.dex(u.one)),
+        (("dex(solMass)", "[solMass]", "[Msun]", "log(solMass)", "log10(Msun)"), u.dex(u.solMass)),
+        (("dex(solMass / yr)", "[solMass.yr-1]", "log(solMass yr-1)"), u.dex(u.solMass / u.yr)),
+    ],
+)
+def test_logarithms_are_one_unit_however_a_container_writes_them(spellings, expected):
+    assert [parse(text) for text in spellings] == [expected] * len(spellings)
+
+
+@pytest.mark.parametrize("text", ["[]", "log()", "[[solMass]]", "log((solMass)"])
+def test_half_a_logarithm_is_no_unit(text):
+    with pytest.raises(ValueError, match="is none that is known"):
+        parse(text)
+
+
 def test_two_units_of_one_column_are_refused_if_it_is_wanted(tmp_path):
     fields = [pa.field(name, pa.float64(), metadata={"unit": "uJy"}) for name in "AB"]
     text = io.BytesIO()
@@ -206,3 +225,5 @@ def test_two_units_of_one_column_are_refused_if_it_is_wanted(tmp_path):
         assert catalog.units["B"] == "uJy"
         with pytest.raises(ValueError, match="column A has more than one unit in its file's metadata: uJy, mJy"):
             catalog.read(0, 1, ["A"])
+    with pytest.raises(ValueError, match="column A has more than one unit in its file's metadata: uJy, mJy"):
+        TableOf(tmp_path / "a.parquet").column("A")

@@ -21,7 +21,7 @@ from sedflow_dist.sps import derived
 from storage_schemas import open_catalog
 
 LABELS = tuple("ugriz")
-COLUMNS = [q.name for q in derived.columns(SPACE, LABELS)]
+COLUMNS = tuple(q.name for q in derived.columns(SPACE, LABELS))
 TAU, SFR = COLUMNS.index("tau_ism"), COLUMNS.index("log_sfr_1gyr")
 
 
