@@ -1,9 +1,10 @@
 # The two commands are `make demo` and `make test`; each makes .venv itself if it is not there.
 PYTHON ?= python3
 BIN := .venv/bin
+BUILD ?= build
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint audit benchmarks clean
+.PHONY: demo test test-all lint api audit benchmarks clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -25,6 +26,11 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+MODULES = $(wildcard $(foreach package,sedflow_dist storage_schemas cluster jobs,$(package)/*.py $(package)/*/*.py))
+
+api: .venv/installed  ## a page of every module, from its docstrings, in build/api
+	$(BIN)/pdoc --docformat google --output-directory $(BUILD)/api $(subst /,.,$(patsubst %/__init__,%,$(filter-out %/__main__,$(MODULES:.py=))))
+
 audit:  ## known vulnerabilities of the pinned dependencies; needs the network
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
@@ -38,4 +44,4 @@ benchmarks: .venv/installed  ## prints figures; benchmarks/RESULTS.md keeps some
 	$(BIN)/python benchmarks/inference.py
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv build demo

@@ -151,7 +151,7 @@ class SlurmSettings(_Section):
     """Dask workers as Slurm jobs (dask-jobqueue)."""
 
     queue: SlurmName | None = Field(None, description="partition; none: the site's default")
-    account: SlurmName | None = None
+    account: SlurmName | None = Field(None, description="who is billed; none: the user's default")
     cores: int = Field(1, ge=1, description="cores of a job: one worker each, with engines.dask.memory_limit")
     walltime: Walltime = Field("04:00:00", description="of a job; workers end by themselves five minutes before")
     interface: Interface | None = Field(None, description="network interface that the nodes share, for example ib0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import or_
@@ -18,7 +19,7 @@ from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
 from sedflow_dist.inference.summary import METHODS
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import flags
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.surveys import Cut, Survey
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.components import Composition
 from storage_schemas.backend.arrays import VERSION
@@ -40,17 +41,22 @@ def run_file_page() -> str:
     sections += [one for one in _sections(RunFile, "") if not one[0].startswith("engines")]
     sections += [("engines", Sizes), *_sections(Sizes, "engines.")]
     sections.append(("survey, where it is declared in the run file", Survey))
+    sections += [("survey.cuts, each", Cut)]
     sections += [(f"profile: {name}", model) for name, model in _sections(Engines, "")]
     for title, model in sections:
         lines += ["", f"## {title}", "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         for key, field in model.model_fields.items():
             if isinstance(field.default, BaseModel):
-                lines.append(f"| `{key}` | section | | {field.description or 'see below'} |")
+                about = field.description or (type(field.default).__doc__ or "").partition("\n")[0]
+                lines.append(f"| `{key}` | section | | {about} |")
                 continue
+            if not field.description:
+                raise ValueError(f"{title}: {key} is not explained")
             plain = _plain(field.annotation)
             kind = str(plain if not isinstance(plain, type) or get_args(plain) else plain.__name__)
             kind = kind.replace("typing.", "").replace("|", "or").replace("sedflow_dist.photometry.surveys.", "")
-            lines.append(f"| `{key}` | {kind} | {_default(field)} | {field.description or ''} |")
+            kind = re.sub(r"Literal\[(.*?)\]", r"one of \1", kind)
+            lines.append(f"| `{key}` | {kind} | {_default(field)} | {field.description} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,7 @@
 """The generated pages are those of the code, and the README names nothing that does not exist."""
 
 import runpy
+import subprocess
 
 import pytest
 from paths import ROOT
@@ -20,6 +21,17 @@ def test_every_shipped_run_file_is_valid():
     assert {"demo", "nsa"} <= set(names)
     for name in names:
         assert RunFile.load(name).name == name
+
+
+@pytest.mark.slow
+def test_every_module_gets_a_page(tmp_path):
+    made = subprocess.run(["make", "api", f"BUILD={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    packages = ("sedflow_dist", "storage_schemas", "cluster", "jobs")
+    modules = [path.relative_to(ROOT) for package in packages for path in (ROOT / package).rglob("*.py")]
+    pages = {path.relative_to(tmp_path / "api").with_suffix(".py") for path in (tmp_path / "api").rglob("*.html")}
+    lost = {path for path in modules if path.name not in ("__init__.py", "__main__.py")} - pages
+    assert not lost and "Photometry" in (tmp_path / "api" / "sedflow_dist.html").read_text()
 
 
 def test_links_of_the_documentation_exist():

@@ -34,7 +34,9 @@ class Storage(_Section):
     """The object store, where it is not AWS's default."""
 
     endpoint: str | None = Field(None, description="URL of an S3 service")
-    region: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,64}$")
+    region: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9-]{1,64}$", description="of the bucket; none: that of AWS_REGION, or us-east-1"
+    )
     tries: int = Field(10, ge=1, description="of a request that fails in a way that may pass")
     timeout: float = Field(60.0, gt=0, description="without any answer, a request has failed [s]")
 
@@ -113,8 +115,8 @@ class Model(_Section):
 class Simulation(_Section):
     """The training set."""
 
-    n_galaxies: int = Field(1_000_000, ge=1000)
-    rows_per_chunk: int = Field(50_000, ge=100)
+    n_galaxies: int = Field(1_000_000, ge=1000, description="simulated galaxies")
+    rows_per_chunk: int = Field(50_000, ge=100, description="galaxies of one task and one stored object")
     engine: Literal["table", "fsps"] = Field(
         "table", description="table: the forward model on the SSP table; fsps: FSPS itself, about 80 galaxies/s a core"
     )
@@ -123,7 +125,10 @@ class Simulation(_Section):
 class FlowSettings(_Section):
     """The density estimator. ``paper``: eleven dimensions, magnitudes, 15 blocks of 2 x 500 units."""
 
-    preset: Literal["default", "paper"] = "default"
+    preset: Literal["default", "paper"] = Field(
+        "default",
+        description="default: the flow draws all but the mass, which is drawn exactly; paper: it draws all, from magnitudes",
+    )
     family: str = Field("maf", description="kind of flow: maf, sbi's masked autoregressive flow")
     transforms: int | None = Field(None, ge=1, description="of maf: blocks; none: the preset's")
     hidden: int | None = Field(None, ge=10, description="of maf: tanh units in each of two layers; none: the preset's")
@@ -154,13 +159,13 @@ class FlowSettings(_Section):
 class Training(_Section):
     """The optimisation: Adam, warm-up, half a cosine."""
 
-    steps: int = Field(10_000, ge=1)
+    steps: int = Field(10_000, ge=1, description="of the optimiser, at most")
     batch: int = Field(1024, ge=2, description="mock galaxies a step, over all workers")
     learning_rate: float | None = Field(None, gt=0, description="its peak; none: 0.008, and 0.001 for the preset paper")
     warm_up: int = Field(100, ge=1, description="steps")
     drop_out: float = Field(0.15, ge=0, le=1, description="fraction of mock galaxies with missing bands")
     held_out: float = Field(0.02, gt=0, lt=1, description="fraction of the training set kept for validation")
-    validation_galaxies: int = Field(8192, ge=16)
+    validation_galaxies: int = Field(8192, ge=16, description="held-out mock galaxies of each validation")
     validate_every: int = Field(500, ge=1, description="steps between validations, each with a checkpoint")
     patience: int = Field(20, ge=1, description="stop after as many validations without a better one")
     workers: int = Field(1, ge=1, description="data-parallel workers of Ray Train")
@@ -180,8 +185,8 @@ class Inference(InferenceSettings):
 class Validation(_Section):
     """The calibration check."""
 
-    n_galaxies: int = Field(1000, ge=10)
-    n_draws: int = Field(1024, ge=16)
+    n_galaxies: int = Field(1000, ge=10, description="mock galaxies that the training has not seen")
+    n_draws: int = Field(1024, ge=16, description="draws of each one's posterior, among which the truth is ranked")
     patterns: int = Field(
         0, ge=0, description="most common patterns of missing bands, each checked on as many galaxies again"
     )
@@ -229,14 +234,16 @@ class MCMC(_Section):
 class RunFile(_Section):
     """A run."""
 
-    name: str
+    name: str = Field(description="of the run, in its events, metrics and the name of a submitted job")
     root: str = Field(description="where its stores live: a path or s3://bucket/prefix")
     input: str | tuple[str, ...] = Field(
         description="one or several of: FITS, Parquet or CSV tables, patterns such as sweeps/*.fits, HATS catalogs, "
         "Zarr groups, here or on S3; kcorrect-sample is the demonstration's"
     )
-    survey: str | Survey = "sdss"
-    seed: int = Field(1, ge=0)
+    survey: str | Survey = Field(
+        "sdss", description=f"one of {', '.join(surveys.SURVEYS)}, or a survey declared here, with the keys below"
+    )
+    seed: int = Field(1, ge=0, description="of all random numbers: the same run file gives the same bits")
     storage: Storage = Storage()
     ingest: Ingest = Ingest()
     ssp: SSP = SSP()

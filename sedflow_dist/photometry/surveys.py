@@ -32,7 +32,7 @@ class Cut(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    column: str
+    column: str = Field(description="a column of the input; a flux is meant in the survey's unit")
     bits: int = Field(0, ge=0, lt=2**64, description="hits where any of these bits is set")
     below: float | None = Field(None, description="hits where the value is below")
     above: float | None = Field(None, description="hits where the value is above")
@@ -86,19 +86,25 @@ class Survey(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: str = Field(description="of the survey, in stores and messages")
     bands: tuple[str, ...] = Field(description="speclite names")
     labels: tuple[str, ...] = Field(description="short names, as in the column f_u")
     flux: tuple[str, ...] = Field(description="flux columns")
     error: tuple[str, ...] = Field(description="uncertainty columns")
-    error_kind: Literal["ivar", "sigma"] = "ivar"
-    unit: Literal["nanomaggy", "nJy", "maggy"] = "nanomaggy"
+    error_kind: Literal["ivar", "sigma"] = Field(
+        "ivar", description="what uncertainty columns hold: inverse variances or standard deviations"
+    )
+    unit: Literal["nanomaggy", "nJy", "maggy"] = Field(
+        "nanomaggy", description="unit of fluxes and uncertainties; columns that state another are converted to it"
+    )
     units: dict[str, str] = Field(
         default_factory=dict,
         description="units of columns, as astropy writes them, instead of those that a file states",
     )
     extinction: tuple[str, ...] | None = Field(None, description="Galactic extinction columns; None: already corrected")
-    extinction_kind: Literal["magnitude", "transmission", "ebv"] = "magnitude"
+    extinction_kind: Literal["magnitude", "transmission", "ebv"] = Field(
+        "magnitude", description="what extinction columns hold: A [mag], the fraction transmitted, or E(B-V) [mag]"
+    )
     extinction_per_ebv: tuple[float, ...] | None = Field(None, description="A / E(B-V) of each band, for the kind ebv")
     no_data: float | None = Field(None, description="value of an uncertainty column that says: not observed")
     band_flags: tuple[str, ...] | None = Field(
@@ -111,8 +117,8 @@ class Survey(BaseModel):
         0.025, description="error of the stellar models themselves, fraction of the flux; one number or one a band"
     )
     redshift: str | None = Field("Z", description="redshift column; None: the survey has none, a run file names one")
-    ra: str | None = "RA"
-    dec: str | None = "DEC"
+    ra: str | None = Field("RA", description="right ascension column [deg]; None: no positions")
+    dec: str | None = Field("DEC", description="declination column [deg]")
     ids: tuple[str, ...] = Field((), description="identifying columns, integers or text, passed through as they are")
     selection_band: str = Field("r", description="label of the band in which the survey selects")
     colour_limits: tuple[float, float] = Field((-0.5, 3.0), description="neighbouring colours beyond are absurd [mag]")
