@@ -20,9 +20,10 @@ from distributed import Client
 from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.config.run_file import Ingest, RunFile
-from jobs.ingest import calibrated, inputs, sorted_runs
+from jobs.ingest import calibrated, groups, inputs, sorted_runs
+from jobs.ingest.groups import Borders, Grouping
 from jobs.ingest.inputs import InputFile
-from jobs.ingest.sorted_runs import Group, Piece, Run, Slice, Sorting
+from jobs.ingest.sorted_runs import Piece, Run, Sorting
 from jobs.run.plan import refuse_ingest
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
@@ -35,8 +36,6 @@ from storage_schemas.backend.location import Location
 from storage_schemas.backend.ours import remove_working, require_free, working_folder
 from storage_schemas.photometry import File
 
-#: Borders between which rows are counted, for each group of chunks: a task looks at so much more than its own rows.
-_BORDERS_PER_GROUP = 8
 _FILES_NAMED = 10
 WHAT = "photometry store"
 
@@ -169,6 +168,24 @@ def _fill(
     workers: _Workers,
 ) -> tuple[ChunkedStore, set[str]]:  # fmt: skip
     """Make the runs and merge them into the store; return it and the names of the runs."""
+    runs = _make_runs(pieces, n_rows, sorting, workers)
+    grouping = Grouping.of(store, n_rows, settings.rows_per_piece)
+    by_place, by_key = _find_borders(runs, Borders.between(runs, len(grouping), sorting), sorting, workers)
+    duplicated = _find_duplicates(runs, by_key, sorting, workers)
+    merged = groups.of_runs(runs, grouping, sorting, by_place, duplicated)
+
+    report = _counts(runs, len(duplicated))
+    per_group = grouping.chunks_per_group
+    store = photometry.update(store, n_rows, files, per_group, [group.key for group in merged], report)
+    missing = {chunk // per_group for chunk in store.missing()}
+    todo = [group for number, group in enumerate(merged) if number in missing]
+    with bar("ingest", n_rows, "rows", n_rows - sum(group.n_rows for group in todo)) as progress:
+        workers.map(sorted_runs.merge, todo, progress.wrote, sorting=sorting, out=store.location)
+    return store, {run.name for run in runs}
+
+
+def _make_runs(pieces: Sequence[Piece], n_rows: int, sorting: Sorting, workers: _Workers) -> list[Run]:
+    """Sort all pieces; return their runs in the order of the input."""
     made: dict[Piece, Run] = {}
     with bar("read", n_rows, "rows") as progress:
 
@@ -177,71 +194,31 @@ def _fill(
             progress.update(run.counts["rows"])
 
         workers.map(sorted_runs.make, pieces, done, sorting=sorting)
-    runs = [made[piece] for piece in sorted(pieces, key=lambda piece: (piece.file, piece.start))]
-    per_group = max(settings.rows_per_piece // store.rows_per_chunk, 1)
-    rows_per_group = per_group * store.rows_per_chunk
-    n_groups = -(-n_rows // rows_per_group)
+    return [made[piece] for piece in sorted(pieces, key=lambda piece: (piece.file, piece.start))]
 
-    samples = (
-        np.sort(np.concatenate([run.sample for run in runs])) if sorting.order == "healpix" else np.zeros(0, np.int64)
-    )
-    borders = np.unique(samples[:: max(len(samples) // (_BORDERS_PER_GROUP * n_groups), 1)])
-    keys = np.array([(part << 64) // n_groups for part in range(1, n_groups)], np.uint64)
+
+def _find_borders(
+    runs: Sequence[Run], borders: Borders, sorting: Sorting, workers: _Workers
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many rows of each run come before each border of places, and of keys; first 0, last all: shapes (run, border)."""
     before: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     workers.map(
         sorted_runs.find_borders, runs, lambda found: before.update({found[0]: found[1:]}),
-        sorting=sorting, borders=borders, keys=keys,
+        sorting=sorting, borders=borders.places, keys=borders.keys,
     )  # fmt: skip
     lengths = np.array([run.counts["rows"] for run in runs])[:, None]
     by_place, by_key = (
         np.concatenate([0 * lengths, np.stack([before[run.name][i] for run in runs]), lengths], axis=1) for i in (0, 1)
     )
-    codes = _duplicates(runs, by_key, sorting, workers)
-
-    groups = []
-    for number in range(n_groups):
-        rows = slice(number * rows_per_group, min((number + 1) * rows_per_group, n_rows))
-        chunks = range(number * per_group, -(-rows.stop // store.rows_per_chunk))
-        if sorting.order == "healpix":
-            total = by_place.sum(0)
-            first, last = np.searchsorted(total, rows.start, "right") - 1, np.searchsorted(total, rows.stop)
-            starts, stops, skip = by_place[:, first], by_place[:, last], rows.start - int(total[first])
-        else:
-            ends = np.cumsum(lengths)
-            starts, stops = (np.clip(at - (ends - lengths[:, 0]), 0, lengths[:, 0]) for at in (rows.start, rows.stop))
-            skip = 0
-        slices = _slices(runs, starts, stops)
-        groups.append(Group(chunks, slices, skip, rows.stop - rows.start, _own(codes, slices, sorting.place)))
-
-    report = _counts(runs, len(codes))
-    store = photometry.update(store, n_rows, files, per_group, [group.key for group in groups], report)
-    missing = {chunk // per_group for chunk in store.missing()}
-    todo = [group for number, group in enumerate(groups) if number in missing]
-    with bar("ingest", n_rows, "rows", n_rows - sum(group.n_rows for group in todo)) as progress:
-        workers.map(sorted_runs.merge, todo, progress.wrote, sorting=sorting, out=store.location)
-    return store, {run.name for run in runs}
+    return by_place, by_key
 
 
-def _slices(runs: Sequence[Run], starts: np.ndarray, stops: np.ndarray) -> tuple[Slice, ...]:
-    parts = enumerate(zip(runs, starts.tolist(), stops.tolist(), strict=True))
-    return tuple(Slice(run.piece.file, i, run.name, start, stop) for i, (run, start, stop) in parts if start < stop)
-
-
-def _duplicates(runs: Sequence[Run], by_key: np.ndarray, sorting: Sorting, workers: _Workers) -> np.ndarray:
+def _find_duplicates(runs: Sequence[Run], by_key: np.ndarray, sorting: Sorting, workers: _Workers) -> np.ndarray:
     """Return all later rows of those with the same key, as sorted codes of run number and place (row,)."""
-    parts = [_slices(runs, by_key[:, i], by_key[:, i + 1]) for i in range(by_key.shape[1] - 1)]
+    parts = [groups.slices_of(runs, by_key[:, i], by_key[:, i + 1]) for i in range(by_key.shape[1] - 1)]
     written: list[str] = []
     workers.map(sorted_runs.find_duplicates, [part for part in parts if part], written.append, sorting=sorting)
     return np.sort(np.concatenate([sorted_runs.read_codes(sorting.place, name) for name in written]))
-
-
-def _own(codes: np.ndarray, slices: Sequence[Slice], place: Location) -> str | None:
-    """Write the duplicates among some slices as one object, named by its content, for the task that merges them."""
-    mine = []
-    for i, part in enumerate(slices):
-        first, last = np.searchsorted(codes, [sorted_runs.code(part.number, at) for at in (part.start, part.stop)])
-        mine.append(codes[first:last] + sorted_runs.code(i - part.number, 0))
-    return sorted_runs.write_codes(place, np.concatenate(mine)) if sum(map(len, mine)) else None
 
 
 def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:

@@ -146,6 +146,24 @@ def merge(group: Group, sorting: Sorting, out: Location) -> Chunk:
     """Merge the slices of a group and write its chunks."""
     clock = Clock()
     stores = [photometry_run.open(sorting.place / s.name) for s in group.slices]
+    which, place = _merged(group, stores, sorting)
+    codes = read_codes(sorting.place, group.duplicates) if group.duplicates else np.zeros(0, np.int64)
+    names = (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(sorting.ids))
+    rows, parts = [], []
+    for i, store in enumerate(stores):
+        mine = np.flatnonzero(which == i)
+        if len(mine):
+            rows.append(mine)
+            parts.append(_part(store, group.slices[i].file, i, place[mine], codes, names))
+    by_row = np.argsort(np.concatenate(rows))
+    values = {name: np.concatenate([part[name] for part in parts])[by_row] for name in names}
+    sorting.fence.check()  # before anything is touched, and again before it counts as written
+    photometry.open(out, "r+").write(group.chunks, values, sorting.fence.check)
+    return Chunk.of(group.chunks.start, values, clock.seconds, len(group.chunks))
+
+
+def _merged(group: Group, stores: Sequence[ChunkedStore], sorting: Sorting) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of the group's rows, in the store's order: the number of its slice, and its place in that run; (row,) each."""
     lengths = [s.stop - s.start for s in group.slices]
     which = np.repeat(np.arange(len(stores)), lengths)
     place = np.concatenate([np.arange(s.start, s.stop) for s in group.slices])
@@ -157,29 +175,20 @@ def merge(group: Group, sorting: Sorting, out: Location) -> Chunk:
     if sorting.order == "healpix":
         order = (*order, _by_position(columns["healpix_29"], columns["input_row"]))
     chosen = np.lexsort(order)[group.skip : group.skip + group.n_rows]
-    which, place, file = which[chosen], place[chosen], file[chosen]
+    return which[chosen], place[chosen]
 
-    codes = read_codes(sorting.place, group.duplicates) if group.duplicates else np.zeros(0, np.int64)
-    source = np.zeros(len(chosen), np.int64)  # where the row is in the parts, one after the other
-    parts, again, at = [], [], 0
-    for i, store in enumerate(stores):
-        mine = np.flatnonzero(which == i)
-        if len(mine):
-            first, stop = int(place[mine].min()), int(place[mine].max()) + 1
-            source[mine] = at + place[mine] - first
-            parts.append((store, first, stop))
-            lo, hi = np.searchsorted(codes, [code(i, first), code(i, stop)])
-            again.append(at + codes[lo:hi] - code(i, first))
-            at += stop - first
-    kept = (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(sorting.ids))
-    names = tuple(name for name in kept if name != "input_file")
-    read = [_read(store, first, stop, names) for store, first, stop in parts]
-    values = {name: np.concatenate([part[name] for part in read]) for name in names}
-    values["flags"][np.concatenate(again)] |= np.uint32(int(Flag.DUPLICATE))
-    values = {name: value[source] for name, value in values.items()} | {"input_file": file.astype(np.int32)}
-    sorting.fence.check()  # before anything is touched, and again before it counts as written
-    photometry.open(out, "r+").write(group.chunks, values, sorting.fence.check)
-    return Chunk.of(group.chunks.start, values, clock.seconds, len(group.chunks))
+
+def _part(
+    run: ChunkedStore, file: int, number: int, place: np.ndarray, codes: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Rows of a run at their places (row,); those are flagged that are duplicates by their codes (slice's number, place)."""
+    first, stop = int(place.min()), int(place.max()) + 1
+    values = _read(run, first, stop, [name for name in names if name != "input_file"])
+    low, high = np.searchsorted(codes, [code(number, first), code(number, stop)])
+    values["flags"][codes[low:high] - code(number, first)] |= np.uint32(int(Flag.DUPLICATE))
+    return {name: value[place - first] for name, value in values.items()} | {
+        "input_file": np.full(len(place), file, np.int32)
+    }
 
 
 def code(number: Any, place: Any) -> Any:
