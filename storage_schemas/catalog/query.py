@@ -31,9 +31,8 @@ _BLOCK = 1 << 16  # rows looked at at once where no shard says more
 _MARGIN_DEG = 1e-6  # of a cone's pixels around the cone; rows are told by their exact separation
 _CELLS = 3  # orders by which a cone's cells are finer than the cone
 _FINEST = 26  # of a cone's cells: the library goes two orders deeper
-_WIDEST_DEG = (
-    60.0  # of a cone with cells: beyond, they are a quarter of the sky or more, and the library's lack some of it
-)
+#: Of a cone with cells: beyond, they are a quarter of the sky or more, and the library's lack some of it.
+_WIDEST_DEG = 60.0
 
 
 def shard_range(values: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
@@ -72,7 +71,7 @@ class Query:
         else:
             order = int(np.clip(np.log2(60 / wide) + _CELLS, 0, _FINEST))
             cells, orders, _ = nested.cone_search(Longitude(ra, u.deg), Latitude(dec, u.deg), wide * u.deg, order)
-        rows = self._rows_in(*_at_order_29(cells.astype(np.int64), orders))
+        rows = self._rows_in(_at_order_29(cells.astype(np.int64), orders))
         near = self._dataset[["ra", "dec"]].isel(galaxy=rows).load()
         here = np.radians([near["ra"].values, near["dec"].values])
         distance = angular_separation(np.radians(ra), np.radians(dec), *here)
@@ -89,7 +88,7 @@ class Query:
             raise ValueError(f"HEALPix order {order}; allowed are 0 to {ORDER}")
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < 12 << 2 * order:
             raise ValueError(f"pixels {wanted[0]} to {wanted[-1]}; order {order} has 0 to {(12 << 2 * order) - 1}")
-        return self._dataset.isel(galaxy=self._rows_in(*_at_order_29(wanted, np.full(len(wanted), order))))
+        return self._dataset.isel(galaxy=self._rows_in(_at_order_29(wanted, np.full(len(wanted), order))))
 
     def with_ids(self, **ids: ArrayLike) -> xr.Dataset:
         """Return the rows with given identifiers, in the catalog's order: ``with_ids(objectId=[3, 5])``.
@@ -110,7 +109,8 @@ class Query:
             [_wanted(name, values, columns[known[name]].dtype) for name, values in ids.items()], names=names
         )
         levels = {id_array(name): level for name, level in zip(names, wanted.levels, strict=True)}
-        limits = {name: _as_int64(np.unique(level)) for name, level in levels.items() if level.dtype.kind in "iu"}
+        numbers = {name: _as_int64(np.unique(level)) for name, level in levels.items() if level.dtype.kind in "iu"}
+        limits = {name: np.stack([values, values], axis=1) for name, values in numbers.items()}
         found, rows = np.zeros(len(wanted), bool), [np.empty(0, np.int64)]
         for block in self._blocks(limits):
             part = columns.isel(galaxy=block)
@@ -131,31 +131,32 @@ class Query:
         at = [self._dataset.attrs["ids"].index(name) for name in names]
         return np.asarray(self._dataset[ID_MISSING].isel(galaxy=block, identifier=at).values.any(axis=1))
 
-    def _rows_in(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Rows whose pixel lies in one of these ranges (both ends included), which are sorted and apart."""
+    def _rows_in(self, ranges: np.ndarray) -> np.ndarray:
+        """Rows whose pixel lies in one of these ranges, shape (range, 2)."""
         rows = [np.empty(0, np.int64)]
-        for block in self._blocks({PIXEL: np.stack([first, last], axis=1)}) if len(first) else ():
+        for block in self._blocks({PIXEL: ranges}) if len(ranges) else ():
             pixel = self._dataset[PIXEL].isel(galaxy=block).values
-            at = np.searchsorted(first, pixel, side="right") - 1
-            rows.append(block.start + np.flatnonzero((at >= 0) & (pixel <= last[at])))
+            at = np.searchsorted(ranges[:, 0], pixel, side="right") - 1
+            rows.append(block.start + np.flatnonzero((at >= 0) & (pixel <= ranges[at, 1])))
         return np.concatenate(rows)
 
     def _blocks(self, wanted: Mapping[str, np.ndarray]) -> Iterator[slice]:
-        """Runs of rows that may hold what is wanted: by column, sorted values (n,) or ranges (n, 2)."""
-        n_rows, size, use = self._dataset.sizes["galaxy"], _BLOCK, None
-        if self._is_whole():
-            size = self._dataset.attrs["rows_per_shard"]
-            use = np.ones(self._dataset.sizes["shard"], bool)
-            ranges = self._dataset["shard_range"].load()
-            for name, values in wanted.items():
-                if name in ranges["indexed"]:
-                    low, high = ranges.sel(indexed=name).values.T
-                    first, last = values.reshape(len(values), -1).T[[0, -1]]
-                    at = np.searchsorted(last, low)  # the first that ends in the shard's range or behind it
-                    use &= (at < len(first)) & (first[np.minimum(at, len(first) - 1)] <= high)
-        for i, start in enumerate(range(0, n_rows, size)):
-            if use is None or use[i]:
-                yield slice(start, min(start + size, n_rows))
+        """Runs of rows that may hold what is wanted: ranges by column, (range, 2), both ends included, sorted and apart."""
+        if not self._is_whole():
+            n_rows = self._dataset.sizes["galaxy"]
+            yield from (slice(start, min(start + _BLOCK, n_rows)) for start in range(0, n_rows, _BLOCK))
+            return
+        if not all(map(len, wanted.values())):
+            return
+        size, use = self._dataset.attrs["rows_per_shard"], np.ones(self._dataset.sizes["shard"], bool)
+        held = self._dataset["shard_range"].load()
+        for name in wanted.keys() & set(held["indexed"].values.tolist()):
+            low, high = held.sel(indexed=name).values.T
+            first, last = wanted[name].T
+            at = np.searchsorted(last, low)  # the first range that ends in the shard's or behind it
+            use &= (at < len(first)) & (first[np.minimum(at, len(first) - 1)] <= high)
+        for shard in np.flatnonzero(use).tolist():
+            yield slice(shard * size, min((shard + 1) * size, self._dataset.sizes["galaxy"]))
 
     def _is_whole(self) -> bool:
         """Whether rows are where the index says: a catalog as it was opened, not a selection or another order."""
@@ -197,8 +198,7 @@ def _as_int64(values: Any) -> np.ndarray:
     return (values ^ np.uint64(1 << 63)).view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)
 
 
-def _at_order_29(cells: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last pixel of order 29 in cells (int64) of other orders, sorted."""
+def _at_order_29(cells: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """First and last pixel of order 29 in cells (int64) of other orders, sorted: (cell, 2)."""
     shift = 2 * (ORDER - orders.astype(np.int64))
-    first = np.sort(cells << shift)
-    return first, np.sort(((cells + 1) << shift) - 1)
+    return np.stack([np.sort(cells << shift), np.sort(((cells + 1) << shift) - 1)], axis=1)

@@ -74,6 +74,7 @@ def test_pixels_hold_their_rows(catalog, order):
 
 def test_rows_are_found_by_identifier(catalog):
     ids = catalog["objectId"].values
+    assert catalog.sedflow.with_ids(objectId=ids[:0]).sizes["galaxy"] == 0
     found = catalog.sedflow.with_ids(objectId=ids[[9000, 3, 77]])
     assert found["galaxy"].values.tolist() == [3, 77, 9000]
     with pytest.raises(ValueError, match=r"no row with objectId = -5 \(1 of 2 not found\)"):
