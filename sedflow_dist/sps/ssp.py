@@ -27,19 +27,19 @@ class SSPTable:
     """Spectra of simple stellar populations.
 
     Attributes:
-        edges: pixel edges, equally spaced in ln(lambda), one more than wavelengths [A]
-        age: increasing [Gyr]; linear interpolation in log(age) between them
-        metallicity: mass fractions, increasing; linear interpolation in log(Z) between them
-        spectra: photon-weighted pixel means [Lsun/A per Msun formed], float32
-        surviving: mass still in stars per mass formed (BC03: living stars), float32
+        edges: pixel edges, equally spaced in ln(lambda), shape (wavelength + 1,) [A]
+        age: shape (age,), increasing [Gyr]; linear interpolation in log(age) between them
+        metallicity: mass fractions, shape (metallicity,), increasing; linear interpolation in log(Z) between them
+        spectra: photon-weighted pixel means, shape (metallicity, age, wavelength) [Lsun/A per Msun formed], float32
+        surviving: mass still in stars per mass formed (BC03: living stars), shape (metallicity, age), float32
         provenance: where it came from: code, version, isochrones, stellar library, IMF
     """
 
-    edges: Float[np.ndarray, " edge"]
-    age: Float[np.ndarray, " age"]
-    metallicity: Float[np.ndarray, " metallicity"]
-    spectra: Float[np.ndarray, "metallicity age edge-1"]
-    surviving: Float[np.ndarray, "metallicity age"]
+    edges: np.ndarray
+    age: np.ndarray
+    metallicity: np.ndarray
+    spectra: np.ndarray
+    surviving: np.ndarray
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
