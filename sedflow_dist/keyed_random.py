@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+from jaxtyping import Float64
 
 _PER_COUNT = 4  # one Philox counter gives four 64-bit words
 
@@ -18,8 +19,10 @@ def key(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
 
 
-def uniforms(seed: int, stream: str, first_row: int, n_rows: int, n_columns: int) -> np.ndarray:
-    """Return uniforms in (0, 1), float64, shape (n_rows, n_columns), that depend on seed, stream and row only.
+def uniforms(
+    seed: int, stream: str, first_row: int, n_rows: int, n_columns: int
+) -> Float64[np.ndarray, "{n_rows} {n_columns}"]:
+    """Return uniforms in (0, 1) that depend on seed, stream and row only.
 
     >>> bool(np.array_equal(uniforms(1, "a", 0, 5, 3)[2:], uniforms(1, "a", 2, 3, 3)))
     True

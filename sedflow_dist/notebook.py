@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sedflow_dist.flow import shipped
 from sedflow_dist.flow.trained_model import TrainedModel
@@ -97,7 +97,7 @@ class GalaxyPosterior:
         flags: why an answer deserves care or was not given, (galaxy,), bits of `Flag`
     """
 
-    def __init__(self, posterior: Posterior, photometry: Photometry, rows: np.ndarray) -> None:
+    def __init__(self, posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, " galaxy"]) -> None:
         self.model, self.photometry, self.columns = posterior.flow, photometry, posterior.columns
         self._posterior, self._rows = posterior, rows
         n, n_draws = len(photometry), posterior.n_draws
@@ -110,7 +110,7 @@ class GalaxyPosterior:
         for start in range(0, len(places), posterior.batch):
             self._fill(places[start : start + posterior.batch])
 
-    def _fill(self, at: np.ndarray) -> None:
+    def _fill(self, at: Int[np.ndarray, " row"]) -> None:
         """Infer the galaxies ``at``."""
         draws = self._posterior.draw(self.photometry[at], self._rows[at], self._posterior.n_draws)
         self.values[at], self.importance[at] = draws.values.numpy(), draws.weight.numpy()

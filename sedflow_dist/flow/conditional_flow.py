@@ -75,7 +75,9 @@ class ConditionalFlow(nn.Module, ABC):
     def n_weights(cls, dimensions: int, features: int, settings: Any) -> int:
         """Return the number of its parameters without building it: for plans, and so that a lie costs no memory."""
 
-    def forward(self, phi: Tensor, context: Tensor) -> Tensor:
+    def forward(
+        self, phi: Float[Tensor, "row dimension"], context: Float[Tensor, "row feature"]
+    ) -> Float[Tensor, " row"]:
         """Return `log_prob`: what data-parallel wrappers call."""
         return self.log_prob(phi, context)
 

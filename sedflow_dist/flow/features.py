@@ -74,7 +74,7 @@ class AsinhFluxes(Encoder):
     scale: Scale = _nanomaggie
     softening: float = _ABSOLUTE_SOFTENING
 
-    def columns(self, photometry: Photometry) -> Tensor:
+    def columns(self, photometry: Photometry) -> Float[Tensor, "galaxy column"]:
         """Return one column a band."""
         scale = self.scale(photometry)
         return torch.asinh(photometry.flux / (2 * self.softening * scale)) * _keep(photometry)
@@ -86,7 +86,7 @@ class Uncertainties(Encoder):
 
     scale: Scale = _nanomaggie
 
-    def columns(self, photometry: Photometry) -> Tensor:
+    def columns(self, photometry: Photometry) -> Float[Tensor, "galaxy column"]:
         """Return one column a band."""
         return torch.log(photometry.sigma / self.scale(photometry)).clamp(-8, 8) * _keep(photometry)
 
@@ -95,7 +95,7 @@ class Uncertainties(Encoder):
 class Measured(Encoder):
     """Whether a band was measured: 1 or 0."""
 
-    def columns(self, photometry: Photometry) -> Tensor:
+    def columns(self, photometry: Photometry) -> Float[Tensor, "galaxy column"]:
         """Return one column a band."""
         return _keep(photometry)
 
@@ -112,7 +112,7 @@ class Redshift(Encoder):
         """One column."""
         return 1
 
-    def columns(self, photometry: Photometry) -> Tensor:
+    def columns(self, photometry: Photometry) -> Float[Tensor, "galaxy column"]:
         """Return the redshift as a column."""
         return photometry.redshift.unsqueeze(1)
 
@@ -178,13 +178,13 @@ class Features(nn.Module):
 
     Args:
         names: of the encoders, in the order of their columns
-        mean, std: shape (feature,)
+        mean, std: of each feature
     """
 
-    mean: Tensor
-    std: Tensor
+    mean: Float[Tensor, " feature"]
+    std: Float[Tensor, " feature"]
 
-    def __init__(self, names: Sequence[str], mean: Tensor, std: Tensor) -> None:
+    def __init__(self, names: Sequence[str], mean: Float[Tensor, " feature"], std: Float[Tensor, " feature"]) -> None:
         super().__init__()
         encoders(names)  # a name that is unknown is refused here
         self.names = tuple(names)
@@ -211,5 +211,5 @@ class Features(nn.Module):
         return rows * _present(self.names, photometry.mask)
 
 
-def _present(names: Sequence[str], mask: Tensor) -> Bool[Tensor, "galaxy feature"]:
+def _present(names: Sequence[str], mask: Bool[Tensor, "galaxy band"]) -> Bool[Tensor, "galaxy feature"]:
     return torch.cat([encoder.present(mask) for encoder in encoders(names)], dim=1)

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt32
 from scipy.linalg import helmert
 from torch import Generator, Tensor, nn
 
@@ -39,18 +39,22 @@ class Novelty(nn.Module):
     """A Gaussian mixture over the contrasts of a galaxy (two a band, less one) and its redshift, and limits of its score.
 
     Args:
-        weight: shape (component,)
-        mean: shape (component, 2 band)
-        covariance: shape (component, 2 band, 2 band)
-        limit: the score that 0.1 % of training data exceed, by number of missing bands, shape (band - 2,)
+        weight, mean, covariance: of each component; two coordinates a band
+        limit: the score that 0.1 % of training data exceed, by number of missing bands
     """
 
-    weight: Tensor
-    mean: Tensor
-    covariance: Tensor
-    limit: Tensor
+    weight: Float[Tensor, " component"]
+    mean: Float[Tensor, "component coordinate"]
+    covariance: Float[Tensor, "component coordinate coordinate"]
+    limit: Float[Tensor, " missing"]
 
-    def __init__(self, weight: Tensor, mean: Tensor, covariance: Tensor, limit: Tensor) -> None:
+    def __init__(
+        self,
+        weight: Float[Tensor, " component"],
+        mean: Float[Tensor, "component coordinate"],
+        covariance: Float[Tensor, "component coordinate coordinate"],
+        limit: Float[Tensor, " missing"],
+    ) -> None:
         super().__init__()
         for name, value in (("weight", weight), ("mean", mean), ("covariance", covariance), ("limit", limit)):
             self.register_buffer(name, value)
@@ -119,7 +123,11 @@ class Novelty(nn.Module):
         missing = (~photometry.mask).sum(1).clamp(max=len(self.limit) - 1)
         return self.score(photometry) > self.limit[missing]
 
-    def _marginal(self, measured: Bool[Tensor, " band"]) -> tuple[Tensor, Tensor, Tensor]:
+    def _marginal(
+        self, measured: Bool[Tensor, " band"]
+    ) -> tuple[
+        Float[Tensor, "component contrast"], Float[Tensor, "component contrast contrast"], Float[Tensor, " component"]
+    ]:
         """Mean, Cholesky factor of the covariance and ln of the norm of each component, for contrasts of some bands.
 
         The norm is that of a density per unit of the whole mixture's standard deviations: any basis gives the same.
@@ -144,8 +152,8 @@ def flags(
     colour_range: Float[Tensor, "colour limit"],
     novelty: Novelty,
     photometry: Photometry,
-) -> np.ndarray:
-    """Flag rows outside the training data, uint32: redshift (no answer); uncertainty, colour, novelty (answered)."""
+) -> UInt32[np.ndarray, " galaxy"]:
+    """Flag rows outside the training data: redshift (no answer); uncertainty, colour, novelty (answered)."""
     lo, hi = redshift_range
     colour, measured = colours(photometry)
     found = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -51,12 +52,12 @@ class TrainedModel(nn.Module):
         spec: what it was trained for
         network: the density estimator
         features, noise: as fitted to the training data
-        colour_range: 0.05 and 99.95 % of the training data's colours of neighbouring bands, shape (band - 1, 2) [mag]
+        colour_range: 0.05 and 99.95 % of the training data's colours of neighbouring bands [mag]
         novelty: how unlikely a galaxy is among the training data
         ssp: the SSP table of its galaxy model
     """
 
-    colour_range: Tensor
+    colour_range: Float[Tensor, "colour 2"]
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class TrainedModel(nn.Module):
         network: ConditionalFlow,
         features: Features,
         noise: NoiseModel,
-        colour_range: Tensor,
+        colour_range: Float[Tensor, "colour 2"],
         novelty: Novelty,
         ssp: SSPTable,
     ) -> None:

@@ -23,15 +23,15 @@ _REACH = 6.0  # standard deviations
 
 @dataclass(frozen=True)
 class AmplitudeFit:
-    """What the data say of the amplitude of each draw, shapes (galaxy, draw).
+    """What the data say of the amplitude of each draw.
 
     ``log_evidence``: ln p(d | shape), amplitude integrated out under its prior, constants of the Gaussian included;
     ``chi2``: at the best amplitude inside the prior; ``log_mstar``: one exact draw of log10(a).
     """
 
-    log_evidence: Tensor
-    chi2: Tensor
-    log_mstar: Tensor
+    log_evidence: Float[Tensor, "galaxy draw"]
+    chi2: Float[Tensor, "galaxy draw"]
+    log_mstar: Float[Tensor, "galaxy draw"]
 
 
 def fit(

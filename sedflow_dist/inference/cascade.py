@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Integer, UInt32
 from torch import Tensor
 
 from sedflow_dist import keyed_random
@@ -30,9 +30,9 @@ _BATCH = 32  # chains side by side
 
 @dataclass(frozen=True)
 class _Chain:
-    """A galaxy's chain: ``phi`` (step, walker, shape) after its burn-in, R-hat, effective draws, and whether it was short."""
+    """A galaxy's chain: ``phi`` after its burn-in, R-hat, effective draws, and whether it was short."""
 
-    phi: np.ndarray
+    phi: Float[np.ndarray, "step walker shape"]
     rhat: float
     effective_draws: float
     method: Method
@@ -52,8 +52,8 @@ class Router:
         )
         return cls(posterior, settings.routing)
 
-    def summarise(self, photometry: Photometry, flags: np.ndarray, row: int) -> Summary:
-        """Infer galaxies of a block that starts at catalog row ``row``; ``flags`` (galaxy,) are theirs.
+    def summarise(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int) -> Summary:
+        """Infer galaxies of a block that starts at catalog row ``row``; ``flags`` are theirs.
 
         A row whose flags say FAILED is not tried again.
         """
@@ -65,8 +65,14 @@ class Router:
             answers += self._mcmc(photometry, flags, answers, row)
         return Summary.of(photometry, flags, answers, posterior.sizes)
 
-    def draws(self, photometry: Photometry, rows: np.ndarray, methods: np.ndarray, n_draws: int) -> np.ndarray:
-        """Replay posterior draws of catalog rows: equally weighted, shape (galaxy, draw, column), the same every time.
+    def draws(
+        self,
+        photometry: Photometry,
+        rows: Int[np.ndarray, " galaxy"],
+        methods: Integer[np.ndarray, " galaxy"],
+        n_draws: int,
+    ) -> Float[np.ndarray, "galaxy draw column"]:
+        """Replay posterior draws of catalog rows: equally weighted, the same every time.
 
         Each row by the method that answered it; weighted draws are resampled (systematic resampling).
         """
@@ -82,7 +88,11 @@ class Router:
         return np.stack(out)
 
     def weighted(
-        self, photometry: Photometry, rows: np.ndarray, methods: np.ndarray, n: int
+        self,
+        photometry: Photometry,
+        rows: Int[np.ndarray, " galaxy"],
+        methods: Integer[np.ndarray, " galaxy"],
+        n: int,
     ) -> tuple[Float[Tensor, "galaxy draw column"], Float[Tensor, "galaxy draw"]]:
         """Return draws of catalog rows and the weights that go with them, each row by the method that answered it."""
         posterior = self.posterior
@@ -108,7 +118,9 @@ class Router:
 
     # -- the steps of the cascade ---------------------------------------------------------------------------------------
 
-    def _poor(self, photometry: Photometry, flags: np.ndarray, answers: Sequence[Answer]) -> np.ndarray:
+    def _poor(
+        self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], answers: Sequence[Answer]
+    ) -> Int[np.ndarray, " row"]:
         """Return which rows the flow answers, or failed on, and not well enough: their places in the block."""
         method, fraction, k = (
             latest(name, len(flags), answers) for name in ("method", "effective_fraction", "pareto_k")
@@ -118,7 +130,9 @@ class Router:
         low = (number < self.routing.effective_draws) | (k > importance.LARGEST_K)
         return np.flatnonzero(low & self.posterior.open(photometry, flags))
 
-    def _more(self, photometry: Photometry, flags: np.ndarray, answers: Sequence[Answer], row: int) -> list[Answer]:
+    def _more(
+        self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], answers: Sequence[Answer], row: int
+    ) -> list[Answer]:
         """Return answers of more draws of the flow, of rows where they are worth more and their weights serve."""
         posterior, routing, found = self.posterior, self.routing, []
         if routing.more_draws == 1:
@@ -135,7 +149,9 @@ class Router:
                     found.append(replace(answer, columns=columns))
         return found
 
-    def _mcmc(self, photometry: Photometry, flags: np.ndarray, answers: Sequence[Answer], row: int) -> list[Answer]:
+    def _mcmc(
+        self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], answers: Sequence[Answer], row: int
+    ) -> list[Answer]:
         """Return answers of chains, of the worst rows, as many as may have one, side by side."""
         fraction, found = latest("effective_fraction", len(flags), answers), []
         worst = sorted(self._poor(photometry, flags, answers), key=lambda i: np.nan_to_num(fraction[i], nan=-1.0))
@@ -149,7 +165,7 @@ class Router:
                     found.append(answer)
         return found
 
-    def _of_chain(self, chain: _Chain, photometry: Photometry, at: np.ndarray, row: int) -> Answer:
+    def _of_chain(self, chain: _Chain, photometry: Photometry, at: Int[np.ndarray, " 1"], row: int) -> Answer:
         """Return what the chain of one galaxy says."""
         posterior = self.posterior
         u, values, chi2 = self._evaluate(chain, photometry, int(at[0]) + row)
@@ -168,7 +184,7 @@ class Router:
 
     # -- chains -----------------------------------------------------------------------------------------------------------
 
-    def _chains(self, photometry: Photometry, rows: np.ndarray) -> list[_Chain]:
+    def _chains(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"]) -> list[_Chain]:
         """Sample galaxies; each chain depends on its own galaxy and row alone."""
         target = Target(self.posterior.flow.redshift_model, photometry)
 
@@ -197,8 +213,10 @@ class Router:
                 break
         return _Chain(phi, rhat, effective, Method.SHORT_MCMC if len(parts) == 1 else Method.MCMC)
 
-    def _evaluate(self, chain: _Chain, photometry: Photometry, row: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a chain's draws with exact amplitudes: the unit cube, columns, and chi^2, each (1, draw, ...)."""
+    def _evaluate(
+        self, chain: _Chain, photometry: Photometry, row: int
+    ) -> tuple[Float[Tensor, "1 draw coordinate"], Float[Tensor, "1 draw column"], Float[Tensor, "1 draw"]]:
+        """Return a chain's draws with exact amplitudes: the unit cube, columns, and chi^2."""
         posterior, model = self.posterior, self.posterior.flow.redshift_model
         space, n_draws = posterior.flow.space, chain.phi.shape[0] * chain.phi.shape[1]
         uniform = keyed_random.uniforms(posterior.seed, f"route/{row}", 0, n_draws, 1)

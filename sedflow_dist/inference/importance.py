@@ -21,17 +21,17 @@ _FEWEST = 5  # weights of the tail, to fit it at all
 
 @dataclass(frozen=True)
 class Certificate:
-    """What log-weights of a galaxy's draws say, each (galaxy,) but ``weight`` (galaxy, draw), which adds up to one.
+    """What log-weights of a galaxy's draws say; ``weight`` adds up to one.
 
     ``effective_fraction``: (sum w)^2 / (N sum w^2); ``log_evidence``: ln of the mean weight, and its standard error;
     ``pareto_k``: shape of the weights' tail, infinite where it cannot be told.
     """
 
-    weight: Tensor
-    effective_fraction: Tensor
-    log_evidence: Tensor
-    log_evidence_error: Tensor
-    pareto_k: Tensor
+    weight: Float[Tensor, "galaxy draw"]
+    effective_fraction: Float[Tensor, " galaxy"]
+    log_evidence: Float[Tensor, " galaxy"]
+    log_evidence_error: Float[Tensor, " galaxy"]
+    pareto_k: Float[Tensor, " galaxy"]
 
 
 def certify(log_weight: Float[Tensor, "galaxy draw"]) -> Certificate:
@@ -80,7 +80,7 @@ def pareto_smooth(
     return out / out.sum(-1, keepdim=True).clamp(min=1e-300), k
 
 
-def _fit_pareto(x: Float[Tensor, "galaxy tail"]) -> tuple[Tensor, Tensor]:
+def _fit_pareto(x: Float[Tensor, "galaxy tail"]) -> tuple[Float[Tensor, " galaxy"], Float[Tensor, " galaxy"]]:
     """Fit shape and scale to ascending positive values (Zhang & Stephens 2009), k drawn to 1/2 by ten values' worth."""
     n = x.shape[1]
     n_grid = 30 + math.isqrt(n)

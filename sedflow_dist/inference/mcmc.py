@@ -48,8 +48,10 @@ class Target:
         self._photometry, self._fixed = photometry, model.at(photometry.redshift)
 
     @torch.inference_mode()
-    def __call__(self, galaxies: list[int], points: list[np.ndarray]) -> list[np.ndarray]:
-        """Return values for each galaxy's points (point, shape); bit by bit the same whoever is asked for beside."""
+    def __call__(
+        self, galaxies: list[int], points: list[Float[np.ndarray, "_point shape"]]
+    ) -> list[Float[np.ndarray, " _point"]]:
+        """Return values for each galaxy's points; bit by bit the same whoever is asked for beside."""
         rows = [-(-len(p) // _POINTS) for p in points]
         n_shape = len(self.space.shapes)
         phi = torch.zeros(sum(rows), _POINTS, n_shape)
@@ -61,9 +63,12 @@ class Target:
         return [v.flatten()[: len(p)].numpy() for v, p in zip(value.split(rows), points, strict=True)]
 
     def fit(
-        self, galaxy: Int[Tensor, " row"], u: Float[Tensor, "row draw shape"], uniform: Tensor | None = None
+        self,
+        galaxy: Int[Tensor, " row"],
+        u: Float[Tensor, "row draw shape"],
+        uniform: Float[Tensor, "row draw"] | None = None,
     ) -> AmplitudeFit:
-        """Integrate the amplitude out, and draw it by ``uniform`` (row, draw), at points of each row's ``galaxy``."""
+        """Integrate the amplitude out, and draw it by ``uniform``, at points of each row's ``galaxy``."""
         per_mass = self.model.flux(self.space.from_unit(self.space.join_any(u)), self._fixed[galaxy])
         uniform = per_mass.new_full(per_mass.shape[:-1], 0.5) if uniform is None else uniform
         return amplitude.fit(per_mass, self._photometry[galaxy], uniform, self.space.amplitude.prior.range)
@@ -76,8 +81,10 @@ class Target:
         fit = self.fit(torch.tensor([galaxy]), u, torch.as_tensor(uniform.T).float())
         return self.space.join(self.space.amplitude.prior.to_unit(fit.log_mstar), u)
 
-    def start(self, galaxy: int, n_walkers: int, seed: int, row: int, n_draws: int = 16_384) -> np.ndarray:
-        """Return walkers (walker, shape) from the prior, chosen by the likelihood, see `choose`: no flow is needed."""
+    def start(
+        self, galaxy: int, n_walkers: int, seed: int, row: int, n_draws: int = 16_384
+    ) -> Float[np.ndarray, "walker shape"]:
+        """Return walkers from the prior, chosen by the likelihood, see `choose`: no flow is needed."""
         sobol = keyed_random.torch_seed(seed, "prior", row)
         engine = torch.quasirandom.SobolEngine(len(self.space.shapes), scramble=True, seed=sobol)
         u = engine.draw(n_draws).clamp(1e-6, 1 - 1e-6)
@@ -99,7 +106,7 @@ def choose(
     return probit(u[generator.choice(len(u), n_walkers, replace=False, p=weight)]).double().numpy()
 
 
-def _tempered(log_weight: Tensor, effective: float) -> np.ndarray:
+def _tempered(log_weight: Float[Tensor, " draw"], effective: float) -> Float[np.ndarray, " draw"]:
     """Return weights to the highest power, 1 at most, at which they are worth ``effective`` draws."""
 
     def at(power: float) -> Tensor:
@@ -114,22 +121,22 @@ def _tempered(log_weight: Tensor, effective: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class State:
-    """Where an ensemble stands: ``position`` (walker, shape), zeus's ``scale`` and whether it still tunes it."""
+    """Where an ensemble stands: ``position``, zeus's ``scale`` and whether it still tunes it."""
 
-    position: np.ndarray
+    position: Float[np.ndarray, "walker shape"]
     scale: float = 1.0
     tune: bool = True
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Part of a chain: ``phi`` (step, walker, shape), thinned; ``log_prob`` (step, walker); where it ended.
+    """Part of a chain: ``phi``, thinned; ``log_prob``; where it ended.
 
     ``log_evidence`` and its standard error: nested sampling only.
     """
 
-    phi: np.ndarray
-    log_prob: np.ndarray
+    phi: Float[np.ndarray, "step walker shape"]
+    log_prob: Float[np.ndarray, "step walker"]
     end: State
     evaluations: int
     log_evidence: float = math.nan
@@ -149,6 +156,7 @@ def segment(sampler: str, ask: Ask, state: State, n_steps: int, thin: int, seed:
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
+    # No shapes where a chain waits for its values: others go on meanwhile, and a check would mix up theirs with its own.
     def log_prob(points: np.ndarray) -> np.ndarray:
         nonlocal evaluations
         evaluations += len(points)

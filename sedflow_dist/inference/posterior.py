@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped, UInt32
 from torch import Tensor
 
 from sedflow_dist import keyed_random
@@ -35,19 +35,19 @@ _OF_WEIGHTS = ("effective_fraction", "log_evidence", "log_evidence_error", "pare
 
 @dataclass(frozen=True)
 class Draws:
-    """Posterior draws of a block: ``unit`` cube (galaxy, draw, 11), ``values`` (galaxy, draw, column as in `columns`), the
-    flow's density ``log_q`` and ``chi2`` (galaxy, draw), bands measured (galaxy,), and the rest as in `Certificate`."""
+    """Posterior draws of a block: ``unit`` cube, ``values`` (columns as in `columns`), the flow's density ``log_q``,
+    ``chi2``, bands measured, and the rest as in `Certificate`."""
 
-    unit: Tensor
-    values: Tensor
-    log_q: Tensor
-    chi2: Tensor
-    n_bands: Tensor
-    weight: Tensor
-    effective_fraction: Tensor
-    log_evidence: Tensor
-    log_evidence_error: Tensor
-    pareto_k: Tensor
+    unit: Float[Tensor, "galaxy draw coordinate"]
+    values: Float[Tensor, "galaxy draw column"]
+    log_q: Float[Tensor, "galaxy draw"]
+    chi2: Float[Tensor, "galaxy draw"]
+    n_bands: Int[Tensor, " galaxy"]
+    weight: Float[Tensor, "galaxy draw"]
+    effective_fraction: Float[Tensor, " galaxy"]
+    log_evidence: Float[Tensor, " galaxy"]
+    log_evidence_error: Float[Tensor, " galaxy"]
+    pareto_k: Float[Tensor, " galaxy"]
 
 
 class Posterior:
@@ -99,24 +99,24 @@ class Posterior:
         return {"param": len(self.columns), "quantile": len(QUANTILES), "draw": self.n_keep,
                 "coordinate": len(self.flow.space.coordinates)}  # fmt: skip
 
-    def summarise(self, photometry: Photometry, flags: np.ndarray, row: int) -> Summary:
-        """Infer galaxies of a block that starts at catalog row ``row`` by the flow alone; ``flags`` (galaxy,) are theirs."""
+    def summarise(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int) -> Summary:
+        """Infer galaxies of a block that starts at catalog row ``row`` by the flow alone; ``flags`` are theirs."""
         flags = self.flag(photometry, flags)
         return Summary.of(photometry, flags, self.infer(photometry, flags, row), self.sizes)
 
-    def flag(self, photometry: Photometry, flags: np.ndarray) -> np.ndarray:
+    def flag(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"]) -> UInt32[np.ndarray, " galaxy"]:
         """Return the flags of galaxies with those that say why, or why perhaps, the flow serves them not."""
         flow = self.flow
         found = support.flags(flow.spec.redshift, flow.noise, flow.colour_range, flow.novelty, photometry)
         inexact = bits(len(flags), {Flag.BAD_REDSHIFT: ~photometry.has_exact_redshift.numpy()})
         return flags | found | inexact
 
-    def open(self, photometry: Photometry, flags: np.ndarray) -> np.ndarray:
-        """Return which rows can be inferred, (galaxy,): beyond the trained redshifts too, as far as the galaxy model goes."""
+    def open(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"]) -> Bool[np.ndarray, " galaxy"]:
+        """Return which rows can be inferred: beyond the trained redshifts too, as far as the galaxy model goes."""
         reasons, redshift = int(REASONS & ~Flag.REDSHIFT_OUTSIDE_MODEL), photometry.redshift.numpy()
         return ((flags & reasons) == 0) & (redshift > 0) & (redshift <= self.flow.reach)
 
-    def infer(self, photometry: Photometry, flags: np.ndarray, row: int) -> list[Answer]:
+    def infer(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int) -> list[Answer]:
         """Return the flow's answers for the galaxies of a block that are `open`, a batch at a time."""
         places, answers = np.flatnonzero(self.open(photometry, flags)), []
         for start in range(0, len(places), self.batch):
@@ -130,7 +130,7 @@ class Posterior:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def draw(self, photometry: Photometry, rows: np.ndarray, n_draws: int) -> Draws:
+    def draw(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Draws:
         """Draw from the flow and weigh: rows are the galaxies' rows in their catalog, which key the base points."""
         flow, space = self.flow, self.flow.space
         base = self.base_points(rows, n_draws)
@@ -157,14 +157,16 @@ class Posterior:
             **vars(importance.certify(log_l + log_prior - log_q)),
         )
 
-    def values(self, theta: Tensor, light: DrawPhotometry) -> Float[Tensor, "galaxy draw column"]:
+    def values(
+        self, theta: Float[Tensor, "galaxy draw param"], light: DrawPhotometry
+    ) -> Float[Tensor, "galaxy draw column"]:
         """Return parameters and derived properties of draws, columns as in `columns`."""
         if not self.certificate:
             return theta
         properties = derived.derive(self.flow.redshift_model.model, theta, light)
         return torch.cat([theta, properties], -1)
 
-    def base_points(self, rows: np.ndarray, n_draws: int) -> Float[Tensor, "galaxy draw coordinate"]:
+    def base_points(self, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Float[Tensor, "galaxy draw coordinate"]:
         """Return scrambled Sobol points of the unit cube, shifted (modulo 1) by numbers keyed to each row."""
         n = len(self.flow.space.coordinates)
         if n_draws not in self._sobol:
@@ -174,10 +176,16 @@ class Posterior:
         points = self._sobol[n_draws] + torch.as_tensor(shifts).unsqueeze(1)
         return (points - points.floor()).float()
 
-    def answer(self, draws: Draws, at: np.ndarray, rows: np.ndarray, flags: np.ndarray) -> Answer:
+    def answer(
+        self,
+        draws: Draws,
+        at: Int[np.ndarray, " galaxy"],
+        rows: Int[np.ndarray, " galaxy"],
+        flags: UInt32[np.ndarray, " galaxy"],
+    ) -> Answer:
         """Return what weighted draws of the flow say of the galaxies ``at`` of a block, which are ``rows`` of their catalog.
 
-        ``flags`` (row,) say which are beyond the trained redshifts: there the flow is no answer by itself.
+        ``flags`` say which are beyond the trained redshifts: there the flow is no answer by itself.
         """
         finite = (torch.isfinite(draws.log_evidence) & torch.isfinite(draws.values).all(-1).all(-1)).numpy()
         serves, n = self.serves(draws), draws.weight.shape[1]
@@ -195,7 +203,9 @@ class Posterior:
         }
         return Answer(at, ok, bits(len(at), said), columns)
 
-    def _plain(self, photometry: Photometry, at: np.ndarray, rows: np.ndarray) -> Answer:
+    def _plain(
+        self, photometry: Photometry, at: Int[np.ndarray, " galaxy"], rows: Int[np.ndarray, " galaxy"]
+    ) -> Answer:
         """Return what the flow's draws say, equally weighted."""
         flow = self.flow
         phi, _ = flow.network.sample_with_log_prob(
@@ -208,7 +218,13 @@ class Posterior:
         columns = {**self.describe(u, theta, None, rows), "method": np.full(len(at), Method.FLOW)}
         return Answer(at, ok, bits(len(at), said), columns)
 
-    def describe(self, u: Tensor, values: Tensor, weight: Tensor | None, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def describe(
+        self,
+        u: Float[Tensor, "galaxy draw coordinate"],
+        values: Float[Tensor, "galaxy draw column"],
+        weight: Float[Tensor, "galaxy draw"] | None,
+        rows: Int[np.ndarray, " galaxy"],
+    ) -> dict[str, Shaped[np.ndarray, "galaxy ..."]]:
         """Return what draws say of galaxies, by column: quantiles, moments, kept draws; no weight: all alike."""
         quantiles, mean, std = importance.summarise(values, weight, QUANTILES)
         said = {"quantiles": quantiles.numpy(), "mean": mean.numpy(), "std": std.numpy()}
@@ -218,14 +234,21 @@ class Posterior:
             said["draws"] = to_16_bits(u.gather(1, pick.unsqueeze(-1).expand(-1, -1, u.shape[-1])))
         return said
 
-    def at_edge(self, u: Tensor, weight: Tensor | None) -> np.ndarray:
-        """Return whether an edge of the prior cuts the posterior of the mass, (galaxy,)."""
+    def at_edge(
+        self, u: Float[Tensor, "galaxy draw coordinate"], weight: Float[Tensor, "galaxy draw"] | None
+    ) -> Bool[np.ndarray, " galaxy"]:
+        """Return whether an edge of the prior cuts the posterior of the mass."""
         mass = self.flow.space.split(u)[0]
         beyond = (mass < _EDGE_WIDTH) | (mass > 1 - _EDGE_WIDTH)
         share = beyond.float().mean(-1) if weight is None else (weight * beyond).sum(-1)
         return (share > _EDGE_SHARE).numpy()
 
-    def judge(self, chi2: Tensor, n_bands: Tensor, weight: Tensor) -> dict[str, np.ndarray]:
+    def judge(
+        self,
+        chi2: Float[Tensor, "galaxy draw"],
+        n_bands: Int[Tensor, " galaxy"],
+        weight: Float[Tensor, "galaxy draw"],
+    ) -> dict[str, Float[np.ndarray, " galaxy"]]:
         """Return how well weighted draws fit, by column."""
         p_value = goodness_of_fit.posterior_predictive(chi2.numpy(), n_bands.numpy(), weight.numpy())
         return {"p_value": p_value, "chi2": chi2.amin(-1).numpy()}
@@ -234,7 +257,9 @@ class Posterior:
         """Whether weights are worth as many draws as the least fraction of ``n_draws``, however many were drawn."""
         return draws.effective_fraction * draws.weight.shape[1] >= self.min_effective_fraction * self.n_draws
 
-    def resample(self, weight: Float[Tensor, "galaxy draw"], rows: np.ndarray, n: int) -> np.ndarray:
+    def resample(
+        self, weight: Float[Tensor, "galaxy draw"], rows: Int[np.ndarray, " galaxy"], n: int
+    ) -> Int[np.ndarray, "galaxy n"]:
         """Return ``n`` draws a galaxy, as indices: systematic resampling with one keyed uniform a row."""
         start = np.concatenate([keyed_random.uniforms(self.seed, "resample", int(row), 1, 1) for row in rows])
         targets = torch.as_tensor((start + np.arange(n)) / n)

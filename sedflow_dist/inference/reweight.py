@@ -80,8 +80,10 @@ class Density:
             raise ValueError(f"{text!r}: {family!r} is none of {', '.join((FLAT, *DISTRIBUTIONS))}")
         return cls(name, text.strip(), _freeze(text, call, family))
 
-    def log_pdf(self, x: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
-        """Return ln of the density at ``x`` (galaxy, draw); a flat one lies between ``lo`` and ``hi``, both (galaxy, 1)."""
+    def log_pdf(
+        self, x: Float[np.ndarray, "galaxy draw"], lo: Float[np.ndarray, "galaxy 1"], hi: Float[np.ndarray, "galaxy 1"]
+    ) -> Float[np.ndarray, "galaxy draw"]:
+        """Return ln of the density at ``x``; a flat one lies between ``lo`` and ``hi``."""
         if self.distribution is None:
             return np.broadcast_to(-np.log(hi - lo), x.shape)
         return np.asarray(self.distribution.logpdf(x))
@@ -144,14 +146,18 @@ class ParameterPrior:
         self._range, self._distribution = space.block_of(name).marginal()
         self._inside = self._distribution.ppf([1e-9, 1 - 1e-9])  # a draw rounded onto an edge has a density, too
 
-    def range(self, redshift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where the density is known: two arrays (galaxy,)."""
+    def range(
+        self, redshift: Float[np.ndarray, " galaxy"]
+    ) -> tuple[Float[np.ndarray, " galaxy"], Float[np.ndarray, " galaxy"]]:
+        """Return where the density is known."""
         lo, hi = self._range
         margin = 1e-6 * (abs(lo) + abs(hi)) if math.isfinite(hi - lo) else 0.0  # float32
         return np.full(len(redshift), lo - margin), np.full(len(redshift), hi + margin)
 
-    def log_pdf(self, x: np.ndarray, redshift: np.ndarray) -> np.ndarray:
-        """Return ln of the density at ``x`` (galaxy, draw)."""
+    def log_pdf(
+        self, x: Float[np.ndarray, "galaxy draw"], redshift: Float[np.ndarray, " galaxy"]
+    ) -> Float[np.ndarray, "galaxy draw"]:
+        """Return ln of the density at ``x``."""
         return np.asarray(self._distribution.logpdf(x.clip(*self._inside)))
 
 
@@ -184,12 +190,16 @@ class InducedPrior:
             densities.append(density.clip(min=1 / (n * width)))  # one draw: below that nothing is known
         self._density = np.stack(densities)
 
-    def range(self, redshift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where the density is known: two arrays (galaxy,)."""
+    def range(
+        self, redshift: Float[np.ndarray, " galaxy"]
+    ) -> tuple[Float[np.ndarray, " galaxy"], Float[np.ndarray, " galaxy"]]:
+        """Return where the density is known."""
         return np.interp(redshift, self._redshift, self._lo), np.interp(redshift, self._redshift, self._hi)
 
-    def log_pdf(self, x: np.ndarray, redshift: np.ndarray) -> np.ndarray:
-        """Return ln of the density at ``x`` (galaxy, draw), linear between steps in redshift."""
+    def log_pdf(
+        self, x: Float[np.ndarray, "galaxy draw"], redshift: Float[np.ndarray, " galaxy"]
+    ) -> Float[np.ndarray, "galaxy draw"]:
+        """Return ln of the density at ``x``, linear between steps in redshift."""
         position = np.interp(redshift, self._redshift, np.arange(len(self._redshift)))
         left = np.minimum(position.astype(int), len(self._redshift) - 2)
         t = (position - left)[:, None]
@@ -197,7 +207,7 @@ class InducedPrior:
         return np.log(np.stack([np.interp(*pair) for pair in zip(x, [self._centres] * len(x), density, strict=True)]))
 
 
-def prior_draws(name: str, flow: TrainedModel, redshift: float, seed: int, n: int) -> np.ndarray:
+def prior_draws(name: str, flow: TrainedModel, redshift: float, seed: int, n: int) -> Float[np.ndarray, " draw"]:
     """Return ``n`` draws of a derived property from the old prior at a redshift."""
     column = [p.name for p in derived.properties(flow.space, flow.spec.labels)].index(name)
     model, parts = flow.redshift_model, []

@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped, UInt8, UInt16, UInt32
 
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.photometry import Photometry
@@ -52,7 +53,7 @@ class Column:
     ucd: str = ""
     missing: float = math.nan
 
-    def empty(self, n: int, sizes: Mapping[str, int]) -> np.ndarray:
+    def empty(self, n: int, sizes: Mapping[str, int]) -> Shaped[np.ndarray, "galaxy ..."]:
         """Return the column of ``n`` galaxies of which nothing was inferred."""
         return np.full((n, *(sizes[dim] for dim in self.dims)), self.missing, self.dtype)
 
@@ -68,58 +69,66 @@ def _is(dtype: str, meaning: str, *dims: str, **more: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is inferred of a block of galaxies, one array a column, (galaxy, ...); rows without an answer are NaN and flagged.
+    """What is inferred of a block of galaxies, one array a column; rows without an answer are NaN and flagged.
 
     Fields are declared with type, meaning, dimensions beside the galaxy, unit and UCD: `COLUMNS`. Only ``flags``, uint32,
     are declared where they begin, with the photometry.
     """
 
-    quantiles: np.ndarray = field(
+    quantiles: Float[np.ndarray, "galaxy param quantile"] = field(
         metadata=_is("float32", "posterior quantiles", "param", "quantile", unit="of the parameter")
     )
-    mean: np.ndarray = field(metadata=_is("float32", "posterior mean", "param", unit="of the parameter"))
-    std: np.ndarray = field(metadata=_is("float32", "posterior standard deviation", "param", unit="of the parameter"))
-    method: np.ndarray = field(
+    mean: Float[np.ndarray, "galaxy param"] = field(
+        metadata=_is("float32", "posterior mean", "param", unit="of the parameter")
+    )
+    std: Float[np.ndarray, "galaxy param"] = field(
+        metadata=_is("float32", "posterior standard deviation", "param", unit="of the parameter")
+    )
+    method: UInt8[np.ndarray, " galaxy"] = field(
         metadata=_is(
             "uint8", f"how the row was answered: { {int(k): text for k, text in METHODS.items()} }",
             ucd="meta.code", missing=int(Method.NONE),
         )
     )  # fmt: skip
-    n_bands: np.ndarray = field(
+    n_bands: UInt8[np.ndarray, " galaxy"] = field(
         metadata=_is("uint8", "number of bands used", ucd="meta.number;instr.bandpass", missing=0)
     )
-    effective_draws: np.ndarray = field(
+    effective_draws: Float[np.ndarray, " galaxy"] = field(
         metadata=_is("float32", "independent draws that the answer is worth", ucd="meta.number")
     )
-    effective_fraction: np.ndarray = field(
+    effective_fraction: Float[np.ndarray, " galaxy"] = field(
         metadata=_is("float32", "effective fraction of the importance weights", ucd="stat.fit.goodness")
     )
-    pareto_k: np.ndarray = field(
+    pareto_k: Float[np.ndarray, " galaxy"] = field(
         metadata=_is(
             "float32", "shape of the weights' tail; above 0.7 they are not to be trusted", ucd="stat.fit.goodness"
         )
     )
-    log_evidence: np.ndarray = field(
+    log_evidence: Float[np.ndarray, " galaxy"] = field(
         metadata=_is("float32", "ln of the Bayesian evidence (fluxes in nanomaggies)", ucd="stat.likelihood")
     )
-    log_evidence_error: np.ndarray = field(
+    log_evidence_error: Float[np.ndarray, " galaxy"] = field(
         metadata=_is("float32", "standard error of ln of the evidence", ucd="stat.error")
     )
-    chi2: np.ndarray = field(metadata=_is("float32", "chi^2 of the best draw", ucd="stat.fit.chi2"))
-    p_value: np.ndarray = field(
+    chi2: Float[np.ndarray, " galaxy"] = field(metadata=_is("float32", "chi^2 of the best draw", ucd="stat.fit.chi2"))
+    p_value: Float[np.ndarray, " galaxy"] = field(
         metadata=_is("float32", "posterior-predictive: of a chi^2 as large as the draws'", ucd="stat.probability")
     )
-    rhat: np.ndarray = field(
+    rhat: Float[np.ndarray, " galaxy"] = field(
         metadata=_is("float32", "split R-hat of the chain, where MCMC answered", ucd="stat.fit.goodness")
     )
-    flags: np.ndarray
-    draws: np.ndarray = field(
+    flags: UInt32[np.ndarray, " galaxy"]
+    draws: UInt16[np.ndarray, "galaxy draw coordinate"] = field(
         metadata=_is("uint16", "kept draws: prior quantile times 2^16", "draw", "coordinate", missing=0)
     )
 
     @classmethod
     def of(
-        cls, photometry: Photometry, flags: np.ndarray, answers: Sequence[Answer], sizes: Mapping[str, int]
+        cls,
+        photometry: Photometry,
+        flags: UInt32[np.ndarray, " galaxy"],
+        answers: Sequence[Answer],
+        sizes: Mapping[str, int],
     ) -> Summary:
         """Merge the answers of a block's methods, the later ones first; ``flags`` are those from before any of them."""
         values = {column.name: latest(column.name, len(flags), answers, sizes) for column in COLUMNS}
@@ -140,19 +149,21 @@ class Answer:
     """What one method says of some galaxies of a block.
 
     Attributes:
-        at: the galaxies, by their places in the block, (row,)
-        ok: whether the method has an answer, (row,); of other rows it only says why not, by flags
-        flags: bits that it sets, uint32, (row,)
-        columns: arrays (row, ...) by name; in all others a row keeps what the method before said
+        at: the galaxies, by their places in the block
+        ok: whether the method has an answer; of other rows it only says why not, by flags
+        flags: bits that it sets
+        columns: arrays by name; in all others a row keeps what the method before said
     """
 
-    at: np.ndarray
-    ok: np.ndarray
-    flags: np.ndarray
-    columns: Mapping[str, np.ndarray]
+    at: Int[np.ndarray, " row"]
+    ok: Bool[np.ndarray, " row"]
+    flags: UInt32[np.ndarray, " row"]
+    columns: Mapping[str, Shaped[np.ndarray, "row ..."]]
 
 
-def latest(name: str, n: int, answers: Sequence[Answer], sizes: Mapping[str, int] | None = None) -> np.ndarray:
+def latest(
+    name: str, n: int, answers: Sequence[Answer], sizes: Mapping[str, int] | None = None
+) -> Shaped[np.ndarray, "galaxy ..."]:
     """Return one column of a block of ``n`` galaxies: of each what the last answer says that says anything of it."""
     values = _BY_NAME[name].empty(n, sizes or {})
     for answer in answers:

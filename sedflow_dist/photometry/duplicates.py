@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool, Integer, Shaped, UInt64
 
 
-def keys(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the keys of rows that agree in all columns (galaxy,): integers, floats or text.
+def keys(columns: Sequence[Shaped[np.ndarray, " galaxy"]]) -> UInt64[np.ndarray, " galaxy"]:
+    """Return the keys of rows that agree in all columns: integers, floats or text.
 
     >>> a, b, c = keys([np.array([1, 2, 1]), np.array(["x", "x", "x"])]).tolist()
     >>> a == c != b
@@ -27,20 +28,22 @@ def keys(columns: Sequence[np.ndarray]) -> np.ndarray:
     return found
 
 
-def unlike(row: np.ndarray, source: str) -> np.ndarray:
-    """Return keys of rows (galaxy,) of a source (a hash, in hexadecimal) that equal no other row's."""
+def unlike(row: Integer[np.ndarray, " galaxy"], source: str) -> UInt64[np.ndarray, " galaxy"]:
+    """Return keys of rows of a source (a hash, in hexadecimal) that equal no other row's."""
     return _mix(row.astype(np.uint64) ^ np.uint64(int(source[:16], 16)))
 
 
-def later(key: np.ndarray, order: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Return whether a row (galaxy,) has the key of another that comes before it; ``order`` as of `numpy.lexsort`."""
+def later(
+    key: UInt64[np.ndarray, " galaxy"], order: tuple[Integer[np.ndarray, " galaxy"], ...]
+) -> Bool[np.ndarray, " galaxy"]:
+    """Return whether a row has the key of another that comes before it; ``order`` as of `numpy.lexsort`."""
     by_key = np.lexsort((*order, key))
     again = np.zeros(len(key), bool)
     again[by_key[1:]] = key[by_key[1:]] == key[by_key[:-1]]
     return again
 
 
-def _words(column: np.ndarray) -> list[np.ndarray]:
+def _words(column: Shaped[np.ndarray, " galaxy"]) -> list[UInt64[np.ndarray, " galaxy"]]:
     if column.dtype.kind in "iub":  # uint64 keeps its bits
         return [column.astype(np.int64).view(np.uint64)]
     if column.dtype.kind == "f":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import IntFlag
 
 import numpy as np
+from jaxtyping import Bool, Float, UInt32
 
 
 class Flag(IntFlag):
@@ -68,20 +69,22 @@ def names(value: int) -> list[str]:
     return [flag.name or "" for flag in Flag if value & flag]
 
 
-def bits(n: int, found: Mapping[Flag, np.ndarray]) -> np.ndarray:
-    """Return the flags of ``n`` rows, uint32, from whether each row (galaxy,) has each of some flags."""
+def bits(n: int, found: Mapping[Flag, Bool[np.ndarray, " galaxy"]]) -> UInt32[np.ndarray, " galaxy"]:
+    """Return the flags of ``n`` rows from whether each row has each of some flags."""
     values = np.zeros(n, np.uint32)
     for flag, rows in found.items():
         values[np.asarray(rows)] |= np.uint32(int(flag))
     return values
 
 
-def of_photometry(flux: np.ndarray, mask: np.ndarray, redshift: np.ndarray) -> dict[Flag, np.ndarray]:
-    """Return which galaxies lack bands, too many of them, or a redshift, or have a negative flux, (galaxy,) each.
+def of_photometry(
+    flux: Float[np.ndarray, "galaxy band"],
+    mask: Bool[np.ndarray, "galaxy band"],
+    redshift: Float[np.ndarray, " galaxy"],
+) -> dict[Flag, Bool[np.ndarray, " galaxy"]]:
+    """Return which galaxies lack bands, too many of them, or a redshift, or have a negative flux.
 
-    Args:
-        flux, mask: (galaxy, band); ``mask`` says which bands are measured
-        redshift: (galaxy,)
+    ``mask`` says which bands are measured.
     """
     return {
         Flag.BAND_MISSING: ~mask.all(1),

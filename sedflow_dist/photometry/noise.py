@@ -20,18 +20,23 @@ class NoiseModel(nn.Module):
     """Magnitude errors as functions of magnitude, and the magnitudes that the survey selects; its tables are buffers.
 
     Args:
-        magnitude: bin centres, shape (band, bin) [mag]
-        mean, scatter: of the magnitude error in the bin, shape (band, bin) [mag]
+        magnitude: bin centres [mag]
+        mean, scatter: of the magnitude error in the bin [mag]
         selection_band: index of the band in which the survey selects
         selection: brightest and faintest observed magnitude in that band [mag]
     """
 
-    magnitude: Tensor
-    mean: Tensor
-    scatter: Tensor
+    magnitude: Float[Tensor, "band bin"]
+    mean: Float[Tensor, "band bin"]
+    scatter: Float[Tensor, "band bin"]
 
     def __init__(
-        self, magnitude: Tensor, mean: Tensor, scatter: Tensor, selection_band: int, selection: tuple[float, float]
+        self,
+        magnitude: Float[Tensor, "band bin"],
+        mean: Float[Tensor, "band bin"],
+        scatter: Float[Tensor, "band bin"],
+        selection_band: int,
+        selection: tuple[float, float],
     ) -> None:
         super().__init__()
         for name, table in (("magnitude", magnitude), ("mean", mean), ("scatter", scatter)):
@@ -71,7 +76,9 @@ class NoiseModel(nn.Module):
         tables = [torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (centres, means, scatters)]
         return cls(tables[0], tables[1], tables[2], selection_band, (float(bright), float(faint)))
 
-    def moments(self, flux: Float[Tensor, "galaxy band"]) -> tuple[Tensor, Tensor]:
+    def moments(
+        self, flux: Float[Tensor, "galaxy band"]
+    ) -> tuple[Float[Tensor, "galaxy band"], Float[Tensor, "galaxy band"]]:
         """Return mean and scatter of sigma [nanomaggies] at ``flux``; beyond the faintest bin sigma is constant."""
         brightest, faintest = self._flux_range()
         bounded = torch.minimum(torch.maximum(flux, faintest), brightest)
@@ -106,5 +113,5 @@ class NoiseModel(nn.Module):
         mean, scatter = self.moments(photometry.flux)
         return (photometry.mask & (photometry.sigma > mean + 3 * scatter)).any(1)
 
-    def _flux_range(self) -> tuple[Tensor, Tensor]:
+    def _flux_range(self) -> tuple[Float[Tensor, " band"], Float[Tensor, " band"]]:
         return magnitudes.flux(self.magnitude[:, 0]), magnitudes.flux(self.magnitude[:, -1])

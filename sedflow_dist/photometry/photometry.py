@@ -126,7 +126,7 @@ class Photometry:
         return torch.isfinite(self.redshift) & (self.redshift_sigma == 0)
 
 
-def _per_galaxy(name: str, values: ArrayLike, n: int) -> np.ndarray:
+def _per_galaxy(name: str, values: ArrayLike, n: int) -> Float[np.ndarray, " galaxy"]:
     array = np.asarray(values, np.float32)
     if array.shape not in ((), (1,), (n,)):
         raise ValueError(f"photometry: {name} has shape {array.shape} for {n} galaxies")

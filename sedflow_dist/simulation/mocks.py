@@ -17,7 +17,7 @@ from sedflow_dist.simulation.shapes import Shapes
 
 @dataclass(frozen=True)
 class Mocks:
-    """Mock observations and the truth behind them: ``phi`` (galaxy, 10) in probit space, ``log_mstar`` (galaxy,)."""
+    """Mock observations and the truth behind them: ``phi`` in probit space, ``log_mstar``."""
 
     phi: Float[Tensor, "galaxy shape"]
     log_mstar: Float[Tensor, " galaxy"]

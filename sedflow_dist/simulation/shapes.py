@@ -15,8 +15,7 @@ from sedflow_dist.sps.galaxy_model import GalaxyModel
 
 @dataclass(frozen=True)
 class Shapes:
-    """Simulated galaxies of one solar mass: ``phi`` (galaxy, 10) in probit space, ``per_mass`` fluxes (galaxy, band)
-    [nanomaggies], ``redshift`` (galaxy,)."""
+    """Simulated galaxies of one solar mass: ``phi`` in probit space, ``per_mass`` fluxes [nanomaggies], ``redshift``."""
 
     phi: Float[Tensor, "galaxy shape"]
     per_mass: Float[Tensor, "galaxy band"]

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sedflow_dist.parameters import ParameterSpace, Values
@@ -63,7 +63,9 @@ class Screen(Component):
     covers: ClassVar[Literal["birth clouds", "all stars"]]
     breaks_a: ClassVar[tuple[float, ...]] = ()
 
-    def curves(self, wavelength: Tensor, piece: Tensor) -> Curves:
+    def curves(
+        self, wavelength: Float[Tensor, "*batch wavelength"], piece: Int[Tensor, "*#batch wavelength"]
+    ) -> Curves:
         """Return what depends on the rest wavelength [A] alone, float64 in and out, each of ``wavelength``'s shape.
 
         ``piece``: how many of `breaks_a` lie below the side of a break from which a wavelength is looked at. Where all
@@ -85,8 +87,8 @@ class Source(Component):
 
     inside: ClassVar[bool] = False
 
-    def templates(self, ssp: SSPTable) -> np.ndarray:
-        """Return spectra on the table's pixels, (row, pixel) [Lsun/A per solar mass formed]."""
+    def templates(self, ssp: SSPTable) -> Float[np.ndarray, "row pixel"]:
+        """Return spectra on the table's pixels [Lsun/A per solar mass formed]."""
         raise NotImplementedError
 
     def weights(self, values: Values, populations: Populations, epoch: Epoch) -> Float[Tensor, "*batch row"]:

@@ -44,7 +44,7 @@ class Draws:
         return self.photometry.populations
 
     @property
-    def log_mstar(self) -> Tensor:
+    def log_mstar(self) -> Float[Tensor, "galaxy draw"]:
         """log10 of the stellar mass formed [Msun]."""
         return self.values["log_mstar"]
 
@@ -55,27 +55,27 @@ class Property(Quantity):
 
     Attributes:
         depends: the independent parts of the prior that decide it (`ParameterSpace` calls a simplex one part); None: all
-        of: its values, (galaxy, draw); None: a magnitude or colour, which `derive` makes in one piece
+        of: its values; None: a magnitude or colour, which `derive` makes in one piece
     """
 
     depends: tuple[str, ...] | None = None
-    of: Callable[[Draws], Tensor] | None = None
+    of: Callable[[Draws], Float[Tensor, "galaxy draw"]] | None = None
 
 
-def _surviving(draws: Draws) -> Tensor:
+def _surviving(draws: Draws) -> Float[Tensor, "galaxy draw"]:
     return draws.log_mstar + torch.log10(draws.photometry.surviving.clamp(min=_LEAST_FRACTION))
 
 
-def _star_formation_rate(draws: Draws, window_gyr: float) -> Tensor:
+def _star_formation_rate(draws: Draws, window_gyr: float) -> Float[Tensor, "galaxy draw"]:
     fraction = draws.model.mass_formed_within(draws.values, draws.epoch, window_gyr)
     return draws.log_mstar + torch.log10(fraction.clamp(min=_LEAST_FRACTION) / (window_gyr * 1e9))
 
 
-def _metallicity(draws: Draws) -> Tensor:
+def _metallicity(draws: Draws) -> Float[Tensor, "galaxy draw"]:
     return torch.log10((draws.populations.mass * draws.populations.metallicity).sum(-1))
 
 
-def _age(draws: Draws) -> Tensor:
+def _age(draws: Draws) -> Float[Tensor, "galaxy draw"]:
     mass = draws.populations.mass
     ages = torch.as_tensor(FIXED_AGES_GYR, dtype=mass.dtype)
     return mass[..., :N_FIXED] @ ages + (mass[..., [CUT, BURST]] * draws.populations.age).sum(-1)

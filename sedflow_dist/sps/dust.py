@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sedflow_dist.parameters import Values
@@ -36,7 +36,9 @@ class BirthCloud(Screen):
     )  # fmt: skip
     covers = "birth clouds"
 
-    def curves(self, wavelength: Tensor, piece: Tensor) -> Curves:
+    def curves(
+        self, wavelength: Float[Tensor, "*batch wavelength"], piece: Int[Tensor, "*#batch wavelength"]
+    ) -> Curves:
         """Return (lambda / 5500 A)^-1."""
         return (_REFERENCE_A / wavelength,)
 
@@ -62,7 +64,9 @@ class KriekConroy(Screen):
     covers = "all stars"
     breaks_a = CALZETTI_BREAKS_A
 
-    def curves(self, wavelength: Tensor, piece: Tensor) -> Curves:
+    def curves(
+        self, wavelength: Float[Tensor, "*batch wavelength"], piece: Int[Tensor, "*#batch wavelength"]
+    ) -> Curves:
         """Return k_C00 / (0.44 R_V), the bump (a Drude profile of unit amplitude / R_V) and ln(lambda / 5500 A).
 
         Calzetti's two formulas do not quite meet at 6300 A. ``piece`` says where to use the blue one (0), the red one (1)

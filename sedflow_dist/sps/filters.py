@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import speclite.filters
+from jaxtyping import Float, Int
 
 from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
 
@@ -27,8 +28,8 @@ class Band:
     """A filter response [dimensionless], linear between its samples in wavelength [A]."""
 
     name: str
-    wavelength: np.ndarray
-    response: np.ndarray
+    wavelength: Float[np.ndarray, " sample"]
+    response: Float[np.ndarray, " sample"]
 
     @classmethod
     def load(cls, name: str) -> Band:
@@ -52,7 +53,7 @@ class Band:
         end = self.wavelength[-1:]
         return float(self.moment(end, 2)[0] / self.moment(end, 1)[0])
 
-    def moment(self, wavelength: np.ndarray, power: int) -> np.ndarray:
+    def moment(self, wavelength: Float[np.ndarray, "*batch"], power: int) -> Float[np.ndarray, "*batch"]:
         """Return the integral of R(lambda) lambda^power d lambda from the blue end to ``wavelength``: exact."""
         x, r = self.wavelength, self.response
         slope = np.diff(r) / np.diff(x)
@@ -68,7 +69,7 @@ class Band:
         i = np.clip(np.searchsorted(x, lam, side="right") - 1, 0, len(x) - 2)
         return total[i] + antiderivative(lam, offset[i], slope[i]) - antiderivative(x[i], offset[i], slope[i])
 
-    def nodes(self, stretch: float) -> np.ndarray:
+    def nodes(self, stretch: float) -> Float[np.ndarray, " node"]:
         """Return Chebyshev nodes [A] in ln(lambda): four, and eight more per e-fold that the band spans.
 
         About twice as many where 1 + z up to ``stretch`` brings dust's bump at 2175 A into the band.
@@ -83,17 +84,17 @@ class Band:
 class BandWeights:
     """Weights of the pixels of a spectrum at a ladder of redshifts equally spaced in ln(1+z).
 
-    ``table``: (shift, band, pixel); multiply a spectrum [Lsun/A] with it to get maggies, up to the geometric factor
+    ``table``: multiply a spectrum [Lsun/A] with it to get maggies, up to the geometric factor
     1 / (4 pi d_L^2 (1+z)) and Lsun; ``step``: spacing of the ladder in ln(1+z).
     """
 
     bands: tuple[Band, ...]
-    edges: np.ndarray
-    table: np.ndarray
+    edges: Float[np.ndarray, " edge"]
+    table: Float[np.ndarray, "shift band edge-1"]
     step: float
 
     @classmethod
-    def build(cls, names: Sequence[str], edges: np.ndarray, z_max: float) -> BandWeights:
+    def build(cls, names: Sequence[str], edges: Float[np.ndarray, " edge"], z_max: float) -> BandWeights:
         """Integrate each band over each pixel, exactly, at each redshift of the ladder (0 to ``z_max``)."""
         pixel = np.log(edges[-1] / edges[0]) / (len(edges) - 1)
         step = pixel / _SHIFTS_PER_PIXEL
@@ -138,24 +139,24 @@ class BandWeights:
 
 @dataclass(frozen=True)
 class SmoothFactorWeights:
-    """Band weights per node of a smooth factor: ``table`` (shift, node, pixel); the others (node,).
+    """Band weights per node of a smooth factor: ``table``, and what each node is.
 
     ``wavelength``: observed [A]; ``piece``: how many breaks lie below the piece that the node stands for; ``band``: its
     band's index.
     """
 
-    table: np.ndarray
-    wavelength: np.ndarray
-    piece: np.ndarray
-    band: np.ndarray
+    table: Float[np.ndarray, "shift node pixel"]
+    wavelength: Float[np.ndarray, " node"]
+    piece: Int[np.ndarray, " node"]
+    band: Int[np.ndarray, " node"]
 
 
-def reach(names: Sequence[str], edges: np.ndarray) -> float:
+def reach(names: Sequence[str], edges: Float[np.ndarray, " edge"]) -> float:
     """Return the redshift up to which pixels between ``edges`` [A] serve all the bands."""
     return float(min(Band.load(name).range[0] for name in names) / edges[0] - 1)
 
 
-def rest_range(names: Sequence[str], z_max: float, edges: np.ndarray) -> tuple[float, float]:
+def rest_range(names: Sequence[str], z_max: float, edges: Float[np.ndarray, " edge"]) -> tuple[float, float]:
     """Return the rest-frame wavelengths [A] that the bands see for redshifts from 0 to ``z_max``.
 
     Raises:

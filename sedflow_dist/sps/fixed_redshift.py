@@ -24,16 +24,16 @@ from sedflow_dist.sps.populations import BURST, CUT, Epoch, Populations
 
 @dataclass(frozen=True)
 class DrawPhotometry:
-    """What the galaxy model says of draws, per solar mass formed; shapes (galaxy, draw) and (galaxy, draw, band).
+    """What the galaxy model says of draws, per solar mass formed.
 
     ``flux``: observed [nanomaggies]; ``absolute``: rest frame at 10 pc [nanomaggies]; ``surviving``: mass fraction.
     """
 
     epoch: Epoch
     populations: Populations
-    flux: Tensor
-    absolute: Tensor
-    surviving: Tensor
+    flux: Float[Tensor, "galaxy draw band"]
+    absolute: Float[Tensor, "galaxy draw band"]
+    surviving: Float[Tensor, "galaxy draw"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class _Tables:
     ``curves`` are those of each screen.
     """
 
-    bins: Tensor
-    cut: Tensor
-    nodes: Tensor
-    sources: tuple[Tensor, ...]
+    bins: Float[Tensor, "_galaxy bin cell"]
+    cut: Float[Tensor, "galaxy metallicity cell"]
+    nodes: Float[Tensor, "_galaxy node cell"]
+    sources: tuple[Float[Tensor, "_galaxy _template cell"], ...]
     curves: tuple[Curves, ...]
-    table: Tensor
+    table: Int[Tensor, " galaxy"]
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,19 @@ class RedshiftModel:
         values = self.model.space.values(theta)
         return self._flux(values, *self._populations(values, at.epoch), at)
 
-    def _populations(self, values: Values, epoch: Epoch) -> tuple[Populations, Tensor]:
+    def _populations(
+        self, values: Values, epoch: Epoch
+    ) -> tuple[Populations, Float[Tensor, "galaxy draw population metallicity"]]:
         populations = self.model.stars.populations(values, epoch)
         return populations, self.model.stars.metallicity_weights(populations)
 
-    def _flux(self, values: Values, populations: Populations, weights: Tensor, at: FixedRedshifts) -> Tensor:
+    def _flux(
+        self,
+        values: Values,
+        populations: Populations,
+        weights: Float[Tensor, "galaxy draw population metallicity"],
+        at: FixedRedshifts,
+    ) -> Float[Tensor, "galaxy draw band"]:
         light = self._light(values, populations, weights, at.epoch, at.tables)
         return (light @ self._to_bands) * at.epoch.flux_factor.unsqueeze(-1)
 
@@ -137,7 +145,7 @@ class RedshiftModel:
         wavelength = self._node_wavelength / (1 + epoch.redshift.unsqueeze(-1))
         return self._tables(cells, epoch, self.model.curves(wavelength.unsqueeze(1), self._node_piece))
 
-    def _tables(self, cells: Tensor, epoch: Epoch, curves: Sequence[Curves]) -> _Tables:
+    def _tables(self, cells: Float[Tensor, "_galaxy row cell"], epoch: Epoch, curves: Sequence[Curves]) -> _Tables:
         """Split rows into bins, nodes and sources and interpolate the cut bin, whose age the redshift fixes, from the nodes."""
         stars = self.model.stars
         bins, nodes, *sources = cells.split(self._rows, dim=1)
@@ -149,9 +157,14 @@ class RedshiftModel:
         return _Tables(bins, cut, nodes.contiguous(), tuple(sources), tuple(curves), galaxy)
 
     def _light(
-        self, values: Values, populations: Populations, weights: Tensor, epoch: Epoch, tables: _Tables
-    ) -> Tensor:
-        """Attenuated light of draws in cells: (galaxy, draw, cell)."""
+        self,
+        values: Values,
+        populations: Populations,
+        weights: Float[Tensor, "galaxy draw population metallicity"],
+        epoch: Epoch,
+        tables: _Tables,
+    ) -> Float[Tensor, "galaxy draw cell"]:
+        """Attenuated light of draws in cells."""
         young_weights, old_weights = self.model.stars.split_bins(weights)
         n = young_weights.shape[-1]
         young = young_weights @ tables.bins[:, :n]
@@ -163,7 +176,9 @@ class RedshiftModel:
             (young if source.inside else old).add_(source.weights(values, populations, epoch) @ cells)
         return self.model.dim(young, [old, burst], values, tables.curves)
 
-    def _burst(self, populations: Populations, weights: Tensor, tables: _Tables) -> tuple[Tensor | None, Tensor]:
+    def _burst(
+        self, populations: Populations, weights: Float[Tensor, "galaxy draw population metallicity"], tables: _Tables
+    ) -> tuple[Float[Tensor, "galaxy draw cell"] | None, Float[Tensor, "galaxy draw cell"]]:
         """Light of the burst in birth clouds and outside: two ages times all metallicities of each galaxy's node table."""
         n_galaxy, n_draw = weights.shape[:2]
         n_z = weights.shape[-1]

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from sedflow_dist.sps import cosmology, histories
 from sedflow_dist.sps.components import Composition
@@ -128,12 +129,12 @@ class FSPS:
             )  # fmt: skip
         self._log_z = np.log10(self._population.zlegend / self._population.solar_metallicity)
         self._libraries = [name.decode().strip() for name in self._population.libraries]
-        self.wavelength: np.ndarray = self._population.wavelengths
+        self.wavelength: Float[np.ndarray, " wavelength"] = self._population.wavelengths
         self._to_per_angstrom = SPEED_OF_LIGHT / self.wavelength**2
         #: ages of FSPS's SSPs [Gyr]
-        self.age: np.ndarray = 10.0 ** (self._population.ssp_ages - 9)
+        self.age: Float[np.ndarray, " age"] = 10.0 ** (self._population.ssp_ages - 9)
         #: their metallicities (mass fraction)
-        self.metallicity: np.ndarray = settings.z_solar * 10.0**self._log_z
+        self.metallicity: Float[np.ndarray, " metallicity"] = settings.z_solar * 10.0**self._log_z
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("FSPS cannot be pickled: its state is in Fortran; make one in the other process")
@@ -152,8 +153,8 @@ class FSPS:
 
     # -- simple stellar populations ---------------------------------------------------------------------------------
 
-    def ssp_grid(self, metallicity: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return spectra (age, wavelength) [Lsun/A] and surviving masses (age,), per Msun formed, at all of `age`.
+    def ssp_grid(self, metallicity: float) -> tuple[Float[np.ndarray, "age wavelength"], Float[np.ndarray, " age"]]:
+        """Return spectra [Lsun/A] and surviving masses, per Msun formed, at all of `age`.
 
         The same in every process, whatever was asked before. Surviving mass includes remnants.
         """
@@ -170,8 +171,8 @@ class FSPS:
 
     def ssp_spectrum(
         self, age: float, metallicity: float, tau_bc: float = 0.0, tau_ism: float = 0.0, n_dust: float = 0.0
-    ) -> np.ndarray:
-        """Return the spectrum (wavelength,) [Lsun/A per Msun formed] of one age [Gyr] behind dust."""
+    ) -> Float[np.ndarray, " wavelength"]:
+        """Return the spectrum [Lsun/A per Msun formed] of one age [Gyr] behind dust."""
         asked = {"age": age, "tau_bc": tau_bc, "tau_ism": tau_ism, "n_dust": n_dust}
         ranges = {"age": (0.0, self.age[-1]), "n_dust": (-10.0, 10.0)}
         for name, value in asked.items():
@@ -195,7 +196,9 @@ class FSPS:
         nearest = self._log_z[np.argmin(np.abs(self._log_z - log_z))]
         return float(nearest if abs(nearest - log_z) < 1e-9 else log_z)
 
-    def _luminosity(self, age: float, log_z: float, tau_bc: float, tau_ism: float, n_dust: float) -> np.ndarray:
+    def _luminosity(
+        self, age: float, log_z: float, tau_bc: float, tau_ism: float, n_dust: float
+    ) -> Float[np.ndarray, "*age wavelength"]:
         """[Lsun/A]; converted with FSPS's own speed of light, so that the luminosity of a spectrum is FSPS's."""
         parameters = self._population.params
         parameters["logzsol"] = log_z
@@ -208,7 +211,9 @@ class FSPS:
 
     # -- galaxies ---------------------------------------------------------------------------------------------------
 
-    def galaxy_spectrum(self, theta: np.ndarray, redshift: float, row: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def galaxy_spectrum(
+        self, theta: Float[np.ndarray, " param"], redshift: float, row: int = 0
+    ) -> tuple[Float[np.ndarray, " wavelength"], Float[np.ndarray, " wavelength"]]:
         """Return wavelengths [A] and the rest-frame luminosity [Lsun/A] of a galaxy: one FSPS call a population.
 
         Args:
@@ -255,7 +260,9 @@ def last_words(log: str | Path) -> str:
     return f"FSPS died on {work}; it said: {' / '.join(said) or 'nothing'}"
 
 
-def populations(theta: np.ndarray, redshift: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def populations(
+    theta: Float[np.ndarray, " param"], redshift: float
+) -> tuple[Float[np.ndarray, " population"], Float[np.ndarray, " population"], Float[np.ndarray, " population"]]:
     """Return masses (per Msun formed), ages [Gyr] and metallicities of those of a galaxy's populations that have mass.
 
     In float64 and without tables; `populations.PopulationModel` is the batched version.
@@ -272,8 +279,13 @@ def populations(theta: np.ndarray, redshift: float) -> tuple[np.ndarray, np.ndar
     return mass[lit], age[lit], histories.metallicity_basis(age[lit]) @ gamma
 
 
-def band_fluxes(wavelength: np.ndarray, luminosity: np.ndarray, redshift: float, bands: Sequence[Band]) -> np.ndarray:
-    """Return fluxes (band,) [nanomaggies] of a rest-frame spectrum [Lsun/A], linear between its samples: exact."""
+def band_fluxes(
+    wavelength: Float[np.ndarray, " wavelength"],
+    luminosity: Float[np.ndarray, " wavelength"],
+    redshift: float,
+    bands: Sequence[Band],
+) -> Float[np.ndarray, " band"]:
+    """Return fluxes [nanomaggies] of a rest-frame spectrum [Lsun/A], linear between its samples: exact."""
     z = np.asarray(redshift)
     factor = cosmology.flux_factor(z, cosmology.comoving_distance_mpc(z))
     observed, density = wavelength * (1 + redshift), luminosity * factor
@@ -287,10 +299,10 @@ def band_fluxes(wavelength: np.ndarray, luminosity: np.ndarray, redshift: float,
 
 
 def ssp_table_from_grids(
-    wavelength: np.ndarray,
-    age: np.ndarray,
-    metallicity: Sequence[float] | np.ndarray,
-    grids: Sequence[tuple[np.ndarray, np.ndarray]],
+    wavelength: Float[np.ndarray, " wavelength"],
+    age: Float[np.ndarray, " age"],
+    metallicity: Sequence[float] | Float[np.ndarray, " metallicity"],
+    grids: Sequence[tuple[Float[np.ndarray, "age wavelength"], Float[np.ndarray, " age"]]],
     provenance: dict[str, Any],
     pixel: float = PIXEL,
 ) -> SSPTable:
@@ -312,7 +324,7 @@ def ssp_table_from_grids(
     return SSPTable(edges, np.asarray(age), np.asarray(metallicity, float), spectra, surviving, facts)
 
 
-def _check(theta: np.ndarray, redshift: float, row: int) -> None:
+def _check(theta: Float[np.ndarray, " param"], redshift: float, row: int) -> None:
     try:
         check(SPACE, torch.as_tensor(theta)[None], torch.as_tensor([redshift], dtype=torch.float64), z_max=20.0)
     except ValueError as error:

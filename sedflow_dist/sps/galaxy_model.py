@@ -118,8 +118,14 @@ class GalaxyModel:
 
         return [of(screen) for screen in self.composition.screens]
 
-    def dim(self, young: Tensor, old: Sequence[Tensor], values: Values, curves: Sequence[Curves]) -> Tensor:
-        """Return all light behind all screens, (..., wavelength), in the place of ``young``: that from inside birth clouds."""
+    def dim(
+        self,
+        young: Float[Tensor, "*batch wavelength"],
+        old: Sequence[Float[Tensor, "*batch wavelength"]],
+        values: Values,
+        curves: Sequence[Curves],
+    ) -> Float[Tensor, "*batch wavelength"]:
+        """Return all light behind all screens, in the place of ``young``: that from inside birth clouds."""
         screens = list(zip(self.composition.screens, curves, strict=True))
         for screen, own in screens:
             if screen.covers == "birth clouds":
@@ -132,7 +138,7 @@ class GalaxyModel:
                 light = light.mul_(screen.transmission(values, own))
         return light
 
-    def rung(self, redshift: Tensor) -> tuple[Tensor, Tensor]:
+    def rung(self, redshift: Float[Tensor, " galaxy"]) -> tuple[Int[Tensor, " galaxy"], Float[Tensor, " galaxy"]]:
         """Rung of the band weights' ladder below each redshift, and the fraction of ln(1+z) on to the next."""
         position = torch.log1p(redshift) / self.weights.step
         left = position.long().clamp(0, len(self._band_table) - 2)
@@ -144,10 +150,10 @@ class GalaxyModel:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _mass(self, values: Values) -> Tensor:
+    def _mass(self, values: Values) -> Float[Tensor, " galaxy"]:
         return 10 ** values[self.space.amplitude.name]
 
-    def _spectra(self, values: Values, epoch: Epoch) -> Tensor:
+    def _spectra(self, values: Values, epoch: Epoch) -> Float[Tensor, "galaxy wavelength"]:
         """Attenuated spectra per unit of formed mass."""
         populations = self.stars.populations(values, epoch)
         young, old = self.stars.light(populations, self.stars.metallicity_weights(populations))
@@ -155,7 +161,9 @@ class GalaxyModel:
             (young if source.inside else old).add_(source.weights(values, populations, epoch) @ templates)
         return self.dim(young, [old], values, self._curves)
 
-    def _through_bands(self, spectra: Tensor, redshift: Tensor) -> Tensor:
+    def _through_bands(
+        self, spectra: Float[Tensor, "galaxy wavelength"], redshift: Float[Tensor, " galaxy"]
+    ) -> Float[Tensor, "galaxy band"]:
         """Band fluxes of spectra in order of redshift: those between two rungs of the ladder are one matrix product."""
         left, fraction = self.rung(redshift)
         both = spectra.new_empty(len(spectra), 2, len(self.bands))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from jaxtyping import Float
 from scipy.interpolate import PchipInterpolator
 
 # fmt: off
@@ -50,18 +51,18 @@ def _curves() -> tuple[tuple[PchipInterpolator, ...], tuple[PchipInterpolator, .
     return interpolate(_SFH_KNOTS), interpolate(_METALLICITY_KNOTS)
 
 
-def sfh_basis(t_lookback: np.ndarray) -> np.ndarray:
-    """Return the four SFH basis functions [1/Gyr], shape (..., 4), at lookback times [Gyr], shape (...)."""
+def sfh_basis(t_lookback: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 4"]:
+    """Return the four SFH basis functions [1/Gyr] at lookback times [Gyr]."""
     return np.stack([np.maximum(curve(t_lookback), 0.0) for curve in _curves()[0]], axis=-1)
 
 
-def metallicity_basis(t_lookback: np.ndarray) -> np.ndarray:
-    """Return the two metallicity-history basis functions, shape (..., 2), at lookback times [Gyr], shape (...)."""
+def metallicity_basis(t_lookback: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 2"]:
+    """Return the two metallicity-history basis functions at lookback times [Gyr]."""
     return np.stack([np.maximum(curve(t_lookback), 0.0) for curve in _curves()[1]], axis=-1)
 
 
 @cache
-def _cumulative_nodes() -> tuple[np.ndarray, np.ndarray]:
+def _cumulative_nodes() -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, "node 4"]]:
     """Nodes [Gyr] between which every basis function is one cubic, and the integrals from 0 to each node."""
     nodes = [np.linspace(0.0, _LONGEST_GYR, 57), BIN_EDGES_GYR]
     for curve in _curves()[0]:
@@ -72,7 +73,7 @@ def _cumulative_nodes() -> tuple[np.ndarray, np.ndarray]:
     return t, np.concatenate([np.zeros((1, N_SFH)), np.cumsum(pieces, axis=0)])
 
 
-def _integrate(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+def _integrate(start: Float[np.ndarray, "*batch"], stop: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 4"]:
     """Integrate the SFH basis over intervals that hold no knot and no root: three Gauss points are exact for cubics."""
     x, w = np.polynomial.legendre.leggauss(3)
     half = 0.5 * (stop - start)
@@ -80,8 +81,8 @@ def _integrate(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
     return half[..., None] * np.einsum("...qi,q->...i", sfh_basis(points), w)
 
 
-def sfh_cumulative(t_lookback: np.ndarray) -> np.ndarray:
-    """Return the integral of each SFH basis function from 0 to ``t_lookback`` [Gyr]: shape (..., 4), exact.
+def sfh_cumulative(t_lookback: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 4"]:
+    """Return the integral of each SFH basis function from 0 to ``t_lookback`` [Gyr], exact.
 
     >>> bool(abs(sfh_cumulative(13.6) - sfh_cumulative(0.067) - 1).max() < 2e-3)   # one unit of mass each
     True

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sedflow_dist.parameters import Values
@@ -26,25 +26,27 @@ _T_MAX_GYR, _N_TABLE = 14.0, 8193
 
 @dataclass(frozen=True)
 class Epoch:
-    """What depends on the redshift alone, each of shape (galaxy,): cosmic age, cut bin, factors of flux."""
+    """What depends on the redshift alone: cosmic age, cut bin, factors of flux."""
 
-    redshift: Tensor
-    t_age: Tensor  # age of the Universe [Gyr]
-    cut_index: Tensor  # the fixed bin that t_age cuts (N_FIXED: none; the cut bin lies beyond the fixed ones)
-    cut_age: Tensor  # age of the stars in the cut bin [Gyr]
-    flux_factor: Tensor  # Lsun/A to 1e9 erg/s/cm2/A at the observer
+    redshift: Float[Tensor, "*batch"]
+    t_age: Float[Tensor, "*batch"]  # age of the Universe [Gyr]
+    cut_index: Int[
+        Tensor, "*batch"
+    ]  # the fixed bin that t_age cuts (N_FIXED: none; the cut bin lies beyond the fixed ones)
+    cut_age: Float[Tensor, "*batch"]  # age of the stars in the cut bin [Gyr]
+    flux_factor: Float[Tensor, "*batch"]  # Lsun/A to 1e9 erg/s/cm2/A at the observer
 
 
 @dataclass(frozen=True)
 class Populations:
-    """Simple stellar populations of galaxies, each of shape (..., population), per unit of formed mass.
+    """Simple stellar populations of galaxies, per unit of formed mass.
 
-    ``age`` [Gyr] of the cut bin and of the burst only, shape (..., 2); the others have `FIXED_AGES_GYR`.
+    ``age`` [Gyr] of the cut bin and of the burst only; the others have `FIXED_AGES_GYR`.
     """
 
-    mass: Tensor
-    metallicity: Tensor
-    age: Tensor
+    mass: Float[Tensor, "*batch population"]
+    metallicity: Float[Tensor, "*batch population"]
+    age: Float[Tensor, "*batch 2"]
 
 
 class PopulationModel:
@@ -111,16 +113,18 @@ class PopulationModel:
         smooth = self._formed(beta, epoch.t_age.clamp(max=window_gyr)) / self._formed(beta, epoch.t_age)
         return (1 - f_burst) * smooth + torch.where(t_burst < window_gyr, f_burst, 0.0)
 
-    def _burst(self, values: Values, epoch: Epoch) -> tuple[Tensor, Tensor]:
+    def _burst(self, values: Values, epoch: Epoch) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Lookback time [Gyr] of the burst, and its fraction of the mass: none before the Universe began."""
         t_burst = values["t_burst"]
         return t_burst, torch.where(t_burst < epoch.t_age, values["f_burst"], 0.0)
 
-    def _formed(self, beta: Tensor, t_lookback: Tensor) -> Tensor:
+    def _formed(self, beta: Float[Tensor, "*#batch basis"], t_lookback: Float[Tensor, "*#batch"]) -> Tensor:
         """Integral of the smooth history from now back to ``t_lookback`` [Gyr], before it is normalised."""
         return (beta * self._interpolate(self._cumulative_table, t_lookback)).sum(-1)
 
-    def _interpolate(self, table: Float[Tensor, "time basis"], t: Float[Tensor, "*batch"]) -> Tensor:
+    def _interpolate(
+        self, table: Float[Tensor, "time basis"], t: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch basis"]:
         """Linear interpolation in a table on a uniform grid of lookback time (spacing 1.7 Myr: 1e-6 of a basis' peak)."""
         position = (t * ((_N_TABLE - 1) / _T_MAX_GYR)).clamp(0, _N_TABLE - 1.001)
         left = position.long()

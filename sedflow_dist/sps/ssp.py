@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy import sparse
 
 #: Width of a pixel in ln(lambda). Costs at most 1.8 mmag in u and 1.1 in griz, 0.35 rms in u (its tests).
@@ -55,8 +56,8 @@ class SSPTable:
                 raise ValueError(f"SSP table: {name} not finite or negative at (metallicity, age) {tuple(bad[0][:2])}")
 
     @property
-    def wavelength(self) -> np.ndarray:
-        """Geometric centres of the pixels [A], shape (wavelength,)."""
+    def wavelength(self) -> Float[np.ndarray, " wavelength"]:
+        """Geometric centres of the pixels [A]."""
         return np.sqrt(self.edges[1:] * self.edges[:-1])
 
     @property
@@ -82,19 +83,25 @@ class SSPTable:
         )  # fmt: skip
 
 
-def pixel_edges(pixel: float = PIXEL, wavelength_range: tuple[float, float] = WAVELENGTH_RANGE) -> np.ndarray:
+def pixel_edges(
+    pixel: float = PIXEL, wavelength_range: tuple[float, float] = WAVELENGTH_RANGE
+) -> Float[np.ndarray, " edge"]:
     """Return pixel edges [A], equally spaced by ``pixel`` in ln(lambda)."""
     lo, hi = wavelength_range
     return lo * np.exp(pixel * np.arange(int(np.ceil(np.log(hi / lo) / pixel)) + 1))
 
 
-def pixel_means(wavelength: np.ndarray, spectra: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def pixel_means(
+    wavelength: Float[np.ndarray, " sample"],
+    spectra: Float[np.ndarray, "*batch sample"],
+    edges: Float[np.ndarray, " edge"],
+) -> Float[np.ndarray, "*batch edge-1"]:
     """Return photon-weighted means over pixels of spectra that are linear between their samples: exact.
 
     Args:
-        wavelength: samples [A], shape (sample,)
-        spectra: shape (..., sample)
-        edges: pixel edges [A] inside the range of the samples, shape (pixel + 1,)
+        wavelength: samples [A]
+        spectra: at these samples
+        edges: pixel edges [A] inside the range of the samples
     """
     if edges[0] < wavelength[0] or edges[-1] > wavelength[-1]:
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -102,8 +102,10 @@ class Stars(Component):
         """Rows of the bins whose stars lie in birth clouds."""
         return self.n_young * self.n_metallicities
 
-    def light(self, populations: Populations, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the spectra of stars in birth clouds and of the others, (galaxy, pixel), per unit of formed mass.
+    def light(
+        self, populations: Populations, weights: Float[Tensor, "galaxy population metallicity"]
+    ) -> tuple[Float[Tensor, "galaxy pixel"], Float[Tensor, "galaxy pixel"]]:
+        """Return the spectra of stars in birth clouds and of the others, per unit of formed mass.
 
         ``weights``: `metallicity_weights` of the populations.
         """
@@ -131,15 +133,21 @@ class Stars(Component):
         weights[..., :-1] -= above
         return weights
 
-    def split_bins(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def split_bins(
+        self, weights: Float[Tensor, "*batch population metallicity"]
+    ) -> tuple[Float[Tensor, "*batch young"], Float[Tensor, "*batch old"]]:
         """Weights of the fixed bins, flattened over (bin, metallicity): those in birth clouds and the others."""
         return weights[..., : self.n_young, :].flatten(-2), weights[..., self.first_old : N_FIXED, :].flatten(-2)
 
-    def in_cloud(self, age: Tensor, node: Tensor) -> Tensor:
+    def in_cloud(self, age: Float[Tensor, "*batch"], node: Int[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
         """Whether the light that stars of an age take from a node of the table comes from inside a birth cloud."""
         return self._node_in_cloud[node] if self.birth_cloud_rule == "node" else age < self.birth_cloud_age
 
-    def age_weights(self, age: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def age_weights(
+        self, age: Float[Tensor, "*batch"]
+    ) -> tuple[
+        tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]], tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]
+    ]:
         """Neighbouring ages of the table and their weights: linear in log(age), the youngest spectrum before it."""
         nodes = torch.as_tensor(np.log(self.ssp.age), dtype=age.dtype)
         position = torch.log(age).contiguous()
@@ -148,7 +156,9 @@ class Stars(Component):
         t = t.to(self.dtype)
         return (right - 1, 1 - t), (right, t)
 
-    def _node_rows(self, populations: Populations, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _node_rows(
+        self, populations: Populations, weights: Float[Tensor, "*batch population metallicity"]
+    ) -> tuple[Int[Tensor, "*batch row"], Float[Tensor, "*batch row"], Bool[Tensor, "*batch row"]]:
         """Rows of the nodes that make up the cut bin and the burst, their weights, and which lie in birth clouds."""
         left, right = self.age_weights(populations.age)
         metallicities = torch.arange(self.n_metallicities)
@@ -161,8 +171,13 @@ class Stars(Component):
         in_cloud = torch.stack(clouds, dim=-1).repeat_interleave(self.n_metallicities, dim=-1)
         return rows.flatten(-2), row_weights.flatten(-2), in_cloud.flatten(-2)
 
-    def _between_ages(self, nodes: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:
-        """Interpolate nodes (age * metallicity, column) at ages: (len(age) * metallicity, column)."""
+    def _between_ages(
+        self,
+        nodes: Float[Tensor, "node column"],
+        left: tuple[Int[Tensor, " age"], Float[Tensor, " age"]],
+        right: tuple[Int[Tensor, " age"], Float[Tensor, " age"]],
+    ) -> Float[Tensor, "row column"]:
+        """Interpolate nodes, one for each age and metallicity, at other ages."""
         table = nodes.view(len(self.ssp.age), -1, nodes.shape[-1])
         rows = table[left[0]] * left[1][:, None, None] + table[right[0]] * right[1][:, None, None]
         return rows.reshape(-1, nodes.shape[-1])

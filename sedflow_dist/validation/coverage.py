@@ -15,23 +15,24 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Real, Shaped
 from scipy import linalg, stats
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Kolmogorov-Smirnov tests of ranks against uniform: ``pooled`` over all parameters and of each (param,).
+    """Kolmogorov-Smirnov tests of ranks against uniform: ``pooled`` over all parameters and of each.
 
-    ``inside``: whether the p-p curve of a parameter stays inside the 99 % band, (param,).
+    ``inside``: whether the p-p curve of a parameter stays inside the 99 % band.
     """
 
     pooled: float
-    p_values: np.ndarray
-    inside: np.ndarray
+    p_values: Float[np.ndarray, " param"]
+    inside: Bool[np.ndarray, " param"]
 
 
-def check(ranks: np.ndarray, level: float = 0.99) -> Calibration:
-    """Test ranks in [0, 1], shape (galaxy, param), for uniformity."""
+def check(ranks: Float[np.ndarray, "galaxy param"], level: float = 0.99) -> Calibration:
+    """Test ranks in [0, 1] for uniformity."""
     p_values = np.array([stats.kstest(column, "uniform").pvalue for column in ranks.T])
     grid, curve = pp_curve(ranks)
     deviation = np.abs(curve - grid[:, None]).max(axis=0)
@@ -42,8 +43,10 @@ def check(ranks: np.ndarray, level: float = 0.99) -> Calibration:
     )
 
 
-def pp_curve(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities (grid,) and the fraction of galaxies with a rank below each (grid, param)."""
+def pp_curve(
+    ranks: Float[np.ndarray, "galaxy param"],
+) -> tuple[Float[np.ndarray, " grid"], Float[np.ndarray, "grid param"]]:
+    """Return probabilities and the fraction of galaxies with a rank below each."""
     grid = np.linspace(0, 1, 201)
     ordered = np.sort(ranks, axis=0)
     return grid, np.stack([np.searchsorted(column, grid, side="right") for column in ordered.T], axis=1) / len(ranks)
@@ -61,13 +64,13 @@ def histogram_band(n_galaxies: int, bins: int, level: float = 0.99) -> tuple[flo
     return float(lo), float(hi)
 
 
-def by_group(ranks: np.ndarray, groups: np.ndarray) -> dict[str, Calibration]:
-    """`check` the ranks (galaxy, param) of each group; ``groups`` (galaxy,) names the group of each galaxy."""
+def by_group(ranks: Float[np.ndarray, "galaxy param"], groups: Shaped[np.ndarray, " galaxy"]) -> dict[str, Calibration]:
+    """`check` the ranks of each group; ``groups`` names the group of each galaxy."""
     return {str(name): check(ranks[groups == name]) for name in np.unique(groups)}
 
 
-def quantile_bins(values: np.ndarray, bins: int) -> np.ndarray:
-    """Name the bin of each value (galaxy,) by its edges, as in "5.1-8.9"; bins hold equal numbers of galaxies."""
+def quantile_bins(values: Real[np.ndarray, " galaxy"], bins: int) -> Shaped[np.ndarray, " galaxy"]:
+    """Name the bin of each value by its edges, as in "5.1-8.9"; bins hold equal numbers of galaxies."""
     edges = np.quantile(values, np.linspace(0, 1, bins + 1))
     names = np.array([f"{lo:.3g}-{hi:.3g}" for lo, hi in pairwise(edges)])
     return names[np.searchsorted(edges[1:-1], values, side="right")]
@@ -76,14 +79,19 @@ def quantile_bins(values: np.ndarray, bins: int) -> np.ndarray:
 # -- ranks ------------------------------------------------------------------------------------------------------------
 
 
-def tarp(draws: np.ndarray, weight: np.ndarray | None, truth: np.ndarray, seed: int) -> np.ndarray:
-    """Return the fraction of draws that are nearer to a random point than the truth is, (galaxy,).
+def tarp(
+    draws: Float[np.ndarray, "galaxy draw dimension"],
+    weight: Float[np.ndarray, "galaxy draw"] | None,
+    truth: Float[np.ndarray, "galaxy dimension"],
+    seed: int,
+) -> Float[np.ndarray, " galaxy"]:
+    """Return the fraction of draws that are nearer to a random point than the truth is.
 
     Uniform if the posterior is right in all dimensions together. A shift that all galaxies share shows weakly: it brings
     draws nearer to some points and farther from others. Source: TARP, Lemos et al. 2023 (arXiv 2302.03026).
 
     Args:
-        draws, truth: coordinates of the unit cube, (galaxy, draw, dimension) and (galaxy, dimension)
+        draws, truth: coordinates of the unit cube
         seed: of the reference points, one a galaxy, uniform in the cube
     """
     reference = np.random.default_rng(seed).random(truth.shape)
@@ -91,10 +99,14 @@ def tarp(draws: np.ndarray, weight: np.ndarray | None, truth: np.ndarray, seed: 
     return _mean(distance < ((truth - reference) ** 2).sum(-1)[:, None], weight)
 
 
-def expected_coverage(log_q: np.ndarray, weight: np.ndarray | None, log_q_truth: np.ndarray) -> np.ndarray:
-    """Return the credible level of the highest-density region that the truth lies on the edge of, (galaxy,).
+def expected_coverage(
+    log_q: Float[np.ndarray, "galaxy draw"],
+    weight: Float[np.ndarray, "galaxy draw"] | None,
+    log_q_truth: Float[np.ndarray, " galaxy"],
+) -> Float[np.ndarray, " galaxy"]:
+    """Return the credible level of the highest-density region that the truth lies on the edge of.
 
-    That is the fraction of draws whose log q (galaxy, draw) exceeds the truth's (galaxy,).
+    That is the fraction of draws whose log q exceeds the truth's.
     Source: Hermans et al. 2022 (arXiv 2110.06581).
     """
     return _mean(log_q > log_q_truth[:, None], weight)
@@ -103,8 +115,8 @@ def expected_coverage(log_q: np.ndarray, weight: np.ndarray | None, log_q_truth:
 # -- samples ----------------------------------------------------------------------------------------------------------
 
 
-def c2st(a: np.ndarray, b: np.ndarray, seed: int) -> float:
-    """Return how often a classifier tells two samples (draw, dimension) apart: 0.5 if they are alike, 1 if disjoint.
+def c2st(a: Float[np.ndarray, "draw dimension"], b: Float[np.ndarray, "other dimension"], seed: int) -> float:
+    """Return how often a classifier tells two samples apart: 0.5 if they are alike, 1 if disjoint.
 
     sbi's random forest with five-fold cross-validation, in the coordinates in which ``a`` has unit covariance. Weighted
     samples have to be resampled before. Source: Lopez-Paz & Oquab 2017 (arXiv 1610.06545).
@@ -119,8 +131,10 @@ def c2st(a: np.ndarray, b: np.ndarray, seed: int) -> float:
 # -- data -------------------------------------------------------------------------------------------------------------
 
 
-def prior_predictive(training: np.ndarray, catalog: np.ndarray) -> np.ndarray:
-    """Return the Kolmogorov-Smirnov distance of each colour (galaxy, colour) between two sets of galaxies, (colour,).
+def prior_predictive(
+    training: Float[np.ndarray, "mock colour"], catalog: Float[np.ndarray, "galaxy colour"]
+) -> Float[np.ndarray, " colour"]:
+    """Return the Kolmogorov-Smirnov distance of each colour between two sets of galaxies.
 
     NaN: not measured. 0: the same distribution; 1: the catalog lies where no training galaxy does.
     """
@@ -128,6 +142,8 @@ def prior_predictive(training: np.ndarray, catalog: np.ndarray) -> np.ndarray:
     return np.array([stats.ks_2samp(x, y).statistic if len(x) and len(y) else np.nan for x, y in pairs])
 
 
-def _mean(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-    """Mean over draws: (galaxy, draw) to (galaxy,)."""
+def _mean(
+    values: Bool[np.ndarray, "galaxy draw"], weight: Float[np.ndarray, "galaxy draw"] | None
+) -> Float[np.ndarray, " galaxy"]:
+    """Mean over draws."""
     return values.mean(1) if weight is None else (values * weight).sum(1)

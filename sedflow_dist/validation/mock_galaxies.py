@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.trained_model import TrainedModel
@@ -31,25 +33,25 @@ def mock_galaxies(flow: TrainedModel, n: int, seed: int, patterns: Sequence[Patt
     return Mocks.concatenate(parts)
 
 
-def unit_truth(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
-    """True coordinates of mock galaxies in the unit cube: (galaxy, coordinate)."""
+def unit_truth(flow: TrainedModel, mocks: Mocks) -> Float[Tensor, "galaxy coordinate"]:
+    """True coordinates of mock galaxies in the unit cube."""
     amplitude = flow.space.amplitude.prior.to_unit(mocks.log_mstar)
     return flow.space.join(amplitude, torch.special.ndtr(mocks.phi))
 
 
-def truth(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
-    """True parameters of mock galaxies: (galaxy, param)."""
+def truth(flow: TrainedModel, mocks: Mocks) -> Float[Tensor, "galaxy param"]:
+    """True parameters of mock galaxies."""
     return flow.space.from_unit(unit_truth(flow, mocks))
 
 
-def flow_log_prob(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
-    """ln q(truth | data) over the flow's own dimensions: (galaxy,)."""
+def flow_log_prob(flow: TrainedModel, mocks: Mocks) -> Float[Tensor, " galaxy"]:
+    """ln q(truth | data) over the flow's own dimensions."""
     x = flow.features(mocks.photometry)
     with torch.no_grad():
         return flow.network.log_prob(target(mocks, flow.spec.amplitude, flow.space), x)
 
 
-def joint_log_prob(flow: TrainedModel, mocks: Mocks) -> np.ndarray:
+def joint_log_prob(flow: TrainedModel, mocks: Mocks) -> Float[np.ndarray, " galaxy"]:
     """ln q(truth | data) over all eleven coordinates in probit space; with an exact amplitude its own density counts."""
     log_q = flow_log_prob(flow, mocks)
     if flow.spec.amplitude == "exact":
@@ -57,7 +59,7 @@ def joint_log_prob(flow: TrainedModel, mocks: Mocks) -> np.ndarray:
     return log_q.numpy()
 
 
-def amplitude_log_prob(flow: TrainedModel, mocks: Mocks) -> torch.Tensor:
+def amplitude_log_prob(flow: TrainedModel, mocks: Mocks) -> Float[Tensor, " galaxy"]:
     """ln p(true amplitude | true shape, data) in probit space, exact: of ``flow``, its galaxy model and prior count only."""
     likelihood, evidence = log_likelihood(flow, mocks, truth(flow, mocks))
     phi_a = probit(flow.space.amplitude.prior.to_unit(mocks.log_mstar))

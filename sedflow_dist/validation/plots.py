@@ -10,6 +10,7 @@ from itertools import pairwise
 import corner
 import matplotlib
 import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
 from sedflow_dist.photometry.photometry import Photometry
@@ -32,21 +33,21 @@ _BLUE, _ORANGE, _GREY = "#1f4e79", "#d95f02", "#8a8a8a"
 
 
 def posterior_and_sed(
-    draws: np.ndarray,
+    draws: Float[np.ndarray, "draw column"],
     quantities: Sequence[Quantity],
     title: str,
-    band_wavelength: np.ndarray,
+    band_wavelength: Float[np.ndarray, " band"],
     photometry: Photometry,
-    sed_wavelength: np.ndarray,
-    sed_flux: np.ndarray,
+    sed_wavelength: Float[np.ndarray, "some wavelength"],
+    sed_flux: Float[np.ndarray, "some wavelength"],
 ) -> Figure:
     """Corner plot of one galaxy with its SED in the free corner.
 
     Args:
-        draws: (draw, column); the columns are ``quantities``
-        band_wavelength: of all bands, (band,) [A]
+        draws: the columns are ``quantities``
+        band_wavelength: of all bands [A]
         photometry: of the galaxy; bands that are not measured are left out
-        sed_wavelength, sed_flux: model spectra of some draws, (draw, wavelength) [A, nanomaggies]
+        sed_wavelength, sed_flux: model spectra of some draws [A, nanomaggies]
     """
     seen, band_wavelength = photometry.bands(photometry.mask[0]), band_wavelength[photometry.mask[0].numpy()]
     flux, sigma = seen.flux[0].numpy(), seen.sigma[0].numpy()
@@ -77,7 +78,9 @@ def posterior_and_sed(
     return figure
 
 
-def pp(ranks: np.ndarray, quantities: Sequence[Quantity], found: Calibration, title: str) -> Figure:
+def pp(
+    ranks: Float[np.ndarray, "galaxy param"], quantities: Sequence[Quantity], found: Calibration, title: str
+) -> Figure:
     """p-p plot of all parameters with the 99 % band of a calibrated posterior."""
     figure, axes = plt.subplots(figsize=(6.2, 6))
     grid, curve = pp_curve(ranks)
@@ -97,11 +100,16 @@ def pp(ranks: np.ndarray, quantities: Sequence[Quantity], found: Calibration, ti
     return figure
 
 
-def sbc(ranks: np.ndarray, quantities: Sequence[Quantity], chains: np.ndarray | None = None, bins: int = 20) -> Figure:
+def sbc(
+    ranks: Float[np.ndarray, "galaxy param"],
+    quantities: Sequence[Quantity],
+    chains: Float[np.ndarray, "chain param"] | None = None,
+    bins: int = 20,
+) -> Figure:
     """Rank histograms of simulation-based calibration with the 99 % range of a uniform rank (SEDflow, figure 4).
 
     Args:
-        ranks, chains: of the flow and, for some galaxies, of MCMC, (galaxy, param); MCMC's counts are scaled to the flow's
+        ranks, chains: of the flow and, for some galaxies, of MCMC; MCMC's counts are scaled to the flow's
     """
     columns = 4
     rows = -(-len(quantities) // columns)
@@ -128,8 +136,8 @@ def sbc(ranks: np.ndarray, quantities: Sequence[Quantity], chains: np.ndarray | 
     return figure
 
 
-def coverage(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Curves of ranks that concern all dimensions together, with the 99 % band: title -> label -> ranks (galaxy,)."""
+def coverage(panels: Mapping[str, Mapping[str, Float[np.ndarray, " _galaxy"]]]) -> Figure:
+    """Curves of ranks that concern all dimensions together, with the 99 % band: title -> label -> ranks."""
     figure, grid = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 5), squeeze=False)
     for axes, (title, curves) in zip(grid[0], panels.items(), strict=True):
         for i, (label, ranks) in enumerate(curves.items()):
@@ -149,13 +157,13 @@ def coverage(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 def training_data(
     labels: Sequence[str],
     selection_band: int,
-    training: tuple[np.ndarray, np.ndarray],
-    catalog: tuple[np.ndarray, np.ndarray],
+    training: tuple[Float[np.ndarray, "mock band"], Float[np.ndarray, "mock band"]],
+    catalog: tuple[Float[np.ndarray, "galaxy band"], Float[np.ndarray, "galaxy band"]],
 ) -> Figure:
     """Training data beside the catalog: magnitudes in the selection band, colours, uncertainties (SEDflow, figure 1).
 
     Args:
-        training, catalog: magnitudes and their errors, each (galaxy, band) [mag]; NaN where not measured
+        training, catalog: magnitudes and their errors [mag]; NaN where not measured
     """
     n = len(labels)
     figure, grid = plt.subplots(2, n, figsize=(2.9 * n, 5.8), squeeze=False)
@@ -184,8 +192,12 @@ def training_data(
     return figure
 
 
-def mass_redshift(redshift: np.ndarray, quantiles: np.ndarray, flagged: np.ndarray) -> Figure:
-    """Stellar mass against redshift: quantiles (galaxy, 3) are 16, 50, 84 % of log surviving mass."""
+def mass_redshift(
+    redshift: Float[np.ndarray, " galaxy"],
+    quantiles: Float[np.ndarray, "galaxy 3"],
+    flagged: Bool[np.ndarray, " galaxy"],
+) -> Figure:
+    """Stellar mass against redshift: quantiles are 16, 50, 84 % of log surviving mass."""
     figure, axes = plt.subplots(figsize=(8, 5.5))
     middle = quantiles[:, 1]
     width = 0.5 * (quantiles[:, 2] - quantiles[:, 0])
