@@ -19,7 +19,8 @@ from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
 from sedflow_dist.inference.summary import METHODS
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import flags
-from sedflow_dist.photometry.surveys import Cut, Survey
+from sedflow_dist.photometry.cuts import Cut
+from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.components import Composition
 from storage_schemas.backend.arrays import VERSION
@@ -54,7 +55,7 @@ def run_file_page() -> str:
                 raise ValueError(f"{title}: {key} is not explained")
             plain = _plain(field.annotation)
             kind = str(plain if not isinstance(plain, type) or get_args(plain) else plain.__name__)
-            kind = kind.replace("typing.", "").replace("|", "or").replace("sedflow_dist.photometry.surveys.", "")
+            kind = re.sub(r"\b(?:typing|sedflow_dist)\.(?:\w+\.)*", "", kind).replace("|", "or")
             kind = re.sub(r"Literal\[(.*?)\]", r"one of \1", kind)
             lines.append(f"| `{key}` | {kind} | {_default(field)} | {field.description} |")
     return "\n".join(lines) + "\n"
