@@ -98,6 +98,11 @@ def names(bands: Sequence[str | Curve]) -> list[str]:
     return [str(band) for band in bands]
 
 
+def of_json(bands: Sequence[Any]) -> list[str | Curve]:
+    """Return bands as a store's or model's metadata hold them: names, and curves with their samples."""
+    return [Curve.model_validate(band) if isinstance(band, Mapping) else band for band in bands]
+
+
 def declared(entry: Any, folder: Path) -> Any:
     """Return a band as a survey declares it: the name of a `speclite` filter, or the curve of a file, read.
 
@@ -142,16 +147,16 @@ def _content(path: Path) -> tuple[np.ndarray, np.ndarray, str | None, Literal["p
                 table = found.to_table()
             else:
                 table = Table.read(path, format="ascii.ecsv" if b"%ECSV" in start[:20] else "ascii")
-        except Exception as error:
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
+        except Exception:  # astropy's readers raise whatever they stumble over
+            first = start.partition(b"\n")[0].decode("ascii", "backslashreplace")
             raise ValueError(
-                f"it is no ECSV, no VOTable and no text in two columns, wavelength and response ({reason})"
+                f"it is no ECSV, no VOTable and no text in two columns, wavelength and response (it begins {first!r:.80})"
             ) from None
     lam, response = _columns(table)
     for column in (lam, response):
         if column.dtype.kind not in "iuf" or np.ma.is_masked(column):
             raise ValueError(f"column {column.name} holds other things than numbers")
-    said = " ".join([lam.name, *map(str, table.meta.get("comments", ()))[-1:]])
+    said = " ".join([lam.name, *map(str, table.meta.get("comments", [])[-1:])])
     stated = str(lam.unit) if lam.unit is not None else (match[1] if (match := _UNIT.search(said)) else None)
     return np.asarray(lam, float), np.asarray(response, float), stated, detector
 
@@ -180,7 +185,9 @@ def _angstroms(unit: str | None, stated: str | None) -> float:
         try:
             factors[text] = float(u.Unit(plain).to(u.AA))
         except (ValueError, TypeError, u.UnitsError):
-            raise ValueError(f"its wavelengths are in {text!r:.40}; expected is a length, such as Angstrom or nm") from None
+            raise ValueError(
+                f"its wavelengths are in {text!r:.40}; expected is a length, such as Angstrom or nm"
+            ) from None
     if len(set(factors.values())) > 1:
         raise ValueError(f"its wavelengths are in {stated}, and the run file says {unit}")
     return next(iter(factors.values()), 1.0)

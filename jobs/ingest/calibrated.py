@@ -71,14 +71,23 @@ def _errors(table: Table, survey: Survey) -> np.ndarray:
 
 def _codes(table: Table, survey: Survey) -> Codes:
     """Where columns hold the survey's codes: as the file has them, before they are converted."""
-    columns = [np.ma.asarray(table.column(name)) for name in survey.flux]
-    errors = [None if name is None else np.ma.asarray(table.column(name)) for name in survey.errors]
-    return Codes.of(survey, columns, errors)
+
+    def column(name: str) -> np.ndarray:
+        values = table.column(name)
+        text = values.dtype.kind not in "iuf"
+        return (
+            np.ma.masked_array(np.ma.getdata(values).astype(np.float64), np.ma.getmaskarray(values)) if text else values
+        )
+
+    errors = [None if name is None else column(name) for name in survey.errors]
+    return Codes.of(survey, [column(name) for name in survey.flux], errors)
 
 
-def _pivots(survey: Survey) -> list[float] | None:
+def _pivots(survey: Survey) -> np.ndarray | None:
     """Pivot wavelengths of the bands [A], where the survey's fluxes are per wavelength."""
-    return [Band.load(band).pivot for band in survey.bands] if survey.kind == "flux per wavelength" else None
+    if survey.kind != "flux per wavelength":
+        return None
+    return np.array([Band.load(band).pivot for band in survey.bands])
 
 
 def flag_counts(flags: np.ndarray) -> dict[str, int]:

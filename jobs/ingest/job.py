@@ -38,6 +38,11 @@ from storage_schemas.photometry import File
 #: Borders between which rows are counted, for each group of chunks: a task looks at so much more than its own rows.
 _BORDERS_PER_GROUP = 8
 _FILES_NAMED = 10
+#: Parts of a report, and how they are told.
+_TOLD = {
+    "flags": "flagged", "cuts": "hit by the cuts", "missing": "rows that lack a band",
+    "not_detected": "rows with no more than a limit in a band",
+}  # fmt: skip
 WHAT = "photometry store"
 
 
@@ -253,8 +258,10 @@ def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
     parts = {
         "cuts": "cut ", "no_unit": calibrated.NO_UNIT, "missing": calibrated.MISSING, "not_detected": calibrated.LIMITED,
     }  # fmt: skip
-    of = {part: {name.removeprefix(title): n for name, n in total.items() if name.startswith(title)} for part, title in parts.items()}
-    return {"rows": total["rows"], "usable": total["usable"], "flags": flags, **of}
+    report = {"rows": total["rows"], "usable": total["usable"], "flags": flags}
+    for part, title in parts.items():
+        report[part] = {name.removeprefix(title): n for name, n in total.items() if name.startswith(title)}
+    return report
 
 
 def assumed(survey: Survey) -> dict[str, dict[str, float]]:
@@ -273,9 +280,8 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
         say("ingest", f"... and of {len(files) - _FILES_NAMED:,} more files")
     took = "there already" if seconds is None else f"{seconds:.0f} s, {report['rows'] / seconds:,.0f}/s"
     say("ingest", f"{report['rows']:,} rows, {report['usable']:,} of them usable ({took}): {store.location}")
-    told = {"flagged": "flags", "hit by the cuts": "cuts", "rows without a band": "missing", "not detected": "not_detected"}
-    for title, counts in ((title, report[part]) for title, part in told.items()):
-        if counts:
+    for part, title in _TOLD.items():
+        if counts := report[part]:
             say("ingest", f"{title}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
     if fractions := report["assumed_error"]:
         errors = ", ".join(f"{fraction:.3g} of the flux in {label}" for label, fraction in fractions.items())

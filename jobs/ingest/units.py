@@ -40,13 +40,6 @@ _WORDS = {
 _WORD = re.compile(r"[^\W\d](?:[^\W\d]|_(?=[^\W\d]))*")
 #: A logarithm to base ten as VOTables and CDS write it, ``[solMass]``, as FITS does, ``log(solMass)``, and as astropy does.
 _LOGARITHM = re.compile(r"\[([^\[\]]+)\]|(?:log|log10|dex)\((.+)\)", re.IGNORECASE)
-#: Magnitudes of a system, in the spellings of catalogs.
-_SYSTEMS = {
-    "AB": re.compile(r"m?mag *[(_]?ab\)?|ab(?:[ _]?mag)?|mag *\(ab\)", re.IGNORECASE),
-    "Vega": re.compile(r"vega(?:[ _]?mag)?|m?mag *[(_]?vega\)?", re.IGNORECASE),
-    "ST": re.compile(r"st[ _]?mag|m?mag *[(_]?st\)?", re.IGNORECASE),
-    "asinh": re.compile(r"a(?:rc)?sinh[ _-]?mag(?:nitude)?s?|m?mag *[(_]?a(?:rc)?sinh\)?|luptitudes?|lupt(?:mag)?s?", re.IGNORECASE),
-}  # fmt: skip
 _LONGEST = 200
 
 
@@ -98,8 +91,8 @@ def conversions(survey: Survey, stated: Mapping[str, str | None]) -> Conversions
         ValueError: one is unknown, or cannot be converted; names the column, what was found, what is expected.
     """
     factors: dict[str, float] = {}
-    zero_points = dict(zip(survey.flux, survey.zero_points, strict=True)) if survey.zero_points else {}
-    zero_points |= {error: zero_points[flux] for flux, error in zip(survey.flux, survey.errors, strict=True) if error and zero_points}
+    counted = zip(survey.flux, survey.errors, survey.zero_points or (), strict=False)
+    zero_points = {name: point for flux, error, point in counted for name in (flux, error) if name}
     for name, expected in survey.expected_units.items():
         if name not in stated:
             continue
@@ -128,8 +121,7 @@ def _of_system(name: str, text: str | None, expected: str, survey: Survey) -> st
     Raises:
         ValueError: it is another; or asinh magnitudes are stated and the survey has no softening for them.
     """
-    plain = " ".join((text or "").split())
-    found = next((system for system, spelling in _SYSTEMS.items() if spelling.fullmatch(plain)), None)
+    found = flux_units.system(text or "")
     if found is None:
         return text
     ours = "asinh" if survey.softening is not None else survey.system
@@ -142,7 +134,7 @@ def _of_system(name: str, text: str | None, expected: str, survey: Survey) -> st
             f"column {shortened(name)} is in {shortened(text)}, and the survey's magnitudes are {ours}: {say}; "
             f"{_remedy(name, expected)}"
         )
-    return "mmag" if plain.lower().startswith("mmag") else "mag"
+    return "mmag" if (text or "").strip().lower().startswith("mmag") else "mag"
 
 
 def _factor(name: str, text: str | None, expected: str, zero_point: float | None = None) -> float | None:

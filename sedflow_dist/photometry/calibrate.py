@@ -70,7 +70,7 @@ class Calibrated:
 
 def calibrate(
     survey: Survey, flux: np.ndarray, error: np.ndarray, extinction: np.ndarray | None, redshift: np.ndarray,
-    unusable: np.ndarray | None = None, codes: Codes | None = None, pivot: Sequence[float] | None = None,
+    unusable: np.ndarray | None = None, codes: Codes | None = None, pivot: np.ndarray | None = None,
 ) -> Calibrated:  # fmt: skip
     """Turn raw columns of shape (galaxy, band) into calibrated photometry; bad values are masked and flagged.
 
@@ -82,7 +82,7 @@ def calibrate(
         flux, error: fluxes or magnitudes and their uncertainties in the survey's unit; errors of bands that have no column
             for them count for nothing
         codes: entries that hold no values; None: they are looked for in ``flux`` and ``error``
-        pivot: pivot wavelengths of the bands [A], needed where the survey's unit is a flux per wavelength
+        pivot: pivot wavelengths of the bands [A], (band,), needed where the survey's unit is a flux per wavelength
     """
     flux, error = np.asarray(flux, np.float64), np.asarray(error, np.float64)
     codes = codes or Codes.of(survey, list(flux.T), list(error.T))
@@ -141,7 +141,7 @@ def is_coded(values: np.ndarray, codes: Sequence[float]) -> np.ndarray:
     return found
 
 
-def _nanomaggies(survey: Survey, pivot: Sequence[float] | None) -> np.ndarray:
+def _nanomaggies(survey: Survey, pivot: np.ndarray | None) -> np.ndarray:
     """Nanomaggies of one of the survey's unit in each band: of magnitudes, one, since they are made fluxes first."""
     if survey.zero_points is not None:
         return np.asarray(magnitudes.flux(np.asarray(survey.zero_points)))
@@ -157,7 +157,9 @@ def _fluxes(
     """Fluxes, standard deviations in the same unit (of magnitudes: nanomaggies), and where the catalog's errors are some."""
     sigma = 1 / np.sqrt(error) if survey.error_kind == "ivar" else error
     stated = np.isfinite(error) & (error > 0)
-    limit = error if survey.limits == "error" else np.broadcast_to(np.asarray(survey.limits or np.nan, float), flux.shape)
+    limit = (
+        error if survey.limits == "error" else np.broadcast_to(np.asarray(survey.limits or np.nan, float), flux.shape)
+    )
     limit = np.where(codes.upper_limit, flux, limit)
     if survey.kind == "magnitude":
         flux, slope = _of_magnitudes(survey, flux)

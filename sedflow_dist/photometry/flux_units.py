@@ -6,6 +6,7 @@ wavelength, by which f_nu = f_lambda pivot^2 / c is exact for means over a band 
 
 from __future__ import annotations
 
+import re
 import warnings
 from functools import cache
 from typing import Literal
@@ -21,6 +22,14 @@ _ALLOWED = (
     "nanomaggy, maggy, a flux density as astropy writes it (nJy, uJy, erg / (s cm2 Hz), erg / (s cm2 Angstrom)), mag, or, "
     "with a zero_point, counts"
 )
+#: Magnitudes of a system, in the spellings of catalogs.
+_SYSTEMS = {
+    "AB": re.compile(r"ab([ _]?mags?)?|m?mag *[(_]?ab\)?", re.IGNORECASE),
+    "Vega": re.compile(r"vega([ _]?mags?)?|m?mag *[(_]?vega\)?", re.IGNORECASE),
+    "ST": re.compile(r"st[ _]?mags?|m?mag *[(_]?st\)?", re.IGNORECASE),
+    "asinh": re.compile(r"a(rc)?sinh[ _-]?mag(nitude)?s?|m?mag *[(_]?a(rc)?sinh\)?|lupt(itude|mag)?s?", re.IGNORECASE),
+}
+_PLURALS = {"nanomaggies": "nanomaggy", "maggies": "maggy", "counts": "count"}
 #: What instruments count, and the time by which they divide.
 _COUNTED = {"ct", "adu", "DN", "electron", "ph", "s"}
 _MAGGY = u.zero_point_flux(JANSKY_PER_MAGGY * u.Jy)
@@ -47,6 +56,16 @@ def kind(unit: str) -> Kind:
     if found.is_equivalent(u.Unit("erg / (s cm2 Angstrom)")):
         return "flux per wavelength"
     raise ValueError(f"unit {unit!r} is no flux density; allowed are {_ALLOWED}")
+
+
+def system(text: str) -> str | None:
+    """Return the system of magnitudes that a text states (AB, Vega, ST or asinh), or None where it states none.
+
+    >>> system("ABmag"), system("mag(Vega)"), system("luptitude"), system("mag")
+    ('AB', 'Vega', 'asinh', None)
+    """
+    plain = " ".join(text.split())
+    return next((name for name, spelling in _SYSTEMS.items() if spelling.fullmatch(plain)), None)
 
 
 def is_counts(unit: u.UnitBase) -> bool:
@@ -81,7 +100,7 @@ def _parsed(text: str) -> u.UnitBase:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # several slashes are discouraged, and mean what they say
         try:
-            found = u.Unit(text, format="generic", parse_strict="raise")
+            found = u.Unit(_PLURALS.get(text, text), format="generic", parse_strict="raise")
         except (ValueError, TypeError, ArithmeticError, RecursionError):
             raise ValueError(f"unit {text!r:.60} is none that astropy knows; allowed are {_ALLOWED}") from None
     if not isinstance(found, u.UnitBase) or not (np.isfinite(found.scale) and found.scale > 0):

@@ -6,12 +6,22 @@ Each survey is one declaration; a run file may declare its own. `calibrate` make
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cdshealpix.nested
 import numpy as np
 from astropy.coordinates import Latitude, Longitude
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)  # fmt: skip
 
 from sedflow_dist.curves import Curve, declared
 from sedflow_dist.photometry import flux_units
@@ -56,10 +66,13 @@ class Survey(BaseModel):
         "magnitudes, where these are magnitudes), or standard deviations in magnitudes whatever the fluxes are in",
     )
     error_fraction: float | tuple[float, ...] | None = Field(
-        None, description="assumed error, fraction of the flux, where there are no uncertainty columns; one or one a band"
+        None,
+        description="assumed error, fraction of the flux, where there are no uncertainty columns; one or one a band",
     )
     max_snr: float | None = Field(
-        None, gt=0, description="no flux counts for more than so many of its own uncertainties, the errors below included"
+        None,
+        gt=0,
+        description="no flux counts for more than so many of its own uncertainties, the errors below included",
     )
     unit: str = Field(
         "nanomaggy",
@@ -68,7 +81,8 @@ class Survey(BaseModel):
         "columns that state another are converted to it, or refused",
     )
     zero_point: float | tuple[float, ...] | None = Field(
-        None, description="magnitude of one count, where fluxes are counts, or in a unit of their own; one or one a band"
+        None,
+        description="magnitude of one count, where fluxes are counts, or in a unit of their own; one or one a band",
     )
     system: Literal["AB", "Vega"] = Field(
         "AB", description="of magnitudes and zero points; of Vega's, ab_offset says what makes them AB"
@@ -92,7 +106,8 @@ class Survey(BaseModel):
         (), description="values of a flux (or magnitude) column that say: not observed; as they stand in the file"
     )
     not_detected: tuple[float, ...] = Field(
-        (), description="values of a flux (or magnitude) column that say: observed, and not detected; `limits` tell how deeply"
+        (),
+        description="values of a flux (or magnitude) column that say: observed, and not detected; `limits` tell how deeply",
     )
     upper_limit: tuple[float, ...] = Field(
         (), description="values of an uncertainty column that say: the flux (or magnitude) column holds an upper limit"
@@ -121,10 +136,20 @@ class Survey(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _counts(cls, content: Any) -> Any:
-        """Who gives a zero point and no unit has counts."""
-        if isinstance(content, dict) and content.get("zero_point") is not None and content.get("unit") is None:
-            return {**content, "unit": "count"}
+    def _plain_unit(cls, content: Any) -> Any:
+        """Who gives a zero point and no unit has counts; a unit such as mag(AB) is magnitudes of that system."""
+        if not isinstance(content, dict):
+            return content
+        unit = content.get("unit")
+        if unit is None:
+            return {**content, "unit": "count"} if content.get("zero_point") is not None else content
+        stated = flux_units.system(unit) if isinstance(unit, str) else None
+        if stated == "asinh" and content.get("softening"):
+            return {**content, "unit": "mag"}
+        if stated in ("AB", "Vega") and content.get("system", stated) == stated and not content.get("softening"):
+            return {**content, "unit": "mag", "system": stated}
+        if stated:
+            raise ValueError(f"unit {unit} is of magnitudes: say mag, and system or softening beside it as they are")
         return content
 
     @field_validator("bands", mode="before")
@@ -263,6 +288,12 @@ def healpix(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     pixels[good] = cdshealpix.nested.lonlat_to_healpix(Longitude(ra[good], "deg"), Latitude(dec[good], "deg"), 29)
     return pixels
 
+
+#: As run files have it; what is wrong is told of the one that was meant.
+NameOrSurvey = Annotated[
+    Annotated[str, Tag("name")] | Annotated[Survey, Tag("declared")],
+    Discriminator(lambda survey: "name" if isinstance(survey, str) else "declared"),
+]
 
 _SDSS_BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")
 

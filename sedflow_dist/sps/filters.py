@@ -196,8 +196,9 @@ def rest_range(bands: Sequence[Named], z_max: float, edges: np.ndarray) -> tuple
     ranges = [(band.name, *band.range) for band in map(Band.load, bands)]
     for name, lo, hi in ranges:
         if edges[0] * (1 + z_max) > lo or edges[-1] < hi:
+            hint = " (are the band's wavelengths in angstroms?)" if hi < edges[0] or lo > edges[-1] else ""
             raise ValueError(
                 f"band {name} needs rest wavelengths {lo / (1 + z_max):.0f}-{hi:.0f} A for z = 0 to {z_max:g}; "
-                f"the SSP table holds {edges[0]:.0f}-{edges[-1]:.0f} A"
+                f"the SSP table holds {edges[0]:.0f}-{edges[-1]:.0f} A{hint}"
             )
     return min(lo for _, lo, _ in ranges) / (1 + z_max), max(hi for _, _, hi in ranges)

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from jobs.config import run_file
 from sedflow_dist.photometry import surveys
-from sedflow_dist.photometry.flags import DESCRIPTIONS, REASONS, Flag, names
 from sedflow_dist.photometry.calibrate import calibrate
 from sedflow_dist.photometry.cuts import Cut
+from sedflow_dist.photometry.flags import DESCRIPTIONS, REASONS, Flag, names
 from sedflow_dist.photometry.surveys import SURVEYS, Survey
 
 SDSS, NSA = SURVEYS["sdss"], SURVEYS["nsa"]
