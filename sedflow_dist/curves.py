@@ -80,7 +80,7 @@ class Curve(BaseModel):
         try:
             lam, response, stated, found = _content(path)
             if detector and found and detector != found:
-                raise ValueError(f"it says that its detector counts {found}s, and the run file says {detector}")
+                raise ValueError(f"it says that its detector counts by {found}, and the run file says {detector}")
             lam, response = _cleaned(lam * _angstroms(unit, stated), response)
             return cls(
                 name=name or path.stem, detector=detector or found or "photon", wavelength=tuple(lam.tolist()),
@@ -155,7 +155,7 @@ def _content(path: Path) -> tuple[np.ndarray, np.ndarray, str | None, Literal["p
     lam, response = _columns(table)
     for column in (lam, response):
         if column.dtype.kind not in "iuf" or np.ma.is_masked(column):
-            raise ValueError(f"column {column.name} holds other things than numbers")
+            raise ValueError(f"column {column.name!r:.100} holds other things than numbers")
     said = " ".join([lam.name, *map(str, table.meta.get("comments", [])[-1:])])
     stated = str(lam.unit) if lam.unit is not None else (match[1] if (match := _UNIT.search(said)) else None)
     return np.asarray(lam, float), np.asarray(response, float), stated, detector
@@ -169,7 +169,7 @@ def _columns(table: Table) -> tuple[Any, Any]:
     response = [name for name in table.colnames if name.lower().startswith(("resp", "trans", "throughput"))]
     if len(lam) != 1 or len(response) != 1:
         raise ValueError(
-            f"its columns are {', '.join(table.colnames)[:200]}; expected are two, wavelength and response (or "
+            f"its columns are {', '.join(table.colnames)!r:.200}; expected are two, wavelength and response (or "
             "transmission, throughput)"
         )
     return table[lam[0]], table[response[0]]

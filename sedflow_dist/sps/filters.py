@@ -22,7 +22,7 @@ AB_FLUX = JANSKY_PER_MAGGY * 1e-23 * 2.99792458e18
 _SHIFTS_PER_PIXEL = 2
 _BUMP_ENDS_A = 2400.0
 #: Steps in ln(wavelength) between which 1 / wavelength is linear to 1e-6.
-_FINE = 0.002
+_FINE = 0.001
 
 #: A band as surveys and models name it: speclite's name, or a curve.
 Named = str | Curve

@@ -241,8 +241,9 @@ def test_signal_to_noise_has_a_cap(model_error):
     [
         ({"unit": "km"}, "no flux density"), ({"unit": "nonsense"}, "none that astropy knows"),
         ({"unit": "mag(AB)", "system": "Vega"}, "say mag, and system"), ({"unit": "luptitude"}, "say mag, and system or softening"),
-        ({"unit": "STmag"}, "say mag, and system"), ({"unit": "vegamag"}, "need ab_offset"), ({"unit": "dex(Jy)"}, "no flux density"),
-        ({"unit": "erg / s"}, "no flux density"), ({"unit": "count"}, "needs a zero_point"),
+        ({"unit": "STmag"}, "say mag, and system"), ({"unit": "vegamag"}, "need ab_offset"),
+        ({"unit": "dex(Jy)"}, "no flux density"), ({"unit": "erg / s"}, "no flux density"),
+        ({"unit": "count"}, "needs a zero_point"),
         ({"unit": "nJy", "zero_point": 25.0}, "has a zero point of its own"),
         ({"unit": "mag", "zero_point": 25.0}, "has a zero point of its own"),
         ({"zero_point": (25.0, 25.0)}, "zero_point has 2 entries for 3 bands"),

@@ -376,7 +376,7 @@ def test_nsa_takes_the_optical_bands_of_its_seven():
         ({"model_error": -0.1}, "model_error"),
         ({"model_error": (0.1,)}, "model_error has 1 entries for 3 bands"),
         ({"colour": 1}, "colour"),
-        ({"unit": "Jy"}, "unit"),
+        ({"unit": "furlong"}, "unit"),
         (
             {"extinction": ("A", "A", "A"), "extinction_kind": "ebv"},
             "extinction_per_ebv belongs to extinction_kind ebv",
