@@ -41,17 +41,15 @@ class Codes:
     @classmethod
     def of(cls, survey: Survey, flux: Sequence[np.ndarray], error: Sequence[np.ndarray | None]) -> Codes:
         """Look for the survey's codes in columns as the catalog has them, (galaxy,) for each band; an error may be None."""
-        none = np.zeros(np.shape(flux[0]), bool)
-        errors = [none if column is None else column for column in error]
-        no_data = () if survey.no_data is None else (survey.no_data,)
+        none = np.zeros(len(flux[0]), bool)
 
-        def found(columns: Sequence[np.ndarray], codes: Sequence[float]) -> np.ndarray:
-            return np.stack([is_coded(column, codes) for column in columns], axis=1)
+        def found(columns: Sequence[np.ndarray | None], codes: Sequence[float]) -> np.ndarray:
+            return np.stack([none if column is None else is_coded(column, codes) for column in columns], axis=1)
 
         absent = found(flux, survey.not_observed)
-        if no_data:
-            absent = absent | found(errors, no_data)
-        return cls(absent, found(flux, survey.not_detected) & ~absent, found(errors, survey.upper_limit) & ~absent)
+        if survey.no_data is not None:
+            absent = absent | found(error, (survey.no_data,))
+        return cls(absent, found(flux, survey.not_detected) & ~absent, found(error, survey.upper_limit) & ~absent)
 
     @property
     def limited(self) -> np.ndarray:
@@ -85,7 +83,9 @@ def calibrate(
         pivot: pivot wavelengths of the bands [A], (band,), needed where the survey's unit is a flux per wavelength
     """
     flux, error = np.asarray(flux, np.float64), np.asarray(error, np.float64)
-    codes = codes or Codes.of(survey, list(flux.T), list(error.T))
+    if codes is None:
+        columns = [None if name is None else column for name, column in zip(survey.errors, error.T, strict=True)]
+        codes = Codes.of(survey, list(flux.T), columns)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         factor = np.broadcast_to(_nanomaggies(survey, pivot), flux.shape)
         flux, sigma, stated = _fluxes(survey, flux, error, codes)

@@ -221,6 +221,9 @@ def test_an_assumed_error_is_a_fraction_of_the_flux_where_there_is_no_column():
     values, errors = magnitudes(FLUX, SIGMA)
     _, sigma, _ = seen(one, values, np.where([True, False, True], errors, np.nan))
     np.testing.assert_allclose(sigma, np.where([True, False, True], SIGMA, 0.2 * FLUX), rtol=1e-6)
+    for code in (0.0, np.nan):  # what an absent column holds is no code
+        coded = calibrate(survey(error=None, error_fraction=0.1, no_data=code), FLUX, none, None, Z)
+        assert coded.photometry.mask.all()
     assert one.required == ("F_G", "F_R", "F_I", "E_G", "E_I", "Z")
 
 
