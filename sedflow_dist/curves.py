@@ -26,7 +26,11 @@ _SAMPLES = 50_000
 _NOISE = 0.01
 #: How writers of text say the unit of wavelengths: in the name of the column.
 _UNIT = re.compile(r"(?:\b|_)(nm|nanomet\w*|um|micron\w*|micromet\w*|aa|a|ang\w*)(?:\b|_)", re.IGNORECASE)
-_DETECTORS: dict[str, Literal["photon", "energy"]] = {"0": "energy", "1": "photon"}
+#: What files say of detectors; numbers are the SVO's.
+_DETECTORS: dict[str, Literal["photon", "energy"]] = {
+    "0": "energy", "energy": "energy", "energy counter": "energy", "bolometer": "energy",
+    "1": "photon", "photon": "photon", "photon counter": "photon", "ccd": "photon",
+}  # fmt: skip
 
 
 class Curve(BaseModel):
@@ -136,17 +140,15 @@ def _content(path: Path) -> tuple[np.ndarray, np.ndarray, str | None, Literal["p
     if path.stat().st_size > _LARGEST_FILE:
         raise ValueError(f"it has {path.stat().st_size:,} bytes; a curve has at most {_LARGEST_FILE:,}")
     start = path.read_bytes()[:4096].lstrip()
-    detector = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             if start.startswith(b"<"):
                 found = votable.parse_single_table(path)
-                said = next((p.value for p in found.params if (p.name or "").lower() == "detectortype"), None)
-                detector = _DETECTORS.get(str(said).strip())
-                table = found.to_table()
+                table, facts = found.to_table(), {param.name: param.value for param in found.params}
             else:
                 table = Table.read(path, format="ascii.ecsv" if b"%ECSV" in start[:20] else "ascii")
+                facts = table.meta
         except Exception:  # astropy's readers raise whatever they stumble over
             first = start.partition(b"\n")[0].decode("ascii", "backslashreplace")
             raise ValueError(
@@ -156,9 +158,19 @@ def _content(path: Path) -> tuple[np.ndarray, np.ndarray, str | None, Literal["p
     for column in (lam, response):
         if column.dtype.kind not in "iuf" or np.ma.is_masked(column):
             raise ValueError(f"column {column.name!r:.100} holds other things than numbers")
-    said = " ".join([lam.name, *map(str, table.meta.get("comments", [])[-1:])])
-    stated = str(lam.unit) if lam.unit is not None else (match[1] if (match := _UNIT.search(said)) else None)
-    return np.asarray(lam, float), np.asarray(response, float), stated, detector
+    said = {str(name).lower(): str(value).strip() for name, value in facts.items() if isinstance(value, str | int)}
+    text = " ".join([lam.name, *map(str, table.meta.get("comments", [])[-1:])])
+    match = _UNIT.search(text)
+    stated = str(lam.unit) if lam.unit is not None else said.get("wavelengthunit") or (match[1] if match else None)
+    detector = said.get("detectortype") or said.get("detector") or None
+    if detector and detector.lower() not in _DETECTORS:
+        raise ValueError(f"it says that its detector is {detector!r:.40}; known are {', '.join(_DETECTORS)}")
+    return (
+        np.asarray(lam, float),
+        np.asarray(response, float),
+        stated,
+        _DETECTORS[detector.lower()] if detector else None,
+    )
 
 
 def _columns(table: Table) -> tuple[Any, Any]:

@@ -35,6 +35,7 @@ _WORDS = {
     "arcmins": "arcmin", "arcminutes": "arcmin", "arcminute": "arcmin",
     "mags": "mag", "magnitude": "mag", "magnitudes": "mag",
     "abmag": "mag(AB)", "ab": "mag(AB)", "magab": "mag(AB)", "mag_ab": "mag(AB)", "ab_mag": "mag(AB)", "stmag": "mag(ST)",
+    "vegamag": "mag",
     "dimensionless": "1", "unitless": "1", "redshift": "1",
 }  # fmt: skip
 _WORD = re.compile(r"[^\W\d](?:[^\W\d]|_(?=[^\W\d]))*")
@@ -116,7 +117,7 @@ def conversions(survey: Survey, stated: Mapping[str, str | None]) -> Conversions
 
 
 def _of_system(name: str, text: str | None, expected: str, survey: Survey) -> str | None:
-    """The unit of a column of magnitudes, or of their errors, without the system that it states, which must be the survey's.
+    """The unit of a column of magnitudes without the system that it states, which must be the survey's; an error has none.
 
     Raises:
         ValueError: it is another; or asinh magnitudes are stated and the survey has no softening for them.
@@ -124,6 +125,9 @@ def _of_system(name: str, text: str | None, expected: str, survey: Survey) -> st
     found = flux_units.system(text or "")
     if found is None:
         return text
+    plain = "mmag" if (text or "").strip().lower().startswith("mmag") else "mag"
+    if name in survey.errors:
+        return plain
     ours = "asinh" if survey.softening is not None else survey.system
     if found != ours and not (found == "AB" and ours == "asinh" and survey.system == "AB"):
         say = {
@@ -134,7 +138,7 @@ def _of_system(name: str, text: str | None, expected: str, survey: Survey) -> st
             f"column {shortened(name)} is in {shortened(text)}, and the survey's magnitudes are {ours}: {say}; "
             f"{_remedy(name, expected)}"
         )
-    return "mmag" if (text or "").strip().lower().startswith("mmag") else "mag"
+    return plain
 
 
 def _factor(name: str, text: str | None, expected: str, zero_point: float | None = None) -> float | None:
@@ -161,9 +165,21 @@ def _factor(name: str, text: str | None, expected: str, zero_point: float | None
         if not (np.isfinite(factor) and factor > 0):  # decibels, say: larger is brighter
             raise u.UnitConversionError
     except u.UnitsError:
-        note = " (a velocity is no redshift: join a column of redshifts)" if unit.is_equivalent(u.km / u.s) else ""
-        raise ValueError(f"column {shortened(name)} is in {shortened(text)}{note}; {_remedy(name, expected)}") from None
+        raise ValueError(
+            f"column {shortened(name)} is in {shortened(text)}{_note(unit, expected)}; {_remedy(name, expected)}"
+        ) from None
     return flux_units.rounded(factor)
+
+
+def _note(unit: u.UnitBase | u.FunctionUnitBase, expected: str) -> str:
+    """What to do about a unit that is of another kind than what is expected."""
+    if unit.is_equivalent(u.km / u.s):
+        return " (a velocity is no redshift: join a column of redshifts)"
+    if expected in ("", "deg") or expected.startswith("mag"):
+        return ""
+    if isinstance(unit, u.FunctionUnitBase) or unit.is_equivalent(u.mag):
+        return " (of magnitudes, the survey says `unit: mag`; of their errors, `error_kind: magnitude`)"
+    return " (of counts, the survey gives a zero_point)" if flux_units.is_counts(unit) else ""
 
 
 def _linear(unit: u.UnitBase | u.FunctionUnitBase) -> u.UnitBase:

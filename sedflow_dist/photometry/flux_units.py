@@ -70,7 +70,9 @@ def system(text: str) -> str | None:
 
 def is_counts(unit: u.UnitBase) -> bool:
     """Whether a unit is of counts of an instrument, per time or not, or a pure number."""
-    return {base.name for base in unit.decompose().bases} <= _COUNTED
+    plain = unit.decompose()
+    bases = {base.name: power for base, power in zip(plain.bases, plain.powers, strict=True)}
+    return bases.keys() <= _COUNTED and bases.get("s", -1) == -1
 
 
 @cache

@@ -129,6 +129,19 @@ def test_a_votable_says_what_its_detector_counts(tmp_path):
         Curve.read(tmp_path / "r.xml", "photon")
 
 
+@pytest.mark.parametrize(("said", "detector"), [("energy", "energy"), (0, "energy"), ("1", "photon"), ("maybe", None)])
+def test_an_ecsv_may_say_it_too_and_what_nobody_knows_is_not_passed_over(said, detector, tmp_path):
+    meta = {"DetectorType": said, "group_name": "mine"}
+    Table({"wavelength": LAM * u.AA, "response": RESPONSE}, meta=meta).write(tmp_path / "r.ecsv", format="ascii.ecsv")
+    as_votable(tmp_path / "r.xml", str(said))
+    for name in ("r.ecsv", "r.xml"):
+        if detector:
+            assert Curve.read(tmp_path / name).detector == detector
+        else:
+            with pytest.raises(ValueError, match="it says that its detector is 'maybe'"):
+                Curve.read(tmp_path / name)
+
+
 def test_the_run_file_says_the_unit_where_the_file_does_not(tmp_path):
     np.savetxt(tmp_path / "r.dat", np.c_[LAM / 10, RESPONSE], "%.17g")
     np.testing.assert_allclose(Curve.read(tmp_path / "r.dat", unit="nm").wavelength[0], LAM[0], rtol=1e-12)

@@ -112,6 +112,8 @@ LUPT = survey(unit="mag", softening=SOFTENING.tolist())
         (survey(), "erg / (s cm2 Angstrom)", "expects nanomaggy"), (survey(), "luptitude", "expects nanomaggy"),
         (survey(unit="erg / (s cm2 Angstrom)"), "nJy", "expects erg"), (survey(zero_point=25.0), "mag", "expects count"),
         (survey(zero_point=25.0), "erg / (s cm2 Angstrom)", "expects count"), (survey(zero_point=25.0), "km", "expects count"),
+        (survey(zero_point=25.0), "s", "expects count"), (survey(), "ABmag", "the survey says `unit: mag`"),
+        (survey(unit="nJy"), "electron / s", "the survey gives a zero_point"),
     ],
 )  # fmt: skip
 def test_a_unit_that_contradicts_the_declaration_is_refused(declared, unit, message):
@@ -124,7 +126,7 @@ def test_a_unit_that_contradicts_the_declaration_is_refused(declared, unit, mess
     [
         (LUPT, "F_g", "luptitude", 1.0), (LUPT, "F_g", "asinh mag", 1.0), (LUPT, "F_g", "mag", 1.0), (LUPT, "F_g", "mag(AB)", 1.0),
         (VEGA_SURVEY, "F_g", "vegamag", 1.0), (VEGA_SURVEY, "F_g", "mag(Vega)", 1.0), (MAGNITUDES, "F_g", "AB", 1.0),
-        (MAGNITUDES, "F_g", "mmag", 1e-3), (MAGNITUDES, "E_g", "mag(AB)", 1.0),
+        (MAGNITUDES, "F_g", "mmag", 1e-3), (MAGNITUDES, "E_g", "mag(AB)", 1.0), (VEGA_SURVEY, "E_g", "mag(AB)", 1.0),
         (survey(zero_point=22.5), "F_g", "nJy", 1 / 3631), (survey(zero_point=22.5), "F_g", "electron / s", 1.0),
         (survey(zero_point=(25.0, 26.0, 27.0)), "E_g", "nmgy", 10.0),
         (survey(zero_point=25.0, error_kind="ivar"), "E_g", "1 / nmgy2", 0.01),
