@@ -139,7 +139,7 @@ def _content(path: Path) -> tuple[np.ndarray, np.ndarray, str | None, Literal["p
         raise ValueError("there is no such file")
     if path.stat().st_size > _LARGEST_FILE:
         raise ValueError(f"it has {path.stat().st_size:,} bytes; a curve has at most {_LARGEST_FILE:,}")
-    start = path.read_bytes()[:4096].lstrip()
+    start = path.read_bytes()[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()  # a mark that some editors write
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -69,6 +69,11 @@ def as_votable_of_a_photon_counter(path):
     as_votable(path, "1")
 
 
+def as_votable_with_a_mark_of_its_encoding(path):
+    as_votable(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
 def as_votable_in_microns(path):
     as_votable(path, unit="um")
 
@@ -76,6 +81,7 @@ def as_votable_in_microns(path):
 LAYOUTS = [
     as_ecsv, as_ecsv_in_nm, as_two_columns, as_text_with_a_header, as_csv, as_text_in_nm, as_text_in_microns_by_a_comment,
     as_text_from_red_to_blue, as_text_in_percent, as_votable, as_votable_of_a_photon_counter, as_votable_in_microns,
+    as_votable_with_a_mark_of_its_encoding,
 ]  # fmt: skip
 
 
