@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -19,7 +19,8 @@ from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
 from sedflow_dist.inference.summary import METHODS
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import flags
-from sedflow_dist.photometry.surveys import Cut, Survey
+from sedflow_dist.photometry.cuts import Cut
+from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.components import Composition
 from storage_schemas.backend.arrays import VERSION
@@ -53,11 +54,16 @@ def run_file_page() -> str:
             if not field.description:
                 raise ValueError(f"{title}: {key} is not explained")
             plain = _plain(field.annotation)
-            kind = str(plain if not isinstance(plain, type) or get_args(plain) else plain.__name__)
-            kind = kind.replace("typing.", "").replace("|", "or").replace("sedflow_dist.photometry.surveys.", "")
-            kind = re.sub(r"Literal\[(.*?)\]", r"one of \1", kind)
-            lines.append(f"| `{key}` | {kind} | {_default(field)} | {field.description} |")
+            parts = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
+            lines.append(f"| `{key}` | {' or '.join(map(_kind, parts))} | {_default(field)} | {field.description} |")
     return "\n".join(lines) + "\n"
+
+
+def _kind(plain: Any) -> str:
+    """Return a type in words."""
+    text = "None" if plain is NoneType else str(plain if get_args(plain) else plain.__name__)
+    text = re.sub(r"\b(?:typing|sedflow_dist)\.(?:\w+\.)*", "", text).replace("|", "or")
+    return re.sub(r"Literal\[(.*?)\]", r"one of \1", text)
 
 
 def _plain(annotation: Any) -> Any:

@@ -31,6 +31,7 @@ from jobs.telemetry import events, metrics
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.metrics import Fractions
 from jobs.telemetry.progress import Clock, bar, say
+from sedflow_dist import curves
 from sedflow_dist.flow import model_spec
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router
@@ -287,10 +288,10 @@ def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
             f"photometry {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run ingest again"
         )
     survey: Mapping[str, Any] = store.group.attrs["settings"]["survey"]  # type: ignore[index, call-overload, assignment]
-    if tuple(survey["bands"]) != flow.spec.bands:
+    seen, trained = (curves.names(curves.of_json(bands)) for bands in (survey["bands"], flow.spec.bands))
+    if seen != trained:
         raise ValueError(
-            f"photometry {store.location} has bands {', '.join(survey['bands'])}; model {model} was trained on "
-            f"{', '.join(flow.spec.bands)}"
+            f"photometry {store.location} has bands {', '.join(seen)}; model {model} was trained on {', '.join(trained)}"
         )
 
 

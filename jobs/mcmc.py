@@ -22,7 +22,7 @@ from jobs.infer import check, load_on_worker
 from jobs.observed import observed
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
-from sedflow_dist import keyed_random
+from sedflow_dist import curves, keyed_random
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import cascade, lockstep, mcmc
 from sedflow_dist.inference.mcmc import Segment, State, Target
@@ -70,7 +70,7 @@ def sample(
     flow = TrainedModel.from_bytes(*model_store.read(model))
     described = {
         **settings.model_dump(), "seed": seed, "prior": flow.space.to_dict(), "ssp": flow.ssp_table.checksum,
-        "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": digest(data),
+        "birth_cloud_age": flow.spec.birth_cloud_age, "galaxies": digest(data), "bands": curves.names(flow.spec.bands),
         **({"model": flow.id} if settings.start == "flow" else {}),
     }  # fmt: skip
     with hold(out, "chains"):

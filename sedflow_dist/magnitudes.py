@@ -32,6 +32,17 @@ def flux(magnitude: Numbers) -> Numbers:
     return 10 ** (0.4 * (ZERO_POINT - magnitude))
 
 
+def asinh_flux(magnitude: np.ndarray, softening: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the fluxes [nanomaggies] of asinh magnitudes, and how much they fall per magnitude: both exact.
+
+    Args:
+        softening: b of the band [maggies] (Lupton, Gunn & Szalay 1999, equation 3)
+    """
+    x = -magnitude / POGSON - np.log(softening)
+    scale = 2e9 * softening
+    return scale * np.sinh(x), scale * np.cosh(x) / POGSON
+
+
 def colours(flux: Array, mask: Array) -> tuple[Array, Array]:
     """Return colours of neighbouring bands [mag], (galaxy, band - 1), and whether both fluxes are measured and positive."""
     arrays = _of(flux)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from sedflow_dist import curves
 from sedflow_dist.flow import shipped
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import importance
@@ -58,7 +59,7 @@ class Model(TrainedModel):
         if photometry.flux.shape[1] != len(self.spec.bands):
             raise ValueError(
                 f"photometry of {photometry.flux.shape[1]} bands; the model was trained on {len(self.spec.bands)}, in this "
-                f"order: {', '.join(self.spec.bands)}"
+                f"order: {', '.join(curves.names(self.spec.bands))}"
             )
         return GalaxyPosterior(Posterior(self, seed, n_draws), photometry, np.arange(row, row + len(photometry)))
 

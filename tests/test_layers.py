@@ -35,7 +35,7 @@ ALL_MODULES = [*MODULES, *sorted((ROOT / "jobs").rglob("*.py"))]
 #: Floors of the science, from the ground: a module imports from its own sub-package and from lower floors only; sub-packages
 #: of one floor do not know each other. Modules of sedflow_dist itself that stand on none are the roof: what a notebook imports.
 FLOORS = (
-    {"keyed_random", "priors", "quantities", "parameters", "magnitudes"},
+    {"keyed_random", "priors", "quantities", "parameters", "magnitudes", "curves"},
     {"photometry", "sps"},
     {"simulation"},
     {"flow"},

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cluster.settings import Engines, problems, read_yaml, refuse_control_characters
@@ -21,7 +22,9 @@ from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import fsps_engine
 from sedflow_dist.sps.components import PROVABGS, Composition
+from sedflow_dist.sps.filters import rest_range
 from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
+from sedflow_dist.sps.ssp import pixel_edges
 from storage_schemas.backend.location import Location, check_endpoint
 from storage_schemas.backend.redaction import without_secrets
 
@@ -240,7 +243,7 @@ class RunFile(_Section):
         description="one or several of: FITS, Parquet or CSV tables, patterns such as sweeps/*.fits, HATS catalogs, "
         "Zarr groups, here or on S3; kcorrect-sample is the demonstration's"
     )
-    survey: str | Survey = Field(
+    survey: surveys.NameOrSurvey = Field(
         "sdss", description=f"one of {', '.join(surveys.SURVEYS)}, or a survey declared here, with the keys below"
     )
     seed: int = Field(1, ge=0, description="of all random numbers: the same run file gives the same bits")
@@ -273,6 +276,13 @@ class RunFile(_Section):
         for entry in (source,) if isinstance(source, str) else source:
             Location.parse(entry)
         return source
+
+    @model_validator(mode="after")
+    def _check_bands(self) -> RunFile:
+        """Look at the bands where the run file is read, and not when workers have started."""
+        edges = pixel_edges() if self.ssp.source in ("bc03", "fsps") else np.array([0.0, np.inf])
+        rest_range(self.survey_definition.bands, self.model.redshift[1], edges)
+        return self
 
     @property
     def location(self) -> Location:
@@ -317,7 +327,8 @@ class RunFile(_Section):
         content |= {k: v for k, v in changes.items() if v is not None}
         try:
             refuse_control_characters(content)
-            return cls.model_validate({**content, "engines": Engines.of_run(content.get("engines")).replaced(profile)})
+            engines_of_run = Engines.of_run(content.get("engines")).replaced(profile)
+            return cls.model_validate({**content, "engines": engines_of_run}, context={"folder": file.parent})
         except ValidationError as error:
             raise ValueError(f"{file} is not a valid run file:\n{without_secrets(problems(error))}") from None
         except ValueError as error:

@@ -11,14 +11,19 @@ from jobs.ingest import exact, units
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.tables import Table, find
 from sedflow_dist.photometry import surveys
+from sedflow_dist.photometry.calibrate import Codes, calibrate
+from sedflow_dist.photometry.cuts import Cut
 from sedflow_dist.photometry.flags import REASONS, Flag
-from sedflow_dist.photometry.surveys import Cut, Survey
+from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.sps.filters import Band
 from storage_schemas import photometry
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed
 
 #: What counts are named by, before a flux column's name: rows whose file states no unit of it.
 NO_UNIT = "no unit "
+#: Before the label of a band: rows that lack it, and rows in which it holds no more than a limit.
+MISSING, LIMITED = "missing ", "not detected "
 
 
 def read(
@@ -36,13 +41,8 @@ def read(
     unstated = _check(table, survey)
     extinction = table.numbers(survey.extinction) if survey.extinction else None
     unusable = table.numbers(survey.band_flags) != 0 if survey.band_flags else None
-    raw = (
-        table.numbers(survey.flux),
-        table.numbers(survey.error),
-        extinction,
-        table.numbers([survey.redshift or ""])[:, 0],
-    )
-    calibrated = surveys.calibrate(survey, *raw, unusable)
+    raw = table.numbers(survey.flux), _errors(table, survey), extinction, table.numbers([survey.redshift or ""])[:, 0]
+    calibrated = calibrate(survey, *raw, unusable, _codes(table, survey), _pivots(survey))
     hits = {name: _hits(table, cut) for name, cut in survey.cuts.items()}
     for hit in hits.values():
         calibrated.flags[hit] |= np.uint32(int(Flag.QUALITY_CUT))
@@ -58,7 +58,36 @@ def read(
         calibrated.flags[arrays[photometry.ID_MISSING].any(axis=1)] |= np.uint32(int(Flag.NO_ID))
     counts = {f"cut {name}": int(hit.sum()) for name, hit in hits.items()}
     counts |= {f"{NO_UNIT}{name}": table.n_rows for name in unstated}
+    for title, entries in ((MISSING, ~arrays["mask"]), (LIMITED, calibrated.limited)):
+        counts |= {f"{title}{label}": int(n) for label, n in zip(survey.labels, entries.sum(0), strict=True) if n}
     return arrays, {**flag_counts(arrays["flags"]), **counts}
+
+
+def _errors(table: Table, survey: Survey) -> np.ndarray:
+    """Uncertainties (galaxy, band); NaN of bands that have no column of them."""
+    none = np.full(table.n_rows, np.nan)
+    return np.stack([none if name is None else table.numbers([name])[:, 0] for name in survey.errors], axis=1)
+
+
+def _codes(table: Table, survey: Survey) -> Codes:
+    """Where columns hold the survey's codes: as the file has them, before they are converted."""
+
+    def column(name: str) -> np.ndarray:
+        values = table.column(name)
+        text = values.dtype.kind not in "iuf"
+        return (
+            np.ma.masked_array(np.ma.getdata(values).astype(np.float64), np.ma.getmaskarray(values)) if text else values
+        )
+
+    errors = [None if name is None else column(name) for name in survey.errors]
+    return Codes.of(survey, [column(name) for name in survey.flux], errors)
+
+
+def _pivots(survey: Survey) -> np.ndarray | None:
+    """Pivot wavelengths of the bands [A], where the survey's fluxes are per wavelength."""
+    if survey.kind != "flux per wavelength":
+        return None
+    return np.array([Band.load(band).pivot for band in survey.bands])
 
 
 def flag_counts(flags: np.ndarray) -> dict[str, int]:

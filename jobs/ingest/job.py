@@ -37,6 +37,11 @@ from storage_schemas.backend.ours import remove_working, require_free, working_f
 from storage_schemas.photometry import File
 
 _FILES_NAMED = 10
+#: Parts of a report, and how they are told.
+_TOLD = {
+    "flags": "flagged", "cuts": "hit by the cuts", "missing": "rows that lack a band",
+    "not_detected": "rows with no more than a limit in a band",
+}  # fmt: skip
 WHAT = "photometry store"
 
 
@@ -174,7 +179,7 @@ def _fill(
     duplicated = _find_duplicates(runs, by_key, sorting, workers)
     merged = groups.of_runs(runs, grouping, sorting, by_place, duplicated)
 
-    report = _counts(runs, len(duplicated))
+    report = _counts(runs, len(duplicated)) | assumed(sorting.survey)
     per_group = grouping.chunks_per_group
     store = photometry.update(store, n_rows, files, per_group, [group.key for group in merged], report)
     missing = {chunk // per_group for chunk in store.missing()}
@@ -226,12 +231,21 @@ def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
     total = Counter({"DUPLICATE": n_duplicates})
     for run in runs:
         total.update(run.counts)
-    cuts = {name.removeprefix("cut "): n for name, n in total.items() if name.startswith("cut ")}
     flags = {name: total[name] for name in Flag.__members__ if total[name]}
-    no_unit = {
-        name.removeprefix(calibrated.NO_UNIT): n for name, n in total.items() if name.startswith(calibrated.NO_UNIT)
-    }
-    return {"rows": total["rows"], "usable": total["usable"], "flags": flags, "cuts": cuts, "no_unit": no_unit}
+    parts = {
+        "cuts": "cut ", "no_unit": calibrated.NO_UNIT, "missing": calibrated.MISSING, "not_detected": calibrated.LIMITED,
+    }  # fmt: skip
+    report = {"rows": total["rows"], "usable": total["usable"], "flags": flags}
+    for part, title in parts.items():
+        report[part] = {name.removeprefix(title): n for name, n in total.items() if name.startswith(title)}
+    return report
+
+
+def assumed(survey: Survey) -> dict[str, dict[str, float]]:
+    """What the report says of errors that are none of the catalog's: fractions of the flux, by the band's label."""
+    fractions = np.broadcast_to(survey.error_fraction or 0.0, len(survey.bands)).tolist()
+    bands = zip(survey.labels, survey.errors, fractions, strict=True)
+    return {"assumed_error": {label: fraction for label, column, fraction in bands if column is None}}
 
 
 def _report(store: ChunkedStore, seconds: float | None) -> None:
@@ -243,9 +257,12 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
         say("ingest", f"... and of {len(files) - _FILES_NAMED:,} more files")
     took = "there already" if seconds is None else f"{seconds:.0f} s, {report['rows'] / seconds:,.0f}/s"
     say("ingest", f"{report['rows']:,} rows, {report['usable']:,} of them usable ({took}): {store.location}")
-    for title, counts in (("flagged", report["flags"]), ("hit by the cuts", report["cuts"])):
-        if counts:
+    for part, title in _TOLD.items():
+        if counts := report[part]:
             say("ingest", f"{title}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+    if fractions := report["assumed_error"]:
+        errors = ", ".join(f"{fraction:.3g} of the flux in {label}" for label, fraction in fractions.items())
+        say("ingest", f"the input has no uncertainties of some bands, assumed are {errors}")
     if no_unit := report["no_unit"]:
         settings: Any = store.group.attrs["settings"]
         say(

@@ -14,6 +14,7 @@ import astropy.units as u
 import numpy as np
 
 from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
+from sedflow_dist.photometry import flux_units
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas.backend.printable import shortened
 
@@ -33,14 +34,14 @@ _WORDS = {
     "hourangles": "hourangle", "arcsecs": "arcsec", "arcseconds": "arcsec", "arcsecond": "arcsec", "asec": "arcsec",
     "arcmins": "arcmin", "arcminutes": "arcmin", "arcminute": "arcmin",
     "mags": "mag", "magnitude": "mag", "magnitudes": "mag",
-    "abmag": "mag(AB)", "ab": "mag(AB)", "magab": "mag(AB)", "mag_ab": "mag(AB)", "ab_mag": "mag(AB)", "vegamag": "mag",
+    "abmag": "mag(AB)", "ab": "mag(AB)", "magab": "mag(AB)", "mag_ab": "mag(AB)", "ab_mag": "mag(AB)", "stmag": "mag(ST)",
+    "vegamag": "mag",
     "dimensionless": "1", "unitless": "1", "redshift": "1",
 }  # fmt: skip
 _WORD = re.compile(r"[^\W\d](?:[^\W\d]|_(?=[^\W\d]))*")
 #: A logarithm to base ten as VOTables and CDS write it, ``[solMass]``, as FITS does, ``log(solMass)``, and as astropy does.
 _LOGARITHM = re.compile(r"\[([^\[\]]+)\]|(?:log|log10|dex)\((.+)\)", re.IGNORECASE)
 _LONGEST = 200
-_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,26 @@ def parse(text: str | None) -> u.UnitBase | u.FunctionUnitBase | None:
 def conversions(survey: Survey, stated: Mapping[str, str | None]) -> Conversions:
     """Compare the units that columns state (by their address in the survey) with those that the survey expects.
 
-    An uncertainty without a unit has that of its flux.
+    An uncertainty without a unit has that of its flux, where both are measured in the same.
 
     Raises:
         ValueError: one is unknown, or cannot be converted; names the column, what was found, what is expected.
     """
     factors: dict[str, float] = {}
+    counted = zip(survey.flux, survey.errors, survey.zero_points or (), strict=False)
+    zero_points = {name: point for flux, error, point in counted for name in (flux, error) if name}
     for name, expected in survey.expected_units.items():
-        if name in stated and (factor := _factor(name, stated[name], expected)) is not None:
+        if name not in stated:
+            continue
+        text = stated[name]
+        if expected.startswith("mag") and name in (*survey.flux, *survey.errors):
+            text = _of_system(name, text, expected, survey)
+        if (factor := _factor(name, text, expected, zero_points.get(name))) is not None:
             factors[name] = factor
     power = -2 if survey.error_kind == "ivar" else 1
-    for flux, error in zip(survey.flux, survey.error, strict=True):
+    for flux, error in zip(survey.flux, survey.errors, strict=True):
+        if error is None or (survey.error_kind == "magnitude" and survey.kind != "magnitude"):
+            continue
         if flux in factors and error not in factors:
             factors[error] = factors[flux] ** power
         elif flux not in factors and factors.get(error, 1.0) != 1.0:
@@ -106,8 +116,36 @@ def conversions(survey: Survey, stated: Mapping[str, str | None]) -> Conversions
     return Conversions(factors, tuple(name for name in survey.flux if name in stated and name not in factors))
 
 
-def _factor(name: str, text: str | None, expected: str) -> float | None:
-    """The factor from a stated unit to the expected one; None where nothing is stated."""
+def _of_system(name: str, text: str | None, expected: str, survey: Survey) -> str | None:
+    """The unit of a column of magnitudes without the system that it states, which must be the survey's; an error has none.
+
+    Raises:
+        ValueError: it is another; or asinh magnitudes are stated and the survey has no softening for them.
+    """
+    found = flux_units.system(text or "")
+    if found is None:
+        return text
+    plain = "mmag" if (text or "").strip().lower().startswith("mmag") else "mag"
+    if name in survey.errors:
+        return plain
+    ours = "asinh" if survey.softening is not None else survey.system
+    if found != ours and not (found == "AB" and ours == "asinh" and survey.system == "AB"):
+        say = {
+            "asinh": "give its softening parameters", "Vega": "say `system: Vega` and its ab_offset",
+            "AB": "say `system: AB`, and no softening", "ST": "convert them",
+        }[found]  # fmt: skip
+        raise ValueError(
+            f"column {shortened(name)} is in {shortened(text)}, and the survey's magnitudes are {ours}: {say}; "
+            f"{_remedy(name, expected)}"
+        )
+    return plain
+
+
+def _factor(name: str, text: str | None, expected: str, zero_point: float | None = None) -> float | None:
+    """The factor from a stated unit to the expected one; None where nothing is stated.
+
+    Of counts with a zero point it is 1, and from flux densities what makes them such counts.
+    """
     try:
         unit = parse(text)
     except ValueError as error:
@@ -115,17 +153,33 @@ def _factor(name: str, text: str | None, expected: str) -> float | None:
     if unit is None:
         return None
     power = -2 if expected.endswith("-2") else 1
-    aim = u.Unit(expected.removesuffix("-2"))
     try:
         factor = _linear(unit) ** (1 / power)
+        if zero_point is not None:
+            if flux_units.is_counts(factor):
+                return 1.0
+            aim = 10 ** (-0.4 * zero_point) * JANSKY_PER_MAGGY * u.Jy
+        else:
+            aim = u.Unit(expected.removesuffix("-2"))
         factor = float(factor.to(aim, equivalencies=u.zero_point_flux(JANSKY_PER_MAGGY * u.Jy))) ** power
         if not (np.isfinite(factor) and factor > 0):  # decibels, say: larger is brighter
             raise u.UnitConversionError
     except u.UnitsError:
-        note = " (a velocity is no redshift: join a column of redshifts)" if unit.is_equivalent(u.km / u.s) else ""
-        raise ValueError(f"column {shortened(name)} is in {shortened(text)}{note}; {_remedy(name, expected)}") from None
-    round_number = float(f"{factor:.12g}")  # astropy's product of factors is off in the last digit
-    return round_number if abs(round_number / factor - 1) < _ROUNDING else factor
+        raise ValueError(
+            f"column {shortened(name)} is in {shortened(text)}{_note(unit, expected)}; {_remedy(name, expected)}"
+        ) from None
+    return flux_units.rounded(factor)
+
+
+def _note(unit: u.UnitBase | u.FunctionUnitBase, expected: str) -> str:
+    """What to do about a unit that is of another kind than what is expected."""
+    if unit.is_equivalent(u.km / u.s):
+        return " (a velocity is no redshift: join a column of redshifts)"
+    if expected in ("", "deg") or expected.startswith("mag"):
+        return ""
+    if isinstance(unit, u.FunctionUnitBase) or unit.is_equivalent(u.mag):
+        return " (of magnitudes, the survey says `unit: mag`; of their errors, `error_kind: magnitude`)"
+    return " (of counts, the survey gives a zero_point)" if flux_units.is_counts(unit) else ""
 
 
 def _linear(unit: u.UnitBase | u.FunctionUnitBase) -> u.UnitBase:

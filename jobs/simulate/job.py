@@ -11,6 +11,7 @@ from jobs.simulate.ssp import build_for, load
 from jobs.telemetry import events
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.progress import Clock, bar, say
+from sedflow_dist import curves
 from sedflow_dist.simulation.shapes import draw_shapes
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from storage_schemas import training_set
@@ -53,7 +54,7 @@ def create(run: RunFile) -> ChunkedStore:
     table = build_for(run)
     survey = run.survey_definition
     settings = {
-        "seed": run.seed, "bands": list(survey.bands), "ssp": table.checksum, **run.model.model_dump(mode="json"),
+        "seed": run.seed, "bands": curves.names(survey.bands), "ssp": table.checksum, **run.model.model_dump(mode="json"),
     }  # fmt: skip
     if run.simulation.engine == "fsps":
         settings["engine"] = "fsps"

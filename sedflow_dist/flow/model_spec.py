@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sedflow_dist.curves import Curve
 from sedflow_dist.flow import conditional_flow, features
 from sedflow_dist.flow.conditional_flow import ConditionalFlow
 from sedflow_dist.parameters import ParameterSpace
@@ -51,7 +52,9 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = FORMAT
-    bands: tuple[str, ...] = Field(max_length=1000, description="speclite names, in the order of the features")
+    bands: tuple[str | Curve, ...] = Field(
+        max_length=1000, description="speclite names, or curves as they were, in the order of the features"
+    )
     labels: tuple[str, ...]
     amplitude: Literal["exact", "learnt"] = Field(
         description="exact: ten shape dimensions; learnt: eleven, as the paper"

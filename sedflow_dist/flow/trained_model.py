@@ -179,7 +179,7 @@ class TrainedModel(nn.Module):
         return model.to(device)
 
 
-def reach(bands: Sequence[str], redshift: tuple[float, float], ssp: SSPTable) -> float:
+def reach(bands: Sequence[filters.Named], redshift: tuple[float, float], ssp: SSPTable) -> float:
     """Return the redshift up to which a model keeps and uses its SSP table: as far as bands and table let it, up to `FAR`."""
     return max(min(FAR, filters.reach(bands, ssp.edges)), redshift[1])
 

@@ -1,80 +1,43 @@
-"""Surveys: which columns hold what, and how raw columns become fluxes and uncertainties in nanomaggies.
+"""Surveys: which columns of a catalog hold what, in which unit, and what is to be done to them.
 
-In: columns of a catalog. Out: fluxes, uncertainties, a mask of usable bands and flags. Each survey is one declaration;
-a run file may declare its own.
+Each survey is one declaration; a run file may declare its own. `calibrate` makes fluxes of columns by it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import cdshealpix.nested
 import numpy as np
 from astropy.coordinates import Latitude, Longitude
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)  # fmt: skip
 
-from sedflow_dist import magnitudes
-from sedflow_dist.photometry.flags import MINIMUM_BANDS, Flag, bits, of_photometry
-from sedflow_dist.photometry.photometry import Photometry
+from sedflow_dist.curves import Curve, declared
+from sedflow_dist.photometry import flux_units
+from sedflow_dist.photometry.cuts import Cut
+from sedflow_dist.photometry.flags import MINIMUM_BANDS
 
-_PER_NANOMAGGY = {"nanomaggy": 1.0, "nJy": magnitudes.JANSKY_PER_MAGGY, "maggy": 1e-9}
-_MAG = 0.4 * np.log(10)
-#: Extinctions that a galaxy may have [mag]: maps scatter about zero by a hundredth, and behind 20 mag, in the plane of the
-#: Galaxy, is nothing to be seen. What lies outside is a code for "not known", such as -9, 50 or 99, or another quantity.
-_EXTINCTIONS = (-0.01, 20.0)
-_R_V = 3.1
-_ONE_A_BAND = ("labels", "flux", "error", "extinction", "extinction_per_ebv", "band_flags", "ab_offset", "floor")
-
-
-class Cut(BaseModel):
-    """A quality cut: which values of a column hit. Rows that are hit are flagged and counted, not dropped."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    column: str = Field(description="a column of the input; a flux is meant in the survey's unit")
-    bits: int = Field(0, ge=0, lt=2**64, description="hits where any of these bits is set")
-    below: float | None = Field(None, description="hits where the value is below")
-    above: float | None = Field(None, description="hits where the value is above")
-
-    @model_validator(mode="after")
-    def _check(self) -> Cut:
-        limits = [limit for limit in (self.below, self.above) if limit is not None]
-        if np.isnan(limits).any() or not (self.bits or limits):
-            raise ValueError(
-                f"cut on {self.column} hits nothing: give it bits, or a number that values are below or above"
-            )
-        return self
-
-    def hits(self, values: np.ndarray) -> np.ndarray:
-        """Return whether each value (galaxy,) hits; NaN never does. Bits are those of integers, at their own width.
-
-        Raises:
-            ValueError: bits are asked of numbers that are no integers.
-        """
-        found = self._has_bits(values) if self.bits else np.zeros(len(values), bool)
-        if self.below is not None:
-            found |= values < self.below
-        if self.above is not None:
-            found |= values > self.above
-        return found
-
-    def _has_bits(self, values: np.ndarray) -> np.ndarray:
-        if values.dtype.kind == "f":
-            whole = np.where(np.isnan(values), 0, values)
-            odd = whole[(whole != np.trunc(whole)) | (np.abs(whole) >= 2.0 ** (np.finfo(values.dtype).nmant + 1))]
-            if len(odd):  # also numbers so large that their last bits are lost
-                raise ValueError(
-                    f"cut on bits {self.bits:#x} of {self.column}, which is {values.dtype} and holds {odd[0]:.17g}: bits are "
-                    "those of integers"
-                )
-            values = whole.astype(np.int64)
-        elif values.dtype.kind not in "iub":
-            raise ValueError(
-                f"cut on bits {self.bits:#x} of {self.column}, which is {values.dtype}: bits are those of integers"
-            )
-        words = values.view(f"u{values.dtype.itemsize}")
-        return (words & words.dtype.type(self.bits & np.iinfo(words.dtype).max)) != 0
+_ONE_A_BAND = (
+    "labels", "flux", "error", "extinction", "extinction_per_ebv", "band_flags", "ab_offset", "floor", "softening", "limits",
+)  # fmt: skip
+#: Of these, a number alone is that of all bands.
+_ONE_OR_ONE_A_BAND = ("model_error", "error_fraction", "zero_point")
+#: Least value; None: any.
+_NUMBERS: dict[str, float | None] = {
+    "ab_offset": None, "floor": 0.0, "extinction_per_ebv": 0.0, "softening": 0.0, "limits": None, "error_fraction": 0.0,
+    "zero_point": None, "model_error": 0.0,
+}  # fmt: skip
 
 
 class Survey(BaseModel):
@@ -87,15 +50,47 @@ class Survey(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="of the survey, in stores and messages")
-    bands: tuple[str, ...] = Field(description="speclite names")
-    labels: tuple[str, ...] = Field(description="short names, as in the column f_u")
-    flux: tuple[str, ...] = Field(description="flux columns")
-    error: tuple[str, ...] = Field(description="uncertainty columns")
-    error_kind: Literal["ivar", "sigma"] = Field(
-        "ivar", description="what uncertainty columns hold: inverse variances or standard deviations"
+    bands: tuple[str | Curve, ...] = Field(
+        description="names of speclite's filters, or response curves: a path (ECSV, a VOTable as of the SVO filter profile "
+        "service, text in two columns), or a mapping with `file`, `detector` (photon, the default, or energy), `unit` (of its "
+        "wavelengths) and `name`; paths are relative to the run file"
     )
-    unit: Literal["nanomaggy", "nJy", "maggy"] = Field(
-        "nanomaggy", description="unit of fluxes and uncertainties; columns that state another are converted to it"
+    labels: tuple[str, ...] = Field(description="short names, as in the column f_u")
+    flux: tuple[str, ...] = Field(description="flux columns, or columns of magnitudes, as `unit` says")
+    error: tuple[str | None, ...] | None = Field(
+        None, description="uncertainty columns; none, of all bands or of one: error_fraction is assumed"
+    )
+    error_kind: Literal["ivar", "sigma", "magnitude"] = Field(
+        "ivar",
+        description="what uncertainty columns hold: inverse variances or standard deviations, in the unit of the fluxes (of "
+        "magnitudes, where these are magnitudes), or standard deviations in magnitudes whatever the fluxes are in",
+    )
+    error_fraction: float | tuple[float, ...] | None = Field(
+        None,
+        description="assumed error, fraction of the flux, where there are no uncertainty columns; one or one a band",
+    )
+    max_snr: float | None = Field(
+        None,
+        gt=0,
+        description="no flux counts for more than so many of its own uncertainties, the errors below included",
+    )
+    unit: str = Field(
+        "nanomaggy",
+        description="unit of fluxes and uncertainties: nanomaggy, maggy, any flux density as astropy writes it, per frequency "
+        "(nJy, erg / (s cm2 Hz)) or per wavelength (erg / (s cm2 Angstrom)), mag for magnitudes, or counts with a zero_point; "
+        "columns that state another are converted to it, or refused",
+    )
+    zero_point: float | tuple[float, ...] | None = Field(
+        None,
+        description="magnitude of one count, where fluxes are counts, or in a unit of their own; one or one a band",
+    )
+    system: Literal["AB", "Vega"] = Field(
+        "AB", description="of magnitudes and zero points; of Vega's, ab_offset says what makes them AB"
+    )
+    softening: tuple[float, ...] | None = Field(
+        None,
+        description="softening b of each band, in maggies, where magnitudes are asinh magnitudes (luptitudes; Lupton et al. "
+        "1999); SDSS's are 1.4e-10, 0.9e-10, 1.2e-10, 1.8e-10, 7.4e-10",
     )
     units: dict[str, str] = Field(
         default_factory=dict,
@@ -107,6 +102,22 @@ class Survey(BaseModel):
     )
     extinction_per_ebv: tuple[float, ...] | None = Field(None, description="A / E(B-V) of each band, for the kind ebv")
     no_data: float | None = Field(None, description="value of an uncertainty column that says: not observed")
+    not_observed: tuple[float, ...] = Field(
+        (), description="values of a flux (or magnitude) column that say: not observed; as they stand in the file"
+    )
+    not_detected: tuple[float, ...] = Field(
+        (),
+        description="values of a flux (or magnitude) column that say: observed, and not detected; `limits` tell how deeply",
+    )
+    upper_limit: tuple[float, ...] = Field(
+        (), description="values of an uncertainty column that say: the flux (or magnitude) column holds an upper limit"
+    )
+    limits: tuple[float, ...] | Literal["error"] | None = Field(
+        None,
+        description="where nothing was detected, the flux is 0 with the uncertainty limit / limit_sigma; limits of the bands, "
+        "in the unit of the fluxes (or magnitudes), or `error`: the uncertainty columns hold them",
+    )
+    limit_sigma: float = Field(1.0, gt=0, description="of how many standard deviations limits are")
     band_flags: tuple[str, ...] | None = Field(
         None, description="columns that are true, or not 0, where a band is unusable"
     )
@@ -123,17 +134,50 @@ class Survey(BaseModel):
     selection_band: str = Field("r", description="label of the band in which the survey selects")
     colour_limits: tuple[float, float] = Field((-0.5, 3.0), description="neighbouring colours beyond are absurd [mag]")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_unit(cls, content: Any) -> Any:
+        """Who gives a zero point and no unit has counts; a unit such as mag(AB) is magnitudes of that system."""
+        if not isinstance(content, dict):
+            return content
+        unit = content.get("unit")
+        if unit is None:
+            return {**content, "unit": "count"} if content.get("zero_point") is not None else content
+        stated = flux_units.system(unit) if isinstance(unit, str) else None
+        if stated == "asinh" and content.get("softening"):
+            return {**content, "unit": "mag"}
+        if stated in ("AB", "Vega") and content.get("system", stated) == stated and not content.get("softening"):
+            return {**content, "unit": "mag", "system": stated}
+        if stated:
+            raise ValueError(f"unit {unit} is of magnitudes: say mag, and system or softening beside it as they are")
+        return content
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _curves(cls, bands: Any, info: ValidationInfo) -> Any:
+        """Read the curves of bands that are files, from the folder of the validation's context."""
+        folder = Path((info.context or {}).get("folder", ""))
+        return [declared(band, folder) for band in bands] if isinstance(bands, list | tuple) else bands
+
+    @field_serializer("no_data", "not_observed", "not_detected", "upper_limit", when_used="json")
+    def _codes(self, codes: Any) -> Any:
+        """NaN as text: JSON has no other, and settings that are compared must equal themselves."""
+        if isinstance(codes, tuple):
+            return [self._codes(code) for code in codes]
+        return "nan" if codes is not None and np.isnan(codes) else codes
+
     @model_validator(mode="after")
     def _check(self) -> Survey:
         n = len(self.bands)
-        for field in _ONE_A_BAND:
+        for field in (*_ONE_A_BAND, *_ONE_OR_ONE_A_BAND):
             values = getattr(self, field)
-            if values is not None and len(values) != n:
+            if isinstance(values, tuple) and len(values) != n:
                 raise ValueError(f"survey {self.name}: {field} has {len(values)} entries for {n} bands")
-        if isinstance(self.model_error, tuple) and len(self.model_error) != n:
-            raise ValueError(f"survey {self.name}: model_error has {len(self.model_error)} entries for {n} bands")
-        if not np.all(np.asarray(self.model_error) >= 0):
-            raise ValueError(f"survey {self.name}: model_error {self.model_error} is negative")
+        for field, least in _NUMBERS.items():
+            found = getattr(self, field)
+            values = np.asarray(0.0 if found is None or isinstance(found, str) else found)
+            if not np.all(np.isfinite(values) & (values >= (-np.inf if least is None else least))):
+                raise ValueError(f"survey {self.name}: {field} {found} is not finite, or negative")
         if self.selection_band not in self.labels:
             raise ValueError(f"survey {self.name}: selection_band {self.selection_band!r} is not one of {self.labels}")
         if (self.extinction_kind == "ebv") != (self.extinction_per_ebv is not None):
@@ -142,10 +186,8 @@ class Survey(BaseModel):
             values = getattr(self, field)
             if twice := sorted({value for value in values if values.count(value) > 1}):
                 raise ValueError(f"survey {self.name}: {field} has {twice[0]!r} twice")
-        for field, low in (("ab_offset", -np.inf), ("floor", 0), ("extinction_per_ebv", 0)):
-            values = np.asarray(getattr(self, field) or 0.0)
-            if not np.all(np.isfinite(values) & (values >= low)):
-                raise ValueError(f"survey {self.name}: {field} {getattr(self, field)} is not finite, or negative")
+        if problem := self._unit_problem() or self._error_problem():
+            raise ValueError(f"survey {self.name}: {problem}")
         columns = {name.lower() for name in self.expected_units}
         if unused := [name for name in self.units if not {name.lower(), f"{name.lower()}[0]"} & columns]:
             raise ValueError(
@@ -155,10 +197,63 @@ class Survey(BaseModel):
             raise ValueError(f"survey {self.name}: {n} bands; at least {MINIMUM_BANDS} are needed")
         return self
 
+    def _unit_problem(self) -> str | None:
+        """What is contradictory in unit, zero point, system and softening."""
+        kind = flux_units.kind(self.unit)
+        if (kind == "counts") != (self.zero_point is not None):
+            return (
+                f"unit {self.unit} needs a zero_point, the magnitude of one"
+                if kind == "counts"
+                else f"zero_point {self.zero_point} belongs to counts, and unit {self.unit} has a zero point of its own"
+            )
+        if self.softening is not None and (kind != "magnitude" or min(self.softening) == 0):
+            return "softening belongs to asinh magnitudes (unit: mag), and is positive"
+        if self.system == "Vega" and kind not in ("magnitude", "counts"):
+            return f"system Vega belongs to magnitudes and zero points, and unit {self.unit} is absolute"
+        if self.system == "Vega" and self.ab_offset is None:
+            return "magnitudes of the system Vega need ab_offset: what is added in each band to make them AB"
+        return None
+
+    def _error_problem(self) -> str | None:
+        """What is contradictory in uncertainties and limits."""
+        lacking = [label for label, name in zip(self.labels, self.errors, strict=True) if name is None]
+        if lacking and self.error_fraction is None:
+            return (
+                f"{', '.join(lacking)} have no uncertainty column: name one a band in error, or assume an error_fraction of "
+                "the flux"
+            )
+        if self.error_fraction is not None and not (lacking and np.min(self.error_fraction) > 0):
+            return "error_fraction is assumed where there is no uncertainty column, and is positive"
+        if (self.not_detected != ()) != (self.limits is not None):
+            return "not_detected and limits belong together: which values say it, and how faint that is"
+        if self.upper_limit and lacking:
+            return f"upper_limit is a value of uncertainty columns, and {', '.join(lacking)} have none"
+        same = self.error_kind == "sigma" or (self.error_kind, self.kind) == ("magnitude", "magnitude")
+        if self.limits == "error" and (lacking or not same):
+            return "limits: error needs uncertainty columns with standard deviations, in the unit of the fluxes"
+        if self.kind != "magnitude" and isinstance(self.limits, tuple) and min(self.limits) <= 0:
+            return f"limits {self.limits} of fluxes are positive"
+        return None
+
+    @property
+    def kind(self) -> flux_units.Kind:
+        """What its fluxes are measured in."""
+        return flux_units.kind(self.unit)
+
+    @property
+    def errors(self) -> tuple[str | None, ...]:
+        """Uncertainty columns, one a band; None where there is none."""
+        return (None,) * len(self.bands) if self.error is None else self.error
+
+    @property
+    def zero_points(self) -> tuple[float, ...] | None:
+        """Magnitudes of one count, one a band; None: its fluxes are no counts."""
+        return (self.zero_point,) * len(self.bands) if isinstance(self.zero_point, float) else self.zero_point
+
     @property
     def required(self) -> tuple[str, ...]:
         """Columns that a catalog must have, as they are addressed, in order, each once."""
-        names = [*self.flux, *self.error, *(self.extinction or ()), *(self.band_flags or ()), self.redshift, *self.ids]
+        names = [*self.flux, *self.errors, *(self.extinction or ()), *(self.band_flags or ()), self.redshift, *self.ids]
         names += [cut.column for cut in self.cuts.values()]
         return tuple(dict.fromkeys(name for name in names if name))
 
@@ -171,10 +266,11 @@ class Survey(BaseModel):
     @property
     def expected_units(self) -> dict[str, str]:
         """Units in which numbers are taken, as astropy writes them, by column as it is addressed; "": a pure number."""
-        error = f"{self.unit}-2" if self.error_kind == "ivar" else self.unit
+        inverse = f"{self.unit}-2" if self.unit.isalpha() else f"({self.unit})-2"
+        error = {"ivar": inverse, "sigma": self.unit, "magnitude": "mag"}[self.error_kind]
         extinction = "" if self.extinction_kind == "transmission" else "mag"
         kinds: list[tuple[tuple[str | None, ...], str]] = [
-            (self.flux, self.unit), (self.error, error), (self.extinction or (), extinction), ((self.redshift,), ""),
+            (self.flux, self.unit), (self.errors, error), (self.extinction or (), extinction), ((self.redshift,), ""),
             ((self.ra, self.dec), "deg"),
         ]  # fmt: skip
         return {name: unit for names, unit in kinds for name in names if name}
@@ -185,75 +281,6 @@ class Survey(BaseModel):
         return tuple(dict.fromkeys(name.split("[")[0] for name in self.required))
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """Calibrated photometry of a block of galaxies and its flags, uint32, (galaxy,)."""
-
-    photometry: Photometry
-    flags: np.ndarray
-
-
-def calibrate(
-    survey: Survey, flux: np.ndarray, error: np.ndarray, extinction: np.ndarray | None, redshift: np.ndarray,
-    unusable: np.ndarray | None = None,
-) -> Calibrated:  # fmt: skip
-    """Turn raw columns of shape (galaxy, band) into calibrated photometry; bad values are masked and flagged.
-
-    Unusable entries come back as flux 0 and sigma 0 with mask False, so that no NaN travels further. A band that was not
-    observed, or that the survey itself calls unusable, is missing and nothing worse; one in which nothing was detected is a
-    measurement, whatever its sign.
-    """
-    flux, error = np.asarray(flux, np.float64), np.asarray(error, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        sigma = 1 / np.sqrt(error) if survey.error_kind == "ivar" else error
-        factor = np.full(flux.shape, 1 / _PER_NANOMAGGY[survey.unit])
-        if extinction is not None:
-            extinction = np.asarray(extinction, np.float64)
-            possible = _possible(survey, extinction)
-            if survey.extinction_kind == "transmission":
-                factor = factor / extinction
-            else:
-                factor = factor * np.exp(_MAG * extinction * np.asarray(survey.extinction_per_ebv or 1.0))
-            factor = np.where(possible, factor, np.nan)
-        if survey.ab_offset is not None:
-            factor = factor * np.exp(-_MAG * np.asarray(survey.ab_offset))
-        flux, sigma = flux * factor, sigma * factor
-        floor = _MAG * np.asarray(survey.floor or 0.0)
-        fraction2 = np.asarray(survey.model_error) ** 2 + floor**2
-        sigma = np.sqrt(sigma**2 + fraction2 * flux**2)
-    with np.errstate(over="ignore"):
-        single = flux.astype(np.float32), sigma.astype(np.float32), np.asarray(redshift, np.float64).astype(np.float32)
-    flux, sigma, redshift = (x.astype(np.float64) for x in single)  # what float32 cannot hold is no measurement
-    good_flux = np.isfinite(flux) & (np.isfinite(factor) & (factor > 0))
-    good_error = np.isfinite(sigma) & (sigma > 0) & np.isfinite(error) & (error > 0)
-    absent = np.zeros(flux.shape, bool) if unusable is None else np.asarray(unusable, bool)
-    if survey.no_data is not None:
-        absent = absent | (error == survey.no_data) | (np.isnan(error) & np.isnan(survey.no_data))
-    mask = good_flux & good_error & ~absent
-    flux, sigma = np.where(mask, flux, 0.0), np.where(mask, sigma, 0.0)
-    found = {
-        **of_photometry(flux, mask, redshift),
-        Flag.BAD_FLUX: (~good_flux & ~absent).any(1),
-        Flag.BAD_ERROR: (~good_error & ~absent).any(1),
-        Flag.ABSURD_COLOUR: _absurd(flux, mask, survey.colour_limits),
-    }
-    if extinction is not None:
-        found[Flag.BAD_EXTINCTION] = (~possible & ~absent).any(1)
-    redshift = np.where(found[Flag.BAD_REDSHIFT], np.nan, redshift)
-    return Calibrated(Photometry.of(flux, sigma, redshift, mask), bits(len(flux), found))
-
-
-def _possible(survey: Survey, extinction: np.ndarray) -> np.ndarray:
-    """Whether the extinction of each band (galaxy, band) is one that a galaxy may have; of E(B-V), that in V too."""
-    extinctions = [extinction]
-    if survey.extinction_kind == "transmission":
-        extinctions = [-np.log(extinction) / _MAG]
-    elif survey.extinction_per_ebv is not None:
-        extinctions = [_R_V * extinction, extinction * np.asarray(survey.extinction_per_ebv)]
-    low, high = _EXTINCTIONS
-    return np.all([(low <= found) & (found <= high) for found in extinctions], axis=0)
-
-
 def healpix(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     """Return the HEALPix pixels of order 29, nested, of positions [deg]; -1 where there is none."""
     good = np.isfinite(ra) & (np.abs(dec) <= 90)
@@ -262,11 +289,11 @@ def healpix(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _absurd(flux: np.ndarray, mask: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Rows in which a colour of neighbouring bands with positive fluxes lies outside the limits."""
-    colour, known = magnitudes.colours(flux, mask)
-    return np.any(known & ((colour < limits[0]) | (colour > limits[1])), axis=1)
-
+#: As run files have it; what is wrong is told of the one that was meant.
+NameOrSurvey = Annotated[
+    Annotated[str, Tag("name")] | Annotated[Survey, Tag("declared")],
+    Discriminator(lambda survey: "name" if isinstance(survey, str) else "declared"),
+]
 
 _SDSS_BANDS = tuple(f"sdss2010-{b}" for b in "ugriz")
 

@@ -1,7 +1,7 @@
 """Photometric bands on a grid of logarithmic pixels: from pixel-averaged spectra to AB fluxes at any redshift.
 
-In: names of `speclite` filters, the pixel edges [A] of an SSP table, the largest redshift. Out: weights W such that the
-flux in band b is sum_k W[b, k](z) L[k] for photon-weighted pixel means L of the rest-frame spectrum.
+In: names of `speclite` filters or curves of one's own, the pixel edges [A] of an SSP table, the largest redshift. Out: weights W
+such that the flux in band b is sum_k W[b, k](z) L[k] for photon-weighted pixel means L of the rest-frame spectrum.
 
 Source: AB maggies as `speclite` defines them (photon-weighted; Hogg et al. 2002, astro-ph/0210394, equation 8).
 """
@@ -15,12 +15,18 @@ import numpy as np
 import speclite.filters
 from jaxtyping import Float, Int
 
+from sedflow_dist.curves import Curve
 from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
 
 #: AB zero point as f_lambda lambda^2 [erg/s/cm2 A] (c in A/s; a jansky is 1e-23 erg/s/cm2/Hz).
 AB_FLUX = JANSKY_PER_MAGGY * 1e-23 * 2.99792458e18
 _SHIFTS_PER_PIXEL = 2
 _BUMP_ENDS_A = 2400.0
+#: Steps in ln(wavelength) between which 1 / wavelength is linear to 1e-6.
+_FINE = 0.001
+
+#: A band as surveys and models name it: speclite's name, or a curve.
+Named = str | Curve
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,34 @@ class Band:
     response: Float[np.ndarray, " sample"]
 
     @classmethod
-    def load(cls, name: str) -> Band:
-        """Load a band by its `speclite` name, for example ``sdss2010-r``."""
+    def load(cls, band: str | Curve) -> Band:
+        """Load a band by its `speclite` name, for example ``sdss2010-r``, or from a curve.
+
+        Raises:
+            ValueError: speclite has no such band.
+        """
+        if not isinstance(band, str):
+            return cls.of(band)
         try:
-            response = speclite.filters.load_filter(name)
+            if "." in band or "/" in band:  # speclite would read a file
+                raise ValueError
+            response = speclite.filters.load_filter(band)
         except ValueError as error:
             families = ", ".join(speclite.filters.filter_group_names)
-            raise ValueError(f"no band named {name!r}; speclite's families are {families}") from error
-        return cls(name, np.asarray(response.wavelength, float), np.asarray(response.response, float))
+            raise ValueError(
+                f"no band named {band!r:.60}; speclite's families are {families}; a response curve is given by its path"
+            ) from error
+        return cls(band, np.asarray(response.wavelength, float), np.asarray(response.response, float))
+
+    @classmethod
+    def of(cls, curve: Curve) -> Band:
+        """Make a band of a curve; what counts energy responds to photons by their energy, that is as 1 / wavelength."""
+        lam, response = np.array(curve.wavelength), np.array(curve.response)
+        if curve.detector == "energy":
+            n = int(np.ceil(np.log(lam[-1] / lam[0]) / _FINE))
+            fine = np.union1d(lam, np.geomspace(lam[0], lam[-1], n + 1)[1:-1])
+            lam, response = fine, np.interp(fine, lam, response) * (lam[0] / fine)
+        return cls(curve.name, lam, response)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -52,6 +78,12 @@ class Band:
         """Photon-weighted mean wavelength [A]."""
         end = self.wavelength[-1:]
         return float(self.moment(end, 2)[0] / self.moment(end, 1)[0])
+
+    @property
+    def pivot(self) -> float:
+        """Pivot wavelength [A]: the mean f_nu of any source is its mean f_lambda times its square over c."""
+        end = self.wavelength[-1:]
+        return float(np.sqrt(self.moment(end, 1)[0] / self.moment(end, -1)[0]))
 
     def moment(self, wavelength: Float[np.ndarray, "*batch"], power: int) -> Float[np.ndarray, "*batch"]:
         """Return the integral of R(lambda) lambda^power d lambda from the blue end to ``wavelength``: exact."""
@@ -94,19 +126,19 @@ class BandWeights:
     step: float
 
     @classmethod
-    def build(cls, names: Sequence[str], edges: Float[np.ndarray, " edge"], z_max: float) -> BandWeights:
+    def build(cls, bands: Sequence[Named], edges: Float[np.ndarray, " edge"], z_max: float) -> BandWeights:
         """Integrate each band over each pixel, exactly, at each redshift of the ladder (0 to ``z_max``)."""
         pixel = np.log(edges[-1] / edges[0]) / (len(edges) - 1)
         step = pixel / _SHIFTS_PER_PIXEL
         n_shift = int(np.ceil(np.log1p(z_max) / step)) + 2
         observed = edges * np.exp(step * np.arange(n_shift))[:, None]
-        bands = tuple(map(Band.load, names))
+        loaded = tuple(map(Band.load, bands))
         rows = []
-        for band in bands:
+        for band in loaded:
             hi = band.range[1]
             zero_point = AB_FLUX * band.moment(np.array([hi]), -1)[0]
             rows.append(np.diff(band.moment(observed, 1), axis=1) / zero_point)
-        return cls(bands, edges, np.stack(rows, axis=1), step)
+        return cls(loaded, edges, np.stack(rows, axis=1), step)
 
     def with_smooth_factor(self, breaks: Sequence[float]) -> SmoothFactorWeights:
         """Weights for a spectrum times a factor that is smooth between rest wavelengths ``breaks`` [A], increasing.
@@ -151,22 +183,23 @@ class SmoothFactorWeights:
     band: Int[np.ndarray, " node"]
 
 
-def reach(names: Sequence[str], edges: Float[np.ndarray, " edge"]) -> float:
+def reach(bands: Sequence[Named], edges: Float[np.ndarray, " edge"]) -> float:
     """Return the redshift up to which pixels between ``edges`` [A] serve all the bands."""
-    return float(min(Band.load(name).range[0] for name in names) / edges[0] - 1)
+    return float(min(Band.load(band).range[0] for band in bands) / edges[0] - 1)
 
 
-def rest_range(names: Sequence[str], z_max: float, edges: Float[np.ndarray, " edge"]) -> tuple[float, float]:
+def rest_range(bands: Sequence[Named], z_max: float, edges: Float[np.ndarray, " edge"]) -> tuple[float, float]:
     """Return the rest-frame wavelengths [A] that the bands see for redshifts from 0 to ``z_max``.
 
     Raises:
         ValueError: a band sees more than the pixels between ``edges`` [A]; names it.
     """
-    ranges = {name: Band.load(name).range for name in names}
-    for name, (lo, hi) in ranges.items():
+    ranges = [(band.name, *band.range) for band in map(Band.load, bands)]
+    for name, lo, hi in ranges:
         if edges[0] * (1 + z_max) > lo or edges[-1] < hi:
+            hint = " (are the band's wavelengths in angstroms?)" if hi < edges[0] or lo > edges[-1] else ""
             raise ValueError(
                 f"band {name} needs rest wavelengths {lo / (1 + z_max):.0f}-{hi:.0f} A for z = 0 to {z_max:g}; "
-                f"the SSP table holds {edges[0]:.0f}-{edges[-1]:.0f} A"
+                f"the SSP table holds {edges[0]:.0f}-{edges[-1]:.0f} A{hint}"
             )
-    return min(lo for lo, _ in ranges.values()) / (1 + z_max), max(hi for _, hi in ranges.values())
+    return min(lo for _, lo, _ in ranges) / (1 + z_max), max(hi for _, _, hi in ranges)

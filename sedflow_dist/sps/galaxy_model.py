@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sedflow_dist.parameters import ParameterSpace, Values, require
 from sedflow_dist.sps.components import Composition, Curves, Screen
-from sedflow_dist.sps.filters import AB_FLUX, BandWeights, rest_range
+from sedflow_dist.sps.filters import AB_FLUX, BandWeights, Named, rest_range
 from sedflow_dist.sps.populations import Epoch
 from sedflow_dist.sps.ssp import SSPTable
 from sedflow_dist.sps.stars import BIRTH_CLOUD_AGE_GYR, Stars
@@ -30,7 +30,7 @@ class GalaxyModel:
 
     Args:
         ssp: SSP table; only the wavelengths that the bands need are kept
-        bands: `speclite` names, for example ``["sdss2010-u", "sdss2010-g"]``
+        bands: `speclite` names, for example ``["sdss2010-u", "sdss2010-g"]``, or curves
         z_max: largest redshift that will be asked for
         composition: sources and screens, and with them the parameters; PROVABGS's by default
         birth_cloud_age, birth_cloud_rule: see `Stars`
@@ -40,7 +40,7 @@ class GalaxyModel:
     def __init__(
         self,
         ssp: SSPTable,
-        bands: Sequence[str],
+        bands: Sequence[Named],
         z_max: float,
         composition: Composition | None = None,
         birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR,

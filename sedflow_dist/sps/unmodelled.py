@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedflow_dist.sps.filters import Band
+from sedflow_dist.sps.filters import Band, Named
 
 #: A band is where its response is a tenth of its largest, or more.
 _EDGE = 0.1
@@ -65,8 +65,8 @@ EFFECTS = (
 )  # fmt: skip
 
 
-def warnings(bands: Sequence[str], redshift: tuple[float, float], nebular: bool = False) -> list[str]:
-    """Return a sentence on each effect that bands (speclite names) see somewhere in a range of redshifts.
+def warnings(bands: Sequence[Named], redshift: tuple[float, float], nebular: bool = False) -> list[str]:
+    """Return a sentence on each effect that bands (speclite names or curves) see somewhere in a range of redshifts.
 
     Args:
         nebular: the SSP table has the emission of gas
@@ -77,16 +77,18 @@ def warnings(bands: Sequence[str], redshift: tuple[float, float], nebular: bool 
     an active nucleus (hot dust around it): wise2010-W2 at all redshifts
     """
     found = []
+    loaded = [Band.load(band) for band in bands]
     for effect in EFFECTS:
-        seen = [f"{name} {_words(where, redshift)}" for name in bands if (where := _where(effect, name, redshift))]
+        seen = [
+            f"{band.name} {_words(where, redshift)}" for band in loaded if (where := _where(effect, band, redshift))
+        ]
         if seen and not (nebular and effect.nebular):
             found.append(f"{effect.name}: {', '.join(seen)}; {effect.consequence}")
     return found
 
 
-def _where(effect: Effect, name: str, redshift: tuple[float, float]) -> tuple[float, float] | None:
+def _where(effect: Effect, band: Band, redshift: tuple[float, float]) -> tuple[float, float] | None:
     """The part of the range in which a band sees an effect."""
-    band = Band.load(name)
     used = band.wavelength[np.flatnonzero(band.response >= _EDGE * band.response.max())]
     low, high = effect.redshifts(used[0], used[-1], band.effective_wavelength)
     low, high = max(low, redshift[0]), min(high, redshift[1])

@@ -17,7 +17,7 @@ from jobs.ingest.job import ingest
 from jobs.ingest.tables import Table as TableOf
 from jobs.ingest.units import conversions, parse
 from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
-from sedflow_dist.photometry import surveys
+from sedflow_dist.photometry.calibrate import calibrate
 from sedflow_dist.photometry.surveys import Survey
 
 BANDS = "gri"
@@ -98,7 +98,7 @@ def test_an_uncertainty_without_a_unit_has_that_of_its_flux():
 
 
 def test_the_prefix_of_magnitude_zero_is_that_of_calibration():
-    one = surveys.calibrate(SURVEY, np.full((1, 3), 3631.0), np.ones((1, 3)), None, np.ones(1))
+    one = calibrate(SURVEY, np.full((1, 3), 3631.0), np.ones((1, 3)), None, np.ones(1))
     assert one.photometry.flux.tolist() == [[1, 1, 1]]
     zero = u.zero_point_flux(JANSKY_PER_MAGGY * u.Jy)
     assert parse("nmgy").to(u.nJy, equivalencies=zero) == pytest.approx(3631)

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from jobs.config import run_file
 from sedflow_dist.photometry import surveys
+from sedflow_dist.photometry.calibrate import calibrate
+from sedflow_dist.photometry.cuts import Cut
 from sedflow_dist.photometry.flags import DESCRIPTIONS, REASONS, Flag, names
-from sedflow_dist.photometry.surveys import SURVEYS, Cut, Survey, calibrate
+from sedflow_dist.photometry.surveys import SURVEYS, Survey
 
 SDSS, NSA = SURVEYS["sdss"], SURVEYS["nsa"]
 FLUX = np.array([[10.0, 30.0, 50.0, 70.0, 80.0]])
@@ -374,7 +376,7 @@ def test_nsa_takes_the_optical_bands_of_its_seven():
         ({"model_error": -0.1}, "model_error"),
         ({"model_error": (0.1,)}, "model_error has 1 entries for 3 bands"),
         ({"colour": 1}, "colour"),
-        ({"unit": "Jy"}, "unit"),
+        ({"unit": "furlong"}, "unit"),
         (
             {"extinction": ("A", "A", "A"), "extinction_kind": "ebv"},
             "extinction_per_ebv belongs to extinction_kind ebv",
