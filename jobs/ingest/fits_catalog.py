@@ -1,4 +1,6 @@
-"""FITS: the first binary table of a file, also of a gzipped one, of which only the columns that are asked for are decoded.
+"""FITS: a binary table of a file, also of a gzipped one, of which only the columns that are asked for are decoded.
+
+Without a name that is the first one; of SExtractor's LDAC the objects, and not the header of the image that stands before them.
 
 What a header announces is compared with the file's size, and with limits, before anything is read or reserved by it.
 """
@@ -16,8 +18,9 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 
 from jobs.ingest import exact
+from jobs.ingest.addresses import GZIP, Entry, addresses, choose, with_table
 from jobs.ingest.exact import Exact
-from jobs.ingest.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, joined, open_file
+from jobs.ingest.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, TableInfo, joined, open_file
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, printable, shortened
 
@@ -39,6 +42,7 @@ _UNREADABLE = {
     "Q": "has vectors of different lengths (a variable-length column), which are not read",
     "C": "holds complex numbers", "M": "holds complex numbers",
 }  # fmt: skip
+_LDAC_IMAGE, _LDAC_OBJECTS = "LDAC_IMHEAD", "LDAC_OBJECTS"
 _KEYS = ("TFORM", "TNULL", "TSCAL", "TZERO", "TDIM")  # what decoding depends on
 
 
@@ -52,19 +56,46 @@ class _Field:
     keys: dict[str, Any]
 
 
-class Fits(Catalog):
-    """The first binary table of a FITS file."""
+@dataclass(frozen=True)
+class _Hdu:
+    """A header of a FITS file, its number (the primary's is 0), and where its data start."""
 
-    def __init__(self, location: Location) -> None:
-        super().__init__(location)
-        raw = open_file(location)
-        size = raw.seek(0, 2)
-        raw.seek(0)
-        self._file = raw
-        if location.url.lower().endswith(".gz"):
-            self._file, size = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), size * _GZIP_RATIO
+    number: int
+    header: Header
+    start: int
+
+    @property
+    def name(self) -> str:
+        return str(self.header.get("EXTNAME", "")).strip()
+
+    @property
+    def kind(self) -> str:
+        return str(self.header.get("XTENSION", "PRIMARY")).strip()
+
+    @property
+    def is_table(self) -> bool:
+        return self.kind in ("BINTABLE", "A3DTABLE") and not self.header.get("ZIMAGE")
+
+    @property
+    def entry(self) -> Entry:
+        names = (self.name, f"{self.name},{self.header.get('EXTVER', 1)}") if self.name else ()
+        return Entry(names, self.number)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(_column_name(self.header, i) for i in range(1, min(self.header["TFIELDS"], _MOST_FIELDS) + 1))
+
+
+class Fits(Catalog):
+    """A binary table of a FITS file: that of a name or number, or the first."""
+
+    holds_several = True
+
+    def __init__(self, location: Location, table: str | None = None) -> None:
+        super().__init__(with_table(location, table))
+        self._file, size = _opened(location)
         try:
-            header, self._start = self._table()
+            header, self._start = self._table(table)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{self.title} is not a FITS file: {shortened(error)}") from error
         self.n_rows, self._width = _size(header, "NAXIS2", self.title), _size(header, "NAXIS1", self.title)
@@ -79,19 +110,44 @@ class Fits(Catalog):
         self._fields = self._read_fields(header)
         self.names = tuple(self._fields)
 
-    def _table(self) -> tuple[Header, int]:
-        """The header of the first binary table, and where its data start."""
-        found = []
-        for header, start in _hdus(cast("IO[bytes]", self._file), self.title):
-            kind = str(header.get("XTENSION", "PRIMARY")).strip()
-            if kind in ("BINTABLE", "A3DTABLE") and not header.get("ZIMAGE"):
-                if header.get("ZTABLE"):
-                    raise ValueError(
-                        f"{self.title}: its table is compressed by tiles (fpack): unpack it (funpack) first"
-                    )
-                return header, start
-            found.append(header.get("EXTNAME") or kind)
-        raise ValueError(f"{self.title} holds no binary table; its HDUs are {listed(found)}")
+    def _table(self, wanted: str | None) -> tuple[Header, int]:
+        """The header of a binary table, and where its data start; all HDUs are looked at only where that is needed."""
+        found: list[str] = []
+        tables: list[_Hdu] = []
+        for hdu in _all_hdus(cast("IO[bytes]", self._file), self.title):
+            if not hdu.is_table:
+                found.append(hdu.name or hdu.kind)
+                continue
+            tables.append(hdu)
+            if wanted is None and hdu.name != _LDAC_IMAGE:
+                break
+        if wanted is None and tables and tables[-1].name == _LDAC_OBJECTS:
+            everything = _all_hdus(cast("IO[bytes]", self._file), self.title)
+            tables = [hdu for hdu in everything if hdu.is_table and hdu.name == _LDAC_OBJECTS]
+        elif wanted is None:
+            tables = tables[-1:]
+        if wanted is None and not tables:
+            raise ValueError(f"{self.title} holds no binary table; its HDUs are {listed(found)}")
+        chosen = tables[choose([hdu.entry for hdu in tables], wanted, self.title)]
+        if chosen.header.get("ZTABLE"):
+            raise ValueError(f"{self.title}: its table is compressed by tiles (fpack): unpack it (funpack) first")
+        return chosen.header, chosen.start
+
+    @classmethod
+    def tables(cls, location: Location) -> list[TableInfo]:
+        """Return all binary tables of a file."""
+        file, _ = _opened(location)
+        with file:
+            title = printable(location)
+            try:
+                found = [hdu for hdu in _all_hdus(file, title) if hdu.is_table]
+            except (OSError, EOFError, zlib.error) as error:
+                raise ValueError(f"{title} is not a FITS file: {shortened(error)}") from error
+        names = addresses([hdu.entry for hdu in found])
+        return [
+            TableInfo(name, _size(hdu.header, "NAXIS2", title), hdu.columns)
+            for name, hdu in zip(names, found, strict=True)
+        ]
 
     def _read_fields(self, header: Header) -> dict[str, _Field]:
         n_fields = _size(header, "TFIELDS", self.title)
@@ -103,7 +159,7 @@ class Fits(Catalog):
         offset = 0
         for number in range(1, n_fields + 1):
             keys = {key: header[f"{key}{number}"] for key in _KEYS if f"{key}{number}" in header}
-            name = str(header.get(f"TTYPE{number}", f"col{number}")).strip()
+            name = _column_name(header, number)
             form = _FORM.match(str(keys.get("TFORM", "")))
             if not form:
                 raise ValueError(
@@ -182,6 +238,25 @@ def _absent(field: _Field, stored: np.ndarray) -> np.ndarray:
         kind = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8"}[field.code]
         return np.ascontiguousarray(stored).view(kind) == null
     return np.zeros(0, bool)
+
+
+def _opened(location: Location) -> tuple[IO[bytes], int]:
+    """A file, gunzipped where its name says so, and the most bytes that it can have."""
+    raw = open_file(location)
+    size = raw.seek(0, 2)
+    raw.seek(0)
+    if location.url.lower().endswith(GZIP):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), size * _GZIP_RATIO
+    return raw, size
+
+
+def _column_name(header: Header, number: int) -> str:
+    return str(header.get(f"TTYPE{number}", f"col{number}")).strip()
+
+
+def _all_hdus(file: IO[bytes], title: str) -> Iterator[_Hdu]:
+    for number, (header, start) in enumerate(_hdus(file, title)):
+        yield _Hdu(number, header, start)
 
 
 def _hdus(file: IO[bytes], title: str) -> Iterator[tuple[Header, int]]:

@@ -1,4 +1,4 @@
-"""Catalogs as files of rows: FITS, Parquet, CSV and Zarr, of which any rows and columns are read without the rest.
+"""Catalogs as files of rows: FITS, Parquet, text and others, of which any rows and columns are read without the rest.
 
 In: a `Location` (local or S3). Out: numpy columns by name, (row,) or (row, entry), in the order of the file.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, cast
 
@@ -15,7 +16,7 @@ import numpy as np
 import obstore
 from obstore.store import ObjectStore
 
-from jobs.ingest import exact
+from jobs.ingest import addresses, exact
 from jobs.ingest.exact import Exact
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
@@ -29,6 +30,15 @@ _READ_AHEAD_BYTES = 1 << 20
 _MOST_CSV_BYTES = 512 << 20
 
 
+@dataclass(frozen=True)
+class TableInfo:
+    """A table of a file: what addresses it there, as in ``file[NAME]`` ("" where the file is the table), rows, columns."""
+
+    name: str
+    n_rows: int
+    columns: tuple[str, ...]
+
+
 class Catalog(ABC):
     """A catalog that is open: `names` of its columns, each once, `units` that it states, `n_rows`. Close it, or use ``with``.
 
@@ -36,6 +46,8 @@ class Catalog(ABC):
     the catalog's place as messages name it.
     """
 
+    #: Whether a file of this kind may hold several tables; then the class takes the name of one beside the location.
+    holds_several = False
     names: tuple[str, ...] = ()
     n_rows: int = 0
     _file: IO[bytes] | None = None
@@ -73,6 +85,12 @@ class Catalog(ABC):
     def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
         """Return rows of columns that can be read, exactly."""
 
+    @classmethod
+    def tables(cls, location: Location) -> list[TableInfo]:
+        """Return the tables of a file: of most containers it is one."""
+        with cls(location) as catalog:
+            return [TableInfo("", catalog.n_rows, catalog.names)]
+
     def _require_readable(self, names: Sequence[str]) -> None:
         for name in names:
             if name in self.unreadable:
@@ -95,24 +113,46 @@ class Catalog(ABC):
 
 
 def open_catalog(location: Location) -> Catalog:
-    """Open a catalog by the ending of its name; a folder is a Zarr group.
+    """Open a catalog by what it is; a folder is a Zarr group, and ``file.fits[PHOT]`` a table of a file.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; empty; none of the formats, or broken. Says what was found.
+        FileNotFoundError, ValueError: no such file, or no such table in it; empty; none of the formats, or broken. Says what
+            was found.
     """
+    file, table = addresses.split(location)
+    kind = _kind(file)
+    if table is None:
+        return kind(file)
+    if not kind.holds_several:
+        raise ValueError(f"{printable(location)}: {printable(file)} is one table: leave [{shortened(table)}] out")
+    return kind(file, table)  # type: ignore[call-arg]
+
+
+def tables_of(location: Location) -> list[TableInfo]:
+    """Return the tables that a file holds, in its order; of a location that names one, that one.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_catalog`.
+    """
+    file, table = addresses.split(location)
+    if table is None:
+        return _kind(file).tables(file)
+    with open_catalog(location) as catalog:
+        return [TableInfo(table, catalog.n_rows, catalog.names)]
+
+
+def _kind(location: Location) -> type[Catalog]:
+    """The class that reads a file."""
     from jobs.ingest.fits_catalog import Fits
     from jobs.ingest.parquet_catalog import Parquet
     from jobs.ingest.zarr_catalog import Zarr
 
-    name = location.url.lower()
-    kinds: dict[tuple[str, ...], Callable[[Location], Catalog]] = {
-        (".fits", ".fit", ".gz"): Fits, (".parquet", ".pq"): Parquet, (".csv",): _Csv,
-    }  # fmt: skip
-    for endings, kind in kinds.items():
-        if name.endswith(endings):
-            return kind(location)
+    name = location.url
+    for endings, kind in ((addresses.FITS, Fits), (addresses.PARQUET, Parquet), ((".csv",), _Csv)):
+        if addresses.ends_with(name, endings):
+            return kind
     if is_zarr(location):
-        return Zarr(location)
+        return Zarr
     open_file(location).close()
     raise ValueError(f"{printable(location)}: its format is not one of .fits, .parquet, .csv and a Zarr group")
 
