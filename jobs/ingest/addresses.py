@@ -16,7 +16,7 @@ from storage_schemas.backend.printable import listed, shortened
 
 FITS = (".fits", ".fit", ".fts", ".ldac", ".fz")
 PARQUET = (".parquet", ".pq", ".parq")
-HDF5 = (".hdf5", ".h5", ".hdf", ".he5")
+HDF5 = (".hdf5", ".h5", ".hdf", ".he5", ".nc")
 VOTABLE = (".vot", ".votable", ".xml")
 #: Text is told apart by what it begins with.
 TEXT = (".csv", ".tsv", ".tab", ".psv", ".ecsv", ".txt", ".text", ".dat", ".cat", ".asc", ".ascii", ".mrt", ".tbl")

@@ -5,7 +5,9 @@ In: a `Location` (local or S3). Out: numpy columns by name, (row,) or (row, entr
 
 from __future__ import annotations
 
+import gzip
 import io
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import numpy as np
 import obstore
 from obstore.store import ObjectStore
 
-from jobs.ingest import addresses, exact
+from jobs.ingest import addresses
 from jobs.ingest.exact import Exact
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
@@ -27,7 +29,8 @@ MOST_TEXT_BYTES = 4096
 MOST_VALUE_BYTES = 65_536
 MOST_PIECE_BYTES = 2 << 30
 _READ_AHEAD_BYTES = 1 << 20
-_MOST_CSV_BYTES = 512 << 20
+_HEAD_BYTES = 64 << 10
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -142,19 +145,59 @@ def tables_of(location: Location) -> list[TableInfo]:
 
 
 def _kind(location: Location) -> type[Catalog]:
-    """The class that reads a file."""
+    """The class that reads a file: by the ending of its name, and text by what it begins with."""
+    from jobs.ingest import astropy_catalog
     from jobs.ingest.fits_catalog import Fits
+    from jobs.ingest.hdf5_catalog import Hdf5
     from jobs.ingest.parquet_catalog import Parquet
+    from jobs.ingest.text_catalog import Text
     from jobs.ingest.zarr_catalog import Zarr
 
-    name = location.url
-    for endings, kind in ((addresses.FITS, Fits), (addresses.PARQUET, Parquet), ((".csv",), _Csv)):
-        if addresses.ends_with(name, endings):
-            return kind
+    kinds = ((addresses.FITS, Fits), (addresses.PARQUET, Parquet), (addresses.HDF5, Hdf5))
     if is_zarr(location):
         return Zarr
-    open_file(location).close()
-    raise ValueError(f"{printable(location)}: its format is not one of .fits, .parquet, .csv and a Zarr group")
+    for endings, kind in kinds:
+        if addresses.ends_with(location.url, endings):
+            return kind
+    start = content_of(location, _HEAD_BYTES, whole=False)
+    for magic, kind in ((b"SIMPLE  =", Fits), (b"PAR1", Parquet), (b"\x89HDF\r\n", Hdf5)):
+        if start.startswith(magic):
+            return kind
+    if found := astropy_catalog.kind_of(start, location):
+        return found
+    if addresses.ends_with(location.url, addresses.TEXT):
+        return Text
+    raise ValueError(
+        f"{printable(location)}: its format is not one of FITS ({_written(addresses.FITS)}), Parquet "
+        f"({_written(addresses.PARQUET)}), HDF5 ({_written(addresses.HDF5)}), VOTable ({_written(addresses.VOTABLE)}), text "
+        f"({_written(addresses.TEXT)}), each gzipped or not, and a Zarr group"
+    )
+
+
+def _written(endings: Sequence[str]) -> str:
+    return " ".join(endings)
+
+
+def content_of(location: Location, most: int, whole: bool = True) -> bytes:
+    """Return a file's content, gunzipped where it is gzipped; without ``whole`` the first ``most`` bytes are enough.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_file`; it has more bytes than ``most``: says how it is converted.
+    """
+    with open_file(location) as raw:
+        gzipped = raw.read(2) == _GZIP_MAGIC
+        raw.seek(0)
+        file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if gzipped else raw
+        try:
+            content = file.read(most + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{printable(location)} cannot be gunzipped: {shortened(error)}") from error
+    if whole and len(content) > most:
+        raise ValueError(
+            f"{printable(location)} has more than {most / 1e6:,.0f} MB; a table of this kind is read whole, and no larger one is "
+            "taken: write it as Parquet, which is read by parts, for example with `stilts tcopy IN OUT.parquet`"
+        )
+    return content[:most]
 
 
 def count(location: Location) -> int:
@@ -222,62 +265,6 @@ class _Object(io.RawIOBase):
             buffer[:length] = obstore.get_range(self._store, self._name, start=self._at, length=length)
             self._at += length
         return max(length, 0)
-
-
-class _Csv(Catalog):
-    """A CSV table; it is read whole, so it must not be large."""
-
-    def __init__(self, location: Location) -> None:
-        import pyarrow as pa
-        import pyarrow.csv
-
-        super().__init__(location)
-
-        with open_file(location) as file:
-            if (size := file.seek(0, 2)) > _MOST_CSV_BYTES:
-                raise ValueError(
-                    f"{self.title} has {size / 1e6:,.0f} MB; a CSV table is read whole, and at most "
-                    f"{_MOST_CSV_BYTES / 1e6:,.0f} MB are taken: write it as Parquet"
-                )
-            file.seek(0)
-            try:
-                self._content = pa.py_buffer(file.read())
-                self._table = pyarrow.csv.read_csv(self._content)
-            except pa.ArrowInvalid as error:
-                raise ValueError(f"{self.title} is not a csv file: {shortened(error)}") from error
-        found, self.n_rows = self._table.column_names, self._table.num_rows
-        self.names = tuple(dict.fromkeys(found))
-        twice = "is there twice: columns of one name cannot be told apart"
-        self.unreadable = {name: twice for name in self.names if found.count(name) > 1}
-
-    def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        from jobs.ingest.arrow_columns import to_numpy
-
-        part = self._table.slice(start, stop - start)
-        found = {}
-        for name in names:
-            try:
-                found[name] = to_numpy(part.column(name))
-            except ValueError as error:
-                raise ValueError(f"{self.title}: column {shortened(name)} {shortened(error)}") from error
-        return found
-
-    def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
-        """What is written there, whatever it looks like: 00012 is not 12, and 1e5 no number."""
-        import pyarrow as pa
-        import pyarrow.csv
-
-        if start == stop or not names:
-            return {name: exact.from_arrow(pa.array([], pa.string())) for name in names}
-        as_text = pyarrow.csv.ConvertOptions(
-            include_columns=list(names), column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-        )
-        table = pyarrow.csv.read_csv(self._content, convert_options=as_text).slice(start, stop - start)
-        found = {}
-        for name in names:
-            with exact.naming(self.title, name):
-                found[name] = exact.from_arrow(table.column(name).combine_chunks())
-        return found
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
