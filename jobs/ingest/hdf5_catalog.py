@@ -49,8 +49,7 @@ class Hdf5(Catalog):
     def tables(cls, location: Location) -> list[TableInfo]:
         """Return all tables of a file."""
         with open_file(location) as file, _opened(location, file) as h5:
-            found = list(_tables(h5))
-        names = addresses([_entry(one, i) for i, one in enumerate(found, 1)])
+            names = addresses([_entry(one, i) for i, one in enumerate(_tables(h5), 1)])
         infos = []
         for name in names:
             with cls(location, name) as catalog:

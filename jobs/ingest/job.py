@@ -20,8 +20,9 @@ from distributed import Client
 from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.config.run_file import Ingest, RunFile
-from jobs.ingest import calibrated, inputs, sorted_runs
+from jobs.ingest import calibrated, inputs, repeats, sorted_runs
 from jobs.ingest.inputs import InputFile
+from jobs.ingest.repeats import Repeats
 from jobs.ingest.sorted_runs import Group, Piece, Run, Slice, Sorting
 from jobs.run.plan import refuse_ingest
 from jobs.telemetry import events
@@ -196,7 +197,7 @@ def _fill(
     by_place, by_key = (
         np.concatenate([0 * lengths, np.stack([before[run.name][i] for run in runs]), lengths], axis=1) for i in (0, 1)
     )
-    codes = _duplicates(runs, by_key, sorting, workers)
+    codes, again = _duplicates(runs, by_key, sorting, workers)
 
     groups = []
     for number in range(n_groups):
@@ -214,6 +215,7 @@ def _fill(
         groups.append(Group(chunks, slices, skip, rows.stop - rows.start, _own(codes, slices, sorting.place)))
 
     report = _counts(runs, len(codes))
+    report |= repeats.summary(again, sorting.ids)
     store = photometry.update(store, n_rows, files, per_group, [group.key for group in groups], report)
     missing = {chunk // per_group for chunk in store.missing()}
     todo = [group for number, group in enumerate(groups) if number in missing]
@@ -227,12 +229,14 @@ def _slices(runs: Sequence[Run], starts: np.ndarray, stops: np.ndarray) -> tuple
     return tuple(Slice(run.piece.file, i, run.name, start, stop) for i, (run, start, stop) in parts if start < stop)
 
 
-def _duplicates(runs: Sequence[Run], by_key: np.ndarray, sorting: Sorting, workers: _Workers) -> np.ndarray:
-    """Return all later rows of those with the same key, as sorted codes of run number and place (row,)."""
+def _duplicates(
+    runs: Sequence[Run], by_key: np.ndarray, sorting: Sorting, workers: _Workers
+) -> tuple[np.ndarray, list[Repeats]]:
+    """Return all later rows of those with the same key, as sorted codes of run number and place (row,), and what was found."""
     parts = [_slices(runs, by_key[:, i], by_key[:, i + 1]) for i in range(by_key.shape[1] - 1)]
-    written: list[str] = []
+    written: list[Repeats] = []
     workers.map(sorted_runs.find_duplicates, [part for part in parts if part], written.append, sorting=sorting)
-    return np.sort(np.concatenate([sorted_runs.read_codes(sorting.place, name) for name in written]))
+    return np.sort(np.concatenate([sorted_runs.read_codes(sorting.place, found.codes) for found in written])), written
 
 
 def _own(codes: np.ndarray, slices: Sequence[Slice], place: Location) -> str | None:
@@ -269,6 +273,8 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
     for title, counts in (("flagged", report["flags"]), ("hit by the cuts", report["cuts"])):
         if counts:
             say("ingest", f"{title}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+    if repeated := report.get(repeats.KEY):
+        say("ingest", repeats.explain(repeated))
     if no_unit := report["no_unit"]:
         settings: Any = store.group.attrs["settings"]
         say(

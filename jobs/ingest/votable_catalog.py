@@ -49,8 +49,9 @@ def parse(content: bytes, title: str) -> Sequence[Any]:
     """
     from astropy.io import votable
 
-    start = content[:3].removeprefix(b"\xef\xbb\xbf")
-    if not start.lstrip() or not start.lstrip().startswith(b"<"):  # in UTF-16, what is looked for below would hide
+    if (
+        not content[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+    ):  # in UTF-16, what is looked for below would hide
         raise ValueError(f"{title} is no VOTable: it does not begin with <, in UTF-8")
     if b"<!ENTITY" in content or _ELSEWHERE.search(content):
         raise ValueError(
