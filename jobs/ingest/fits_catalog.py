@@ -1,4 +1,4 @@
-"""FITS: a binary table of a file, also of a gzipped one, of which only the columns that are asked for are decoded.
+"""FITS: a table of a file, also of a gzipped one, of which only the columns that are asked for are decoded.
 
 Without a name that is the first one; of SExtractor's LDAC the objects, and not the header of the image that stands before them.
 
@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jobs.ingest import exact
+from jobs.ingest import exact, fits_ascii
 from jobs.ingest.addresses import GZIP, Entry, addresses, choose, with_table
 from jobs.ingest.exact import Exact
 from jobs.ingest.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, TableInfo, joined, open_file
@@ -42,7 +42,8 @@ _UNREADABLE = {
     "Q": "has vectors of different lengths (a variable-length column), which are not read",
     "C": "holds complex numbers", "M": "holds complex numbers",
 }  # fmt: skip
-_LDAC_IMAGE, _LDAC_OBJECTS = "LDAC_IMHEAD", "LDAC_OBJECTS"
+_ASCII = "TABLE"
+_LDAC, _LDAC_OBJECTS = "LDAC_", "LDAC_OBJECTS"
 _KEYS = ("TFORM", "TNULL", "TSCAL", "TZERO", "TDIM")  # what decoding depends on
 
 
@@ -74,7 +75,7 @@ class _Hdu:
 
     @property
     def is_table(self) -> bool:
-        return self.kind in ("BINTABLE", "A3DTABLE") and not self.header.get("ZIMAGE")
+        return self.kind in ("BINTABLE", "A3DTABLE", _ASCII) and not self.header.get("ZIMAGE")
 
     @property
     def entry(self) -> Entry:
@@ -107,11 +108,12 @@ class Fits(Catalog):
             raise ValueError(
                 f"{self.title} is cut off: {self.n_rows} rows are announced, row {self.n_rows - 1} is not there"
             )
+        self._ascii = str(header.get("XTENSION", "")).strip() == _ASCII
         self._fields = self._read_fields(header)
         self.names = tuple(self._fields)
 
     def _table(self, wanted: str | None) -> tuple[Header, int]:
-        """The header of a binary table, and where its data start; all HDUs are looked at only where that is needed."""
+        """The header of a table, and where its data start; all HDUs are looked at only where that is needed."""
         found: list[str] = []
         tables: list[_Hdu] = []
         for hdu in _all_hdus(cast("IO[bytes]", self._file), self.title):
@@ -119,15 +121,14 @@ class Fits(Catalog):
                 found.append(hdu.name or hdu.kind)
                 continue
             tables.append(hdu)
-            if wanted is None and hdu.name != _LDAC_IMAGE:
+            if wanted is None and hdu.kind != _ASCII and not hdu.name.startswith(_LDAC):
+                tables = [hdu]
                 break
-        if wanted is None and tables and tables[-1].name == _LDAC_OBJECTS:
-            everything = _all_hdus(cast("IO[bytes]", self._file), self.title)
-            tables = [hdu for hdu in everything if hdu.is_table and hdu.name == _LDAC_OBJECTS]
-        elif wanted is None:
-            tables = tables[-1:]
+        if wanted is None:  # the first binary table, or LDAC's objects, or a table of characters
+            best = [hdu for hdu in tables if hdu.name == _LDAC_OBJECTS]
+            tables = best or [hdu for hdu in tables if hdu.kind != _ASCII][:1] or tables[:1]
         if wanted is None and not tables:
-            raise ValueError(f"{self.title} holds no binary table; its HDUs are {listed(found)}")
+            raise ValueError(f"{self.title} holds no table; its HDUs are {listed(found)}")
         chosen = tables[choose([hdu.entry for hdu in tables], wanted, self.title)]
         if chosen.header.get("ZTABLE"):
             raise ValueError(f"{self.title}: its table is compressed by tiles (fpack): unpack it (funpack) first")
@@ -158,8 +159,16 @@ class Fits(Catalog):
         fields: dict[str, _Field] = {}
         offset = 0
         for number in range(1, n_fields + 1):
-            keys = {key: header[f"{key}{number}"] for key in _KEYS if f"{key}{number}" in header}
+            stated = fits_ascii.KEYS if self._ascii else _KEYS
+            keys = {key: header[f"{key}{number}"] for key in stated if f"{key}{number}" in header}
             name = _column_name(header, number)
+            self.units[name] = str(header.get(f"TUNIT{number}") or "") or None
+            if self._ascii:
+                code, offset, width = fits_ascii.place(keys, number, self._width, self.title)
+                self._check_column(name, name in fields, code, width)
+                fields[name] = _Field(code, offset, width, keys)
+                offset = self._width  # columns may stand anywhere in a row
+                continue
             form = _FORM.match(str(keys.get("TFORM", "")))
             if not form:
                 raise ValueError(
@@ -167,18 +176,21 @@ class Fits(Catalog):
                 )
             repeat, code = int(form[1] or 1), form[2]
             width = -(-repeat // 8) if code == "X" else repeat * _WIDTHS[code]
-            if name in fields:
-                self.unreadable[name] = "is there twice: columns of one name cannot be told apart"
-            elif code in _UNREADABLE:
-                self.unreadable[name] = _UNREADABLE[code]
-            elif width > (most := MOST_TEXT_BYTES if code == "A" else MOST_VALUE_BYTES):
-                self.unreadable[name] = f"takes {width:,} bytes a row; at most {most:,} are read"
+            self._check_column(name, name in fields, code, width)
             fields[name] = _Field(code, offset, width, keys)
-            self.units[name] = str(header.get(f"TUNIT{number}") or "") or None
             offset += width
         if offset != self._width:
             raise ValueError(f"{self.title}: its columns take {offset:,} bytes a row, and NAXIS1 says {self._width:,}")
         return fields
+
+    def _check_column(self, name: str, again: bool, code: str, width: int) -> None:
+        """Note why a column is not read, if it is not."""
+        if again:
+            self.unreadable[name] = "is there twice: columns of one name cannot be told apart"
+        elif code in _UNREADABLE:
+            self.unreadable[name] = _UNREADABLE[code]
+        elif width > (most := MOST_TEXT_BYTES if code == "A" else MOST_VALUE_BYTES):
+            self.unreadable[name] = f"takes {width:,} bytes a row; at most {most:,} are read"
 
     def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         size = max(_AT_ONCE_BYTES // max(self._width, 1), 1)
@@ -208,6 +220,8 @@ class Fits(Catalog):
         table = np.frombuffer(raw, np.uint8).reshape(stop - start, self._width)
         fields = [self._fields[name] for name in names]
         stored = [table[:, field.offset : field.offset + field.width] for field in fields]
+        if self._ascii:
+            return self._characters(names, stored)
         content = np.concatenate(stored, axis=1) if stored else np.zeros((stop - start, 0), np.uint8)
         header = fits.Header({"XTENSION": "BINTABLE", "BITPIX": 8, "NAXIS": 2, "NAXIS1": content.shape[1]})
         header.update({"NAXIS2": stop - start, "PCOUNT": 0, "GCOUNT": 1, "TFIELDS": len(fields)})
@@ -226,6 +240,15 @@ class Fits(Catalog):
                     raise ValueError(f"{self.title}: column {shortened(name)} holds text that is not ASCII") from error
                 absent = _absent(field, bytes_)
                 found[name] = np.ma.masked_array(values, absent.reshape(values.shape)) if absent.any() else values
+        return found
+
+    def _characters(self, names: Sequence[str], stored: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        found = {}
+        for name, characters in zip(names, stored, strict=True):
+            try:
+                found[name] = fits_ascii.values(self._fields[name].code, self._fields[name].keys, characters)
+            except ValueError as error:
+                raise ValueError(f"{self.title}: column {shortened(name)} {error}") from error
         return found
 
 

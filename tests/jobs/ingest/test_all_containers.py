@@ -6,6 +6,7 @@ import io
 import h5py
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
 from jobs.ingest.formats import missing, open_catalog, tables_of
@@ -76,6 +77,17 @@ def votable(path, kind="tabledata"):
     path.write_bytes(out.getvalue())
 
 
+def characters(path):
+    """A FITS file as VizieR sends it."""
+    columns = [
+        fits.Column("ID", "I20", array=np.array(IDS)), fits.Column("NAME", "A8", array=np.array(NAMES)),
+        fits.Column("FLUX", "F10.3", unit="uJy", null="-99.000", array=np.array([1.5, -99, -2.25])),
+        fits.Column("COUNT", "I5", null="-9", array=np.array([7, 8, -9])),
+        fits.Column("Z", "E12.5", array=np.array([0.1, 0.2, 0.3])),
+    ]  # fmt: skip
+    fits.HDUList([fits.PrimaryHDU(), fits.TableHDU.from_columns(columns)]).writeto(path)
+
+
 def astropys_hdf5(path):
     plain().write(path, path="data/phot", format="hdf5", serialize_meta=True)
 
@@ -120,6 +132,7 @@ WAYS = {
     "votable": ("vot", votable, True, True), "votable.gz": ("xml.gz", gzipped(votable), True, True),
     "binary": ("votable", lambda p: votable(p, "binary2"), True, True),
     "fits": ("fits", lambda p: plain().write(p), True, True), "fits.gz": ("fits.gz", lambda p: plain().write(p), True, True),
+    "characters": ("fits", characters, True, True),
     "parquet": ("parquet", lambda p: plain().write(p), True, True),
     "astropy hdf5": ("hdf5", astropys_hdf5, True, True), "rail": ("hdf5", rails_hdf5, True, True),
     "netcdf": ("nc", netcdf, True, True),
