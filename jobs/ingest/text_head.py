@@ -108,9 +108,9 @@ def _below(content: bytes, sample: Sequence[_Line], separator: str, commented: b
     start = line.end if separator == BLANKS else _after(content, line.start, records.line_num)
     rest = [other for other in sample[1:] if other.start >= start][:2]
     stated: list[str] = []
-    if rest and _RULE.fullmatch(rest[0].text):
+    if rest and separator != "," and _RULE.fullmatch(rest[0].text):
         start = rest[0].end
-    elif len(rest) > 1 and _RULE.fullmatch(rest[1].text):
+    elif len(rest) > 1 and _RULE.fullmatch(rest[1].text) and not any(map(_is_value, split(rest[0].text, separator))):
         stated, start = split(rest[0].text, separator), rest[1].end
     head = _head([name.strip() for name in raw], separator, start, stated, commented)
     head.padded = separator == "|" or any(name != name.lstrip() for name in raw[1:])
@@ -119,7 +119,7 @@ def _below(content: bytes, sample: Sequence[_Line], separator: str, commented: b
 
 def _head(names: list[str], separator: str, start: int, stated: Sequence[str], commented: bool) -> Head:
     found = dict(zip(names, stated, strict=False))
-    return Head(names, separator, start, {name: unit for name, unit in found.items() if unit}, commented)
+    return Head(names, separator, start, {name: unit for name, unit in found.items() if unit not in NULLS}, commented)
 
 
 def _lines(content: bytes) -> Iterator[_Line]:
@@ -195,8 +195,11 @@ def _sextractor(comments: Sequence[str]) -> dict[str, str]:
 
 
 def _is_number(text: str) -> bool:
-    if text in NULLS and text:
-        return True
+    """Whether a cell is a number, or stands for one that is missing."""
+    return bool(text) and (text in NULLS or _is_value(text))
+
+
+def _is_value(text: str) -> bool:
     try:
         float(text)
     except ValueError:

@@ -59,6 +59,17 @@ def test_units_that_stand_below_the_names_or_beside_them_are_read(tmp_path):
     assert columns(tmp_path / "c.cat", commented) == (ROWS, {"a": None, "b": "uJy", "c": "deg"})
 
 
+@pytest.mark.parametrize("ending", ["csv", "txt"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_row_of_nothing_but_dashes_is_a_row_and_the_one_above_no_units(ending, at, tmp_path):
+    rows = [["1", "2.5"], ["3", "4.5"], ["5", "6.5"]]
+    rows[at] = ["--", "---"]
+    separator = "," if ending == "csv" else " "
+    found, units = columns(tmp_path / f"a.{ending}", "\n".join(map(separator.join, [["a", "b"], *rows])) + "\n")
+    assert len(found["a"]) == 3
+    assert not any(units.values())
+
+
 def test_vectors_of_sextractor_are_the_columns_that_astropy_makes_of_them(tmp_path):
     from astropy.table import Table
 
