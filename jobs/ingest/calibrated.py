@@ -18,7 +18,7 @@ from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps.filters import Band
 from storage_schemas import photometry
 from storage_schemas.backend.location import Location
-from storage_schemas.backend.printable import listed
+from storage_schemas.backend.printable import listed, shortened
 
 #: What counts are named by, before a flux column's name: rows whose file states no unit of it.
 NO_UNIT = "no unit "
@@ -130,6 +130,12 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
             f"{listed(table.names)}"
         )
     table.require(survey.required)
+    table.require_distinct((*survey.required, *_position(survey)))
+    if table.found(survey.redshift) in map(table.found, (*survey.flux, *survey.error)):
+        raise ValueError(
+            f"{table.title}: column {shortened(survey.redshift)} is a flux, or its uncertainty, of survey {survey.name}, and its "
+            f"redshift as well: name the column of redshifts (--redshift COLUMN); its columns are {listed(table.names)}"
+        )
     declared = {table.found(name): unit for name, unit in survey.units.items()}
     stated = {}
     for name in survey.expected_units:

@@ -1,4 +1,6 @@
-"""FITS: the first binary table of a file, also of a gzipped one, of which only the columns that are asked for are decoded.
+"""FITS: a table of a file, also of a gzipped one, of which only the columns that are asked for are decoded.
+
+Without a name that is the first one; of SExtractor's LDAC the objects, and not the header of the image that stands before them.
 
 What a header announces is compared with the file's size, and with limits, before anything is read or reserved by it.
 """
@@ -15,9 +17,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jobs.ingest import exact
+from jobs.ingest import exact, fits_ascii
+from jobs.ingest.addresses import GZIP, Entry, addresses, choose, with_table
 from jobs.ingest.exact import Exact
-from jobs.ingest.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, joined, open_file
+from jobs.ingest.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, TableInfo, joined, open_file
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, printable, shortened
 
@@ -39,6 +42,8 @@ _UNREADABLE = {
     "Q": "has vectors of different lengths (a variable-length column), which are not read",
     "C": "holds complex numbers", "M": "holds complex numbers",
 }  # fmt: skip
+_ASCII = "TABLE"
+_LDAC, _LDAC_OBJECTS = "LDAC_", "LDAC_OBJECTS"
 _KEYS = ("TFORM", "TNULL", "TSCAL", "TZERO", "TDIM")  # what decoding depends on
 
 
@@ -52,19 +57,46 @@ class _Field:
     keys: dict[str, Any]
 
 
-class Fits(Catalog):
-    """The first binary table of a FITS file."""
+@dataclass(frozen=True)
+class _Hdu:
+    """A header of a FITS file, its number (the primary's is 0), and where its data start."""
 
-    def __init__(self, location: Location) -> None:
-        super().__init__(location)
-        raw = open_file(location)
-        size = raw.seek(0, 2)
-        raw.seek(0)
-        self._file = raw
-        if location.url.lower().endswith(".gz"):
-            self._file, size = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), size * _GZIP_RATIO
+    number: int
+    header: Header
+    start: int
+
+    @property
+    def name(self) -> str:
+        return str(self.header.get("EXTNAME", "")).strip()
+
+    @property
+    def kind(self) -> str:
+        return str(self.header.get("XTENSION", "PRIMARY")).strip()
+
+    @property
+    def is_table(self) -> bool:
+        return self.kind in ("BINTABLE", "A3DTABLE", _ASCII) and not self.header.get("ZIMAGE")
+
+    @property
+    def entry(self) -> Entry:
+        names = (self.name, f"{self.name},{self.header.get('EXTVER', 1)}") if self.name else ()
+        return Entry(names, self.number)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(_column_name(self.header, i) for i in range(1, min(self.header["TFIELDS"], _MOST_FIELDS) + 1))
+
+
+class Fits(Catalog):
+    """A binary table of a FITS file: that of a name or number, or the first."""
+
+    holds_several = True
+
+    def __init__(self, location: Location, table: str | None = None) -> None:
+        super().__init__(with_table(location, table))
+        self._file, size = _opened(location)
         try:
-            header, self._start = self._table()
+            header, self._start = self._table(table)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{self.title} is not a FITS file: {shortened(error)}") from error
         self.n_rows, self._width = _size(header, "NAXIS2", self.title), _size(header, "NAXIS1", self.title)
@@ -76,22 +108,47 @@ class Fits(Catalog):
             raise ValueError(
                 f"{self.title} is cut off: {self.n_rows} rows are announced, row {self.n_rows - 1} is not there"
             )
+        self._ascii = str(header.get("XTENSION", "")).strip() == _ASCII
         self._fields = self._read_fields(header)
         self.names = tuple(self._fields)
 
-    def _table(self) -> tuple[Header, int]:
-        """The header of the first binary table, and where its data start."""
-        found = []
-        for header, start in _hdus(cast("IO[bytes]", self._file), self.title):
-            kind = str(header.get("XTENSION", "PRIMARY")).strip()
-            if kind in ("BINTABLE", "A3DTABLE") and not header.get("ZIMAGE"):
-                if header.get("ZTABLE"):
-                    raise ValueError(
-                        f"{self.title}: its table is compressed by tiles (fpack): unpack it (funpack) first"
-                    )
-                return header, start
-            found.append(header.get("EXTNAME") or kind)
-        raise ValueError(f"{self.title} holds no binary table; its HDUs are {listed(found)}")
+    def _table(self, wanted: str | None) -> tuple[Header, int]:
+        """The header of a table, and where its data start; all HDUs are looked at only where that is needed."""
+        found: list[str] = []
+        tables: list[_Hdu] = []
+        for hdu in _all_hdus(cast("IO[bytes]", self._file), self.title):
+            if not hdu.is_table:
+                found.append(hdu.name or hdu.kind)
+                continue
+            tables.append(hdu)
+            if wanted is None and hdu.kind != _ASCII and not hdu.name.startswith(_LDAC):
+                tables = [hdu]
+                break
+        if wanted is None:  # the first binary table, or LDAC's objects, or a table of characters
+            best = [hdu for hdu in tables if hdu.name == _LDAC_OBJECTS]
+            tables = best or [hdu for hdu in tables if hdu.kind != _ASCII][:1] or tables[:1]
+        if wanted is None and not tables:
+            raise ValueError(f"{self.title} holds no table; its HDUs are {listed(found)}")
+        chosen = tables[choose([hdu.entry for hdu in tables], wanted, self.title)]
+        if chosen.header.get("ZTABLE"):
+            raise ValueError(f"{self.title}: its table is compressed by tiles (fpack): unpack it (funpack) first")
+        return chosen.header, chosen.start
+
+    @classmethod
+    def tables(cls, location: Location) -> list[TableInfo]:
+        """Return all binary tables of a file."""
+        file, _ = _opened(location)
+        with file:
+            title = printable(location)
+            try:
+                found = [hdu for hdu in _all_hdus(file, title) if hdu.is_table]
+            except (OSError, EOFError, zlib.error) as error:
+                raise ValueError(f"{title} is not a FITS file: {shortened(error)}") from error
+        names = addresses([hdu.entry for hdu in found])
+        return [
+            TableInfo(name, _size(hdu.header, "NAXIS2", title), hdu.columns)
+            for name, hdu in zip(names, found, strict=True)
+        ]
 
     def _read_fields(self, header: Header) -> dict[str, _Field]:
         n_fields = _size(header, "TFIELDS", self.title)
@@ -102,8 +159,16 @@ class Fits(Catalog):
         fields: dict[str, _Field] = {}
         offset = 0
         for number in range(1, n_fields + 1):
-            keys = {key: header[f"{key}{number}"] for key in _KEYS if f"{key}{number}" in header}
-            name = str(header.get(f"TTYPE{number}", f"col{number}")).strip()
+            stated = fits_ascii.KEYS if self._ascii else _KEYS
+            keys = {key: header[f"{key}{number}"] for key in stated if f"{key}{number}" in header}
+            name = _column_name(header, number)
+            self.units[name] = str(header.get(f"TUNIT{number}") or "") or None
+            if self._ascii:
+                code, offset, width = fits_ascii.place(keys, number, self._width, self.title)
+                self._check_column(name, name in fields, code, width)
+                fields[name] = _Field(code, offset, width, keys)
+                offset = self._width  # columns may stand anywhere in a row
+                continue
             form = _FORM.match(str(keys.get("TFORM", "")))
             if not form:
                 raise ValueError(
@@ -111,18 +176,21 @@ class Fits(Catalog):
                 )
             repeat, code = int(form[1] or 1), form[2]
             width = -(-repeat // 8) if code == "X" else repeat * _WIDTHS[code]
-            if name in fields:
-                self.unreadable[name] = "is there twice: columns of one name cannot be told apart"
-            elif code in _UNREADABLE:
-                self.unreadable[name] = _UNREADABLE[code]
-            elif width > (most := MOST_TEXT_BYTES if code == "A" else MOST_VALUE_BYTES):
-                self.unreadable[name] = f"takes {width:,} bytes a row; at most {most:,} are read"
+            self._check_column(name, name in fields, code, width)
             fields[name] = _Field(code, offset, width, keys)
-            self.units[name] = str(header.get(f"TUNIT{number}") or "") or None
             offset += width
         if offset != self._width:
             raise ValueError(f"{self.title}: its columns take {offset:,} bytes a row, and NAXIS1 says {self._width:,}")
         return fields
+
+    def _check_column(self, name: str, again: bool, code: str, width: int) -> None:
+        """Note why a column is not read, if it is not."""
+        if again:
+            self.unreadable[name] = "is there twice: columns of one name cannot be told apart"
+        elif code in _UNREADABLE:
+            self.unreadable[name] = _UNREADABLE[code]
+        elif width > (most := MOST_TEXT_BYTES if code == "A" else MOST_VALUE_BYTES):
+            self.unreadable[name] = f"takes {width:,} bytes a row; at most {most:,} are read"
 
     def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         size = max(_AT_ONCE_BYTES // max(self._width, 1), 1)
@@ -152,6 +220,8 @@ class Fits(Catalog):
         table = np.frombuffer(raw, np.uint8).reshape(stop - start, self._width)
         fields = [self._fields[name] for name in names]
         stored = [table[:, field.offset : field.offset + field.width] for field in fields]
+        if self._ascii:
+            return self._characters(names, stored)
         content = np.concatenate(stored, axis=1) if stored else np.zeros((stop - start, 0), np.uint8)
         header = fits.Header({"XTENSION": "BINTABLE", "BITPIX": 8, "NAXIS": 2, "NAXIS1": content.shape[1]})
         header.update({"NAXIS2": stop - start, "PCOUNT": 0, "GCOUNT": 1, "TFIELDS": len(fields)})
@@ -172,6 +242,15 @@ class Fits(Catalog):
                 found[name] = np.ma.masked_array(values, absent.reshape(values.shape)) if absent.any() else values
         return found
 
+    def _characters(self, names: Sequence[str], stored: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        found = {}
+        for name, characters in zip(names, stored, strict=True):
+            try:
+                found[name] = fits_ascii.values(self._fields[name].code, self._fields[name].keys, characters)
+            except ValueError as error:
+                raise ValueError(f"{self.title}: column {shortened(name)} {error}") from error
+        return found
+
 
 def _absent(field: _Field, stored: np.ndarray) -> np.ndarray:
     """Which values (row, entry) are declared as missing: integers that are TNULL, logical ones that are 0."""
@@ -182,6 +261,25 @@ def _absent(field: _Field, stored: np.ndarray) -> np.ndarray:
         kind = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8"}[field.code]
         return np.ascontiguousarray(stored).view(kind) == null
     return np.zeros(0, bool)
+
+
+def _opened(location: Location) -> tuple[IO[bytes], int]:
+    """A file, gunzipped where its name says so, and the most bytes that it can have."""
+    raw = open_file(location)
+    size = raw.seek(0, 2)
+    raw.seek(0)
+    if location.url.lower().endswith(GZIP):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), size * _GZIP_RATIO
+    return raw, size
+
+
+def _column_name(header: Header, number: int) -> str:
+    return str(header.get(f"TTYPE{number}", f"col{number}")).strip()
+
+
+def _all_hdus(file: IO[bytes], title: str) -> Iterator[_Hdu]:
+    for number, (header, start) in enumerate(_hdus(file, title)):
+        yield _Hdu(number, header, start)
 
 
 def _hdus(file: IO[bytes], title: str) -> Iterator[tuple[Header, int]]:

@@ -1,13 +1,16 @@
-"""Catalogs as files of rows: FITS, Parquet, CSV and Zarr, of which any rows and columns are read without the rest.
+"""Catalogs as files of rows: FITS, Parquet, text and others, of which any rows and columns are read without the rest.
 
 In: a `Location` (local or S3). Out: numpy columns by name, (row,) or (row, entry), in the order of the file.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, cast
 
@@ -15,7 +18,7 @@ import numpy as np
 import obstore
 from obstore.store import ObjectStore
 
-from jobs.ingest import exact
+from jobs.ingest import addresses
 from jobs.ingest.exact import Exact
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
@@ -26,7 +29,17 @@ MOST_TEXT_BYTES = 4096
 MOST_VALUE_BYTES = 65_536
 MOST_PIECE_BYTES = 2 << 30
 _READ_AHEAD_BYTES = 1 << 20
-_MOST_CSV_BYTES = 512 << 20
+_HEAD_BYTES = 64 << 10
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table of a file: what addresses it there, as in ``file[NAME]`` ("" where the file is the table), rows, columns."""
+
+    name: str
+    n_rows: int
+    columns: tuple[str, ...]
 
 
 class Catalog(ABC):
@@ -36,6 +49,8 @@ class Catalog(ABC):
     the catalog's place as messages name it.
     """
 
+    #: Whether a file of this kind may hold several tables; then the class takes the name of one beside the location.
+    holds_several = False
     names: tuple[str, ...] = ()
     n_rows: int = 0
     _file: IO[bytes] | None = None
@@ -73,6 +88,12 @@ class Catalog(ABC):
     def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
         """Return rows of columns that can be read, exactly."""
 
+    @classmethod
+    def tables(cls, location: Location) -> list[TableInfo]:
+        """Return the tables of a file: of most containers it is one."""
+        with cls(location) as catalog:
+            return [TableInfo("", catalog.n_rows, catalog.names)]
+
     def _require_readable(self, names: Sequence[str]) -> None:
         for name in names:
             if name in self.unreadable:
@@ -95,26 +116,88 @@ class Catalog(ABC):
 
 
 def open_catalog(location: Location) -> Catalog:
-    """Open a catalog by the ending of its name; a folder is a Zarr group.
+    """Open a catalog by what it is; a folder is a Zarr group, and ``file.fits[PHOT]`` a table of a file.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; empty; none of the formats, or broken. Says what was found.
+        FileNotFoundError, ValueError: no such file, or no such table in it; empty; none of the formats, or broken. Says what
+            was found.
     """
+    file, table = addresses.split(location)
+    kind = _kind(file)
+    if table is None:
+        return kind(file)
+    if not kind.holds_several:
+        raise ValueError(f"{printable(location)}: {printable(file)} is one table: leave [{shortened(table)}] out")
+    return kind(file, table)  # type: ignore[call-arg]
+
+
+def tables_of(location: Location) -> list[TableInfo]:
+    """Return the tables that a file holds, in its order; of a location that names one, that one.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_catalog`.
+    """
+    file, table = addresses.split(location)
+    if table is None:
+        return _kind(file).tables(file)
+    with open_catalog(location) as catalog:
+        return [TableInfo(table, catalog.n_rows, catalog.names)]
+
+
+def _kind(location: Location) -> type[Catalog]:
+    """The class that reads a file: by the ending of its name, and text by what it begins with."""
+    from jobs.ingest import astropy_catalog
     from jobs.ingest.fits_catalog import Fits
+    from jobs.ingest.hdf5_catalog import Hdf5
     from jobs.ingest.parquet_catalog import Parquet
+    from jobs.ingest.text_catalog import Text
     from jobs.ingest.zarr_catalog import Zarr
 
-    name = location.url.lower()
-    kinds: dict[tuple[str, ...], Callable[[Location], Catalog]] = {
-        (".fits", ".fit", ".gz"): Fits, (".parquet", ".pq"): Parquet, (".csv",): _Csv,
-    }  # fmt: skip
-    for endings, kind in kinds.items():
-        if name.endswith(endings):
-            return kind(location)
+    kinds = ((addresses.FITS, Fits), (addresses.PARQUET, Parquet), (addresses.HDF5, Hdf5))
     if is_zarr(location):
-        return Zarr(location)
-    open_file(location).close()
-    raise ValueError(f"{printable(location)}: its format is not one of .fits, .parquet, .csv and a Zarr group")
+        return Zarr
+    for endings, kind in kinds:
+        if addresses.ends_with(location.url, endings):
+            return kind
+    start = content_of(location, _HEAD_BYTES, whole=False)
+    for magic, kind in ((b"SIMPLE  =", Fits), (b"PAR1", Parquet), (b"\x89HDF\r\n", Hdf5)):
+        if start.startswith(magic):
+            return kind
+    if found := astropy_catalog.kind_of(start, location):
+        return found
+    if addresses.ends_with(location.url, addresses.TEXT):
+        return Text
+    raise ValueError(
+        f"{printable(location)}: its format is not one of FITS ({_written(addresses.FITS)}), Parquet "
+        f"({_written(addresses.PARQUET)}), HDF5 ({_written(addresses.HDF5)}), VOTable ({_written(addresses.VOTABLE)}), text "
+        f"({_written(addresses.TEXT)}), each gzipped or not, and a Zarr group"
+    )
+
+
+def _written(endings: Sequence[str]) -> str:
+    return " ".join(endings)
+
+
+def content_of(location: Location, most: int, whole: bool = True) -> bytes:
+    """Return a file's content, gunzipped where it is gzipped; without ``whole`` the first ``most`` bytes are enough.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_file`; it has more bytes than ``most``: says how it is converted.
+    """
+    with open_file(location) as raw:
+        gzipped = raw.read(2) == _GZIP_MAGIC
+        raw.seek(0)
+        file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if gzipped else raw
+        try:
+            content = file.read(most + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{printable(location)} cannot be gunzipped: {shortened(error)}") from error
+    if whole and len(content) > most:
+        raise ValueError(
+            f"{printable(location)} has more than {most / 1e6:,.0f} MB; a table of this kind is read whole, and no larger one is "
+            "taken: write it as Parquet, which is read by parts, for example with `stilts tcopy IN OUT.parquet`"
+        )
+    return content[:most]
 
 
 def count(location: Location) -> int:
@@ -182,62 +265,6 @@ class _Object(io.RawIOBase):
             buffer[:length] = obstore.get_range(self._store, self._name, start=self._at, length=length)
             self._at += length
         return max(length, 0)
-
-
-class _Csv(Catalog):
-    """A CSV table; it is read whole, so it must not be large."""
-
-    def __init__(self, location: Location) -> None:
-        import pyarrow as pa
-        import pyarrow.csv
-
-        super().__init__(location)
-
-        with open_file(location) as file:
-            if (size := file.seek(0, 2)) > _MOST_CSV_BYTES:
-                raise ValueError(
-                    f"{self.title} has {size / 1e6:,.0f} MB; a CSV table is read whole, and at most "
-                    f"{_MOST_CSV_BYTES / 1e6:,.0f} MB are taken: write it as Parquet"
-                )
-            file.seek(0)
-            try:
-                self._content = pa.py_buffer(file.read())
-                self._table = pyarrow.csv.read_csv(self._content)
-            except pa.ArrowInvalid as error:
-                raise ValueError(f"{self.title} is not a csv file: {shortened(error)}") from error
-        found, self.n_rows = self._table.column_names, self._table.num_rows
-        self.names = tuple(dict.fromkeys(found))
-        twice = "is there twice: columns of one name cannot be told apart"
-        self.unreadable = {name: twice for name in self.names if found.count(name) > 1}
-
-    def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        from jobs.ingest.arrow_columns import to_numpy
-
-        part = self._table.slice(start, stop - start)
-        found = {}
-        for name in names:
-            try:
-                found[name] = to_numpy(part.column(name))
-            except ValueError as error:
-                raise ValueError(f"{self.title}: column {shortened(name)} {shortened(error)}") from error
-        return found
-
-    def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
-        """What is written there, whatever it looks like: 00012 is not 12, and 1e5 no number."""
-        import pyarrow as pa
-        import pyarrow.csv
-
-        if start == stop or not names:
-            return {name: exact.from_arrow(pa.array([], pa.string())) for name in names}
-        as_text = pyarrow.csv.ConvertOptions(
-            include_columns=list(names), column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-        )
-        table = pyarrow.csv.read_csv(self._content, convert_options=as_text).slice(start, stop - start)
-        found = {}
-        for name in names:
-            with exact.naming(self.title, name):
-                found[name] = exact.from_arrow(table.column(name).combine_chunks())
-        return found
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import obstore
 
+from jobs.ingest import addresses
 from jobs.ingest.formats import Catalog, is_zarr, open_catalog, open_file, parent
 from jobs.ingest.tables import entry_of, find, resolve
 from storage_schemas.backend.location import Location
@@ -99,6 +100,7 @@ def require_unchanged(location: Location, before: str) -> None:
 
 def stamp(location: Location) -> str:
     """Return what tells that a file, or an object of a Zarr group, was written: tags, sizes and times as storage has them."""
+    location, _ = addresses.split(location)
     if is_zarr(location):
         found = [meta for page in location.objects().list() for meta in page]
     else:
@@ -120,7 +122,13 @@ def is_single_table(source: str | Path | Sequence[str | Path], files: Sequence[L
 
 def _files(entry: str | Path, storage: Location) -> Iterator[Location]:
     where = Location.parse(resolve(entry), storage.endpoint, storage.region, storage.tries, storage.timeout)
-    if glob.has_magic(where.url) and not (where.is_local and Path(where.url).exists()):
+    file, table = addresses.split(where)
+    if table is not None and not (where.is_local and glob.glob(where.url)):
+        for one in _files(file.url, storage):
+            if is_zarr(one):
+                raise ValueError(f"{printable(where)}: {printable(one)} is a folder: give the path of its group")
+            yield addresses.with_table(one, table)
+    elif glob.has_magic(where.url) and not (where.is_local and Path(where.url).exists()):
         yield from _matching(where)
     elif where.is_local and not Path(where.url).is_dir():
         yield where
@@ -206,8 +214,9 @@ def _properties(hats: Location, name: str) -> dict[str, str]:
 
 
 def _checksum(location: Location) -> str:
-    """Hash of a file's bytes; of a Zarr group's objects, in the order of their names."""
-    digest = hashlib.sha256()
+    """Hash of a file's bytes, and of which table of it is meant; of a Zarr group's objects, in the order of their names."""
+    location, table = addresses.split(location)
+    digest = hashlib.sha256((table or "").encode())
     names = sorted(location.list()) if is_zarr(location) else [""]
     for name in names:
         digest.update(name.encode())

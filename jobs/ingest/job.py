@@ -20,9 +20,10 @@ from distributed import Client
 from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.config.run_file import Ingest, RunFile
-from jobs.ingest import calibrated, groups, inputs, sorted_runs
+from jobs.ingest import calibrated, groups, inputs, repeats, sorted_runs
 from jobs.ingest.groups import Borders, Grouping
 from jobs.ingest.inputs import InputFile
+from jobs.ingest.repeats import Repeats
 from jobs.ingest.sorted_runs import Piece, Run, Sorting
 from jobs.run.plan import refuse_ingest
 from jobs.telemetry import events
@@ -176,10 +177,10 @@ def _fill(
     runs = _make_runs(pieces, n_rows, sorting, workers)
     grouping = Grouping.of(store, n_rows, settings.rows_per_piece)
     by_place, by_key = _find_borders(runs, Borders.between(runs, len(grouping), sorting), sorting, workers)
-    duplicated = _find_duplicates(runs, by_key, sorting, workers)
+    duplicated, again = _find_duplicates(runs, by_key, sorting, workers)
     merged = groups.of_runs(runs, grouping, sorting, by_place, duplicated)
 
-    report = _counts(runs, len(duplicated)) | assumed(sorting.survey)
+    report = _counts(runs, len(duplicated)) | assumed(sorting.survey) | repeats.summary(again, sorting.ids)
     per_group = grouping.chunks_per_group
     store = photometry.update(store, n_rows, files, per_group, [group.key for group in merged], report)
     missing = {chunk // per_group for chunk in store.missing()}
@@ -218,12 +219,14 @@ def _find_borders(
     return by_place, by_key
 
 
-def _find_duplicates(runs: Sequence[Run], by_key: np.ndarray, sorting: Sorting, workers: _Workers) -> np.ndarray:
-    """Return all later rows of those with the same key, as sorted codes of run number and place (row,)."""
+def _find_duplicates(
+    runs: Sequence[Run], by_key: np.ndarray, sorting: Sorting, workers: _Workers
+) -> tuple[np.ndarray, list[Repeats]]:
+    """Return all later rows of those with the same key, as sorted codes of run number and place (row,), and what was found."""
     parts = [groups.slices_of(runs, by_key[:, i], by_key[:, i + 1]) for i in range(by_key.shape[1] - 1)]
-    written: list[str] = []
+    written: list[Repeats] = []
     workers.map(sorted_runs.find_duplicates, [part for part in parts if part], written.append, sorting=sorting)
-    return np.sort(np.concatenate([sorted_runs.read_codes(sorting.place, name) for name in written]))
+    return np.sort(np.concatenate([sorted_runs.read_codes(sorting.place, found.codes) for found in written])), written
 
 
 def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
@@ -263,6 +266,8 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
     if fractions := report["assumed_error"]:
         errors = ", ".join(f"{fraction:.3g} of the flux in {label}" for label, fraction in fractions.items())
         say("ingest", f"the input has no uncertainties of some bands, assumed are {errors}")
+    if repeated := report.get(repeats.KEY):
+        say("ingest", repeats.explain(repeated))
     if no_unit := report["no_unit"]:
         settings: Any = store.group.attrs["settings"]
         say(

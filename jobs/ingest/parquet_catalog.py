@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -11,9 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import yaml
 
-from jobs.ingest import arrow_columns, exact, units
+from jobs.ingest import arrow_columns, astropy_meta, exact, units, votable_catalog
 from jobs.ingest.exact import Exact
 from jobs.ingest.formats import MOST_PIECE_BYTES, MOST_VALUE_BYTES, Catalog, open_file
 from storage_schemas.backend.location import Location
@@ -79,7 +76,7 @@ class Parquet(Catalog):
                     f"{self.title}: its metadata {key.decode()} have more than {_MOST_METADATA_BYTES:,} bytes"
                 )
         if _ASTROPY in stated:
-            found, self._masks = self._astropy(stated[_ASTROPY])
+            found, self._masks = astropy_meta.read(stated[_ASTROPY], self.title, _ASTROPY.decode())
             said.append(found)
         if _VOTABLE in stated:
             said.append(self._votable(stated[_VOTABLE]))
@@ -91,28 +88,10 @@ class Parquet(Catalog):
                     f"has more than one unit in its file's metadata: {', '.join(map(shortened, texts))}"
                 )
 
-    def _astropy(self, text: bytes) -> tuple[dict[str, str], dict[str, str]]:
-        """Units as astropy writes them, and columns of masks by the column that they are of."""
-        try:
-            content = _Plain(text).get_single_data()
-            columns = [column for column in content["datatype"] if isinstance(column, dict)]
-            pairs = [(column.get("name"), column.get("unit")) for column in columns]
-            found = {name: unit for name, unit in pairs if isinstance(name, str) and isinstance(unit, str)}
-            return found, dict(_masks(content.get("meta")))
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise ValueError(
-                f"{self.title}: its metadata {_ASTROPY.decode()}, which say what its columns are, cannot be read: "
-                f"{shortened(error)}"
-            ) from error
-
     def _votable(self, text: bytes) -> dict[str, str]:
-        from astropy.io import votable
-
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                tables = list(votable.parse(io.BytesIO(text), verify="ignore").iter_tables())
-        except Exception as error:  # whatever a parser of XML raises
+            tables = votable_catalog.parse(text, f"its metadata {_VOTABLE.decode()}")
+        except ValueError as error:
             raise ValueError(
                 f"{self.title}: its metadata {_VOTABLE.decode()}, which say what its columns are, cannot be read: "
                 f"{shortened(error)}"
@@ -133,7 +112,7 @@ class Parquet(Catalog):
         parts = self._parts(start, stop, list(dict.fromkeys([*names, *masks.values()])))
         found = {name: self._numpy(name, column) for name, column in parts.items()}
         for name, mask in masks.items():
-            found[name] = np.ma.masked_where(_over(found[mask], found[name]), found[name])
+            found[name] = np.ma.masked_where(astropy_meta.over(found[mask], found[name]), found[name])
         return {name: found[name] for name in names}
 
     def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
@@ -147,7 +126,9 @@ class Parquet(Catalog):
                 found[name] = exact.from_arrow(pa.chunked_array(parts[name], kind).combine_chunks())
             if name in masks and parts[name]:
                 values, missing = found[name]
-                found[name] = exact.Exact(values, missing | _over(self._numpy(masks[name], parts[masks[name]]), values))
+                found[name] = exact.Exact(
+                    values, missing | astropy_meta.over(self._numpy(masks[name], parts[masks[name]]), values)
+                )
         return found
 
     def _parts(self, start: int, stop: int, wanted: Sequence[str]) -> dict[str, list[Any]]:
@@ -209,52 +190,6 @@ class Parquet(Catalog):
             return arrow_columns.to_numpy(pa.chunked_array(parts))
         except (ValueError, pa.ArrowException) as error:
             raise ValueError(f"{self.title}: column {shortened(name)} {shortened(error)}") from error
-
-
-class _Plain(yaml.SafeLoader):
-    """YAML in which every tag is a plain mapping, list or text: no object is made, and no mapping is merged into another."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Leave ``<<`` a key as any: astropy writes none, and merges of merges double."""
-
-
-def _any_tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return str(node.value)
-
-
-_Plain.add_multi_constructor("", _any_tag)
-_Plain.add_multi_constructor("!", _any_tag)
-
-
-def _masks(meta: Any, seen: set[int] | None = None) -> Iterator[tuple[str, str]]:
-    """Pairs of a column and the column that is its mask, wherever they stand in astropy's metadata.
-
-    What stands there many times, by YAML's aliases, is looked at once.
-    """
-    seen = set() if seen is None else seen
-    if isinstance(meta, dict | list | tuple):
-        if id(meta) in seen:
-            return
-        seen.add(id(meta))
-    if isinstance(meta, dict):
-        data, mask = ((meta.get(key) or {}) for key in ("data", "mask"))
-        names = [one.get("name") if isinstance(one, dict) else None for one in (data, mask)]
-        if isinstance(names[0], str) and isinstance(names[1], str):
-            yield names[0], names[1]
-        meta = list(meta.values())
-    if isinstance(meta, list | tuple):
-        for part in meta:
-            yield from _masks(part, seen)
-
-
-def _over(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A mask (row,) or (row, entry) as one of the values' shape."""
-    flat = np.ma.filled(mask, True).astype(bool)
-    return np.broadcast_to(flat.reshape(flat.shape + (1,) * (values.ndim - flat.ndim)), values.shape)
 
 
 def _alike(texts: Sequence[str]) -> bool:

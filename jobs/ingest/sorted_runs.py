@@ -15,6 +15,7 @@ import numpy as np
 from jobs.config.run_file import fingerprint
 from jobs.ingest import calibrated
 from jobs.ingest.inputs import require_unchanged
+from jobs.ingest.repeats import Repeats
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.progress import Clock
 from sedflow_dist.photometry import duplicates
@@ -28,6 +29,9 @@ from storage_schemas.backend.location import Location
 #: Of a run, one row in so many is looked at to find borders between groups of chunks.
 SAMPLE = 256
 DUPLICATES = "duplicates"
+#: Of duplicates that one task finds, so many pairs are compared, by these arrays.
+_PAIRS = 20
+_LIKENESS = ("ra", "dec", "flux", "sigma", "mask")
 _VERSION = 2
 
 
@@ -131,15 +135,31 @@ def find_borders(
     return run.name, np.searchsorted(_sorted_by(store, sorting), borders), by_key
 
 
-def find_duplicates(slices: Sequence[Slice], sorting: Sorting) -> str:
-    """Find later rows with the same key as an earlier one, among slices of the runs' keys; write their codes."""
+def find_duplicates(slices: Sequence[Slice], sorting: Sorting) -> Repeats:
+    """Find later rows with the same key as an earlier one, among slices of the runs' keys; write their codes.
+
+    Of some it is looked whether they are one galaxy at all: an identifier that repeats in every field is none.
+    """
     names = ("key", "key_place", "key_row")
     found = [_read(photometry_run.open(sorting.place / s.name), s.start, s.stop, names) for s in slices]
     key, place, row = (np.concatenate([part[name] for part in found]) for name in names)
     lengths = [s.stop - s.start for s in slices]
     file, number = (np.repeat([getattr(s, name) for s in slices], lengths) for name in ("file", "number"))
     again = duplicates.later(key, (row, file))
-    return write_codes(sorting.place, np.sort(code(number[again], place[again])))
+    name = write_codes(sorting.place, np.sort(code(number[again], place[again])))
+    if not sorting.ids or not again.any():
+        return Repeats(name)
+    by_key = np.lexsort((row, file, key))
+    at = 1 + np.flatnonzero(again[by_key[1:]])
+    pairs = [(int(by_key[i - 1]), int(by_key[i])) for i in at[:: -(-len(at) // _PAIRS)]]
+    runs = {s.number: photometry_run.open(sorting.place / s.name) for s in slices}
+
+    def galaxy(i: int) -> dict[str, Any]:
+        where = int(place[i])
+        found = _read(runs[int(number[i])], where, where + 1, (*_LIKENESS, *photometry.id_arrays(sorting.ids)))
+        return {**found, "file": int(file[i]), "row": int(row[i])}
+
+    return Repeats.of(name, [(galaxy(i), galaxy(j)) for i, j in pairs], sorting.ids)
 
 
 def merge(group: Group, sorting: Sorting, out: Location) -> Chunk:

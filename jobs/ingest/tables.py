@@ -61,6 +61,33 @@ class Table:
                 "A survey's column map can be declared in the run file"
             )
 
+    def require_distinct(self, names: Iterable[str]) -> None:
+        """Raise ValueError where names could be confused that differ in case only, as z, the band, and Z, the redshift.
+
+        Two different names must not mean one column; and a name of one letter means a column in another case only where no
+        other column of one letter stands beside it, or all that do are meant in another case, too.
+        """
+        meant: dict[str, str] = {}
+        for name in dict.fromkeys(names):
+            if (found := self.found(name)) is None:
+                continue
+            if found in meant:
+                raise ValueError(
+                    f"{self.title}: its column {shortened(found)} would be both {shortened(meant[found])} and "
+                    f"{shortened(name)} of the survey, which differ in case only: it lacks one of them. Name the column that is "
+                    f"meant (for redshifts, --redshift COLUMN); its columns are {listed(self.names)}"
+                )
+            meant[found] = name
+        letters = [name for name in self.names if len(name) == 1 and name.isalpha()]
+        shifted = [found for found in letters if found in meant and found != meant[found]]
+        if shifted and (beside := [name for name in letters if name not in shifted]):
+            raise ValueError(
+                f"{self.title} lacks {shortened(meant[shifted[0]])}, and its column {shortened(shifted[0])} stands beside "
+                f"{listed(beside)}: of names of one letter the case tells a band from a redshift, or from another band. If it "
+                "is meant, write it exactly so (for redshifts, --redshift "
+                f"{shortened(shifted[0])}); its columns are {listed(self.names)}"
+            )
+
     def column(self, name: str) -> np.ndarray:
         """Return a column; ``NAME[i]`` is one entry of a column of vectors."""
         found = self._there(name)

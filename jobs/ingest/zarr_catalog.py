@@ -8,14 +8,13 @@ from typing import Any, cast
 import numpy as np
 import zarr
 
-from jobs.ingest import exact
+from jobs.ingest import conventions, exact
 from jobs.ingest.exact import Exact
-from jobs.ingest.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog
+from jobs.ingest.formats import MOST_VALUE_BYTES, Catalog
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 
 _DIMENSIONS = "_ARRAY_DIMENSIONS"  # by which xarray knows its arrays of format 2
-_PACKED = ("scale_factor", "add_offset", "_Unsigned", "dtype")
 _MOST_CHUNK_BYTES = 1 << 30
 #: A table without one stored chunk is one of fill values; a small one may well be.
 _FEW_ROWS = 1_000_000
@@ -74,7 +73,12 @@ class Zarr(Catalog):
             )
 
     def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return {name: self._decoded(name, np.asarray(self._arrays[name][start:stop])) for name in names}
+        return {
+            name: conventions.decoded(
+                name, np.asarray(self._arrays[name][start:stop]), self._attributes(name), self.title
+            )
+            for name in names
+        }
 
     def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
         found = {}
@@ -83,44 +87,12 @@ class Zarr(Catalog):
                 found[name] = exact.from_zarr(self._arrays[name], slice(start, stop))
         return found
 
-    def _decoded(self, name: str, raw: np.ndarray) -> np.ndarray:
-        """Values by the conventions of xarray; missing integers are masked, as floats could not hold all others."""
-        import xarray as xr
-
-        attributes = self._attributes(name)
-        fills = [attributes[key] for key in ("_FillValue", "missing_value") if key in attributes]
-        if raw.dtype.kind in "iub" and fills and not any(key in attributes for key in _PACKED):
-            absent = np.zeros(raw.shape, bool)
-            for fill in np.ravel(np.array(fills, dtype=object)):
-                absent |= raw == (int(fill) if isinstance(fill, float) and fill.is_integer() else fill)
-            return np.ma.masked_array(raw, absent) if absent.any() else raw
-        dimensions = ("row", "entry")[: raw.ndim]
-        try:
-            variable = xr.conventions.decode_cf_variable(
-                name, xr.Variable(dimensions, raw, attributes), decode_times=False, decode_timedelta=False
-            )
-            values = np.asarray(variable.values)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ValueError(f"{self.title}: array {shortened(name)} cannot be decoded: {shortened(error)}") from error
-        if (
-            values.dtype.kind in "TO"
-            and len(values)
-            and (longest := max(len(str(value)) for value in values.flat)) > MOST_TEXT_BYTES
-        ):
-            raise ValueError(
-                f"{self.title}: array {shortened(name)} holds a text of {longest:,} characters; at most "
-                f"{MOST_TEXT_BYTES:,} are read"
-            )
-        return values
-
     def _attributes(self, name: str) -> dict[str, Any]:
         """Attributes that say how an array is packed, the fill value among them, as xarray has it."""
         from xarray.backends.zarr import FillValueCoder
 
         value = self._arrays[name]
-        about: dict[str, Any] = {
-            key: text for key, text in value.attrs.items() if key in (*_PACKED, "missing_value", "_FillValue")
-        }
+        about: dict[str, Any] = {key: text for key, text in value.attrs.items() if key in conventions.ATTRIBUTES}
         try:
             if value.metadata.zarr_format == 3 and isinstance(about.get("_FillValue"), str | list):
                 about["_FillValue"] = FillValueCoder.decode(cast("Any", about["_FillValue"]), value.dtype)

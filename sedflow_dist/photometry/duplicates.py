@@ -6,10 +6,13 @@ rows share a key with a probability of 5e-20 a pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Integer, Shaped, UInt64
+
+_FAR = 2.0  # arcsec
+_OTHER = 5.0  # standard deviations
 
 
 def keys(columns: Sequence[Shaped[np.ndarray, " galaxy"]]) -> UInt64[np.ndarray, " galaxy"]:
@@ -41,6 +44,21 @@ def later(
     again = np.zeros(len(key), bool)
     again[by_key[1:]] = key[by_key[1:]] == key[by_key[:-1]]
     return again
+
+
+def are_unlike(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    """Return whether two rows of one identifier are two galaxies: on other parts of the sky, or else of other fluxes.
+
+    Rows (1,) as the photometry store has them: ``ra`` and ``dec`` [deg], ``flux``, ``sigma`` and ``mask`` (1, band). Far apart is
+    more than two arcseconds; other are fluxes of which more than half differ by more than five standard deviations.
+    """
+    ra, dec = (np.radians(np.array([float(row[name][0]) for row in (one, other)])) for name in ("ra", "dec"))
+    if np.isfinite([*ra, *dec]).all():
+        half = np.sin(np.diff(dec) / 2) ** 2 + np.cos(dec[0]) * np.cos(dec[1]) * np.sin(np.diff(ra) / 2) ** 2
+        return bool(np.degrees(2 * np.arcsin(np.sqrt(half)))[0] * 3600 > _FAR)
+    both = one["mask"] & other["mask"]
+    differ = np.abs(one["flux"] - other["flux"]) > _OTHER * np.hypot(one["sigma"], other["sigma"])
+    return bool(both.any() and np.mean(differ[both]) > 0.5)
 
 
 def _words(column: Shaped[np.ndarray, " galaxy"]) -> list[UInt64[np.ndarray, " galaxy"]]:

@@ -94,7 +94,7 @@ def test_the_first_table_is_found_behind_images_and_a_compressed_one_is_refused(
     with pytest.raises(ValueError, match="funpack"):
         read(tmp_path / "b.fits", "A")
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros(3), name="SKY")]).writeto(tmp_path / "c.fits")
-    with pytest.raises(ValueError, match="no binary table; its HDUs are PRIMARY, SKY"):
+    with pytest.raises(ValueError, match="no table; its HDUs are PRIMARY, SKY"):
         read(tmp_path / "c.fits", "A")
 
 

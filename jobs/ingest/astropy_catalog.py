@@ -1,0 +1,133 @@
+"""Tables of text that say themselves what their columns are (ECSV, CDS and MRT, IPAC), read whole by astropy."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+
+from jobs.ingest.addresses import VOTABLE, ends_with
+from jobs.ingest.formats import Catalog, content_of, parent
+from jobs.ingest.whole_catalog import Whole
+from storage_schemas.backend.location import Location
+from storage_schemas.backend.printable import shortened
+
+#: astropy's readers hold every value as a Python text at first.
+MOST_BYTES = 128 << 20
+_README = "ReadMe"
+_MOST_README_BYTES = 4 << 20
+_DESCRIBED = b"Byte-by-byte Description"
+_IPAC_TYPES = {"int", "i", "long", "l", "double", "d", "float", "f", "real", "r", "char", "c", "date"}
+
+
+def kind_of(start: bytes, location: Location) -> type[Catalog] | None:
+    """Return which of the classes here, or `VoTable`, reads a file that begins so; None where none does."""
+    from jobs.ingest.votable_catalog import VoTable
+
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if ends_with(location.url, VOTABLE) or (text.startswith(b"<") and re.search(rb"<(\w+:)?VOTABLE\b", text)):
+        return VoTable
+    if text.startswith(b"# %ECSV"):
+        return Ecsv
+    if _DESCRIBED in text:
+        return Cds
+    if _is_ipac(text.decode("utf-8", "replace")):
+        return Ipac
+    if location.url.lower().endswith((".dat", ".dat.gz")) and _readme(location):
+        return Cds
+    return None
+
+
+class _Ascii(Whole):
+    """A table that one of astropy's readers of text takes."""
+
+    format: ClassVar[str]
+
+    def __init__(self, location: Location, table: str | None = None) -> None:
+        super().__init__(location, table)
+        content = content_of(location, MOST_BYTES).removeprefix(b"\xef\xbb\xbf")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                read = self._parse(content.decode("utf-8", "surrogateescape"), location)
+        except Exception as error:  # whatever a parser of text raises
+            raise ValueError(f"{self.title} is no {self.format} table that can be read: {shortened(error)}") from error
+        columns = [(name, _values(read[name])) for name in read.colnames]
+        self._fill(columns, {name: str(unit) for name in read.colnames if (unit := getattr(read[name], "unit", None))})
+
+    def _parse(self, text: str, location: Location) -> Any:
+        from astropy.table import Table
+
+        return Table.read(text.splitlines(), format=f"ascii.{self.format}")
+
+
+class Ecsv(_Ascii):
+    """Enhanced CSV, whose head states types and units."""
+
+    format = "ecsv"
+
+    def _parse(self, text: str, location: Location) -> Any:
+        from astropy.table import Table
+
+        try:
+            return super()._parse(text, location)
+        except ValueError:  # Gaia's archive writes null where nothing is
+            return Table.read(text.splitlines(), format="ascii.ecsv", fill_values=[("null", "0"), ("", "0")])
+
+
+class Ipac(_Ascii):
+    """IPAC's tables, as IRSA writes them."""
+
+    format = "ipac"
+
+
+class Cds(_Ascii):
+    """A machine-readable table of CDS or the AAS journals, with its description above it or in a ReadMe beside it."""
+
+    format = "cds"
+
+    def _parse(self, text: str, location: Location) -> Any:
+        import tempfile
+        from pathlib import Path
+
+        from astropy.io import ascii as tables
+        from astropy.table import Table
+
+        if _DESCRIBED.decode() in text:
+            return Table.read(text.splitlines(), format="ascii.cds")
+        with tempfile.TemporaryDirectory() as folder:  # astropy knows which part of the description by the file's name
+            name = parent(location)[1].removesuffix(".gz")
+            paths = [Path(folder, one) for one in (_README, name)]
+            for path, content in zip(paths, (_readme(location), text), strict=True):
+                path.write_text(content, "utf-8", "surrogateescape")
+            return tables.get_reader(tables.Cds, readme=str(paths[0])).read(str(paths[1]))
+
+
+def _readme(location: Location) -> str:
+    """The description of CDS that lies beside a table and names it; "" where there is none."""
+    folder, name = parent(location)
+    if not folder.has(_README):
+        return ""
+    text = folder.get(_README, _MOST_README_BYTES).decode("utf-8", "surrogateescape")
+    described = re.search(rf"{_DESCRIBED.decode()} of file:.*\b{re.escape(name.removesuffix('.gz'))}\b", text)
+    return text if described else ""
+
+
+def _is_ipac(text: str) -> bool:
+    lines = [line for line in text.splitlines() if line.strip()]
+    heads = [line for line in lines if not line.startswith("\\")][:2]
+    if len(heads) < 2 or not heads[0].startswith("|"):
+        return False
+    types = {word.strip().lower() for word in heads[1].strip().strip("|").split("|")}
+    return lines[0].startswith("\\") or (heads[1].startswith("|") and types <= _IPAC_TYPES)
+
+
+def _values(column: Any) -> np.ndarray:
+    """A column of astropy's as an array; what is no plain column as objects, which nobody reads."""
+    from astropy.table import Column, MaskedColumn
+
+    if isinstance(column, MaskedColumn):
+        return column.data
+    return np.asarray(column) if isinstance(column, Column) else np.array([column] * len(column), dtype=object)
