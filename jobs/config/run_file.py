@@ -25,6 +25,9 @@ from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
 from storage_schemas.backend.location import Location, check_endpoint
 from storage_schemas.backend.redaction import without_secrets
 
+#: Run files that come with the package.
+SHIPPED_RUNS = Path(__file__).parents[1] / "runs"
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,11 +58,18 @@ class Ingest(_Section):
         "auto", description="of the rows: the input's, or by position (HEALPix, nested); auto: input for a single table"
     )
     redshift: str | None = Field(None, description="redshift column; none: the survey's")
+    ra: str | None = Field(None, description="right ascension column; none: the survey's")
+    dec: str | None = Field(None, description="declination column; none: the survey's")
     rows_per_piece: int = Field(500_000, ge=1, description="rows that a task holds at once")
     keep_runs: bool = Field(
         False,
         description="keep the sorted pieces of the input beside the photometry: a new or changed file costs only itself",
     )
+
+    def named(self, survey: Survey) -> Survey:
+        """Return a survey with the columns that are named here."""
+        columns = {"redshift": self.redshift, "ra": self.ra, "dec": self.dec}
+        return survey.model_copy(update={key: name for key, name in columns.items() if name})
 
 
 class SSP(_Section):
@@ -305,7 +315,7 @@ class RunFile(_Section):
         """
         file = Path(path)
         if not file.is_file():
-            shipped = Path(__file__).parents[1] / "runs" / f"{path}.yaml"
+            shipped = SHIPPED_RUNS / f"{path}.yaml"
             if not shipped.exists():
                 names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
                 raise ValueError(f"no run file {path}; those that come with the package are {names}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.ingest import exact, units
+from jobs.ingest import exact, hints, units
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.tables import Table, find
 from sedflow_dist.photometry import surveys
@@ -19,6 +19,7 @@ from storage_schemas.backend.printable import listed
 
 #: What counts are named by, before a flux column's name: rows whose file states no unit of it.
 NO_UNIT = "no unit "
+NO_POSITION = "no position"
 
 
 def read(
@@ -31,7 +32,7 @@ def read(
     Raises:
         ValueError: a column is missing, has the wrong unit, or holds no numbers.
     """
-    masks = [cut.column for cut in survey.cuts.values() if cut.bits]
+    masks = [cut.column for cut in survey.cuts.values() if cut.is_exact]
     table = Table(location, rows, (*survey.measured, *_position(survey)), (*ids, *masks))
     unstated = _check(table, survey)
     extinction = table.numbers(survey.extinction) if survey.extinction else None
@@ -44,8 +45,9 @@ def read(
     )
     calibrated = surveys.calibrate(survey, *raw, unusable)
     hits = {name: _hits(table, cut) for name, cut in survey.cuts.items()}
-    for hit in hits.values():
-        calibrated.flags[hit] |= np.uint32(int(Flag.QUALITY_CUT))
+    for name, hit in hits.items():
+        other = Flag.NOT_A_GALAXY if survey.cuts[name].not_a_galaxy else Flag.QUALITY_CUT
+        calibrated.flags[hit] |= np.uint32(int(other))
     arrays = {**calibrated.photometry.arrays(), "flags": calibrated.flags}
     arrays = {name: arrays[name] for name in photometry.DATA}
     for name, column in (("ra", survey.ra), ("dec", survey.dec)):
@@ -58,6 +60,7 @@ def read(
         calibrated.flags[arrays[photometry.ID_MISSING].any(axis=1)] |= np.uint32(int(Flag.NO_ID))
     counts = {f"cut {name}": int(hit.sum()) for name, hit in hits.items()}
     counts |= {f"{NO_UNIT}{name}": table.n_rows for name in unstated}
+    counts[NO_POSITION] = int(np.sum(arrays["healpix_29"] < 0))
     return arrays, {**flag_counts(arrays["flags"]), **counts}
 
 
@@ -98,9 +101,11 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
         raise ValueError(
             f"survey {survey.name} has no redshifts of its own: join a column of them, photometric ones for example, to "
             f"{table.title} and name it with --redshift, or `ingest: {{redshift: NAME}}` in a run file; its columns are "
-            f"{listed(table.names)}"
+            f"{listed(table.names)}. {hints.of_redshift(survey, table.names)}"
         )
-    table.require(survey.required)
+    for said in (hints.of_missing(survey, table.names), hints.of_positions(survey, table.names)):
+        if said:
+            raise ValueError(f"{table.title} {said}")
     declared = {table.found(name): unit for name, unit in survey.units.items()}
     stated = {}
     for name in survey.expected_units:
@@ -132,12 +137,12 @@ def _identifiers(table: Table, ids: Mapping[str, str]) -> dict[str, np.ndarray]:
 
 
 def _hits(table: Table, cut: Cut) -> np.ndarray:
-    """Rows that a cut hits: bits are those of the container's integers, not of floats made of them."""
-    if not cut.bits:
+    """Rows that a cut hits: bits are those of the container's integers, not of floats made of them; classes may be text."""
+    if not cut.is_exact:
         return cut.hits(table.numbers([cut.column])[:, 0])
     column = table.exact(cut.column)
     values = column.values
-    if values.dtype.kind == "T":
+    if values.dtype.kind == "T" and cut.bits:
         numbers = exact.integers(column)
         values = table.numbers([cut.column])[:, 0] if numbers is None else numbers.values
     elif values.dtype.kind == "V":

@@ -58,8 +58,7 @@ def ingest(
     """
     settings, dask, clock = settings or Ingest(), dask or DaskSettings(), Clock()
     refuse_ingest(len(survey.bands), settings, dask)
-    if settings.redshift:
-        survey = survey.model_copy(update={"redshift": settings.redshift})
+    survey = settings.named(survey)
     locations = inputs.expand(source, out)
     require_free(out, photometry.KIND)
     with ExitStack() as stack:
@@ -254,7 +253,10 @@ def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
     no_unit = {
         name.removeprefix(calibrated.NO_UNIT): n for name, n in total.items() if name.startswith(calibrated.NO_UNIT)
     }
-    return {"rows": total["rows"], "usable": total["usable"], "flags": flags, "cuts": cuts, "no_unit": no_unit}
+    return {
+        "rows": total["rows"], "usable": total["usable"], "flags": flags, "cuts": cuts, "no_unit": no_unit,
+        "no_position": total[calibrated.NO_POSITION],
+    }  # fmt: skip
 
 
 def _report(store: ChunkedStore, seconds: float | None) -> None:
@@ -269,8 +271,12 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
     for title, counts in (("flagged", report["flags"]), ("hit by the cuts", report["cuts"])):
         if counts:
             say("ingest", f"{title}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+    settings: Any = store.group.attrs["settings"]
+    if report["no_position"]:
+        ra, dec = settings["survey"]["ra"], settings["survey"]["dec"]
+        said = f"{ra} and {dec} are not there or hold none" if ra and dec else "the survey has none"
+        say("ingest", f"no position of {report['no_position']:,} rows: {said}; no cone finds them in a catalog")
     if no_unit := report["no_unit"]:
-        settings: Any = store.group.attrs["settings"]
         say(
             "ingest",
             f"no unit is stated of {', '.join(no_unit)} in {max(no_unit.values()):,} rows: taken as "
