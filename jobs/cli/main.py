@@ -13,6 +13,7 @@ from cluster import versions
 from cluster.settings import Engines
 from jobs.cli import ending
 from jobs.cli.catalog import catalog_app, rows_in, summary
+from jobs.cli.inspect import inspect_app
 from jobs.cli.jobs import jobs_app, submit_app
 from jobs.cli.mcmc import mcmc_app
 from jobs.cli.options import CatalogPath, Cone, Profile, Release, engines
@@ -30,6 +31,7 @@ app = typer.Typer(
     "photometry, at survey scale.",
 )  # fmt: skip
 app.add_typer(run_app)
+app.add_typer(inspect_app)
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(submit_app)
 app.add_typer(jobs_app, name="jobs")

@@ -68,7 +68,7 @@ class Ingest(_Section):
 
     def named(self, survey: Survey) -> Survey:
         """Return a survey with the columns that are named here."""
-        columns = {"redshift": self.redshift, "ra": self.ra, "dec": self.dec}
+        columns = self.model_dump(include={"redshift", "ra", "dec"})
         return survey.model_copy(update={key: name for key, name in columns.items() if name})
 
 
@@ -335,9 +335,13 @@ class RunFile(_Section):
 
 
 def survey(name_or_file: str) -> Survey:
-    """Return a survey by its name, or the one of a run file (``*.yaml``)."""
+    """Return a survey by its name, or the one of a run file, or of a file that has nothing but a survey (``*.yaml``)."""
     if name_or_file.endswith((".yaml", ".yml")):
-        return RunFile.load(name_or_file).survey_definition
+        content = read_yaml(Path(name_or_file)) if Path(name_or_file).is_file() else {}
+        alone = isinstance(content, dict) and set(content) == {"survey"}
+        return RunFile.load(
+            name_or_file, **(dict.fromkeys(("name", "root", "input"), ".") if alone else {})
+        ).survey_definition
     return surveys.get(name_or_file)
 
 

@@ -46,6 +46,7 @@ def parts(name: str) -> list[str]:
     (['radeg'], ['g', 'psf', 'mag'], ['u', 'cmodel', 'flux'], ['cmodel', 'mag', 'err', 'u'])
     """
     name = re.sub(r"(RA|DEC?)(?=deg|rad|hms|dms)", lambda found: found[0].lower(), name)
+    name = re.sub(r"(?:FUV|NUV)(?=[a-z])", lambda found: f"{found[0]}_", name)
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", "_", name)
     words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
     joined = " ".join(words).replace("c model", "cmodel")

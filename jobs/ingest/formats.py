@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, cast
 
@@ -27,6 +28,15 @@ MOST_VALUE_BYTES = 65_536
 MOST_PIECE_BYTES = 2 << 30
 _READ_AHEAD_BYTES = 1 << 20
 _MOST_CSV_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table of a file: what addresses it there, as in ``file[NAME]`` ("" where the file is the table), rows, columns."""
+
+    name: str
+    n_rows: int
+    columns: tuple[str, ...]
 
 
 class Catalog(ABC):
@@ -82,6 +92,10 @@ class Catalog(ABC):
         """Return where to cut the catalog into pieces of at most ``rows`` rows that are read without waste."""
         return [*range(0, self.n_rows, rows), self.n_rows] if self.n_rows else [0]
 
+    def places(self, number: int) -> list[int]:
+        """Return rows, at most ``number`` of them and over the whole catalog, from which some can be read at little cost."""
+        return sorted({self.n_rows * i // number for i in range(number)}) if self.n_rows else []
+
     def close(self) -> None:
         """Let go of the file."""
         if self._file is not None:
@@ -115,6 +129,16 @@ def open_catalog(location: Location) -> Catalog:
         return Zarr(location)
     open_file(location).close()
     raise ValueError(f"{printable(location)}: its format is not one of .fits, .parquet, .csv and a Zarr group")
+
+
+def tables_of(location: Location) -> list[TableInfo]:
+    """Return the tables that a file holds, in its order.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_catalog`.
+    """
+    with open_catalog(location) as catalog:
+        return [TableInfo("", catalog.n_rows, catalog.names)]
 
 
 def count(location: Location) -> int:

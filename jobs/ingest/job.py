@@ -20,7 +20,7 @@ from distributed import Client
 from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.config.run_file import Ingest, RunFile
-from jobs.ingest import calibrated, inputs, sorted_runs
+from jobs.ingest import calibrated, inputs, plausibility, sorted_runs
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.sorted_runs import Group, Piece, Run, Slice, Sorting
 from jobs.run.plan import refuse_ingest
@@ -91,6 +91,7 @@ def ingest(
             store, names = _fill(store, pieces, n_rows, listed, sorting, settings, workers)
         if names or not settings.keep_runs:
             remove_working(out, names if settings.keep_runs else None)
+        _look(store, survey)
     _report(store, clock.seconds if names else None)
     return store
 
@@ -259,6 +260,13 @@ def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _look(store: ChunkedStore, survey: Survey) -> None:
+    """Put into the report of a finished store what its photometry looks like, unless that is there."""
+    report: Any = store.group.attrs["report"]
+    if "light" not in report:
+        store.group.attrs["report"] = {**report, "light": plausibility.of_store(store, survey.labels, survey.bands)}
+
+
 def _report(store: ChunkedStore, seconds: float | None) -> None:
     report: Any = store.group.attrs["report"]
     files = [file for file in photometry.files(store) if file.n_rows]
@@ -271,6 +279,7 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
     for title, counts in (("flagged", report["flags"]), ("hit by the cuts", report["cuts"])):
         if counts:
             say("ingest", f"{title}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+    plausibility.tell(report["light"])
     settings: Any = store.group.attrs["settings"]
     if report["no_position"]:
         ra, dec = settings["survey"]["ra"], settings["survey"]["dec"]

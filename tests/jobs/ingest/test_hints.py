@@ -60,9 +60,13 @@ def test_a_table_without_any_positions_is_taken_and_says_so(tmp_path, capfd):
     assert f"no position of {N} rows: RA and DEC are not there" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["ZSPEC", "z_phot", "REDSHIFT", "zBest", "photo_z", "Z_HELIO", "lp_zBEST", "z_spec_final"])
+@pytest.mark.parametrize(
+    "name", ["ZSPEC", "z_phot", "REDSHIFT", "zBest", "photo_z", "Z_HELIO", "lp_zBEST", "z_spec_final"]
+)
 def test_a_redshift_under_another_name_is_proposed(tmp_path, name):
-    with pytest.raises(ValueError, match=rf"lacks Z; its columns are .*{name} may be the redshift: .*--redshift {name}"):
+    with pytest.raises(
+        ValueError, match=rf"lacks Z; its columns are .*{name} may be the redshift: .*--redshift {name}"
+    ):
         read(tmp_path, Z=None, **{name: np.full(N, 0.1)})
 
 
@@ -83,7 +87,21 @@ def test_a_table_of_no_built_in_survey_is_to_be_inspected(tmp_path):
 
 
 def test_names_of_magnitudes_and_errors_are_no_redshifts():
-    names = ["z", "r", "i", "mag_z", "FLUX_Z", "zErr", "Z_ERR", "ZWARN", "z_l68", "psfMag_z", "modelMag_z", "z_flux", "e_z"]
+    names = [
+        "z",
+        "r",
+        "i",
+        "mag_z",
+        "FLUX_Z",
+        "zErr",
+        "Z_ERR",
+        "ZWARN",
+        "z_l68",
+        "psfMag_z",
+        "modelMag_z",
+        "z_flux",
+        "e_z",
+    ]
     assert column_names.redshifts(names) == []
     assert column_names.redshifts([*names, "Z"]) == ["Z"]
 
