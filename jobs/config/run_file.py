@@ -338,10 +338,8 @@ def survey(name_or_file: str) -> Survey:
     """Return a survey by its name, or the one of a run file, or of a file that has nothing but a survey (``*.yaml``)."""
     if name_or_file.endswith((".yaml", ".yml")):
         content = read_yaml(Path(name_or_file)) if Path(name_or_file).is_file() else {}
-        alone = isinstance(content, dict) and set(content) == {"survey"}
-        return RunFile.load(
-            name_or_file, **(dict.fromkeys(("name", "root", "input"), ".") if alone else {})
-        ).survey_definition
+        others = ("name", "root", "input") if isinstance(content, dict) and set(content) == {"survey"} else ()
+        return RunFile.load(name_or_file, **dict.fromkeys(others, ".")).survey_definition
     return surveys.get(name_or_file)
 
 

@@ -115,7 +115,7 @@ def _is_table(location: Location, name: str) -> bool:
 def look(catalog: Catalog, location: Location, name: str = "") -> Facts:
     """Return what a sample of an open catalog's rows shows."""
     starts = catalog.places(_PLACES)
-    stops = [*starts[1:], catalog.n_rows]
+    stops = [*starts[1:], catalog.n_rows] if starts else []
     sampled = tuple(slice(a, min(a + _ROWS, b)) for a, b in zip(starts, stops, strict=True))
     columns: dict[str, Column] = {}
     readable = [column for column in catalog.names if column not in catalog.unreadable]
@@ -203,18 +203,13 @@ def _sentinels(values: np.ndarray) -> dict[np.generic, int]:
     finite = values[np.isfinite(values)].ravel()
     unique, counts = np.unique(finite, return_counts=True)
     found: dict[np.generic, int] = {}
-    while len(unique):
-        rest = finite[~np.isin(finite, list(found))] if found else finite
-        spread = float(np.ptp(np.quantile(rest.astype(np.float64), (0.05, 0.95)))) if len(rest) else 0.0
-        code = next((i for i in range(len(unique)) if _is_code(unique, counts, i, spread)), None)
-        if code is None:
-            return found
+    while (code := next((i for i in range(len(unique)) if _is_code(unique, counts, i)), None)) is not None:
         found[unique[code]] = int(counts[code])
         unique, counts = np.delete(unique, code), np.delete(counts, code)
     return found
 
 
-def _is_code(unique: np.ndarray, counts: np.ndarray, i: int, spread: float) -> bool:
+def _is_code(unique: np.ndarray, counts: np.ndarray, i: int) -> bool:
     value = unique[i]
     if value.dtype.kind == "f":
         large = abs(float(value)) >= 1e15
@@ -224,15 +219,15 @@ def _is_code(unique: np.ndarray, counts: np.ndarray, i: int, spread: float) -> b
     if not _CODE.fullmatch(text):
         return False
     others = np.delete(unique, i).astype(np.float64)
+    spread = float(np.ptp(np.quantile(others, (0.05, 0.95)))) if len(others) else 0.0
     gap = float(np.abs(others - float(value)).min()) if len(others) else 0.0
     outside = not len(others) or not others.min() < float(value) < others.max()
+    often = bool(counts[i] >= _FEWEST)
     if text in ("-1", "-9"):  # of a quantity that is not negative otherwise
-        return (
-            outside and bool(len(others)) and float(others.min()) >= 0 and counts[i] >= _FEWEST and _is_rare(counts, i)
-        )
+        return often and outside and bool(len(others)) and float(others.min()) >= 0 and _is_rare(counts, i)
     if value.dtype.kind != "f":
-        return outside and gap > spread and counts[i] > 1
-    return counts[i] >= _FEWEST or (outside and gap > spread)
+        return outside and gap > spread and bool(counts[i] > 1)
+    return often or (outside and gap > spread)
 
 
 def _is_rare(counts: np.ndarray, i: int) -> bool:

@@ -131,9 +131,8 @@ def _proposed(proposal: Proposal, facts: Facts, source: str) -> Iterator[str]:
     for key, value in proposal.keys.items():
         for said in filter(None, proposal.said.get(key, [])):
             yield f"  # {printable(said)}"
-        plain = yaml.safe_dump(
-            {key: value}, default_flow_style=None, width=_WIDTH, sort_keys=False, allow_unicode=False
-        )
+        flow = None if isinstance(value, list | dict) else False
+        plain = yaml.safe_dump({key: value}, default_flow_style=flow, width=_WIDTH, sort_keys=False)
         yield from (f"  {line}" for line in plain.rstrip().splitlines())
 
 
