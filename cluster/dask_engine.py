@@ -120,7 +120,7 @@ def map_tasks(
 @contextmanager
 def hearing(connected: Client, topic: str, on_message: Callable[[Any], None]) -> Iterator[None]:
     """Hand on what tasks `tell` under a topic, as it comes, in another thread."""
-    connected.subscribe_topic(topic, lambda event: on_message(event[1]))
+    connected.subscribe_topic(topic, lambda event: on_message(event[1]["said"]))
     try:
         yield
     finally:
@@ -134,7 +134,7 @@ def tell(topic: str, message: Any) -> None:
         worker = get_worker()
     except ValueError:
         return
-    worker.log_event(topic, message)
+    worker.log_event(topic, {"said": message})  # to which Dask adds who said it
 
 
 def killers(connected: Client, function: Callable[..., Any], rows: Sequence[int], **common: Any) -> list[int]:

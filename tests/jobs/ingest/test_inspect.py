@@ -50,8 +50,7 @@ LAYOUTS = {
     "nJy, not stated": {"flux": "flux_{}", "error": "flux_err_{}", "scale": KJY, "ra": "ALPHA_J2000", "dec": "DELTA_J2000",
                         "z": "redshift"},
     "bare f and e": {"flux": "f_{}", "error": "e_{}", "ra": "RAJ2000", "dec": "DEJ2000", "z": "zBest"},
-    "nanomaggies as stated": {"flux": "modelFlux_{}", "error": "modelFluxErr_{}", "unit": "nanomaggy", "ra": "ra", "dec": "dec",
-                              "z": "zsp"},
+    "nanomaggies, not stated": {"flux": "modelFlux_{}", "error": "modelFluxErr_{}", "ra": "ra", "dec": "dec", "z": "zsp"},
 }  # fmt: skip
 MAGNITUDES = {
     "SkyServer's names": {"flux": "petroMag_{}", "error": "petroMagErr_{}", "z": "z_spec"},
@@ -170,20 +169,20 @@ def test_a_table_of_no_rows_is_described(tmp_path):
 
 
 def test_a_wrong_unit_is_warned_of_by_inspect_and_ingest(tmp_path, capfd):
-    """Nanojanskys that the file calls nanomaggies: nine magnitudes too bright for galaxies at these redshifts."""
-    field_tables.table("flux_{}", "flux_err_{}", scale=KJY, unit="nanomaggy").write(tmp_path / "mine.fits")
+    """Nanojanskys that the file calls millijanskys: fifteen magnitudes too bright."""
+    field_tables.table("flux_{}", "flux_err_{}", scale=KJY, unit="mJy").write(tmp_path / "mine.fits")
     lines, _, store = proposed(tmp_path / "mine.fits", tmp_path)
-    assert any("WARNING: r has a median of 7." in line for line in lines)
+    assert any("WARNING: r has a median of 1." in line for line in lines)
     found = {line["name"]: line for line in store.group.attrs["report"]["light"]}
-    assert found["r"]["off"] > 3 and found["r"]["median"] == pytest.approx(7.85, abs=0.2)
+    assert found["r"]["off"] > 3 and found["r"]["median"] == pytest.approx(1.75, abs=0.2)
     said = capfd.readouterr().err
-    assert "WARNING: r has a median of 7." in said and "g-r" in said
+    assert "WARNING: r has a median of 1." in said and "g-r" in said
     ingest(tmp_path / "mine.fits", run_file.survey(str(tmp_path / "proposed.yaml")), store.location, 200)
-    assert "WARNING: r has a median of 7." in capfd.readouterr().err  # also where nothing is left to do
+    assert "WARNING: r has a median of 1." in capfd.readouterr().err  # also where nothing is left to do
 
 
 def test_one_band_in_another_unit_is_seen_by_its_colours(tmp_path):
-    table = field_tables.table("flux_{}", "flux_err_{}", unit="nanomaggy")
+    table = field_tables.table("flux_{}", "flux_err_{}")
     for name in ("flux_g", "flux_err_g"):
         table[name] *= 1e-3
     table.write(tmp_path / "mine.fits")
