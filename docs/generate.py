@@ -168,7 +168,7 @@ def quantities(space: ParameterSpace, labels: Sequence[str]) -> list[str]:
 def your_table_page() -> str:
     """Return the page as it is written, with the columns of the built-in surveys at its end."""
     written = (Path(__file__).parent / "your-table.md").read_text().partition(_COLUMNS)[0].rstrip()
-    lines = ["", _COLUMNS, "", "Generated from the code by `docs/generate.py`. Names match exactly, or in any case where only one does."]
+    lines = ["", _COLUMNS, "", "Generated from the code by `docs/generate.py`; a column's name may be in another case."]
     for survey in SURVEYS.values():
         lines += ["", f"### {survey.name}", ""]
         rows: list[tuple[str, Sequence[object]]] = [
@@ -181,7 +181,8 @@ def your_table_page() -> str:
             ("position", [name for name in (survey.ra, survey.dec) if name]), ("identifiers", survey.ids),
         ]  # fmt: skip
         lines += _table(
-            ("", "columns"), [(what, ", ".join(f"`{name}`" for name in dict.fromkeys(names))) for what, names in rows if names]
+            ("", "columns"),
+            [(what, ", ".join(f"`{name}`" for name in dict.fromkeys(names))) for what, names in rows if names],
         )
     return written + "\n" + "\n".join(lines) + "\n"
 

@@ -19,11 +19,12 @@ def model(name_or_url: str) -> Location:
 
 def serving(bands: Sequence[str]) -> str:
     """Say which model that comes along, or which run file, serves photometry in these bands."""
+    wanted = list(map(str, bands))
     for name in names():
-        if model_spec.parse(model_store.read(model(name))[1]).bands == tuple(bands):
+        if list(map(str, model_spec.parse(model_store.read(model(name))[1]).bands)) == wanted:
             return f"The model {name}, which comes along, has these bands: --model {name}"
     for path in sorted(SHIPPED_RUNS.glob("*.yaml")):
-        if RunFile.load(path).survey_definition.bands == tuple(bands):
+        if list(map(str, RunFile.load(path).survey_definition.bands)) == wanted:
             return (
                 f"The run file {path.stem}, which comes along, trains a model for these bands: copy {path}, put your input into "
                 "it, and `sedflow run` it"
