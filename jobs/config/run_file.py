@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cluster.settings import Engines, problems, read_yaml, refuse_control_characters
+from cluster.messages import problems
+from cluster.settings import Engines, read_yaml, refuse_control_characters
 from sedflow_dist.flow.model_spec import FlowSpec
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.parameters import ParameterSpace

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from cluster.settings import problems
+from cluster.messages import problems
 from jobs.ingest import calibrated, column_names, hints, inspect, plausibility
 from jobs.ingest.inputs import expand
 from jobs.ingest.inspect import Column, Facts

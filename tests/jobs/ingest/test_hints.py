@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import tiny
+import yaml
 from astropy.table import Table
 
 from jobs.config import shipped
-from jobs.config.run_file import Ingest
+from jobs.config.run_file import Ingest, RunFile
 from jobs.ingest import column_names
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry import surveys
@@ -139,3 +140,45 @@ def test_a_class_in_words_of_a_column_of_numbers_is_refused(tmp_path):
 def test_a_cut_of_classes_and_limits_is_two_cuts():
     with pytest.raises(ValueError, match="cut on TYPE has classes, and bits or limits as well"):
         Cut(column="TYPE", classes=(6,), above=1)
+
+
+# -- what is wrong with a run file ------------------------------------------------------------------------------------
+
+
+INSIDES = (
+    "Survey",
+    "str",
+    "tuple[",
+    "dictionary",
+    "instance",
+    "Value error",
+    "Field required",
+    "pydantic",
+    "function-",
+    "type=",
+)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"survey": {"name": "mine"}}, "survey.bands: is needed"),
+        ({"survey": 7}, "survey: "),
+        ({"survey": {**surveys.get("sdss").model_dump(mode="json"), "labels": ["u"]}}, "labels has 1 entries for 5 bands"),
+        ({"survey": {**surveys.get("sdss").model_dump(mode="json"), "fluxes": []}}, "survey.fluxes: "),
+        ({"survey": {**surveys.get("sdss").model_dump(mode="json"), "cuts": {"Star": {"column": "c"}}}}, "survey.cuts.Star: "),
+        ({"input": 3}, "input: "),
+        ({"model": {"prior": {"tau_ism": "wide"}}}, "model.prior.tau_ism: "),
+        ({"inference": {"routing": "none"}}, "inference.routing: a section of keys is expected"),
+        ({"inference": {"routing": {"walkers": 23}}}, "walkers: 23 is odd"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_run_file_is_said_without_the_insides_of_a_library(tmp_path, section, said):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"name": "a", "root": str(tmp_path), "input": "a.fits", **section}))
+    with pytest.raises(ValueError, match="is not a valid run file") as error:
+        RunFile.load(path)
+    text = str(error.value).replace(str(path), "")
+    assert said in text and len(text.splitlines()) < 12
+    for inside in INSIDES:
+        assert inside not in text.replace("valid string", "").replace("in store", "").replace("survey sdss", ""), text
