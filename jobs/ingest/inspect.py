@@ -16,8 +16,9 @@ from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 
 _PLACES, _ROWS = 8, 512
-#: Columns read at once, and entries of a vector whose values are looked at: they bound the memory.
-_COLUMNS, _ENTRIES = 16, 64
+#: Columns read at once, entries of a vector whose values are looked at, and entries a row of columns read at once: they bound
+#: the memory.
+_COLUMNS, _ENTRIES, _MOST_ENTRIES = 64, 64, 4096
 #: How numbers look that stand for no value: nines, and what programs put in their place.
 _CODE = re.compile(
     r"-?9{2,}(\.9+)?|-9|-1|-?1e\+?(20|30|31|32|33|34|35|36|37|38|99|300)|-1\.6375e\+?30|-?(32767|32768|2147483647|2147483648)"
@@ -138,6 +139,10 @@ def _with_unit(column: Column, unit: str | None) -> Column:
 def _sample(catalog: Catalog, names: Sequence[str], places: Sequence[slice]) -> dict[str, np.ndarray | str]:
     """Sampled values of columns; of one that cannot be read, why."""
     try:
+        first = catalog.read(0, min(1, catalog.n_rows), names)
+        if len(names) > 1 and sum(values[:1].size for values in first.values()) > _MOST_ENTRIES:
+            half = len(names) // 2
+            return _sample(catalog, names[:half], places) | _sample(catalog, names[half:], places)
         parts = [_read(catalog, names, rows) for rows in places]
     except ValueError as error:
         if len(names) == 1:

@@ -40,7 +40,11 @@ def inspection(source: str) -> list[str]:
         lines += _facts(facts)
     ranked = sorted(found, key=_richness, reverse=True)
     said = [f"# {line}".rstrip() for line in lines]
-    return [*said, "#", *_survey(ranked[0], source)] if ranked else [*said, "# it holds no table that can be read"]
+    if ranked and ranked[0].name:
+        source = str(ranked[0].location)
+    said += ["#", *_survey(ranked[0], source)] if ranked else ["# it holds no table that can be read"]
+    # Names come from the file: none may end a comment, and YAML's own lines are escaped by whoever wrote them.
+    return [printable(line) if line.lstrip().startswith("#") else line for line in said]
 
 
 def _richness(facts: Facts) -> tuple[int, int]:

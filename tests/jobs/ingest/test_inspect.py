@@ -20,12 +20,15 @@ from jobs.cli.main import app
 from jobs.config import run_file
 from jobs.config.run_file import RunFile
 from jobs.ingest import inspect
+from jobs.ingest.formats import Catalog
 from jobs.ingest.inspection import inspection
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry.surveys import Survey
 
 #: Until the survey keys of magnitudes are there.
 magnitudes = pytest.mark.skipif("zero_point" not in Survey.model_fields, reason="surveys have no magnitudes here")
+#: Until `formats` knows of several tables in a file.
+tables = pytest.mark.skipif(not hasattr(Catalog, "tables"), reason="a file is one table here")
 KJY = 3631.0  # nJy in a nanomaggy
 
 
@@ -199,6 +202,30 @@ def test_the_command_writes_what_the_survey_option_takes(tmp_path):
     section = yaml.safe_load(told.stdout)["survey"]
     run = RunFile.model_validate({"name": "a", "root": str(tmp_path), "input": "a.fits", "survey": section})
     assert run.survey_definition == run_file.survey(str(out))
+
+
+def test_names_of_columns_cannot_write_a_survey_or_to_the_terminal(tmp_path):
+    table = field_tables.table(z="Z\nsurvey: desi-legacy\n#", ra="RA\x1b[2J_1", dec="DEC\x1b[2J_1").to_pandas()
+    pa.parquet.write_table(pa.Table.from_pandas(table), tmp_path / "a.parquet")
+    lines = inspection(str(tmp_path / "a.parquet"))
+    assert "\x1b" not in "".join(lines) and not any("\n" in line for line in lines)
+    assert yaml.safe_load("\n".join(lines))["survey"]["flux"] == [f"{b}_FLUX" for b in "ugriz"]
+
+
+@tables
+def test_every_table_of_a_file_is_described_and_the_one_with_photometry_gets_the_survey(tmp_path):
+    one, other = (
+        Table({"TARGETID": np.arange(9), "Z": np.full(9, 0.1)}),
+        field_tables.table(unit="uJy", scale=KJY / 1e3),
+    )
+    hdus = [fits.PrimaryHDU(), fits.BinTableHDU(one, name="REDSHIFTS"), fits.BinTableHDU(other, name="PHOT")]
+    fits.HDUList(hdus).writeto(tmp_path / "two.fits")
+    lines = inspection(str(tmp_path / "two.fits"))
+    assert sum("rows, " in line for line in lines) == 2
+    assert any("(table REDSHIFTS): 9 rows, 2 columns" in line for line in lines)
+    assert any("two.fits[PHOT] --survey THIS.yaml" in line for line in lines)
+    assert yaml.safe_load("\n".join(lines))["survey"]["flux"] == [f"{b}_FLUX" for b in "ugriz"]
+    assert yaml.safe_load("\n".join(inspection(f"{tmp_path}/two.fits[PHOT]")))["survey"]["redshift"] == "Z"
 
 
 _BIG = """
