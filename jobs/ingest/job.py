@@ -91,6 +91,7 @@ def ingest(
             store, names = _fill(store, pieces, n_rows, listed, sorting, settings, workers)
         if names or not settings.keep_runs:
             remove_working(out, names if settings.keep_runs else None)
+        lease.check()
         _look(store, survey)
     _report(store, clock.seconds if names else None)
     return store
