@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.comm import CommClosedError
 
 from cluster import dask_retries, kubernetes, slurm, versions
@@ -115,6 +115,26 @@ def map_tasks(
                 f"Dask workers died again and again on one task, the last on {error.last_worker.address}: out of memory? "
                 "Give workers more, or run with smaller shards"
             ) from error
+
+
+@contextmanager
+def hearing(connected: Client, topic: str, on_message: Callable[[Any], None]) -> Iterator[None]:
+    """Hand on what tasks `tell` under a topic, as it comes, in another thread."""
+    connected.subscribe_topic(topic, lambda event: on_message(event[1]["said"]))
+    try:
+        yield
+    finally:
+        with suppress(CommClosedError, ValueError):
+            connected.unsubscribe_topic(topic)
+
+
+def tell(topic: str, message: Any) -> None:
+    """Tell the client something while a task works, in a task of a Dask worker; elsewhere nobody hears."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        return
+    worker.log_event(topic, {"said": message})  # to which Dask adds who said it
 
 
 def killers(connected: Client, function: Callable[..., Any], rows: Sequence[int], **common: Any) -> list[int]:

@@ -16,6 +16,8 @@ import yaml
 from dask.utils import parse_bytes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cluster.messages import problems
+
 PROFILES = Path(__file__).parent / "profiles"
 #: Of Dask's workers. No modules from the folder that they start in: a file there may have a name of ours. One thread each.
 #: Dask has glibc give memory back at once, and each large array then costs page faults anew: a quarter of the time of
@@ -329,17 +331,3 @@ def _without_content(error: Exception) -> str:
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     said = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
     return where + re.sub(r"(['\"])(?!<)[^'\"]{2,}\1", "...", str(said))
-
-
-def problems(error: ValidationError, within: str = "") -> str:
-    """Say in a line a key which keys are wrong, what is allowed and what was found; ``within`` stands before each."""
-    return "\n".join(f"  {within}{'.'.join(map(str, e['loc']))}: {e['msg']}{_found(e)}" for e in error.errors())
-
-
-def _found(error: Mapping[str, Any]) -> str:
-    """What an invalid key holds; an unknown key's value, or what could be or hold a secret, is not repeated."""
-    value = error["input"]
-    known = error["type"] != "extra_forbidden" and isinstance(value, str | int | float | None)
-    if isinstance(value, str) and ({"@", "=", "?"} & set(value) or re.search(r"[A-Za-z0-9/+]{20,}", value)):
-        return ""
-    return f" (found {value!r:.100})" if known else ""

@@ -20,7 +20,7 @@ from sedflow_dist.inference.summary import METHODS
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import flags
 from sedflow_dist.photometry.cuts import Cut
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.surveys import SURVEYS, Survey
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.components import Composition
 from storage_schemas.backend.arrays import VERSION
@@ -170,6 +170,28 @@ def quantities(space: ParameterSpace, labels: Sequence[str]) -> list[str]:
     )
 
 
+def your_table_page() -> str:
+    """Return the page as it is written, with the columns of the built-in surveys at its end."""
+    written = (Path(__file__).parent / "your-table.md").read_text().partition(_COLUMNS)[0].rstrip()
+    lines = ["", _COLUMNS, "", "Generated from the code by `docs/generate.py`; a column's name may be in another case."]
+    for survey in SURVEYS.values():
+        lines += ["", f"### {survey.name}", ""]
+        rows: list[tuple[str, Sequence[object]]] = [
+            ("bands", survey.bands), (f"flux [{survey.unit}]", survey.flux),
+            ("inverse variance" if survey.error_kind == "ivar" else "uncertainty", survey.error),
+            (f"Galactic extinction ({survey.extinction_kind})", survey.extinction or ()),
+            ("band unusable where set", survey.band_flags or ()),
+            ("quality cuts", [cut.column for cut in survey.cuts.values()]),
+            ("redshift", [survey.redshift] if survey.redshift else ["none: name one with --redshift"]),
+            ("position", [name for name in (survey.ra, survey.dec) if name]), ("identifiers", survey.ids),
+        ]  # fmt: skip
+        lines += _table(
+            ("", "columns"),
+            [(what, ", ".join(f"`{name}`" for name in dict.fromkeys(names))) for what, names in rows if names],
+        )
+    return written + "\n" + "\n".join(lines) + "\n"
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     return [f"| {' | '.join(map(str, cells))} |" for cells in (head, ["---"] * len(head), *rows)]
 
@@ -181,7 +203,10 @@ def _default(field: Any) -> str:
     return f"`{value!r}`"
 
 
-PAGES = {"run-file.md": run_file_page, "flags.md": flags_page, "data-model.md": data_model_page}
+_COLUMNS = "## Columns of the built-in surveys"
+PAGES = {
+    "run-file.md": run_file_page, "flags.md": flags_page, "data-model.md": data_model_page, "your-table.md": your_table_page,
+}  # fmt: skip
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

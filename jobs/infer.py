@@ -24,6 +24,7 @@ from distributed import Client
 from cluster import dask_engine, retries
 from cluster.settings import DaskSettings
 from jobs.columns import INFERRED
+from jobs.config import shipped
 from jobs.config.run_file import Inference, fingerprint
 from jobs.observed import observed
 from jobs.run.plan import refuse_infer
@@ -34,7 +35,7 @@ from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist import curves
 from sedflow_dist.flow import model_spec
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.inference.cascade import Router
+from sedflow_dist.inference.cascade import Router, Told
 from sedflow_dist.inference.summary import QUANTILES, Method, Summary
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.quantities import described
@@ -171,9 +172,9 @@ def _fill_missing(
     """Compute the shards that the run's branch lacks, with a commit every ``commit_every``; add to the counts."""
     branch = releases.stage(repo, wanted.run_id, wanted.layout, wanted.run, wanted.files)
     missing = releases.missing(repo, branch, wanted.keys)
-    clock, shards = Clock(), wanted.layout.shards
+    clock, shards, topic = Clock(), wanted.layout.shards, f"sedflow-infer-{wanted.run_id}"
     common = {"source": wanted.store.location, "model": wanted.model, "model_id": wanted.answers["model"],
-              "layout": wanted.layout, "settings": settings, "seed": seed}  # fmt: skip
+              "layout": wanted.layout, "settings": settings, "seed": seed, "topic": topic}  # fmt: skip
     if not missing:
         return
     there = wanted.store.n_rows - shards.count(missing)
@@ -199,7 +200,8 @@ def _fill_missing(
         size = wanted.store.rows_per_chunk
         items = [(n, wanted.keys[n], wanted.digests[chunks_of(shards.rows(n), size)], ()) for n in missing]
         blame = partial(_without_killers, client, common)
-        dask_engine.map_tasks(client, fill, items, done, dask.retries, blame, fork=session.fork(), **common)
+        with dask_engine.hearing(client, topic, lambda told: progress.sampling(**told)):
+            dask_engine.map_tasks(client, fill, items, done, dask.retries, blame, fork=session.fork(), **common)
         if waiting:
             commit()
     rate = shards.count(missing) / clock.seconds
@@ -237,16 +239,19 @@ def try_rows(rows: range, source: Location, model: Location, model_id: str, sett
 
 def fill(
     item: Item, fork: Any, source: Location, model: Location, model_id: str, layout: Layout,
-    settings: Inference, seed: int,
+    settings: Inference, seed: int, topic: str = "",
 ) -> tuple[Any, Shard]:  # fmt: skip
-    """Answer one shard and write it through the fork; return the fork and what there is to tell."""
+    """Answer one shard and write it through the fork; return the fork and what there is to tell.
+
+    Chains that grow are told of under ``topic``.
+    """
     clock, (shard, key, digests, poison) = Clock(), item
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
     names = (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(layout.ids))
     data = store.read_rows(rows, names, digests)
     data["flags"][[row - rows.start for row in poison]] |= np.uint32(int(Flag.FAILED))
-    summary = _infer(data, rows.start, _router(model, model_id, seed, settings))
+    summary = _infer(data, rows.start, _router(model, model_id, seed, settings), _telling(topic, shard))
     values = {**data, **vars(summary)}
     if not settings.keep_draws:
         del values["draws"]
@@ -257,8 +262,21 @@ def fill(
     return fork, Shard(chunk, methods, flags, Fractions.of(summary.effective_fraction))
 
 
-def _infer(data: Mapping[str, np.ndarray], first_row: int, router: Router) -> Summary:
-    return router.summarise(observed(data), data["flags"], first_row)
+def _infer(data: Mapping[str, np.ndarray], first_row: int, router: Router, told: Told = lambda *_: None) -> Summary:
+    return router.summarise(observed(data), data["flags"], first_row, told)
+
+
+def _telling(topic: str, shard: int) -> Told:
+    """Return what tells the driver of a shard's chains, at once and then every few seconds."""
+    last = -events.BEAT
+
+    def told(galaxies: int, steps: int, most: int) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= events.BEAT:
+            last = now
+            dask_engine.tell(topic, {"chunk": shard, "galaxies": galaxies, "steps": steps, "most": most})
+
+    return told
 
 
 @cache
@@ -291,7 +309,8 @@ def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
     seen, trained = (curves.names(curves.of_json(bands)) for bands in (survey["bands"], flow.spec.bands))
     if seen != trained:
         raise ValueError(
-            f"photometry {store.location} has bands {', '.join(seen)}; model {model} was trained on {', '.join(trained)}"
+            f"photometry {store.location} has bands {', '.join(seen)}; model {model} was trained on {', '.join(trained)}. "
+            f"{shipped.serving(seen)}"
         )
 
 

@@ -17,7 +17,7 @@ import icechunk
 import obstore
 from pydantic import ValidationError
 
-from cluster.settings import problems
+from cluster.messages import problems
 from storage_schemas.backend.faults import explain
 from storage_schemas.backend.redaction import shown
 

@@ -13,6 +13,7 @@ from cluster import versions
 from cluster.settings import Engines
 from jobs.cli import ending
 from jobs.cli.catalog import catalog_app, rows_in, summary
+from jobs.cli.inspect import inspect_app
 from jobs.cli.jobs import jobs_app, submit_app
 from jobs.cli.mcmc import mcmc_app
 from jobs.cli.options import CatalogPath, Cone, Profile, Release, engines
@@ -30,6 +31,7 @@ app = typer.Typer(
     "photometry, at survey scale.",
 )  # fmt: skip
 app.add_typer(run_app)
+app.add_typer(inspect_app)
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(submit_app)
 app.add_typer(jobs_app, name="jobs")
@@ -55,6 +57,8 @@ def everywhere(
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Dask workers; replaces the profile's  [default: 2]")]
 Redshift = Annotated[str | None, typer.Option(help="redshift column; replaces the survey's")]
+RA = Annotated[str | None, typer.Option("--ra", help="right ascension column; replaces the survey's")]
+Dec = Annotated[str | None, typer.Option("--dec", help="declination column; replaces the survey's")]
 SurveyName = Annotated[
     str, typer.Option("--survey", help=f"{', '.join(surveys.SURVEYS)}, or a run file that declares another")
 ]
@@ -130,6 +134,8 @@ def ingest(
     out: Annotated[str | None, typer.Option(help="where the photometry store goes")] = None,
     survey: SurveyName = "sdss",
     redshift: Redshift = None,
+    ra: RA = None,
+    dec: Dec = None,
     order: Annotated[str, typer.Option(help="of the rows: auto, input or healpix")] = Ingest().order,
     profile: Profile = None,
     rows_per_chunk: Annotated[int, typer.Option(min=1)] = 4096,
@@ -147,7 +153,9 @@ def ingest(
             raise typer.BadParameter("needed, as INPUT is no run file *.yaml, which says it itself", param_hint="--out")
         ingest_of(RunFile.load(source[0], engines=profile))
         return
-    settings = Ingest.model_validate({"order": order, "redshift": redshift, "keep_runs": keep_runs})
+    settings = Ingest.model_validate(
+        {"order": order, "redshift": redshift, "ra": ra, "dec": dec, "keep_runs": keep_runs}
+    )
     dask = engines(profile).dask.replace(workers=workers)
     fill(source, run_file.survey(survey), Location.parse(out), rows_per_chunk, settings, dask)
 
@@ -170,6 +178,8 @@ def infer(
     rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
     workers: Workers = None,
     redshift: Redshift = None,
+    ra: RA = None,
+    dec: Dec = None,
 ) -> None:
     """Answer every galaxy of INPUT and publish the catalog as a release."""
     from jobs.infer import infer as fill
@@ -188,7 +198,7 @@ def infer(
         location = where / "photometry"
         with holding(location) as lease:
             of = run_file.survey(survey)
-            read(source, of, location, rows_per_shard, Ingest(redshift=redshift), dask, lease)
+            read(source, of, location, rows_per_shard, Ingest(redshift=redshift, ra=ra, dec=dec), dask, lease)
             fill(location, shipped.model(model), where, settings, seed, dask)
     else:
         fill(location, shipped.model(model), where, settings, seed, dask)

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cluster.settings import Engines, problems, read_yaml, refuse_control_characters
+from cluster.messages import problems
+from cluster.settings import Engines, read_yaml, refuse_control_characters
 from sedflow_dist.flow.model_spec import FlowSpec
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.parameters import ParameterSpace
@@ -27,6 +28,9 @@ from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
 from sedflow_dist.sps.ssp import pixel_edges
 from storage_schemas.backend.location import Location, check_endpoint
 from storage_schemas.backend.redaction import without_secrets
+
+#: Run files that come with the package.
+SHIPPED_RUNS = Path(__file__).parents[1] / "runs"
 
 
 class _Section(BaseModel):
@@ -58,11 +62,18 @@ class Ingest(_Section):
         "auto", description="of the rows: the input's, or by position (HEALPix, nested); auto: input for a single table"
     )
     redshift: str | None = Field(None, description="redshift column; none: the survey's")
+    ra: str | None = Field(None, description="right ascension column; none: the survey's")
+    dec: str | None = Field(None, description="declination column; none: the survey's")
     rows_per_piece: int = Field(500_000, ge=1, description="rows that a task holds at once")
     keep_runs: bool = Field(
         False,
         description="keep the sorted pieces of the input beside the photometry: a new or changed file costs only itself",
     )
+
+    def named(self, survey: Survey) -> Survey:
+        """Return a survey with the columns that are named here."""
+        columns = self.model_dump(include={"redshift", "ra", "dec"})
+        return survey.model_copy(update={key: name for key, name in columns.items() if name})
 
 
 class SSP(_Section):
@@ -315,7 +326,7 @@ class RunFile(_Section):
         """
         file = Path(path)
         if not file.is_file():
-            shipped = Path(__file__).parents[1] / "runs" / f"{path}.yaml"
+            shipped = SHIPPED_RUNS / f"{path}.yaml"
             if not shipped.exists():
                 names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
                 raise ValueError(f"no run file {path}; those that come with the package are {names}")
@@ -336,9 +347,11 @@ class RunFile(_Section):
 
 
 def survey(name_or_file: str) -> Survey:
-    """Return a survey by its name, or the one of a run file (``*.yaml``)."""
+    """Return a survey by its name, or the one of a run file, or of a file that has nothing but a survey (``*.yaml``)."""
     if name_or_file.endswith((".yaml", ".yml")):
-        return RunFile.load(name_or_file).survey_definition
+        content = read_yaml(Path(name_or_file)) if Path(name_or_file).is_file() else {}
+        others = ("name", "root", "input") if isinstance(content, dict) and set(content) == {"survey"} else ()
+        return RunFile.load(name_or_file, **dict.fromkeys(others, ".")).survey_definition
     return surveys.get(name_or_file)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.ingest import exact, units
+from jobs.ingest import exact, hints, units
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.tables import Table, find
 from sedflow_dist.photometry import surveys
@@ -24,6 +24,7 @@ from storage_schemas.backend.printable import listed, shortened
 NO_UNIT = "no unit "
 #: Before the label of a band: rows that lack it, and rows in which it holds no more than a limit.
 MISSING, LIMITED = "missing ", "not detected "
+NO_POSITION = "no position"
 
 
 def read(
@@ -36,7 +37,7 @@ def read(
     Raises:
         ValueError: a column is missing, has the wrong unit, or holds no numbers.
     """
-    masks = [cut.column for cut in survey.cuts.values() if cut.bits]
+    masks = [cut.column for cut in survey.cuts.values() if cut.is_exact]
     table = Table(location, rows, (*survey.measured, *_position(survey)), (*ids, *masks))
     unstated = _check(table, survey)
     extinction = table.numbers(survey.extinction) if survey.extinction else None
@@ -44,8 +45,9 @@ def read(
     raw = table.numbers(survey.flux), _errors(table, survey), extinction, table.numbers([survey.redshift or ""])[:, 0]
     calibrated = calibrate(survey, *raw, unusable, _codes(table, survey), _pivots(survey))
     hits = {name: _hits(table, cut) for name, cut in survey.cuts.items()}
-    for hit in hits.values():
-        calibrated.flags[hit] |= np.uint32(int(Flag.QUALITY_CUT))
+    for name, hit in hits.items():
+        other = Flag.NOT_A_GALAXY if survey.cuts[name].not_a_galaxy else Flag.QUALITY_CUT
+        calibrated.flags[hit] |= np.uint32(int(other))
     arrays = {**calibrated.photometry.arrays(), "flags": calibrated.flags}
     arrays = {name: arrays[name] for name in photometry.DATA}
     for name, column in (("ra", survey.ra), ("dec", survey.dec)):
@@ -60,6 +62,7 @@ def read(
     counts |= {f"{NO_UNIT}{name}": table.n_rows for name in unstated}
     for title, entries in ((MISSING, ~arrays["mask"]), (LIMITED, calibrated.limited)):
         counts |= {f"{title}{label}": int(n) for label, n in zip(survey.labels, entries.sum(0), strict=True) if n}
+    counts[NO_POSITION] = int(np.sum(arrays["healpix_29"] < 0))
     return arrays, {**flag_counts(arrays["flags"]), **counts}
 
 
@@ -127,8 +130,11 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
         raise ValueError(
             f"survey {survey.name} has no redshifts of its own: join a column of them, photometric ones for example, to "
             f"{table.title} and name it with --redshift, or `ingest: {{redshift: NAME}}` in a run file; its columns are "
-            f"{listed(table.names)}"
+            f"{listed(table.names)}. {hints.of_redshift(survey, table.names)}"
         )
+    for said in (hints.of_missing(survey, table.names), hints.of_positions(survey, table.names)):
+        if said:
+            raise ValueError(f"{table.title} {said}")
     table.require(survey.required)
     table.require_distinct((*survey.required, *_position(survey)))
     if table.found(survey.redshift) in map(table.found, (*survey.flux, *survey.error)):
@@ -167,12 +173,12 @@ def _identifiers(table: Table, ids: Mapping[str, str]) -> dict[str, np.ndarray]:
 
 
 def _hits(table: Table, cut: Cut) -> np.ndarray:
-    """Rows that a cut hits: bits are those of the container's integers, not of floats made of them."""
-    if not cut.bits:
+    """Rows that a cut hits: bits are those of the container's integers, not of floats made of them; classes may be text."""
+    if not cut.is_exact:
         return cut.hits(table.numbers([cut.column])[:, 0])
     column = table.exact(cut.column)
     values = column.values
-    if values.dtype.kind == "T":
+    if values.dtype.kind == "T" and cut.bits:
         numbers = exact.integers(column)
         values = table.numbers([cut.column])[:, 0] if numbers is None else numbers.values
     elif values.dtype.kind == "V":

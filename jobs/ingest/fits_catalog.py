@@ -192,6 +192,10 @@ class Fits(Catalog):
         elif width > (most := MOST_TEXT_BYTES if code == "A" else MOST_VALUE_BYTES):
             self.unreadable[name] = f"takes {width:,} bytes a row; at most {most:,} are read"
 
+    def places(self, number: int) -> list[int]:
+        """Of a gzipped file the first rows only: what lies before a row has to be unpacked to get there."""
+        return super().places(1 if isinstance(self._file, gzip.GzipFile) else number)
+
     def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         size = max(_AT_ONCE_BYTES // max(self._width, 1), 1)
         blocks = [self._rows(at, min(at + size, stop), names) for at in range(start, stop, size)]

@@ -103,6 +103,10 @@ class Catalog(ABC):
         """Return where to cut the catalog into pieces of at most ``rows`` rows that are read without waste."""
         return [*range(0, self.n_rows, rows), self.n_rows] if self.n_rows else [0]
 
+    def places(self, number: int) -> list[int]:
+        """Return rows, at most ``number`` of them and over the whole catalog, from which some can be read at little cost."""
+        return sorted({self.n_rows * i // number for i in range(number)}) if self.n_rows else []
+
     def close(self) -> None:
         """Let go of the file."""
         if self._file is not None:

@@ -20,7 +20,7 @@ from distributed import Client
 from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.config.run_file import Ingest, RunFile
-from jobs.ingest import calibrated, groups, inputs, repeats, sorted_runs
+from jobs.ingest import calibrated, groups, inputs, plausibility, repeats, sorted_runs
 from jobs.ingest.groups import Borders, Grouping
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.repeats import Repeats
@@ -63,8 +63,7 @@ def ingest(
     """
     settings, dask, clock = settings or Ingest(), dask or DaskSettings(), Clock()
     refuse_ingest(len(survey.bands), settings, dask)
-    if settings.redshift:
-        survey = survey.model_copy(update={"redshift": settings.redshift})
+    survey = settings.named(survey)
     locations = inputs.expand(source, out)
     require_free(out, photometry.KIND)
     with ExitStack() as stack:
@@ -97,6 +96,8 @@ def ingest(
             store, names = _fill(store, pieces, n_rows, listed, sorting, settings, workers)
         if names or not settings.keep_runs:
             remove_working(out, names if settings.keep_runs else None)
+        lease.check()
+        _look(store, survey)
     _report(store, clock.seconds if names else None)
     return store
 
@@ -238,7 +239,12 @@ def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
     parts = {
         "cuts": "cut ", "no_unit": calibrated.NO_UNIT, "missing": calibrated.MISSING, "not_detected": calibrated.LIMITED,
     }  # fmt: skip
-    report = {"rows": total["rows"], "usable": total["usable"], "flags": flags}
+    report = {
+        "rows": total["rows"],
+        "usable": total["usable"],
+        "flags": flags,
+        "no_position": total[calibrated.NO_POSITION],
+    }
     for part, title in parts.items():
         report[part] = {name.removeprefix(title): n for name, n in total.items() if name.startswith(title)}
     return report
@@ -249,6 +255,13 @@ def assumed(survey: Survey) -> dict[str, dict[str, float]]:
     fractions = np.broadcast_to(survey.error_fraction or 0.0, len(survey.bands)).tolist()
     bands = zip(survey.labels, survey.errors, fractions, strict=True)
     return {"assumed_error": {label: fraction for label, column, fraction in bands if column is None}}
+
+
+def _look(store: ChunkedStore, survey: Survey) -> None:
+    """Put into the report of a finished store what its photometry looks like, unless that is there."""
+    report: Any = store.group.attrs["report"]
+    if "light" not in report:
+        store.group.attrs["report"] = {**report, "light": plausibility.of_store(store, survey.labels, survey.bands)}
 
 
 def _report(store: ChunkedStore, seconds: float | None) -> None:
@@ -268,8 +281,13 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
         say("ingest", f"the input has no uncertainties of some bands, assumed are {errors}")
     if repeated := report.get(repeats.KEY):
         say("ingest", repeats.explain(repeated))
+    plausibility.tell(report["light"])
+    settings: Any = store.group.attrs["settings"]
+    if report["no_position"]:
+        ra, dec = settings["survey"]["ra"], settings["survey"]["dec"]
+        said = f"{ra} and {dec} are not there or hold none" if ra and dec else "the survey has none"
+        say("ingest", f"no position of {report['no_position']:,} rows: {said}; no cone finds them in a catalog")
     if no_unit := report["no_unit"]:
-        settings: Any = store.group.attrs["settings"]
         say(
             "ingest",
             f"no unit is stated of {', '.join(no_unit)} in {max(no_unit.values()):,} rows: taken as "

@@ -107,6 +107,11 @@ class Parquet(Catalog):
             cuts += range(cuts[-1] + rows, end, rows)
         return [*cuts, self.n_rows] if self.n_rows else cuts
 
+    def places(self, number: int) -> list[int]:
+        """The first rows of row groups: what lies before a row in its group has to be decoded too."""
+        starts = [0, *self._ends[:-1].tolist()] if self.n_rows else []
+        return sorted({starts[len(starts) * i // number] for i in range(number)}) if starts else []
+
     def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         masks = {name: self._masks[name] for name in names if self._masks.get(name) in self.names}
         parts = self._parts(start, stop, list(dict.fromkeys([*names, *masks.values()])))

@@ -35,6 +35,7 @@ def describe(record: Record, now: datetime | None = None) -> str:
     if record.state == "failed":
         return f"failed {record.heartbeat:%Y-%m-%d %H:%M:%S} UTC: {shown(record.error or 'unknown')} ({where})"
     at = f"{record.doing} at {record.done:,} of {record.total:,} {record.unit}" if record.total else "starting"
+    at += f" ({record.sampling})" if record.sampling else ""
     if (now or datetime.now(UTC)) - record.heartbeat > SILENCE:
         return f"stalled since {record.heartbeat:%Y-%m-%d %H:%M:%S} UTC, {at} ({where}): run it again, it goes on"
     return f"running, {at}, {record.retries:,} retries, last advanced {record.advanced:%H:%M:%S} UTC ({where})"

@@ -97,6 +97,7 @@ class Record(BaseModel):
     chunks: int = 0
     bytes: int = 0
     retries: int = 0
+    sampling: str = ""  # what a chunk that takes long is at, until the next one is done
     started: datetime
     advanced: datetime
     heartbeat: datetime
@@ -158,6 +159,7 @@ class Job:
         record = self.record
         record.done += n
         record.rows += n
+        record.sampling = ""
         record.advanced = _now()
         metrics.WORK.labels(record.doing, record.unit).inc(n)
         metrics.DONE.labels(record.doing).set(record.done)
@@ -177,6 +179,14 @@ class Job:
         rate = round(chunk.rows / max(chunk.seconds, 1e-3), 1)
         emit("chunk", **self._who, part=record.doing, chunk=chunk.number, chunks=chunk.chunks, rows=chunk.rows,
              bytes=chunk.size, seconds=round(chunk.seconds, 3), rate=rate, outcome="written")  # fmt: skip
+
+    def sampling(self, chunk: int, galaxies: int, steps: int, most: int) -> None:
+        """Tell of a chunk whose worker samples: so many galaxies, steps of their chains, and the most there can be."""
+        record = self.record
+        record.sampling = f"MCMC of {galaxies:,} galaxies in chunk {chunk}: {steps:,} of at most {most:,} steps"
+        record.advanced = _now()
+        metrics.ADVANCED.labels(record.doing).set_to_current_time()
+        emit("sampling", **self._who, part=record.doing, chunk=chunk, galaxies=galaxies, steps=steps, most=most)
 
     def retry(self, what: str, why: str) -> None:
         """Count something that is begun again."""

@@ -24,8 +24,14 @@ class Bar:
 
     def update(self, n: int) -> None:
         """Count what was done."""
-        self.shown.update(n)
         self.job.advance(n)
+        self.shown.set_postfix_str(self.job.record.sampling, refresh=False)
+        self.shown.update(n)
+
+    def sampling(self, chunk: int, galaxies: int, steps: int, most: int) -> None:
+        """Show that a chunk is not done yet because its worker samples; see `Job.sampling`."""
+        self.job.sampling(chunk, galaxies, steps, most)
+        self.shown.set_postfix_str(self.job.record.sampling)
 
     def wrote(self, chunk: Chunk) -> None:
         """Count a chunk that was written, and its rows."""

@@ -27,6 +27,9 @@ from sedflow_dist.photometry.photometry import Photometry
 _CONVERGED = 1.1  # split R-hat
 _BATCH = 32  # chains side by side
 
+#: Told of chains that grow: how many galaxies of a block get one, steps done, and the most there can be.
+Told = Callable[[int, int, int], None]
+
 
 @dataclass(frozen=True)
 class _Chain:
@@ -52,17 +55,19 @@ class Router:
         )
         return cls(posterior, settings.routing)
 
-    def summarise(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int) -> Summary:
+    def summarise(
+        self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int, told: Told = lambda *_: None
+    ) -> Summary:
         """Infer galaxies of a block that starts at catalog row ``row``; ``flags`` are theirs.
 
-        A row whose flags say FAILED is not tried again.
+        A row whose flags say FAILED is not tried again. ``told`` hears of chains while they grow, many times a second.
         """
         posterior = self.posterior
         flags = posterior.flag(photometry, flags)
         answers = posterior.infer(photometry, flags, row)
         if posterior.certificate:
             answers += self._more(photometry, flags, answers, row)
-            answers += self._mcmc(photometry, flags, answers, row)
+            answers += self._mcmc(photometry, flags, answers, row, told)
         return Summary.of(photometry, flags, answers, posterior.sizes)
 
     def draws(
@@ -121,14 +126,20 @@ class Router:
     def _poor(
         self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], answers: Sequence[Answer]
     ) -> Int[np.ndarray, " row"]:
-        """Return which rows the flow answers, or failed on, and not well enough: their places in the block."""
+        """Return which galaxies the flow answers, or failed on, and not well enough: their places in the block."""
         method, fraction, k = (
             latest(name, len(flags), answers) for name in ("method", "effective_fraction", "pareto_k")
         )
         more = np.where(method == Method.MORE_DRAWS, self.routing.more_draws, 1)
         number = np.nan_to_num(fraction) * self.posterior.n_draws * more
         low = (number < self.routing.effective_draws) | (k > importance.LARGEST_K)
-        return np.flatnonzero(low & self.posterior.open(photometry, flags))
+        galaxies = (flags & int(Flag.NOT_A_GALAXY)) == 0
+        return np.flatnonzero(low & galaxies & self.posterior.open(photometry, flags))
+
+    def _gives_way(self, photometry: Photometry) -> np.ndarray:
+        """Return which rows galaxies go before, (galaxy,): at the redshifts of stars, or without a signal in any band."""
+        snr = photometry.signal_to_noise.nan_to_num(nan=-np.inf).amax(-1).numpy()
+        return (photometry.redshift.numpy() < self.routing.min_redshift) | (snr < self.routing.min_snr)
 
     def _more(
         self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], answers: Sequence[Answer], row: int
@@ -150,16 +161,29 @@ class Router:
         return found
 
     def _mcmc(
-        self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], answers: Sequence[Answer], row: int
+        self,
+        photometry: Photometry,
+        flags: UInt32[np.ndarray, " galaxy"],
+        answers: Sequence[Answer],
+        row: int,
+        told: Told,
     ) -> list[Answer]:
         """Return answers of chains, of the worst rows, as many as may have one, side by side."""
-        fraction, found = latest("effective_fraction", len(flags), answers), []
-        worst = sorted(self._poor(photometry, flags, answers), key=lambda i: np.nan_to_num(fraction[i], nan=-1.0))
+        fraction, found = np.nan_to_num(latest("effective_fraction", len(flags), answers), nan=-1.0), []
+        last = self._gives_way(photometry)
+        worst = sorted(self._poor(photometry, flags, answers), key=lambda i: (last[i], fraction[i]))
         chosen = np.sort(np.array(worst[: int(self.routing.share * len(flags))], np.intp))
+        points, most = 0, len(chosen) * self.routing.long_steps
+
+        def heard(evaluated: int) -> None:
+            nonlocal points
+            points += evaluated
+            told(len(chosen), min(points // self.routing.walkers, most), most)
+
         for start in range(0, len(chosen), _BATCH):
             at = chosen[start : start + _BATCH]
             part = photometry[at]
-            for i, chain in enumerate(self._chains(part, at + row)):
+            for i, chain in enumerate(self._chains(part, at + row, heard)):
                 answer = self._of_chain(chain, part[i], at[i : i + 1], row)
                 if answer.ok[0]:
                     found.append(answer)
@@ -184,14 +208,21 @@ class Router:
 
     # -- chains -----------------------------------------------------------------------------------------------------------
 
-    def _chains(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"]) -> list[_Chain]:
-        """Sample galaxies; each chain depends on its own galaxy and row alone."""
+    def _chains(
+        self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], heard: Callable[[int], None] = lambda _: None
+    ) -> list[_Chain]:
+        """Sample galaxies; each chain depends on its own galaxy and row alone. ``heard`` is given numbers of points."""
         target = Target(self.posterior.flow.redshift_model, photometry)
 
         def task(place: int) -> Callable[[lockstep.Ask], _Chain]:
             return lambda ask: self._sample(ask, target, photometry[place], place, int(rows[place]))
 
-        return lockstep.run([task(place) for place in range(len(rows))], target)
+        def evaluate(numbers: list[int], points: list[np.ndarray]) -> list[np.ndarray]:
+            values = target(numbers, points)
+            heard(sum(map(len, points)))
+            return values
+
+        return lockstep.run([task(place) for place in range(len(rows))], evaluate)
 
     def _sample(self, ask: lockstep.Ask, target: Target, photometry: Photometry, place: int, row: int) -> _Chain:
         """Let a galaxy's chain grow until it has converged or is as long as is allowed."""

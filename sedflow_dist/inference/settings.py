@@ -24,6 +24,12 @@ class Routing(BaseModel):
         le=1,
         description="largest share of a shard's rows for MCMC, the worst first; others keep the flow's draws",
     )
+    min_redshift: float = Field(
+        0.001, ge=0, description="rows below are stars, most of them: they take the places of MCMC that galaxies leave"
+    )
+    min_snr: float = Field(
+        3.0, ge=0, description="so do rows whose best band has less flux than so many of its uncertainties"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Routing:

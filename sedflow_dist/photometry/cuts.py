@@ -15,28 +15,58 @@ class Cut(BaseModel):
     bits: int = Field(0, ge=0, lt=2**64, description="hits where any of these bits is set")
     below: float | None = Field(None, description="hits where the value is below")
     above: float | None = Field(None, description="hits where the value is above")
+    classes: tuple[str | int, ...] = Field(
+        (), description="hits where the value is one of these: STAR, QSO, 6; text in any case"
+    )
+    not_a_galaxy: bool = Field(
+        False,
+        description="what is hit is a star or a QSO: it bears NOT_A_GALAXY, and takes no place from galaxies in MCMC",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Cut:
         limits = [limit for limit in (self.below, self.above) if limit is not None]
-        if np.isnan(limits).any() or not (self.bits or limits):
+        if np.isnan(limits).any() or not (self.bits or limits or self.classes):
             raise ValueError(
-                f"cut on {self.column} hits nothing: give it bits, or a number that values are below or above"
+                f"cut on {self.column} hits nothing: give it bits, classes, or a number that values are below or above"
+            )
+        if self.classes and (self.bits or limits):
+            raise ValueError(
+                f"cut on {self.column} has classes, and bits or limits as well: these are two cuts, each with a name of its own"
             )
         return self
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it looks at values as the container has them, integers or text, and not at numbers made of them."""
+        return bool(self.bits or self.classes)
 
     def hits(self, values: np.ndarray) -> np.ndarray:
         """Return whether each value (galaxy,) hits; NaN never does. Bits are those of integers, at their own width.
 
         Raises:
-            ValueError: bits are asked of numbers that are no integers.
+            ValueError: bits are asked of numbers that are no integers, or classes in words of numbers.
         """
+        if self.classes:
+            return self._is_of_class(values)
         found = self._has_bits(values) if self.bits else np.zeros(len(values), bool)
         if self.below is not None:
             found |= values < self.below
         if self.above is not None:
             found |= values > self.above
         return found
+
+    def _is_of_class(self, values: np.ndarray) -> np.ndarray:
+        """Text, whatever its case and the blanks around it, or numbers."""
+        if values.dtype.kind in "TU":
+            wanted = {str(one).strip().casefold() for one in self.classes}
+            return np.array([str(value).strip().casefold() in wanted for value in values], bool)
+        try:
+            return np.isin(values, np.array(self.classes, np.float64))
+        except ValueError:
+            raise ValueError(
+                f"cut on classes {self.classes} of {self.column}, which is {values.dtype} and no text"
+            ) from None
 
     def _has_bits(self, values: np.ndarray) -> np.ndarray:
         if values.dtype.kind == "f":

@@ -31,6 +31,7 @@ class Flag(IntFlag):
     QUALITY_CUT = 1 << 16
     NO_ID = 1 << 17
     BAD_EXTINCTION = 1 << 18
+    NOT_A_GALAXY = 1 << 19
 
 
 DESCRIPTIONS = {
@@ -53,6 +54,7 @@ DESCRIPTIONS = {
     Flag.QUALITY_CUT: "one of the survey's quality cuts hits the row; answered, not to be trusted",
     Flag.NO_ID: "an identifier is missing; answered, and no other row's duplicate",
     Flag.BAD_EXTINCTION: "an extinction that no band can have; that band counts as missing",
+    Flag.NOT_A_GALAXY: "a star or a QSO by the survey's class; answered by the flow alone, as if it were a galaxy",
 }
 
 #: Flags for which the flow alone is no answer: values are NaN, unless weights or MCMC serve (a redshift outside the model).

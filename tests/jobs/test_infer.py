@@ -1,5 +1,7 @@
 """What a shard's key knows, and that a catalog is replayed by what made it."""
 
+import json
+
 import numpy as np
 import pytest
 import tiny
@@ -8,7 +10,7 @@ from pydantic import Field
 from jobs import infer as job
 from jobs.catalog.draws import engine
 from jobs.config.run_file import Inference
-from sedflow_dist.inference.settings import InferenceSettings
+from sedflow_dist.inference.settings import InferenceSettings, Routing
 from storage_schemas import open_catalog
 
 
@@ -59,3 +61,17 @@ def test_a_catalog_is_replayed_by_what_made_it(run):
         assert getattr(again.posterior, name) == getattr(made.posterior, name), name
     rows = np.array([0, 3])
     assert again.posterior.base_points(rows, 32).equal(made.posterior.base_points(rows, 32))
+
+
+def test_a_shard_that_samples_is_heard_of_before_it_is_done(run, monkeypatch, capfd):
+    """At once, and then every few seconds: minutes of silence look like a job that hangs."""
+    monkeypatch.setenv("SEDFLOW_LOG", "json")
+    routing = Routing(effective_draws=10_000, more_draws=1, walkers=22, short_steps=60, long_steps=60, share=0.2)
+    run.infer(out=run.root / "sampled", routing=routing)
+    said = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    events = [line["event"] for line in said]
+    assert "sampling" in events and events.index("sampling") < events.index("chunk")
+    for line in said:
+        if line["event"] == "sampling":
+            assert line["chunk"] in (0, 1) and 1 <= line["galaxies"] <= 4
+            assert 0 <= line["steps"] <= line["most"] == line["galaxies"] * 60

@@ -263,6 +263,56 @@ def test_share_bounds_the_chains_and_takes_the_worst(posterior, block, more):
     assert not by_mcmc(none).any()
 
 
+def stars_among_galaxies(block, kind):
+    """The first 20 rows of the block, and before them 20 others that no galaxy can be told from but by ``kind``."""
+    found = block[0][[*range(N_NEAR), *range(N_NEAR)]].arrays()
+    flux, sigma, redshift = (found[name].copy() for name in ("flux", "sigma", "redshift"))
+    flags, stars = np.zeros(2 * N_NEAR, np.uint32), slice(0, N_NEAR)
+    if kind == "at the redshifts of stars":
+        redshift[stars] = 1e-5
+    elif kind == "stars by their class":
+        flags[stars] = int(Flag.NOT_A_GALAXY)
+        flux[stars] *= np.array([1, 30, 1, 30, 1])  # which no galaxy model fits
+    else:
+        sigma[stars] = np.abs(flux[stars]) * 5 + 1e-3
+        flux[stars] = -np.abs(flux[stars])
+    return Photometry.of(flux, sigma, redshift, found["mask"]), flags
+
+
+@pytest.mark.parametrize("kind", ["at the redshifts of stars", "stars by their class", "without a signal"])
+def test_what_is_no_galaxy_takes_no_place_from_one_in_mcmc(posterior, block, kind):
+    """Every chain is a galaxy's as long as there are galaxies that wait for one."""
+    photometry, flags = stars_among_galaxies(block, kind)
+    everyone = change(short_steps=60, long_steps=60, effective_draws=10_000, more_draws=1, share=0.25)
+    found = Router(posterior, everyone).summarise(photometry, flags, 0)
+    chains = np.flatnonzero(by_mcmc(found))
+    assert len(chains) >= 8 and (chains >= N_NEAR).all()
+    assert (found.method[:N_NEAR] > Method.NONE).any()  # by the flow they are answered
+
+
+def test_rows_that_give_way_are_sampled_where_places_are_left(posterior, block):
+    photometry, flags = stars_among_galaxies(block, "at the redshifts of stars")
+    everyone = change(short_steps=60, long_steps=60, effective_draws=10_000, more_draws=1, share=1.0)
+    found = Router(posterior, everyone).summarise(photometry[N_NEAR - 4 : N_NEAR], flags[:4], 0)
+    assert by_mcmc(found).any()
+    old = Router(posterior, change(**{**everyone.model_dump(), "min_redshift": 0.0})).summarise(
+        photometry[N_NEAR - 4 : N_NEAR], flags[:4], 0
+    )
+    assert_equal_bits(found, old, slice(None), [f.name for f in dataclasses.fields(found)])
+
+
+def test_chains_are_heard_of_while_they_grow(posterior, block):
+    photometry, flags = block
+    heard = []
+    settings = change(short_steps=60, long_steps=120, share=0.2)
+    quiet = Router(posterior, settings).summarise(photometry, flags, 0)
+    found = Router(posterior, settings).summarise(photometry, flags, 0, lambda *told: heard.append(told))
+    galaxies, steps, most = np.array(heard).T
+    assert set(galaxies) == {5} and set(most) == {5 * 120}
+    assert (np.diff(steps) >= 0).all() and steps[0] < 20 and 300 <= steps[-1] <= 600 and len(steps) > 60
+    assert_equal_bits(found, quiet, slice(None), [f.name for f in dataclasses.fields(found)])
+
+
 # -- the same numbers -------------------------------------------------------------------------------------------------
 
 
