@@ -137,7 +137,7 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
             raise ValueError(f"{table.title} {said}")
     table.require(survey.required)
     table.require_distinct((*survey.required, *_position(survey)))
-    if table.found(survey.redshift) in map(table.found, (*survey.flux, *survey.error)):
+    if table.found(survey.redshift) in map(table.found, filter(None, (*survey.flux, *survey.errors))):
         raise ValueError(
             f"{table.title}: column {shortened(survey.redshift)} is a flux, or its uncertainty, of survey {survey.name}, and its "
             f"redshift as well: name the column of redshifts (--redshift COLUMN); its columns are {listed(table.names)}"

@@ -68,7 +68,7 @@ def positions(names: Iterable[str]) -> list[tuple[str, str]]:
     found = []
     for name in names:
         words = parts(name)
-        if not _NOT_THE_VALUE & set(words) and (mate := next(_mates(words, by_parts), None)):
+        if not _NOT_THE_VALUE & set(words) and (mate := next(iter(_mates(words, by_parts)), None)):
             found.append((name, mate))
     return sorted(found, key=lambda pair: parts(pair[0]) != ["ra"])  # the plain one first, others as they stand
 

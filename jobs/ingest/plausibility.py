@@ -15,6 +15,7 @@ import numpy as np
 from jobs.telemetry.progress import say
 from sedflow_dist import magnitudes
 from sedflow_dist.simulation.light import ModelRange, model_range
+from sedflow_dist.sps.filters import Named
 from sedflow_dist.sps.ssp import bc03_miles
 from storage_schemas import photometry
 from storage_schemas.backend.chunked import ChunkedStore
@@ -26,7 +27,7 @@ _NAMES = ("flux", "sigma", "mask", "redshift")
 
 
 @lru_cache(maxsize=32)
-def _range(bands: tuple[str, ...]) -> ModelRange | None:
+def _range(bands: tuple[Named, ...]) -> ModelRange | None:
     """The model's range; None where the SSP table that it needs is not installed, or has nothing of these bands."""
     try:
         return model_range(bc03_miles(), bands)
@@ -34,12 +35,12 @@ def _range(bands: tuple[str, ...]) -> ModelRange | None:
         return None
 
 
-def of_store(store: ChunkedStore, labels: Sequence[str], bands: Sequence[str]) -> list[dict[str, Any]]:
+def of_store(store: ChunkedStore, labels: Sequence[str], bands: Sequence[Named]) -> list[dict[str, Any]]:
     """Return `judge` of a sample of a photometry store's rows: whole chunks from all over it."""
     return judge(labels, bands, photometry.sample(store, _NAMES, _ROWS))
 
 
-def judge(labels: Sequence[str], bands: Sequence[str], sample: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def judge(labels: Sequence[str], bands: Sequence[Named], sample: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Return a line for each band, and for each colour of neighbouring ones.
 
     Args:

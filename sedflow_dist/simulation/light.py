@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from sedflow_dist import keyed_random, magnitudes
 from sedflow_dist.sps.components import Composition
-from sedflow_dist.sps.filters import Band, reach
+from sedflow_dist.sps.filters import Band, Named, reach
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import SSPTable
 
@@ -48,7 +48,7 @@ class ModelRange:
         return np.where(inside, nearest, -1)
 
 
-def model_range(ssp: SSPTable, bands: Sequence[str]) -> ModelRange:
+def model_range(ssp: SSPTable, bands: Sequence[Named]) -> ModelRange:
     """Return the range of the galaxy model's prior in some bands, as far as the SSP table reaches."""
     ends = [Band.load(band).range for band in bands]
     there = [i for i, (low, high) in enumerate(ends) if low > _MARGIN * ssp.edges[0] and high * _MARGIN < ssp.edges[-1]]
