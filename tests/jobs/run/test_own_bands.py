@@ -9,9 +9,10 @@ import zarr
 from astropy.table import Table
 
 from jobs.config.run_file import RunFile
+from jobs.ingest.job import ingest_of
 from jobs.ingest.tables import resolve
 from jobs.run.job import run_all
-from storage_schemas import photometry, training_set
+from storage_schemas import photometry
 from storage_schemas.catalog import schema as catalog
 
 SOFTENING = (1.4e-10, 0.9e-10, 1.2e-10, 1.8e-10, 7.4e-10)
@@ -49,13 +50,10 @@ def test_luptitudes_and_an_own_curve_go_through_the_whole_chain(tmp_path):
 
     given.write(tmp_path / "a.fits")
     plain = tiny.settings(tmp_path / "plain", tmp_path / "a.fits")
-    run_all(plain)
+    ingest_of(plain)
     mine, theirs = (photometry.open(one.store("photometry")).group for one in (run, plain))
     np.testing.assert_array_equal(mine["mask"][:], theirs["mask"][:])
     for name in ("flux", "sigma"):
         np.testing.assert_allclose(mine[name][:], theirs[name][:], rtol=2e-6)
-    ours, known = (tiny.training_arrays(one) for one in (run, plain))
-    for name in training_set.NAMES:
-        np.testing.assert_array_equal(ours[name], known[name])
     method = zarr.open_group(catalog.store(run.store("catalog")), mode="r")["method"][:]
     assert np.sum(method > 0) > 0.9 * tiny.N_ROWS
