@@ -165,21 +165,20 @@ def _factor(name: str, text: str | None, expected: str, zero_point: float | None
         if not (np.isfinite(factor) and factor > 0):  # decibels, say: larger is brighter
             raise u.UnitConversionError
     except u.UnitsError:
+        note = " (a velocity is no redshift: join a column of redshifts)" if unit.is_equivalent(u.km / u.s) else ""
         raise ValueError(
-            f"column {shortened(name)} is in {shortened(text)}{_note(unit, expected)}; {_remedy(name, expected)}"
+            f"column {shortened(name)} is in {shortened(text)}{note}; {_remedy(name, expected)}{_declaration(unit, expected)}"
         ) from None
     return flux_units.rounded(factor)
 
 
-def _note(unit: u.UnitBase | u.FunctionUnitBase, expected: str) -> str:
-    """What to do about a unit that is of another kind than what is expected."""
-    if unit.is_equivalent(u.km / u.s):
-        return " (a velocity is no redshift: join a column of redshifts)"
+def _declaration(unit: u.UnitBase | u.FunctionUnitBase, expected: str) -> str:
+    """What a survey declares whose fluxes are in a unit of another kind than what is expected."""
     if expected in ("", "deg") or expected.startswith("mag"):
         return ""
     if isinstance(unit, u.FunctionUnitBase) or unit.is_equivalent(u.mag):
-        return " (of magnitudes, the survey says `unit: mag`; of their errors, `error_kind: magnitude`)"
-    return " (of counts, the survey gives a zero_point)" if flux_units.is_counts(unit) else ""
+        return ". Of magnitudes, the survey says `unit: mag`; of errors in magnitudes, `error_kind: magnitude`"
+    return ". Of counts, the survey gives a zero_point" if flux_units.is_counts(unit) else ""
 
 
 def _linear(unit: u.UnitBase | u.FunctionUnitBase) -> u.UnitBase:
