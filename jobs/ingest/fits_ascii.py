@@ -50,7 +50,7 @@ def values(code: str, keys: Mapping[str, Any], stored: np.ndarray) -> np.ndarray
         return _masked(np.strings.rstrip(text), absent)
     numbers = np.where(absent, "0", np.strings.replace(np.strings.upper(plain), "D", "E"))
     try:
-        found = numbers.astype(kind)
+        found: np.ndarray = numbers.astype(kind)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"holds what is no number: {shortened(error)}") from error
     scale, zero = keys.get("TSCAL", 1), keys.get("TZERO", 0)

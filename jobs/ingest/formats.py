@@ -154,11 +154,11 @@ def _kind(location: Location) -> type[Catalog]:
     from jobs.ingest.zarr_catalog import Zarr
 
     kinds = ((addresses.FITS, Fits), (addresses.PARQUET, Parquet), (addresses.HDF5, Hdf5))
-    if is_zarr(location):
-        return Zarr
     for endings, kind in kinds:
         if addresses.ends_with(location.url, endings):
             return kind
+    if is_zarr(location):
+        return Zarr
     start = content_of(location, _HEAD_BYTES, whole=False)
     for magic, kind in ((b"SIMPLE  =", Fits), (b"PAR1", Parquet), (b"\x89HDF\r\n", Hdf5)):
         if start.startswith(magic):
