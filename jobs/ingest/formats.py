@@ -170,7 +170,7 @@ def _kind(location: Location) -> type[Catalog]:
     raise ValueError(
         f"{printable(location)}: its format is not one of FITS ({_written(addresses.FITS)}), Parquet "
         f"({_written(addresses.PARQUET)}), HDF5 ({_written(addresses.HDF5)}), VOTable ({_written(addresses.VOTABLE)}), text "
-        f"({_written(addresses.TEXT)}), each gzipped or not, and a Zarr group"
+        f"({_written(addresses.TEXT)}) and a Zarr group; FITS, VOTables and text may be gzipped"
     )
 
 
