@@ -101,7 +101,9 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
             f"{listed(table.names)}"
         )
     table.require(survey.required)
-    table.require_distinct((*survey.required, *_position(survey)))
+    cuts = [cut.column for cut in survey.cuts.values()]
+    quantities = [name for name in (*survey.required, *_position(survey)) if name not in cuts]
+    table.require_distinct((*quantities, *survey.flux, *survey.error), cuts)
     if table.found(survey.redshift) in map(table.found, (*survey.flux, *survey.error)):
         raise ValueError(
             f"{table.title}: column {shortened(survey.redshift)} is a flux, or its uncertainty, of survey {survey.name}, and its "
