@@ -63,6 +63,29 @@ class _Ascii(Whole):
         return Table.read(text.splitlines(), format=f"ascii.{self.format}")
 
 
+def _with_nulls(reader: Any, source: Any) -> Any:
+    """What one of astropy's readers makes of a table, and what its head declares as null is, also where that is written otherwise.
+
+    astropy compares the characters: to it -9.000 is a value where -9 is null.
+    """
+    from astropy.table import MaskedColumn
+
+    reader.data.fill_values = [*(reader.data.fill_values or ()), ("", "0")]  # also where another null is declared
+    table = reader.read(source)
+    declared = [rule for rule in reader.data.fill_values or () if len(rule) == 3 and rule[2] in table.colnames]
+    for null, _, name in declared:
+        try:
+            number = float(null)
+        except ValueError:
+            continue
+        if (
+            table[name].dtype.kind in "if"
+            and (absent := np.asarray(table[name]) == table[name].dtype.type(number)).any()
+        ):
+            table[name] = MaskedColumn(table[name], mask=np.ma.getmaskarray(np.ma.asarray(table[name])) | absent)
+    return table
+
+
 class Ecsv(_Ascii):
     """Enhanced CSV, whose head states types and units."""
 
@@ -82,6 +105,18 @@ class Ipac(_Ascii):
 
     format = "ipac"
 
+    def _parse(self, text: str, location: Location) -> Any:
+        from astropy.io import ascii as tables
+
+        lines = text.splitlines()
+        bars = [i for i, c in enumerate(next(line for line in lines if line.startswith("|"))) if c == "|"]
+        for number, line in enumerate(lines, 1):
+            if line[:1] not in ("|", "\\") and any(line[i : i + 1].strip() for i in bars):
+                raise ValueError(
+                    f"in line {number:,} a value stands under a bar of the header, and would lose that character"
+                )
+        return _with_nulls(tables.get_reader(tables.Ipac), lines)
+
 
 class Cds(_Ascii):
     """A machine-readable table of CDS or the AAS journals, with its description above it or in a ReadMe beside it."""
@@ -93,24 +128,24 @@ class Cds(_Ascii):
         from pathlib import Path
 
         from astropy.io import ascii as tables
-        from astropy.table import Table
 
         if _DESCRIBED.decode() in text:
-            return Table.read(text.splitlines(), format="ascii.cds")
+            return _with_nulls(tables.get_reader(tables.Cds), text.splitlines())
         with tempfile.TemporaryDirectory() as folder:  # astropy knows which part of the description by the file's name
             name = parent(location)[1].removesuffix(".gz")
             paths = [Path(folder, one) for one in (_README, name)]
             for path, content in zip(paths, (_readme(location), text), strict=True):
                 path.write_text(content, "utf-8", "surrogateescape")
-            return tables.get_reader(tables.Cds, readme=str(paths[0])).read(str(paths[1]))
+            return _with_nulls(tables.get_reader(tables.Cds, readme=str(paths[0])), str(paths[1]))
 
 
 def _readme(location: Location) -> str:
     """The description of CDS that lies beside a table and names it; "" where there is none."""
     folder, name = parent(location)
-    if not folder.has(_README):
+    try:
+        text = content_of(folder / _README, _MOST_README_BYTES).decode("utf-8", "surrogateescape")
+    except (OSError, ValueError):  # none, or none that is one
         return ""
-    text = folder.get(_README, _MOST_README_BYTES).decode("utf-8", "surrogateescape")
     described = re.search(rf"{_DESCRIBED.decode()} of file:.*\b{re.escape(name.removesuffix('.gz'))}\b", text)
     return text if described else ""
 

@@ -136,8 +136,11 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
         if said:
             raise ValueError(f"{table.title} {said}")
     table.require(survey.required)
-    table.require_distinct((*survey.required, *_position(survey)))
-    if table.found(survey.redshift) in map(table.found, filter(None, (*survey.flux, *survey.errors))):
+    cuts = [cut.column for cut in survey.cuts.values()]
+    quantities = [name for name in (*survey.required, *_position(survey)) if name not in cuts]
+    fluxes = [name for name in (*survey.flux, *survey.errors) if name]
+    table.require_distinct((*quantities, *fluxes), cuts)
+    if table.found(survey.redshift) in map(table.found, fluxes):
         raise ValueError(
             f"{table.title}: column {shortened(survey.redshift)} is a flux, or its uncertainty, of survey {survey.name}, and its "
             f"redshift as well: name the column of redshifts (--redshift COLUMN); its columns are {listed(table.names)}"

@@ -158,11 +158,11 @@ def _kind(location: Location) -> type[Catalog]:
     from jobs.ingest.zarr_catalog import Zarr
 
     kinds = ((addresses.FITS, Fits), (addresses.PARQUET, Parquet), (addresses.HDF5, Hdf5))
-    if is_zarr(location):
-        return Zarr
     for endings, kind in kinds:
         if addresses.ends_with(location.url, endings):
             return kind
+    if is_zarr(location):
+        return Zarr
     start = content_of(location, _HEAD_BYTES, whole=False)
     for magic, kind in ((b"SIMPLE  =", Fits), (b"PAR1", Parquet), (b"\x89HDF\r\n", Hdf5)):
         if start.startswith(magic):
@@ -174,7 +174,7 @@ def _kind(location: Location) -> type[Catalog]:
     raise ValueError(
         f"{printable(location)}: its format is not one of FITS ({_written(addresses.FITS)}), Parquet "
         f"({_written(addresses.PARQUET)}), HDF5 ({_written(addresses.HDF5)}), VOTable ({_written(addresses.VOTABLE)}), text "
-        f"({_written(addresses.TEXT)}), each gzipped or not, and a Zarr group"
+        f"({_written(addresses.TEXT)}) and a Zarr group; FITS, VOTables and text may be gzipped"
     )
 
 

@@ -61,15 +61,18 @@ class Table:
                 "A survey's column map can be declared in the run file"
             )
 
-    def require_distinct(self, names: Iterable[str]) -> None:
+    def require_distinct(self, names: Iterable[str], again: Iterable[str] = ()) -> None:
         """Raise ValueError where names could be confused that differ in case only, as z, the band, and Z, the redshift.
 
-        Two different names must not mean one column; and a name of one letter means a column in another case only where no
-        other column of one letter stands beside it, or all that do are meant in another case, too.
+        Two different names must not mean one column, except that ``again`` (columns of cuts) may mean one of ``names`` if they
+        have more than a letter; and a name of one letter means a column in another case only where no other column of one
+        letter stands beside it, or all that do are meant in another case, too.
         """
         meant: dict[str, str] = {}
-        for name in dict.fromkeys(names):
-            if (found := self.found(name)) is None:
+        for name, once in [*((name, True) for name in dict.fromkeys(names)), *((name, False) for name in again)]:
+            if (found := self.found(name)) is None or meant.get(found) == name:
+                continue
+            if found in meant and not once and len(name) > 1:
                 continue
             if found in meant:
                 raise ValueError(

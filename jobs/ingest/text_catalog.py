@@ -25,6 +25,7 @@ from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 
 MOST_BYTES = 512 << 20
+_BLOCK_BYTES = 4 << 20
 _TABLE = re.compile(rb"^#(Table(\d+))[ \t,]*\r?$", re.MULTILINE)  # as SkyServer heads each result of a query
 
 
@@ -41,7 +42,10 @@ class Text(Catalog):
         entries, parts = _parts(content_of(location, MOST_BYTES))
         content = parts[choose(entries, table, self.title)]
         self._head = head = text_head.read(content, location.url, self.title)
-        rows = self._rows(content)
+        try:
+            rows = self._rows(content)
+        except csv.Error as error:
+            raise ValueError(f"{self.title} is no table of text that can be read: {shortened(error)}") from error
         self._content = pa.py_buffer(rows) if rows.strip() else None
         del content, rows
         self.names = tuple(dict.fromkeys(head.names))
@@ -67,7 +71,7 @@ class Text(Catalog):
         head = self._head
         body = content[head.start :]
         if head.separator == text_head.BLANKS:
-            return b"\n".join(map(_tabbed, filter(_is_row, body.splitlines())))
+            return _tabbed(body)
         if head.commented and (found := _COMMENT.search(body)):
             line = content[: head.start + found.start()].count(b"\n") + 1
             raise ValueError(
@@ -126,13 +130,19 @@ def _parts(content: bytes) -> tuple[list[Entry], list[bytes]]:
     return entries, [content[head.end() : end] for head, end in zip(heads, ends, strict=True)]
 
 
-def _is_row(line: bytes) -> bool:
-    text = line.lstrip()
-    return bool(text) and not text.startswith(b"#")
+def _tabbed(body: bytes) -> bytes:
+    """Rows whose values are parted by blanks, parted by tabs; a block at a time, as lines take more memory than their bytes."""
+    made, at = bytearray(), 0
+    while at < len(body):
+        end = body.rfind(b"\n", at, at + _BLOCK_BYTES) + 1 or body.find(b"\n", at) + 1 or len(body)
+        rows = (line for line in body[at:end].splitlines() if line.strip() and not line.lstrip().startswith(b"#"))
+        made += b"".join(_tabbed_row(line) + b"\n" for line in rows)
+        at = end
+    return bytes(made)
 
 
-def _tabbed(line: bytes) -> bytes:
-    """A line whose values are parted by blanks, parted by tabs; what is quoted stays in one piece."""
+def _tabbed_row(line: bytes) -> bytes:
+    """What is quoted stays in one piece."""
     if b'"' not in line:
         return b"\t".join(line.split())
     row = next(

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import tiny
 from astropy.io import fits
+from astropy.table import Table
 
+from cluster.settings import DaskSettings
+from jobs.config.run_file import Ingest
 from jobs.ingest import inputs
 from jobs.ingest.addresses import Entry, addresses, choose
 from jobs.ingest.formats import open_catalog, tables_of
+from jobs.ingest.job import ingest
+from sedflow_dist.photometry.surveys import Survey
+from storage_schemas import photometry
 from storage_schemas.backend.location import Location
 
 
@@ -118,3 +124,23 @@ def test_a_container_of_one_table_takes_no_address(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"a\.parquet is one table: leave \[PHOT\] out"):
         rows(f"{tmp_path}/a.parquet[PHOT]")
+
+
+def test_two_tables_of_one_file_are_two_inputs_of_one_store(tmp_path):
+    bands = ("g", "r", "i")
+    survey = Survey(
+        name="parts", bands=tuple(f"sdss2010-{b}" for b in bands), labels=bands, flux=tuple(f"F_{b}" for b in bands),
+        error=tuple(f"E_{b}" for b in bands), error_kind="sigma", ids=("ID",),
+    )  # fmt: skip
+    tables = []
+    for number, (name, n) in enumerate((("NORTH", 3), ("SOUTH", 5))):
+        columns = {"ID": np.arange(n) + 100 * number, "Z": np.full(n, 0.1 * (number + 1)), "RA": np.arange(n) + 1.0}
+        columns |= {"DEC": np.zeros(n)} | {f"{kind}_{b}": np.full(n, 5.0) for kind in "FE" for b in bands}
+        tables.append(fits.BinTableHDU(Table(columns), name=name))
+    path = write(tmp_path / "a.fits", *tables)
+    source = [f"{path}[{name}]" for name in ("north", "south")]
+    store = ingest(source, survey, tiny.location(tmp_path / "out"), 64, Ingest(), DaskSettings(workers=1))
+    assert sorted(np.asarray(store.group["ids/ID"][:]).tolist()) == [0, 1, 2, 100, 101, 102, 103, 104]
+    assert [(file.url, file.n_rows) for file in photometry.files(store)] == [(source[0], 3), (source[1], 5)]
+    redshift, number = (np.asarray(store.group[name][:]) for name in ("redshift", "input_file"))
+    np.testing.assert_allclose(redshift, 0.1 * (number + 1), rtol=1e-6)

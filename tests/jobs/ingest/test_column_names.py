@@ -9,7 +9,7 @@ import tiny
 from jobs.config.run_file import Ingest
 from jobs.ingest.job import ingest
 from jobs.ingest.tables import Table
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.surveys import Cut, Survey
 
 BANDS = "griz"
 ERRORS = tuple(f"E_{b}" for b in BANDS)
@@ -54,6 +54,8 @@ def test_the_flux_z_and_the_redshift_that_differ_in_case_are_both_found(tmp_path
         ([*"gRIz", "V", "redshift"], survey(redshift="redshift"), "lacks r, and its column R stands beside g, z, V"),
         ([*"griz", "redshift"], survey(redshift="z"), "column z is a flux, or its uncertainty, of survey letters"),
         ([*"griz", "Redshift", "REDSHIFT"], survey(redshift="redshift"), "column redshift may be Redshift or REDSHIFT"),
+        ("griz", survey(redshift="e_G"), "its column E_g would be both E_g and e_G"),
+        ([*"griz", "redshift"], survey(redshift="redshift", cuts={"far": Cut(column="Z", above=1.0)}), "would be both z and Z"),
     ],
 )  # fmt: skip
 def test_what_differs_in_case_only_is_refused_with_what_to_write(columns, which, message, tmp_path):
@@ -72,6 +74,14 @@ def test_names_in_another_case_are_found_where_nothing_else_is_meant(tmp_path):
         content = pa.parquet.read_table(path)
         pa.parquet.write_table(content.rename_columns([renamed.get(n.upper(), n) for n in content.column_names]), path)
         assert redshifts(path, tmp_path / f"out{i}", which).tolist() == [0.25] * 5
+
+
+def test_a_cut_may_write_a_column_in_another_case_than_the_survey_does(tmp_path):
+    path = table(tmp_path / "a.parquet", "F_g", "F_r", "F_i", "F_z", "redshift")
+    cuts = {"bright": Cut(column="f_R", above=100.5)}
+    which = survey(tuple(f"F_{b}" for b in BANDS), "redshift", cuts=cuts)
+    store = ingest(path, which, tiny.location(tmp_path / "out"), 64, Ingest())
+    assert store.group.attrs["report"]["cuts"] == {"bright": 5}
 
 
 def test_a_redshift_of_one_letter_in_another_case_is_found_where_it_stands_alone(tmp_path):

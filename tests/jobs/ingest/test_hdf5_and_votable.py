@@ -201,8 +201,9 @@ def test_tables_of_a_votable_are_named_or_numbered_and_several_are_no_guess(tmp_
 def test_nulls_vectors_and_text_of_a_votable_are_what_astropy_reads(tmp_path):
     table = Table({
         "I": MaskedColumn([1, -9, 3], mask=[0, 1, 0]), "V": np.arange(6.0).reshape(3, 2), "T": ["a", "b b", ""],
-        "B": [True, False, True], "R": np.array([[1.0], [1.0, 2.0], []], object),
+        "B": [True, False, True],
     })  # fmt: skip
+    table["R"] = np.array([np.ones(1), np.ones(2), np.ones(0)], object)
     path = votable(tmp_path / "a.vot", t=table)
     found = read(path, "I", "V", "T", "B")
     assert found["I"].tolist() == [1, None, 3]

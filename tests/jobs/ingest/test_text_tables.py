@@ -157,6 +157,18 @@ def test_text_that_is_large_is_refused_and_a_bomb_is_not_unpacked(tmp_path, monk
         columns(tmp_path / "b.csv.gz", None)
 
 
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_blanks_are_parted_alike_wherever_a_block_of_a_file_ends(block, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_catalog, "_BLOCK_BYTES", block)
+    content = "a b c\n" + "".join(f'{i}  "x {i}"\t{i}.5\n' for i in range(50))
+    (tmp_path / "a.txt").write_text(content)
+    with open_catalog(Location(str(tmp_path / "a.txt"))) as catalog:
+        found = catalog.read(0, 50, ["a", "b", "c"])
+        assert found["a"].tolist() == list(range(50))
+        assert found["b"].tolist() == [f"x {i}" for i in range(50)]
+        assert found["c"].tolist() == [i + 0.5 for i in range(50)]
+
+
 def test_a_file_of_no_known_kind_is_refused_with_the_kinds_that_are(tmp_path):
     (tmp_path / "a.docx").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ValueError, match=r"its format is not one of FITS .*Parquet.*HDF5.*VOTable.*text \(\.csv"):
