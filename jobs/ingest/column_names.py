@@ -6,7 +6,7 @@ Names in, names out, likeliest first. They are the field's habits and no proof: 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 def _words(text: str) -> frozenset[str]:
@@ -73,7 +73,7 @@ def positions(names: Iterable[str]) -> list[tuple[str, str]]:
     return sorted(found, key=lambda pair: parts(pair[0]) != ["ra"])  # the plain one first, others as they stand
 
 
-def _mates(words: Sequence[str], by_parts: dict[tuple[str, ...], str]) -> Iterable[str]:
+def _mates(words: Sequence[str], by_parts: dict[tuple[str, ...], str]) -> Iterator[str]:
     """Declinations that go with a right ascension."""
     forms = [tuple(words)]
     if words[-2:] == ["right", "ascension"]:

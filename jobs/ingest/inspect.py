@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -191,7 +192,7 @@ def _plain(value: object) -> str:
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip(" \0")
 
 
-def _as_written(value: np.generic) -> float:
+def _as_written(value: Any) -> float:
     """A number as it was meant: 99.99 of a float32 that is 99.98999786."""
     return (
         float(np.format_float_positional(value, unique=True, trim="-"))
