@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cluster.settings import Engines, problems, read_yaml, refuse_control_characters
+from jobs.config.joining import Inputs, Join
 from sedflow_dist.flow.model_spec import FlowSpec
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.parameters import ParameterSpace
@@ -24,6 +25,7 @@ from sedflow_dist.sps.components import PROVABGS, Composition
 from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
 from storage_schemas.backend.location import Location, check_endpoint
 from storage_schemas.backend.redaction import without_secrets
+from storage_schemas.backend.remote import Access
 
 
 class _Section(BaseModel):
@@ -39,6 +41,7 @@ class Storage(_Section):
     )
     tries: int = Field(10, ge=1, description="of a request that fails in a way that may pass")
     timeout: float = Field(60.0, gt=0, description="without any answer, a request has failed [s]")
+    inputs: Inputs = Inputs()
 
     @field_validator("endpoint")
     @classmethod
@@ -238,8 +241,9 @@ class RunFile(_Section):
     root: str = Field(description="where its stores live: a path or s3://bucket/prefix")
     input: str | tuple[str, ...] = Field(
         description="one or several of: FITS, Parquet or CSV tables, patterns such as sweeps/*.fits, HATS catalogs, "
-        "Zarr groups, here or on S3; kcorrect-sample is the demonstration's"
+        "Zarr groups, here or at a URL (docs/remote.md); kcorrect-sample is the demonstration's"
     )
+    join: Join | None = Field(None, description="a table with columns that the input lacks, such as redshifts; keys below")
     survey: str | Survey = Field(
         "sdss", description=f"one of {', '.join(surveys.SURVEYS)}, or a survey declared here, with the keys below"
     )
@@ -271,13 +275,13 @@ class RunFile(_Section):
     @classmethod
     def _places(cls, source: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for entry in (source,) if isinstance(source, str) else source:
-            Location.parse(entry)
+            Access().place(entry)
         return source
 
     @property
     def location(self) -> Location:
         """The run's root."""
-        return Location.parse(self.root, **self.storage.model_dump())
+        return Location.parse(self.root, **self.storage.model_dump(exclude={"inputs"}))
 
     def store(self, name: str) -> Location:
         """Return the place of one of the run's stores."""

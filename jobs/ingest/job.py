@@ -19,8 +19,9 @@ from distributed import Client
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
+from jobs.config.joining import Join
 from jobs.config.run_file import Ingest, RunFile
-from jobs.ingest import calibrated, inputs, sorted_runs
+from jobs.ingest import calibrated, inputs, join, joined_rows, sorted_runs
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.sorted_runs import Group, Piece, Run, Slice, Sorting
 from jobs.run.plan import refuse_ingest
@@ -33,6 +34,7 @@ from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.lease import Lease, hold
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.ours import remove_working, require_free, working_folder
+from storage_schemas.backend.remote import Access
 from storage_schemas.photometry import File
 
 #: Borders between which rows are counted, for each group of chunks: a task looks at so much more than its own rows.
@@ -45,10 +47,12 @@ WHAT = "photometry store"
 def ingest(
     source: str | Path | Sequence[str | Path], survey: Survey, out: Location, rows_per_chunk: int,
     settings: Ingest | None = None, dask: DaskSettings | None = None, held: Lease | None = None,
+    joining: Join | None = None, access: Access | None = None,
 ) -> ChunkedStore:  # fmt: skip
     """Fill what is missing of a photometry store, or has changed; report what flags and cuts hit.
 
-    ``held`` is the lease of the store where the caller has it already.
+    ``held`` is the lease of the store where the caller has it already; ``joining`` says which table is joined to the input, and
+    ``access`` how inputs in buckets are reached.
 
     Raises:
         FileNotFoundError, ValueError: an input is not there, or is none; a column is missing or has the wrong unit; the store
@@ -60,7 +64,7 @@ def ingest(
     refuse_ingest(len(survey.bands), settings, dask)
     if settings.redshift:
         survey = survey.model_copy(update={"redshift": settings.redshift})
-    locations = inputs.expand(source, out)
+    locations = inputs.expand(source, out, access)
     require_free(out, photometry.KIND)
     with ExitStack() as stack:
         lease = stack.enter_context(hold(out, WHAT, held))
@@ -71,24 +75,29 @@ def ingest(
             locations,
             lambda f: read.update({f.location.url: f}),
             rows_per_piece=settings.rows_per_piece,
-            ids=survey.ids,
+            ids=(*survey.ids, *(joining.keys if joining else ())),
         )
         files = [read[location.url] for location in locations]
         n_rows = sum(file.n_rows for file in files)
         if not n_rows:
             raise ValueError(f"the input holds no rows: {', '.join(str(f.location) for f in files[:_FILES_NAMED])}")
-        ids = calibrated.identifiers([file for file in files if file.n_rows], survey)
+        joined = (
+            join.look(joining, survey, files, out, access, workers.map, settings.rows_per_piece) if joining else None
+        )
+        ids = calibrated.identifiers([file for file in files if file.n_rows], survey, joined)
         order = _order(settings, source, locations)
-        made = {"survey": survey.model_dump(mode="json"), "order": order}
+        made = {"survey": survey.model_dump(mode="json"), "order": order, **join.setting(joining)}
         store = photometry.create(out, n_rows, rows_per_chunk, survey.labels, ids, made)
         listed, numbers = _numbered(files, photometry.files(store))
         names: set[str] = set()
-        if photometry.files(store) != listed or store.missing():
+        if photometry.files(store) != listed or store.missing() or join.changed(store.group.attrs, joined):
             pieces = [
                 Piece(numbers[file.location.url], file.location, file.content, file.stamp, *cut)
                 for file in files for cut in pairwise(file.borders)
             ]  # fmt: skip
-            sorting = Sorting(working_folder(out), survey, ids, order, lease.fence)
+            place = working_folder(out)
+            joined = joined_rows.make_runs(joined, place, lease.fence, workers.map) if joined else None
+            sorting = Sorting(place, survey, ids, order, lease.fence, joined)
             store, names = _fill(store, pieces, n_rows, listed, sorting, settings, workers)
         if names or not settings.keep_runs:
             remove_working(out, names if settings.keep_runs else None)
@@ -99,7 +108,10 @@ def ingest(
 def ingest_of(run: RunFile, held: Lease | None = None) -> ChunkedStore:
     """Ingest the input of a run."""
     out, rows_per_chunk = run.store("photometry"), run.inference.rows_per_shard
-    return ingest(run.input, run.survey_definition, out, rows_per_chunk, run.ingest, run.engines.dask, held)
+    access = run.storage.inputs.access
+    return ingest(
+        run.input, run.survey_definition, out, rows_per_chunk, run.ingest, run.engines.dask, held, run.join, access
+    )
 
 
 @contextmanager
@@ -213,13 +225,13 @@ def _fill(
         slices = _slices(runs, starts, stops)
         groups.append(Group(chunks, slices, skip, rows.stop - rows.start, _own(codes, slices, sorting.place)))
 
-    report = _counts(runs, len(codes))
+    report = _counts(runs, len(codes), sorting.joined)
     store = photometry.update(store, n_rows, files, per_group, [group.key for group in groups], report)
     missing = {chunk // per_group for chunk in store.missing()}
     todo = [group for number, group in enumerate(groups) if number in missing]
     with bar("ingest", n_rows, "rows", n_rows - sum(group.n_rows for group in todo)) as progress:
         workers.map(sorted_runs.merge, todo, progress.wrote, sorting=sorting, out=store.location)
-    return store, {run.name for run in runs}
+    return store, {run.name for run in runs} | (sorting.joined.names if sorting.joined else set())
 
 
 def _slices(runs: Sequence[Run], starts: np.ndarray, stops: np.ndarray) -> tuple[Slice, ...]:
@@ -244,7 +256,7 @@ def _own(codes: np.ndarray, slices: Sequence[Slice], place: Location) -> str | N
     return sorted_runs.write_codes(place, np.concatenate(mine)) if sum(map(len, mine)) else None
 
 
-def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
+def _counts(runs: Sequence[Run], n_duplicates: int, joined: join.Joined | None) -> dict[str, Any]:
     """What is told of an ingest: rows, usable rows, and how many each flag and cut hits."""
     total = Counter({"DUPLICATE": n_duplicates})
     for run in runs:
@@ -254,7 +266,8 @@ def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
     no_unit = {
         name.removeprefix(calibrated.NO_UNIT): n for name, n in total.items() if name.startswith(calibrated.NO_UNIT)
     }
-    return {"rows": total["rows"], "usable": total["usable"], "flags": flags, "cuts": cuts, "no_unit": no_unit}
+    told = {"rows": total["rows"], "usable": total["usable"], "flags": flags, "cuts": cuts, "no_unit": no_unit}
+    return {**told, "join": join.report(joined, total)} if joined else told
 
 
 def _report(store: ChunkedStore, seconds: float | None) -> None:
@@ -269,6 +282,8 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
     for title, counts in (("flagged", report["flags"]), ("hit by the cuts", report["cuts"])):
         if counts:
             say("ingest", f"{title}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+    for line in join.lines(report):
+        say("ingest", line)
     if no_unit := report["no_unit"]:
         settings: Any = store.group.attrs["settings"]
         say(

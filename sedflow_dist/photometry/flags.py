@@ -30,6 +30,7 @@ class Flag(IntFlag):
     QUALITY_CUT = 1 << 16
     NO_ID = 1 << 17
     BAD_EXTINCTION = 1 << 18
+    NO_MATCH = 1 << 19
 
 
 DESCRIPTIONS = {
@@ -52,6 +53,7 @@ DESCRIPTIONS = {
     Flag.QUALITY_CUT: "one of the survey's quality cuts hits the row; answered, not to be trusted",
     Flag.NO_ID: "an identifier is missing; answered, and no other row's duplicate",
     Flag.BAD_EXTINCTION: "an extinction that no band can have; that band counts as missing",
+    Flag.NO_MATCH: "no row of the joined table fits; what comes from there (a redshift) is missing",
 }
 
 #: Flags for which the flow alone is no answer: values are NaN, unless weights or MCMC serve (a redshift outside the model).
