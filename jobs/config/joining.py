@@ -106,7 +106,7 @@ class Join(BaseModel):
             raise ValueError("join: `on` names no column")
         if self.within is not None:
             _ = self.radius
-        names = list(self.taken.values())
+        names = list(self.columns.values() if isinstance(self.columns, dict) else self.columns)
         if len({*names}) != len(names):
             raise ValueError(f"join: `columns` names a column twice: {', '.join(names)}")
         return self
