@@ -226,7 +226,8 @@ def export(
     out: Annotated[
         str,
         typer.Argument(
-            metavar="OUT", help="OUT.fits, .parquet or .csv; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL; here or s3://"
+            metavar="OUT",
+            help="OUT.fits, .parquet or .csv; OUT.zarr for xarray; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL; here or at a URL",
         ),
     ],
     columns: Annotated[
