@@ -129,8 +129,9 @@ def as_input(joined: Joined) -> list[InputFile]:
 
 
 def setting(settings: Join | None) -> dict[str, Any]:
-    """Return what a store is made with: all of a join but where its table is, which may move."""
-    return {"join": settings.model_dump(mode="json", exclude={"file"})} if settings else {}
+    """Return what a store is made with: all of a join but where its table is, which may move, and what is done with rows that
+    are there several times, which may be decided when they are found."""
+    return {"join": settings.model_dump(mode="json", exclude={"file", "duplicates"})} if settings else {}
 
 
 def changed(attributes: Mapping[str, Any], joined: Joined | None) -> bool:
