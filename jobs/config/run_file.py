@@ -243,7 +243,9 @@ class RunFile(_Section):
         description="one or several of: FITS, Parquet or CSV tables, patterns such as sweeps/*.fits, HATS catalogs, "
         "Zarr groups, here or at a URL (docs/remote.md); kcorrect-sample is the demonstration's"
     )
-    join: Join | None = Field(None, description="a table with columns that the input lacks, such as redshifts; keys below")
+    join: Join | None = Field(
+        None, description="a table with columns that the input lacks, such as redshifts; keys below"
+    )
     survey: str | Survey = Field(
         "sdss", description=f"one of {', '.join(surveys.SURVEYS)}, or a survey declared here, with the keys below"
     )

@@ -38,7 +38,9 @@ def destination(out: Destination) -> Location:
     other = "://" in text and not text.startswith(("s3://", "file://"))
     where = Access().place(text) if other else Location.parse(text)
     if isinstance(where, Remote) and where.is_web:
-        raise ValueError(f"cannot write to {where}: web servers are only read; allowed are a path, s3:// and URLs of other storage")
+        raise ValueError(
+            f"cannot write to {where}: web servers are only read; allowed are a path, s3:// and URLs of other storage"
+        )
     if where.is_local:
         folder, name = os.path.split(text.removeprefix("file://"))
         if name in ("", ".", ".."):

@@ -69,7 +69,9 @@ def run(folder, dask, table, joined, survey=SURVEY, name="z.fits", rows_per_piec
     if joined is not None:
         joined.write(other, overwrite=True)
     settings = Ingest(rows_per_piece=rows_per_piece)
-    return ingest(str(source), survey, tiny.location(folder / out), 50, settings, dask, None, Join(file=str(other), **keys))
+    return ingest(
+        str(source), survey, tiny.location(folder / out), 50, settings, dask, None, Join(file=str(other), **keys)
+    )
 
 
 def found(store, name="redshift"):
@@ -277,7 +279,9 @@ def edges():
     """Positions at RA 0 and 360, at both poles, where base pixels of HEALPix meet, and along their borders."""
     rng = np.random.default_rng(4)
     near = rng.normal(0, 1e-3, (6, 60))
-    ra = np.concatenate([near[0], rng.uniform(0, 360, 120), 45 + near[1], 90 + near[2], 90 * rng.integers(0, 4, 60) + near[3]])
+    ra = np.concatenate(
+        [near[0], rng.uniform(0, 360, 120), 45 + near[1], 90 + near[2], 90 * rng.integers(0, 4, 60) + near[3]]
+    )
     dec = np.concatenate([near[4], 90 - np.abs(near[5]), np.abs(near[5]) - 90, np.degrees(np.arcsin(2 / 3)) + near[4],
                           near[5], rng.uniform(-90, 90, 60)])  # fmt: skip
     return np.mod(ra, 360), dec
@@ -343,7 +347,9 @@ def test_a_join_that_says_nothing_clear_is_refused_when_the_run_file_is_read(key
 
 
 def test_the_command_line_says_a_join_as_a_run_file_does():
-    assert Join.parse("a,b.fits,on=TARGETID,columns=Z+ZWARN") == Join(file="a,b.fits", on=("TARGETID",), columns=("Z", "ZWARN"))
+    assert Join.parse("a,b.fits,on=TARGETID,columns=Z+ZWARN") == Join(
+        file="a,b.fits", on=("TARGETID",), columns=("Z", "ZWARN")
+    )
     assert Join.parse("z.csv,within=1.0 arcsec,positions=r+d,columns=z_spec:Z,duplicates=first") == Join(
         file="z.csv", within="1.0 arcsec", positions=("r", "d"), columns={"z_spec": "Z"}, duplicates="first"
     )
