@@ -9,8 +9,8 @@ from astropy.coordinates import Angle
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cluster.settings import refuse_control_characters
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import check_endpoint
-from storage_schemas.backend.remote import Access
 
 _LARGEST = 1.0  # deg
 _KEYS = re.compile(r",(?=(?:on|within|positions|columns|duplicates)=)")

@@ -23,9 +23,9 @@ from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import fsps_engine
 from sedflow_dist.sps.components import PROVABGS, Composition
 from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location, check_endpoint
 from storage_schemas.backend.redaction import without_secrets
-from storage_schemas.backend.remote import Access
 
 
 class _Section(BaseModel):

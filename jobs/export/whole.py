@@ -18,8 +18,9 @@ from typing import IO, cast
 
 import obstore
 
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
-from storage_schemas.backend.remote import Access, Remote
+from storage_schemas.backend.remote import Remote
 
 #: Where something is written: a path, s3://bucket/name, another URL that fsspec writes, or any of these as a `Location`.
 Destination = str | Path | Location

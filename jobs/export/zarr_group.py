@@ -63,4 +63,4 @@ def _null(dtype: np.dtype[Any]) -> int:
 def _filled(values: np.ndarray, array: zarr.Array[Any]) -> np.ndarray:
     if array.dtype.kind == "T" or values.dtype.kind in "OTU":
         return np.ma.filled(values, "").astype(np.dtypes.StringDType())
-    return np.ma.filled(values, array.attrs["null_value"]) if np.ma.isMaskedArray(values) else values
+    return np.ma.filled(values, _null(values.dtype)) if np.ma.isMaskedArray(values) else values

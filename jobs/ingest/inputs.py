@@ -14,9 +14,10 @@ import obstore
 
 from jobs.ingest.formats import Catalog, is_zarr, open_catalog, open_file, parent
 from jobs.ingest.tables import entry_of, find, resolve
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
-from storage_schemas.backend.remote import Access, Remote, is_pattern
+from storage_schemas.backend.remote import Remote, is_pattern
 
 _HATS = ("hats.properties", "properties")
 _COLLECTION = "collection.properties"
@@ -102,7 +103,7 @@ def require_unchanged(location: Location, before: str) -> None:
 def stamp(location: Location) -> str:
     """Return what tells that a file, or an object of a Zarr group, was written: tags, sizes and times as storage has them."""
     if not location.is_local:
-        lines = Remote.of(location).state()
+        lines = [*Remote.of(location).state()]
     else:
         if is_zarr(location):
             found = [meta for page in location.objects().list() for meta in page]

@@ -30,11 +30,11 @@ from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas import photometry
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.lease import Lease, hold
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.ours import remove_working, require_free, working_folder
-from storage_schemas.backend.remote import Access
 from storage_schemas.photometry import File
 
 #: Borders between which rows are counted, for each group of chunks: a task looks at so much more than its own rows.

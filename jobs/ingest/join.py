@@ -18,9 +18,9 @@ from jobs.ingest.exact import Exact
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.tables import Added, Table, find
 from sedflow_dist.photometry.surveys import Survey
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, shortened
-from storage_schemas.backend.remote import Access
 
 _VERSION = 1
 #: What counts of a join are named by.

@@ -15,9 +15,9 @@ import numpy as np
 
 from jobs.ingest.exact import Exact
 from jobs.ingest.formats import open_catalog
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, shortened
-from storage_schemas.backend.remote import Access
 
 KCORRECT_SAMPLE = "kcorrect-sample"
 _SEVERAL = "{0}: column {1} has {2} entries per row; ask for one, as {1}[0]"
@@ -122,7 +122,8 @@ class Table:
         """Have columns of these names from now on, in place of those that have them."""
         self.names = tuple(dict.fromkeys((*self.names, *columns)))
         for name, column in columns.items():
-            text = np.where(column.exact.missing, None, column.exact.values.astype(object))
+            text = column.exact.values.astype(object)
+            text[column.exact.missing] = None
             self._columns[name] = text if column.numbers is None else column.numbers
             self._exact[name], self._units[name] = column.exact, units.get(name)
             self._unreadable = {other: why for other, why in self._unreadable.items() if other != name}

@@ -30,8 +30,9 @@ from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.flags import Flag
 from storage_schemas import open_catalog, photometry
 from storage_schemas.backend import credentials
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
-from storage_schemas.backend.remote import PACKAGES, Access, Remote
+from storage_schemas.backend.remote import PACKAGES, Remote
 
 ANON = Access(anon=True)
 N = 40
