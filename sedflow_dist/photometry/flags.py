@@ -30,7 +30,7 @@ class Flag(IntFlag):
     QUALITY_CUT = 1 << 16
     NO_ID = 1 << 17
     BAD_EXTINCTION = 1 << 18
-    NO_MATCH = 1 << 19
+    NO_MATCH = 1 << 20
 
 
 DESCRIPTIONS = {
