@@ -146,7 +146,7 @@ def _files(where: Location) -> Iterator[Location]:
 def _matching(pattern: Location) -> Iterator[Location]:
     """Files that a pattern matches, sorted; ``*`` and ``?`` stand for no ``/``."""
     if isinstance(pattern, Remote):
-        found = [pattern.at(url) for url in pattern.matching()]
+        found: list[Location] = [pattern.at(url) for url in pattern.matching()]
     else:
         found = [Location(path) for path in sorted(glob.glob(pattern.url)) if Path(path).is_file()]
     if not found:
