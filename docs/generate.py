@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from cluster.settings import Engines, Sizes
 from jobs.columns import INFERRED
+from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
 from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
 from sedflow_dist.inference.summary import METHODS
@@ -41,6 +42,7 @@ def run_file_page() -> str:
     sections: list[tuple[str, type[BaseModel]]] = [("Top level", RunFile)]
     sections += [one for one in _sections(RunFile, "") if not one[0].startswith("engines")]
     sections += [("engines", Sizes), *_sections(Sizes, "engines.")]
+    sections.append(("join, where a table is joined (docs/remote.md)", Join))
     sections.append(("survey, where it is declared in the run file", Survey))
     sections += [("survey.cuts, each", Cut)]
     sections += [(f"profile: {name}", model) for name, model in _sections(Engines, "")]

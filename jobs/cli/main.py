@@ -16,14 +16,16 @@ from jobs.cli.catalog import catalog_app, rows_in, summary
 from jobs.cli.inspect import inspect_app
 from jobs.cli.jobs import jobs_app, submit_app
 from jobs.cli.mcmc import mcmc_app
-from jobs.cli.options import CatalogPath, Cone, Profile, Release, engines
+from jobs.cli.options import AccessText, CatalogPath, Cone, JoinText, Profile, Release, engines
 from jobs.cli.run import run_app
 from jobs.config import run_file, shipped
+from jobs.config.joining import Inputs, Join
 from jobs.config.run_file import SSP, Inference, Ingest, RunFile
 from jobs.telemetry.progress import say
 from sedflow_dist.photometry import surveys
 from sedflow_dist.sps.fsps_engine import PRESETS
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.remote import Remote
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -126,7 +128,7 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="FITS, Parquet or CSV, patterns, HATS catalogs and collections, Zarr groups, here or on S3; "
+            help="FITS, Parquet or CSV, patterns, HATS catalogs and collections, Zarr groups, here or at a URL; "
             "kcorrect-sample: real galaxies; "
             "or, without --out, a run file: its own input, into its root",
         ),
@@ -143,6 +145,8 @@ def ingest(
         bool, typer.Option(help="keep the sorted pieces, so that a new file costs only itself")
     ] = False,
     workers: Workers = None,
+    join: JoinText = None,
+    access: AccessText = None,
 ) -> None:
     """Turn catalogs into a photometry store, or bring it up to date: every row kept, calibrated, flagged, counted."""
     from jobs.ingest.job import ingest as fill
@@ -157,7 +161,8 @@ def ingest(
         {"order": order, "redshift": redshift, "ra": ra, "dec": dec, "keep_runs": keep_runs}
     )
     dask = engines(profile).dask.replace(workers=workers)
-    fill(source, run_file.survey(survey), Location.parse(out), rows_per_chunk, settings, dask)
+    joining, reach = Join.parse(join), Inputs.parse(access).access
+    fill(source, run_file.survey(survey), Location.parse(out), rows_per_chunk, settings, dask, None, joining, reach)
 
 
 @app.command()
@@ -180,6 +185,8 @@ def infer(
     redshift: Redshift = None,
     ra: RA = None,
     dec: Dec = None,
+    join: JoinText = None,
+    access: AccessText = None,
 ) -> None:
     """Answer every galaxy of INPUT and publish the catalog as a release."""
     from jobs.infer import infer as fill
@@ -190,15 +197,19 @@ def infer(
 
     settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
     dask = engines(profile).dask.replace(workers=workers)
-    where = Location.parse(out)
+    where, joining, reach = Location.parse(out), Join.parse(join), Inputs.parse(access).access
     try:
+        place = reach.place(source)
+        if joining or access or (isinstance(place, Remote) and place.scheme != "s3"):
+            raise FileNotFoundError  # no store of ours is read so
         location = photometry.open(Location.parse(source)).location
     except (FileNotFoundError, NotADirectoryError):
         catalog.repository(where, create=True)  # which refuses a place that holds something else
         location = where / "photometry"
         with holding(location) as lease:
             of = run_file.survey(survey)
-            read(source, of, location, rows_per_shard, Ingest(redshift=redshift, ra=ra, dec=dec), dask, lease)
+            asked = Ingest(redshift=redshift, ra=ra, dec=dec)
+            read(source, of, location, rows_per_shard, asked, dask, lease, joining, reach)
             fill(location, shipped.model(model), where, settings, seed, dask)
     else:
         fill(location, shipped.model(model), where, settings, seed, dask)
@@ -226,7 +237,8 @@ def export(
     out: Annotated[
         str,
         typer.Argument(
-            metavar="OUT", help="OUT.fits, .parquet or .csv; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL; here or s3://"
+            metavar="OUT",
+            help="OUT.fits, .parquet or .csv; OUT.zarr for xarray; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL; here or at a URL",
         ),
     ],
     columns: Annotated[

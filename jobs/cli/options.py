@@ -20,6 +20,24 @@ Profile = Annotated[
     typer.Option(help="where Ray and Dask are: local, slurm, kubernetes, or a file; a run file cannot say it"),
 ]
 
+JoinText = Annotated[
+    str | None,
+    typer.Option(
+        "--join",
+        metavar="FILE,on=COLUMN|within=ANGLE[,columns=A+B]",
+        help="columns of another table, such as redshifts, by identifiers or position: z.fits,on=TARGETID,columns=Z+ZWARN; "
+        "z.csv,within=1 arcsec,positions=ra+dec (docs/remote.md)",
+    ),
+]
+AccessText = Annotated[
+    str | None,
+    typer.Option(
+        "--access",
+        metavar="anon,requester_pays,profile=NAME,endpoint=URL,region=NAME",
+        help="how inputs in buckets are reached: any of these; none: with the credentials of AWS's tools",
+    ),
+]
+
 
 def engines(profile: str | None) -> Engines:
     """Return the engines of a profile, or those of this machine."""

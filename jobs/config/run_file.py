@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cluster.messages import problems
 from cluster.settings import Engines, read_yaml, refuse_control_characters
+from jobs.config.joining import Inputs, Join
 from sedflow_dist.flow.model_spec import FlowSpec
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.parameters import ParameterSpace
@@ -26,6 +27,7 @@ from sedflow_dist.sps.components import PROVABGS, Composition
 from sedflow_dist.sps.filters import rest_range
 from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
 from sedflow_dist.sps.ssp import pixel_edges
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location, check_endpoint
 from storage_schemas.backend.redaction import without_secrets
 
@@ -46,6 +48,7 @@ class Storage(_Section):
     )
     tries: int = Field(10, ge=1, description="of a request that fails in a way that may pass")
     timeout: float = Field(60.0, gt=0, description="without any answer, a request has failed [s]")
+    inputs: Inputs = Inputs()
 
     @field_validator("endpoint")
     @classmethod
@@ -252,7 +255,10 @@ class RunFile(_Section):
     root: str = Field(description="where its stores live: a path or s3://bucket/prefix")
     input: str | tuple[str, ...] = Field(
         description="one or several of: FITS, Parquet or CSV tables, patterns such as sweeps/*.fits, HATS catalogs, "
-        "Zarr groups, here or on S3; kcorrect-sample is the demonstration's"
+        "Zarr groups, here or at a URL (docs/remote.md); kcorrect-sample is the demonstration's"
+    )
+    join: Join | None = Field(
+        None, description="a table with columns that the input lacks, such as redshifts; keys below"
     )
     survey: surveys.NameOrSurvey = Field(
         "sdss", description=f"one of {', '.join(surveys.SURVEYS)}, or a survey declared here, with the keys below"
@@ -285,7 +291,7 @@ class RunFile(_Section):
     @classmethod
     def _places(cls, source: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for entry in (source,) if isinstance(source, str) else source:
-            Location.parse(entry)
+            Access().place(entry)
         return source
 
     @model_validator(mode="after")
@@ -298,7 +304,7 @@ class RunFile(_Section):
     @property
     def location(self) -> Location:
         """The run's root."""
-        return Location.parse(self.root, **self.storage.model_dump())
+        return Location.parse(self.root, **self.storage.model_dump(exclude={"inputs"}))
 
     def store(self, name: str) -> Location:
         """Return the place of one of the run's stores."""

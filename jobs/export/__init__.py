@@ -1,4 +1,4 @@
-"""export: a posterior catalog in; a FITS, Parquet or CSV table, a HATS catalog or qp ensembles out, block by block.
+"""export: a posterior catalog in; a FITS, Parquet or CSV table, a Zarr group, a HATS catalog or qp ensembles out, block by block.
 
 Whatever the container, memory holds a block of rows (of HATS, a partition), however large the catalog.
 """
@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 import xarray as xr
 
-from jobs.export import arrow, ensembles, fits_table, hats_catalog
+from jobs.export import arrow, ensembles, fits_table, hats_catalog, zarr_group
 from jobs.export.rows import Rows, of_catalog
 from jobs.export.whole import Destination
 
 #: By ending: what writes that container.
 CONTAINERS: dict[str, Callable[[Rows, Destination], None]] = {
     ".fits": fits_table.write, ".parquet": arrow.write_parquet, ".csv": arrow.write_csv,
-    ".hats": hats_catalog.write, "_hats": hats_catalog.write, ".qp.hdf5": ensembles.write,
+    ".zarr": zarr_group.write, ".hats": hats_catalog.write, "_hats": hats_catalog.write, ".qp.hdf5": ensembles.write,
 }  # fmt: skip
 TABLES = (".fits", ".parquet", ".csv")
 

@@ -14,27 +14,34 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import obstore
 
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
+from storage_schemas.backend.remote import Remote
 
-#: Where something is written: a path, s3://bucket/name, or either as a `Location`.
+#: Where something is written: a path, s3://bucket/name, another URL that fsspec writes, or any of these as a `Location`.
 Destination = str | Path | Location
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def destination(out: Destination) -> Location:
-    """Return where ``out``, a path or s3://bucket/name, is; a link at its end is not followed.
+    """Return where ``out``, a path or URL, is; a link at its end is not followed. S3 is written by obstore, the rest by fsspec.
 
     Raises:
-        ValueError: it names no file or folder in a folder or bucket; another scheme.
+        ValueError: it names no file or folder in a folder or bucket; a scheme that nothing is written to, such as https.
     """
     if isinstance(out, Location):
         return out
     text = os.fspath(out).rstrip("/")
-    where = Location.parse(text)
+    other = "://" in text and not text.startswith(("s3://", "file://"))
+    where = Access().place(text) if other else Location.parse(text)
+    if isinstance(where, Remote) and where.is_web:
+        raise ValueError(
+            f"cannot write to {where}: web servers are only read; allowed are a path, s3:// and URLs of other storage"
+        )
     if where.is_local:
         folder, name = os.path.split(text.removeprefix("file://"))
         if name in ("", ".", ".."):
@@ -63,7 +70,15 @@ def whole_file(out: Destination) -> Iterator[IO[bytes]]:
         with _room_for(where.url), _new_file(Path(where.url)) as file:
             yield file
         return
-    with _room_for(f"{where} (until it is sent, in {tempfile.gettempdir()})"), tempfile.TemporaryFile() as file:
+    until_sent = f"{where} (until it is sent, in {tempfile.gettempdir()})"
+    if isinstance(where, Remote):
+        where.files()  # says at once if nothing can be written there
+        with _room_for(until_sent), tempfile.NamedTemporaryFile() as file:
+            yield cast("IO[bytes]", file)
+            file.flush()
+            where.send(Path(file.name))
+        return
+    with _room_for(until_sent), tempfile.TemporaryFile() as file:
         yield file
         file.seek(0)
         obstore.put(where.at(folder).objects(), name, file)
@@ -158,15 +173,18 @@ def _sync(path: Path) -> None:
 
 def _send(folder: Path, out: Location, last: Sequence[str]) -> None:
     """Put a folder's files into a bucket; if one cannot be, or is there already, take away those that were put."""
-    store, sent = out.objects(), list[str]()
+    store, sent = None if isinstance(out, Remote) else out.objects(), list[str]()
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     try:
         for name in sorted(names, key=lambda name: name in last):
-            obstore.put(store, name, folder / name, mode="create", use_multipart=False)
+            if isinstance(out, Remote):
+                (out / name).send(folder / name, new=True)
+            elif store:
+                obstore.put(store, name, folder / name, mode="create", use_multipart=False)
             sent.append(name)
     except BaseException as error:
         for name in reversed(sent):
-            obstore.delete(store, name)
+            out.remove_object(name)
         if isinstance(error, obstore.exceptions.AlreadyExistsError | FileExistsError):
             raise _exists(out) from error
         raise

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jobs.ingest import exact, hints, units
+from jobs.ingest import exact, hints, joined_rows, units
 from jobs.ingest.inputs import InputFile
+from jobs.ingest.join import Joined, as_input
 from jobs.ingest.tables import Table, find
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.calibrate import Codes, calibrate
@@ -28,18 +29,24 @@ NO_POSITION = "no position"
 
 
 def read(
-    location: Location, rows: slice, survey: Survey, ids: Mapping[str, str]
+    location: Location, rows: slice, survey: Survey, ids: Mapping[str, str], joined: Joined | None = None
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Read rows of a catalog; return the arrays of the photometry store but ``input_file``, and counts by flag and cut.
 
-    ``ids`` are the identifying columns and their dtypes.
+    ``ids`` are the identifying columns and their dtypes, ``joined`` the table that has columns which the catalog lacks.
 
     Raises:
         ValueError: a column is missing, has the wrong unit, or holds no numbers.
     """
     masks = [cut.column for cut in survey.cuts.values() if cut.is_exact]
-    table = Table(location, rows, (*survey.measured, *_position(survey)), (*ids, *masks))
+    keys = joined.settings.keys if joined else {}
+    table = Table(location, rows, (*survey.measured, *_position(survey)), (*ids, *masks, *keys))
+    matched, counts = np.ones(table.n_rows, bool), dict[str, int]()
+    if joined:
+        joined.described(table)
     unstated = _check(table, survey)
+    if joined:
+        matched, counts = joined_rows.onto(joined, table, _positions(table, survey))
     extinction = table.numbers(survey.extinction) if survey.extinction else None
     unusable = table.numbers(survey.band_flags) != 0 if survey.band_flags else None
     raw = table.numbers(survey.flux), _errors(table, survey), extinction, table.numbers([survey.redshift or ""])[:, 0]
@@ -50,15 +57,14 @@ def read(
         calibrated.flags[hit] |= np.uint32(int(other))
     arrays = {**calibrated.photometry.arrays(), "flags": calibrated.flags}
     arrays = {name: arrays[name] for name in photometry.DATA}
-    for name, column in (("ra", survey.ra), ("dec", survey.dec)):
-        there = column is not None and find(column, table.names) is not None
-        arrays[name] = table.numbers([column or ""])[:, 0] if there else np.full(table.n_rows, np.nan)
+    arrays["ra"], arrays["dec"] = _positions(table, survey)
     arrays["healpix_29"] = surveys.healpix(arrays["ra"], arrays["dec"])
     arrays["input_row"] = np.arange(rows.start, rows.stop)
     arrays |= _identifiers(table, ids)
     if ids:
         calibrated.flags[arrays[photometry.ID_MISSING].any(axis=1)] |= np.uint32(int(Flag.NO_ID))
-    counts = {f"cut {name}": int(hit.sum()) for name, hit in hits.items()}
+    arrays["flags"][~matched] |= np.uint32(int(Flag.NO_MATCH))
+    counts |= {f"cut {name}": int(hit.sum()) for name, hit in hits.items()}
     counts |= {f"{NO_UNIT}{name}": table.n_rows for name in unstated}
     for title, entries in ((MISSING, ~arrays["mask"]), (LIMITED, calibrated.limited)):
         counts |= {f"{title}{label}": int(n) for label, n in zip(survey.labels, entries.sum(0), strict=True) if n}
@@ -99,14 +105,17 @@ def flag_counts(flags: np.ndarray) -> dict[str, int]:
     return counts | {flag.name or "": n for flag in Flag if (n := int(np.sum((flags & int(flag)) != 0)))}
 
 
-def identifiers(files: Sequence[InputFile], survey: Survey) -> dict[str, str]:
+def identifiers(files: Sequence[InputFile], survey: Survey, joined: Joined | None = None) -> dict[str, str]:
     """Return the identifying columns of catalogs and their dtypes (int64, uint64 or str): those of every file.
 
     Raises:
         ValueError: a column that the survey needs is missing, or has the wrong unit; or an identifier is of several types.
     """
     table = Table(files[0].location, slice(0, 1), (*survey.measured, *_position(survey)))
+    if joined:
+        joined.described(table)
     _check(table, survey)
+    files = [*files, *(as_input(joined) if joined else ())]
     return {name: _common_type(files, name) for name in survey.ids}
 
 
@@ -160,6 +169,13 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
 
 def _position(survey: Survey) -> list[str]:
     return [name for name in (survey.ra, survey.dec) if name]
+
+
+def _positions(table: Table, survey: Survey) -> tuple[np.ndarray, np.ndarray]:
+    """Right ascension and declination (row,) [deg]; NaN where the survey, or the table, has none."""
+    there = [name if name and find(name, table.names) else None for name in (survey.ra, survey.dec)]
+    ra, dec = (table.numbers([name])[:, 0] if name else np.full(table.n_rows, np.nan) for name in there)
+    return ra, dec
 
 
 def _identifiers(table: Table, ids: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ In: a `Location` (local or S3). Out: numpy columns by name, (row,) or (row, entr
 from __future__ import annotations
 
 import gzip
-import io
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,20 +14,18 @@ from types import TracebackType
 from typing import IO, Any, cast
 
 import numpy as np
-import obstore
-from obstore.store import ObjectStore
 
 from jobs.ingest import addresses
 from jobs.ingest.exact import Exact
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
+from storage_schemas.backend.remote import Remote, file_name
 
 #: Limits, so that what a file announces, or stands for, cannot fill the memory: of one text, of one row of a column, and of
 #: what is read of a Parquet file at once.
 MOST_TEXT_BYTES = 4096
 MOST_VALUE_BYTES = 65_536
 MOST_PIECE_BYTES = 2 << 30
-_READ_AHEAD_BYTES = 1 << 20
 _HEAD_BYTES = 64 << 10
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -157,9 +154,10 @@ def _kind(location: Location) -> type[Catalog]:
     from jobs.ingest.text_catalog import Text
     from jobs.ingest.zarr_catalog import Zarr
 
+    name = file_name(location)
     kinds = ((addresses.FITS, Fits), (addresses.PARQUET, Parquet), (addresses.HDF5, Hdf5))
     for endings, kind in kinds:
-        if addresses.ends_with(location.url, endings):
+        if addresses.ends_with(name, endings):
             return kind
     if is_zarr(location):
         return Zarr
@@ -217,11 +215,7 @@ def open_file(location: Location) -> IO[bytes]:
         FileNotFoundError, ValueError: there is none; it is empty.
     """
     try:
-        if location.is_local:
-            file: Any = open(location.url, "rb")  # noqa: SIM115
-        else:
-            folder, name = parent(location)
-            file = io.BufferedReader(_Object(folder.objects(), name), _READ_AHEAD_BYTES)
+        file: Any = open(location.url, "rb") if location.is_local else Remote.of(location).open()  # noqa: SIM115
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(f"no catalog {printable(location)}") from error
     file.seek(0, 2)
@@ -241,34 +235,6 @@ def parent(location: Location) -> tuple[Location, str]:
 def is_zarr(location: Location) -> bool:
     """Whether a Zarr group (format 2 or 3) is there."""
     return any(map(location.has, ("zarr.json", ".zgroup")))
-
-
-class _Object(io.RawIOBase):
-    """An object of a bucket as a file: obstore's own reader is none that pyarrow and astropy take."""
-
-    def __init__(self, store: ObjectStore, name: str) -> None:
-        self._store, self._name, self._at = store, name, 0
-        self._size = obstore.head(store, name)["size"]
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        length = min(len(buffer), self._size - self._at)
-        if length > 0:
-            buffer[:length] = obstore.get_range(self._store, self._name, start=self._at, length=length)
-            self._at += length
-        return max(length, 0)
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:

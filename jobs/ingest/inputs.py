@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fnmatch
 import glob
 import hashlib
 import re
@@ -16,8 +15,10 @@ import obstore
 from jobs.ingest import addresses
 from jobs.ingest.formats import Catalog, is_zarr, open_catalog, open_file, parent
 from jobs.ingest.tables import entry_of, find, resolve
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
+from storage_schemas.backend.remote import Remote, is_pattern
 
 _HATS = ("hats.properties", "properties")
 _COLLECTION = "collection.properties"
@@ -48,8 +49,10 @@ class InputFile:
     id_types: dict[str, str | None] = field(default_factory=dict)
 
 
-def expand(source: str | Path | Sequence[str | Path], storage: Location) -> list[Location]:
-    """Return the files that an input stands for; those on S3 are at the endpoint of ``storage``.
+def expand(
+    source: str | Path | Sequence[str | Path], storage: Location, access: Access | None = None
+) -> list[Location]:
+    """Return the files that an input stands for; those on S3 are at the endpoint of ``storage``, unless ``access`` says another.
 
     An entry is a table (or ``kcorrect-sample``), a pattern such as ``sweeps/*.fits``, or a folder: a HATS catalog, whose
     leaves count, a collection of HATS catalogs, whose primary table counts, or a Zarr group.
@@ -58,7 +61,7 @@ def expand(source: str | Path | Sequence[str | Path], storage: Location) -> list
         FileNotFoundError, ValueError: a pattern matches nothing, a folder is neither, a file is named twice.
     """
     entries = [source] if isinstance(source, str | Path) else list(source)
-    files = [file for entry in entries for file in _files(entry, storage)]
+    files = [file for entry in entries for file in _files((access or Access()).place(resolve(entry), storage))]
     if not files:
         raise ValueError("no input is named")
     if twice := sorted({file.url for file in files if files.count(file) > 1}):
@@ -101,36 +104,38 @@ def require_unchanged(location: Location, before: str) -> None:
 def stamp(location: Location) -> str:
     """Return what tells that a file, or an object of a Zarr group, was written: tags, sizes and times as storage has them."""
     location, _ = addresses.split(location)
-    if is_zarr(location):
-        found = [meta for page in location.objects().list() for meta in page]
+    if not location.is_local:
+        lines = [*Remote.of(location).state()]
     else:
-        folder, name = parent(location)
-        try:
-            found = [obstore.head(folder.objects(), name)]
-        except (FileNotFoundError, NotADirectoryError):
-            return "not there"
-    lines = sorted(f"{meta['path']} {meta['e_tag']} {meta['size']} {meta['last_modified']}" for meta in found)
+        if is_zarr(location):
+            found = [meta for page in location.objects().list() for meta in page]
+        else:
+            folder, name = parent(location)
+            try:
+                found = [obstore.head(folder.objects(), name)]
+            except (FileNotFoundError, NotADirectoryError):
+                return "not there"
+        lines = sorted(f"{meta['path']} {meta['e_tag']} {meta['size']} {meta['last_modified']}" for meta in found)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def is_single_table(source: str | Path | Sequence[str | Path], files: Sequence[Location]) -> bool:
     """Whether the input names one table and nothing that could ever stand for several."""
     if isinstance(source, str | Path):
-        return len(files) == 1 and files[0].url == Location.parse(resolve(source)).url
+        return len(files) == 1 and files[0].url == Access().place(resolve(source)).url
     return len(source) == 1 and is_single_table(source[0], files)
 
 
-def _files(entry: str | Path, storage: Location) -> Iterator[Location]:
-    where = Location.parse(resolve(entry), storage.endpoint, storage.region, storage.tries, storage.timeout)
+def _files(where: Location) -> Iterator[Location]:
     file, table = addresses.split(where)
     if table is not None and not (where.is_local and glob.glob(where.url)):
-        for one in _files(file.url, storage):
+        for one in _files(file):
             if is_zarr(one):
                 raise ValueError(f"{printable(where)}: {printable(one)} is a folder: give the path of its group")
             yield addresses.with_table(one, table)
-    elif glob.has_magic(where.url) and not (where.is_local and Path(where.url).exists()):
+    elif is_pattern(where) and not (where.is_local and Path(where.url).exists()):
         yield from _matching(where)
-    elif where.is_local and not Path(where.url).is_dir():
+    elif where.is_file() if isinstance(where, Remote) else not Path(where.url).is_dir():
         yield where
     elif where.has(_COLLECTION):
         yield from _leaves(_primary(where))
@@ -148,20 +153,13 @@ def _files(entry: str | Path, storage: Location) -> Iterator[Location]:
 
 def _matching(pattern: Location) -> Iterator[Location]:
     """Files that a pattern matches, sorted; ``*`` and ``?`` stand for no ``/``."""
-    if pattern.is_local:
-        found = [Location(path) for path in sorted(glob.glob(pattern.url)) if Path(path).is_file()]
+    if isinstance(pattern, Remote):
+        found: list[Location] = [pattern.at(url) for url in pattern.matching()]
     else:
-        fixed = pattern.url[: min(at for at in map(pattern.url.find, "*?[") if at >= 0)].rpartition("/")[0]
-        folder = pattern.at(fixed)
-        wanted = pattern.url[len(fixed) + 1 :].split("/")
-        found = [folder / name for name in sorted(folder.list()) if _matches(name.split("/"), wanted)]
+        found = [Location(path) for path in sorted(glob.glob(pattern.url)) if Path(path).is_file()]
     if not found:
         raise FileNotFoundError(f"nothing matches {printable(pattern)}")
     yield from found
-
-
-def _matches(parts: list[str], wanted: list[str]) -> bool:
-    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def _primary(collection: Location) -> Location:

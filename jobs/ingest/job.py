@@ -19,8 +19,9 @@ from distributed import Client
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
+from jobs.config.joining import Join
 from jobs.config.run_file import Ingest, RunFile
-from jobs.ingest import calibrated, groups, inputs, plausibility, repeats, sorted_runs
+from jobs.ingest import calibrated, groups, inputs, join, joined_rows, plausibility, repeats, sorted_runs
 from jobs.ingest.groups import Borders, Grouping
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.repeats import Repeats
@@ -31,6 +32,7 @@ from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas import photometry
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.lease import Lease, hold
 from storage_schemas.backend.location import Location
@@ -50,10 +52,12 @@ WHAT = "photometry store"
 def ingest(
     source: str | Path | Sequence[str | Path], survey: Survey, out: Location, rows_per_chunk: int,
     settings: Ingest | None = None, dask: DaskSettings | None = None, held: Lease | None = None,
+    joining: Join | None = None, access: Access | None = None,
 ) -> ChunkedStore:  # fmt: skip
     """Fill what is missing of a photometry store, or has changed; report what flags and cuts hit.
 
-    ``held`` is the lease of the store where the caller has it already.
+    ``held`` is the lease of the store where the caller has it already; ``joining`` says which table is joined to the input, and
+    ``access`` how inputs in buckets are reached.
 
     Raises:
         FileNotFoundError, ValueError: an input is not there, or is none; a column is missing or has the wrong unit; the store
@@ -64,7 +68,7 @@ def ingest(
     settings, dask, clock = settings or Ingest(), dask or DaskSettings(), Clock()
     refuse_ingest(len(survey.bands), settings, dask)
     survey = settings.named(survey)
-    locations = inputs.expand(source, out)
+    locations = inputs.expand(source, out, access)
     require_free(out, photometry.KIND)
     with ExitStack() as stack:
         lease = stack.enter_context(hold(out, WHAT, held))
@@ -75,24 +79,29 @@ def ingest(
             locations,
             lambda f: read.update({f.location.url: f}),
             rows_per_piece=settings.rows_per_piece,
-            ids=survey.ids,
+            ids=(*survey.ids, *(joining.keys if joining else ())),
         )
         files = [read[location.url] for location in locations]
         n_rows = sum(file.n_rows for file in files)
         if not n_rows:
             raise ValueError(f"the input holds no rows: {', '.join(str(f.location) for f in files[:_FILES_NAMED])}")
-        ids = calibrated.identifiers([file for file in files if file.n_rows], survey)
+        joined = (
+            join.look(joining, survey, files, out, access, workers.map, settings.rows_per_piece) if joining else None
+        )
+        ids = calibrated.identifiers([file for file in files if file.n_rows], survey, joined)
         order = _order(settings, source, locations)
-        made = {"survey": survey.model_dump(mode="json"), "order": order}
+        made = {"survey": survey.model_dump(mode="json"), "order": order, **join.setting(joining)}
         store = photometry.create(out, n_rows, rows_per_chunk, survey.labels, ids, made)
         listed, numbers = _numbered(files, photometry.files(store))
         names: set[str] = set()
-        if photometry.files(store) != listed or store.missing():
+        if photometry.files(store) != listed or store.missing() or join.changed(store.group.attrs, joined):
             pieces = [
                 Piece(numbers[file.location.url], file.location, file.content, file.stamp, *cut)
                 for file in files for cut in pairwise(file.borders)
             ]  # fmt: skip
-            sorting = Sorting(working_folder(out), survey, ids, order, lease.fence)
+            place = working_folder(out)
+            joined = joined_rows.make_runs(joined, place, lease.fence, workers.map) if joined else None
+            sorting = Sorting(place, survey, ids, order, lease.fence, joined)
             store, names = _fill(store, pieces, n_rows, listed, sorting, settings, workers)
         if names or not settings.keep_runs:
             remove_working(out, names if settings.keep_runs else None)
@@ -105,7 +114,10 @@ def ingest(
 def ingest_of(run: RunFile, held: Lease | None = None) -> ChunkedStore:
     """Ingest the input of a run."""
     out, rows_per_chunk = run.store("photometry"), run.inference.rows_per_shard
-    return ingest(run.input, run.survey_definition, out, rows_per_chunk, run.ingest, run.engines.dask, held)
+    access = run.storage.inputs.access
+    return ingest(
+        run.input, run.survey_definition, out, rows_per_chunk, run.ingest, run.engines.dask, held, run.join, access
+    )
 
 
 @contextmanager
@@ -181,14 +193,16 @@ def _fill(
     duplicated, again = _find_duplicates(runs, by_key, sorting, workers)
     merged = groups.of_runs(runs, grouping, sorting, by_place, duplicated)
 
-    report = _counts(runs, len(duplicated)) | assumed(sorting.survey) | repeats.summary(again, sorting.ids)
+    report = (
+        _counts(runs, len(duplicated), sorting.joined) | assumed(sorting.survey) | repeats.summary(again, sorting.ids)
+    )
     per_group = grouping.chunks_per_group
     store = photometry.update(store, n_rows, files, per_group, [group.key for group in merged], report)
     missing = {chunk // per_group for chunk in store.missing()}
     todo = [group for number, group in enumerate(merged) if number in missing]
     with bar("ingest", n_rows, "rows", n_rows - sum(group.n_rows for group in todo)) as progress:
         workers.map(sorted_runs.merge, todo, progress.wrote, sorting=sorting, out=store.location)
-    return store, {run.name for run in runs}
+    return store, {run.name for run in runs} | (sorting.joined.names if sorting.joined else set())
 
 
 def _make_runs(pieces: Sequence[Piece], n_rows: int, sorting: Sorting, workers: _Workers) -> list[Run]:
@@ -230,7 +244,7 @@ def _find_duplicates(
     return np.sort(np.concatenate([sorted_runs.read_codes(sorting.place, found.codes) for found in written])), written
 
 
-def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
+def _counts(runs: Sequence[Run], n_duplicates: int, joined: join.Joined | None) -> dict[str, Any]:
     """What is told of an ingest: rows, usable rows, and how many each flag and cut hits."""
     total = Counter({"DUPLICATE": n_duplicates})
     for run in runs:
@@ -247,7 +261,7 @@ def _counts(runs: Sequence[Run], n_duplicates: int) -> dict[str, Any]:
     }
     for part, title in parts.items():
         report[part] = {name.removeprefix(title): n for name, n in total.items() if name.startswith(title)}
-    return report
+    return report | ({"join": join.report(joined, total)} if joined else {})
 
 
 def assumed(survey: Survey) -> dict[str, dict[str, float]]:
@@ -287,6 +301,8 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
         ra, dec = settings["survey"]["ra"], settings["survey"]["dec"]
         said = f"{ra} and {dec} are not there or hold none" if ra and dec else "the survey has none"
         say("ingest", f"no position of {report['no_position']:,} rows: {said}; no cone finds them in a catalog")
+    for line in join.lines(report):
+        say("ingest", line)
     if no_unit := report["no_unit"]:
         say(
             "ingest",

@@ -15,6 +15,7 @@ import numpy as np
 from jobs.config.run_file import fingerprint
 from jobs.ingest import calibrated
 from jobs.ingest.inputs import require_unchanged
+from jobs.ingest.join import Joined
 from jobs.ingest.repeats import Repeats
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.progress import Clock
@@ -37,13 +38,15 @@ _VERSION = 2
 
 @dataclass(frozen=True)
 class Sorting:
-    """What all runs of an ingest share: where they are, the survey, identifying columns, the rows' order, the store's lease."""
+    """What all runs of an ingest share: where they are, the survey, identifying columns, the rows' order, the store's lease, and
+    the table that is joined."""
 
     place: Location
     survey: Survey
     ids: Mapping[str, str]
     order: Literal["input", "healpix"]
     fence: Fence
+    joined: Joined | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Piece:
     def run(self, sorting: Sorting) -> str:
         """Return the name of this piece's run, which follows from its content."""
         survey, ids = sorting.survey, dict(sorting.ids)
-        return fingerprint(_VERSION, self.content, self.start, self.stop, survey, ids, sorting.order)
+        joined = [sorting.joined.content] if sorting.joined else []
+        return fingerprint(_VERSION, self.content, self.start, self.stop, survey, ids, sorting.order, *joined)
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ def make(piece: Piece, sorting: Sorting) -> Run:
     except FileNotFoundError:
         done = False
     if not done:
-        arrays, counts = calibrated.read(piece.location, slice(piece.start, piece.stop), sorting.survey, sorting.ids)
+        rows = slice(piece.start, piece.stop)
+        arrays, counts = calibrated.read(piece.location, rows, sorting.survey, sorting.ids, sorting.joined)
         require_unchanged(piece.location, piece.stamp)  # or the run would not be that of its name
         if sorting.order == "healpix":
             order = np.argsort(_by_position(arrays["healpix_29"], arrays["input_row"]), kind="stable")

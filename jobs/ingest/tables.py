@@ -9,16 +9,25 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from jobs.ingest.exact import Exact
 from jobs.ingest.formats import open_catalog
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, shortened
 
 KCORRECT_SAMPLE = "kcorrect-sample"
 _SEVERAL = "{0}: column {1} has {2} entries per row; ask for one, as {1}[0]"
+
+
+class Added(NamedTuple):
+    """A column that comes from elsewhere: its numbers (row,), NaN where there is none, unless it is text; and as it is there."""
+
+    numbers: np.ndarray | None
+    exact: Exact
 
 
 class Table:
@@ -35,7 +44,7 @@ class Table:
         self, source: str | Path | Location, rows: slice | None = None, names: Iterable[str] | None = None,
         exact: Iterable[str] = (),
     ) -> None:  # fmt: skip
-        self.path = source if isinstance(source, Location) else Location.parse(resolve(source))
+        self.path = source if isinstance(source, Location) else Access().place(resolve(source))
         with open_catalog(self.path) as catalog:
             self.names, self.title, self._units = catalog.names, catalog.title, catalog.units
             self._unreadable = catalog.unreadable
@@ -130,6 +139,24 @@ class Table:
     def scale(self, factors: Mapping[str, float]) -> None:
         """From now on, multiply the `numbers` of columns."""
         self._factors |= {self._address(name): factor for name, factor in factors.items()}
+
+    def added(self, name: str) -> Added:
+        """Return a column that was read, exactly too, as another table can take it."""
+        try:
+            numbers: np.ndarray | None = self.numbers([name])[:, 0]
+        except ValueError:
+            numbers = None
+        return Added(numbers, self.exact(name))
+
+    def add(self, columns: Mapping[str, Added], units: Mapping[str, str | None]) -> None:
+        """Have columns of these names from now on, in place of those that have them."""
+        self.names = tuple(dict.fromkeys((*self.names, *columns)))
+        for name, column in columns.items():
+            text = column.exact.values.astype(object)
+            text[column.exact.missing] = None
+            self._columns[name] = text if column.numbers is None else column.numbers
+            self._exact[name], self._units[name] = column.exact, units.get(name)
+            self._unreadable = {other: why for other, why in self._unreadable.items() if other != name}
 
     def _number(self, name: str) -> np.ndarray:
         values = _as_float(self.column(name), self.title, name)

@@ -32,6 +32,7 @@ class Flag(IntFlag):
     NO_ID = 1 << 17
     BAD_EXTINCTION = 1 << 18
     NOT_A_GALAXY = 1 << 19
+    NO_MATCH = 1 << 20
 
 
 DESCRIPTIONS = {
@@ -55,6 +56,7 @@ DESCRIPTIONS = {
     Flag.NO_ID: "an identifier is missing; answered, and no other row's duplicate",
     Flag.BAD_EXTINCTION: "an extinction that no band can have; that band counts as missing",
     Flag.NOT_A_GALAXY: "a star or a QSO by the survey's class; answered by the flow alone, as if it were a galaxy",
+    Flag.NO_MATCH: "no row of the joined table fits; what comes from there (a redshift) is missing",
 }
 
 #: Flags for which the flow alone is no answer: values are NaN, unless weights or MCMC serve (a redshift outside the model).

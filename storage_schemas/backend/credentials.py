@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import botocore.exceptions
 import botocore.session
 import icechunk
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _ASKED_AGAIN = timedelta(minutes=5)
 _REMEMBERED = 5.0  # s: a chain of look-ups is too slow for every store that is opened
 _last: tuple[float, tuple[str, str, str | None]] | None = None
+_asked: dict[str, float] = {}  # when a profile was looked for
 
 
 def for_obstore() -> S3Credential:
@@ -35,6 +37,29 @@ def for_icechunk() -> icechunk.S3StaticCredentials:
     """Return credentials as Icechunk wants them."""
     key, secret, token = _find()
     return icechunk.S3StaticCredentials(key, secret, token, expires_after=datetime.now(UTC) + _ASKED_AGAIN)
+
+
+def require(profile: str | None = None) -> None:
+    """Check that there are credentials, of a profile of AWS's files or as everything else finds them: s3fs finds the same.
+
+    Raises:
+        PermissionError: there are none.
+        ValueError: there is no such profile.
+    """
+    if profile is None:
+        _find()
+        return
+    if time.monotonic() - _asked.get(profile, -_REMEMBERED) < _REMEMBERED:
+        return
+    try:
+        found = botocore.session.Session(profile=profile).get_credentials()
+    except botocore.exceptions.ProfileNotFound:
+        raise ValueError(f"AWS's files know no profile {profile}") from None
+    if found is None:
+        raise PermissionError(f"AWS's files have no credentials for the profile {profile}")
+    frozen = found.get_frozen_credentials()
+    remember(frozen.secret_key, frozen.token)
+    _asked[profile] = time.monotonic()
 
 
 def _find() -> tuple[str, str, str | None]:

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import icechunk
 import obstore
@@ -122,10 +122,10 @@ class Location:
         region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         return cls(text.rstrip("/"), endpoint, region, tries, timeout)
 
-    def __truediv__(self, name: str) -> Location:
+    def __truediv__(self, name: str) -> Self:
         return self.at(f"{self.url}/{name}")
 
-    def at(self, url: str) -> Location:
+    def at(self, url: str) -> Self:
         """Return another place in the same storage."""
         return replace(self, url=url)
 

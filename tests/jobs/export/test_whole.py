@@ -278,7 +278,8 @@ def test_a_bucket_that_is_not_there_is_an_error_and_nothing_is_left(source, buck
     ("out", "message"),
     [
         ("s3:/galaxies/c.csv", "a URL has two slashes"),
-        ("gs://galaxies/c.csv", "allowed are a local path and s3://bucket/prefix"),
+        ("gs://galaxies/c.csv", "needs the package gcsfs"),
+        ("https://galaxies/c.csv", "web servers are only read"),
         ("s3://c.csv", "is a bucket"),
         ("s3://galaxies/../c.csv", "cannot store at"),
         ("nowhere/c.csv", "there is no folder"),
