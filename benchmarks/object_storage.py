@@ -22,7 +22,7 @@ from common import report
 
 from cluster.settings import DaskSettings
 from jobs.config import run_file, shipped
-from jobs.config.run_file import Inference
+from jobs.config.sections import Inference
 from jobs.infer import infer, work
 from jobs.ingest.job import ingest
 from jobs.ingest.tables import KCORRECT_SAMPLE, resolve

@@ -15,7 +15,8 @@ from common import report
 from cluster.settings import DaskSettings, RaySettings
 from jobs import mcmc
 from jobs.config import run_file, shipped
-from jobs.config.run_file import MCMC, Inference, RunFile
+from jobs.config.run_file import RunFile
+from jobs.config.sections import MCMC, Inference
 from jobs.infer import infer
 from jobs.ingest.job import ingest
 from jobs.simulate.job import simulate

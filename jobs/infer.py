@@ -25,7 +25,8 @@ from cluster import dask_engine, retries
 from cluster.settings import DaskSettings
 from jobs.columns import INFERRED
 from jobs.config import shipped
-from jobs.config.run_file import Inference, fingerprint
+from jobs.config.run_file import fingerprint
+from jobs.config.sections import Inference
 from jobs.observed import observed
 from jobs.run.plan import refuse_infer
 from jobs.telemetry import events, metrics

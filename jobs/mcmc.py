@@ -17,7 +17,8 @@ import torch
 
 from cluster import ray_engine
 from cluster.settings import RaySettings
-from jobs.config.run_file import MCMC, fingerprint
+from jobs.config.run_file import fingerprint
+from jobs.config.sections import MCMC
 from jobs.infer import check, load_on_worker
 from jobs.observed import observed
 from jobs.telemetry import events

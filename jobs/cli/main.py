@@ -20,7 +20,8 @@ from jobs.cli.options import AccessText, CatalogPath, Cone, JoinText, Profile, R
 from jobs.cli.run import run_app
 from jobs.config import run_file, shipped
 from jobs.config.joining import Inputs, Join
-from jobs.config.run_file import SSP, Inference, Ingest, RunFile
+from jobs.config.run_file import RunFile
+from jobs.config.sections import SSP, Inference, Ingest
 from jobs.telemetry.progress import say
 from sedflow_dist.photometry import surveys
 from sedflow_dist.sps.fsps_engine import PRESETS

@@ -8,7 +8,7 @@ import typer
 
 from jobs.cli.options import Profile, engines, numbers
 from jobs.config import shipped
-from jobs.config.run_file import MCMC
+from jobs.config.sections import MCMC
 from storage_schemas.backend.location import Location
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import typer
 
 from jobs.cli.catalog import report, summary
 from jobs.cli.options import Profile, Root, Run
-from jobs.config.run_file import RunFile, Simulation
+from jobs.config.run_file import RunFile
+from jobs.config.sections import Simulation
 from storage_schemas.backend.printable import printable
 
 run_app = typer.Typer()

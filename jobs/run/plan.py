@@ -10,7 +10,8 @@ from dask.utils import format_bytes, parse_bytes
 
 from cluster.settings import DaskSettings
 from jobs.columns import INFERRED
-from jobs.config.run_file import Inference, Ingest, RunFile
+from jobs.config.run_file import RunFile
+from jobs.config.sections import Inference, Ingest
 from jobs.ingest import inputs
 from jobs.ingest.formats import count
 from sedflow_dist.flow import features

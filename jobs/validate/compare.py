@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from jobs.config.run_file import MCMC
+from jobs.config.sections import MCMC
 from jobs.mcmc import Galaxies, digest, draws_of, of_mocks
 from jobs.telemetry.progress import bar, say
 from sedflow_dist import keyed_random

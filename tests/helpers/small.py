@@ -6,7 +6,7 @@ import numpy as np
 import zarr
 
 from cluster.settings import DaskSettings
-from jobs.config.run_file import Inference
+from jobs.config.sections import Inference
 from jobs.infer import infer
 from sedflow_dist.inference.settings import Routing
 from storage_schemas import photometry

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from jobs import infer as job
 from jobs.catalog.draws import engine
-from jobs.config.run_file import Inference
+from jobs.config.sections import Inference
 from sedflow_dist.inference.settings import InferenceSettings, Routing
 from storage_schemas import open_catalog
 

@@ -23,7 +23,7 @@ from cluster import ray_engine
 from cluster.settings import RaySettings
 from jobs import mcmc
 from jobs.cli import main as cli
-from jobs.config.run_file import MCMC
+from jobs.config.sections import MCMC
 from jobs.validate.compare import chain_ranks
 from sedflow_dist import keyed_random
 from sedflow_dist.inference import cascade

@@ -10,7 +10,7 @@ import tiny
 import zarr
 from astropy.table import Table
 
-from jobs.config.run_file import Ingest
+from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
 from jobs.simulate.ssp import build_ssp
 from sedflow_dist.photometry import surveys

@@ -15,7 +15,7 @@ import zarr
 from provabgs import PARAMETERS, SPACE
 
 from cluster.settings import DaskSettings
-from jobs.config.run_file import Inference
+from jobs.config.sections import Inference
 from jobs.infer import infer
 from sedflow_dist.inference.settings import Routing
 from storage_schemas.backend.location import Location

@@ -9,7 +9,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from cluster.settings import DaskSettings
-from jobs.config.run_file import Ingest
+from jobs.config.sections import Ingest
 from jobs.ingest import inputs
 from jobs.ingest.addresses import Entry, addresses, choose
 from jobs.ingest.formats import open_catalog, tables_of

@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 import tiny
 
-from jobs.config.run_file import Ingest
+from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
 from jobs.ingest.tables import Table
 from sedflow_dist.photometry.surveys import Cut, Survey

@@ -14,7 +14,7 @@ import xarray as xr
 from astropy.table import MaskedColumn, QTable, Table
 
 from cluster.settings import DaskSettings
-from jobs.config.run_file import Ingest
+from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.surveys import Survey

@@ -7,7 +7,8 @@ import yaml
 from astropy.table import Table
 
 from jobs.config import shipped
-from jobs.config.run_file import Ingest, RunFile
+from jobs.config.run_file import RunFile
+from jobs.config.sections import Ingest
 from jobs.ingest import column_names
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry import surveys

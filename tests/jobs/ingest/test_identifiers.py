@@ -12,7 +12,7 @@ from astropy.table import MaskedColumn, Table
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
-from jobs.config.run_file import Ingest
+from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.surveys import Cut, Survey

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from astropy.table import Table
 
-from jobs.config.run_file import Ingest
+from jobs.config.sections import Ingest
 from jobs.ingest.formats import open_catalog
 from jobs.ingest.job import ingest
 from jobs.ingest.tables import Table as Catalog

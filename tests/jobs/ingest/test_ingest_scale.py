@@ -17,7 +17,7 @@ from paths import HELPERS, ROOT
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
-from jobs.config.run_file import Ingest
+from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.flags import Flag

@@ -16,7 +16,8 @@ from paths import ROOT
 from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.config.joining import Join
-from jobs.config.run_file import Ingest, RunFile
+from jobs.config.run_file import RunFile
+from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.surveys import Cut, Survey

@@ -18,7 +18,8 @@ from zarr.storage import FsspecStore
 from cluster.settings import DaskSettings
 from jobs.config import shipped
 from jobs.config.joining import Inputs, Join
-from jobs.config.run_file import Inference, Ingest, RunFile
+from jobs.config.run_file import RunFile
+from jobs.config.sections import Inference, Ingest
 from jobs.export import export
 from jobs.export.whole import whole_file, whole_folder
 from jobs.infer import infer

@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 import tiny
 
-from jobs.config.run_file import Ingest
+from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry.duplicates import are_unlike
 from sedflow_dist.photometry.flags import Flag

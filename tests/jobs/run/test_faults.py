@@ -26,7 +26,7 @@ from ray_nodes import RayNodes
 from cluster import ray_engine
 from cluster.settings import RaySettings
 from jobs import mcmc, train
-from jobs.config.run_file import MCMC
+from jobs.config.sections import MCMC
 from jobs.simulate import job as simulate
 from sedflow_dist.photometry.flags import Flag
 from storage_schemas import chains, photometry

@@ -10,7 +10,7 @@ import tiny
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
-from jobs.config.run_file import Inference, Ingest
+from jobs.config.sections import Inference, Ingest
 from jobs.export import export
 from jobs.infer import infer
 from jobs.ingest.job import ingest

@@ -13,7 +13,7 @@ from cluster.settings import DaskSettings
 from jobs import train
 from jobs.catalog.draws import engine, replay
 from jobs.checkpoint import latest
-from jobs.config.run_file import Inference
+from jobs.config.sections import Inference
 from jobs.infer import infer
 from jobs.ingest.job import ingest
 from jobs.observed import observed

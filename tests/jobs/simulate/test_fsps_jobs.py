@@ -23,7 +23,8 @@ from provabgs import PARAMETERS, SPACE
 from cluster import ray_engine
 from cluster.settings import Engines, RaySettings
 from jobs import train
-from jobs.config.run_file import SSP, RunFile, Simulation
+from jobs.config.run_file import RunFile
+from jobs.config.sections import SSP, Simulation
 from jobs.run.doctor import doctor
 from jobs.simulate import fsps_direct, fsps_grids
 from jobs.simulate import job as simulate

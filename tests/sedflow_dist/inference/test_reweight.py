@@ -9,7 +9,7 @@ from scipy import stats
 
 from jobs.catalog.draws import engine, observed, replay
 from jobs.catalog.reweight import reweight as reweight_catalog
-from jobs.config.run_file import Inference
+from jobs.config.sections import Inference
 from jobs.infer import infer
 from jobs.ingest import tables
 from jobs.ingest.job import ingest

@@ -16,7 +16,7 @@ from provabgs import SPACE
 
 from jobs.catalog.draws import engine
 from jobs.columns import INFERRED
-from jobs.config.run_file import Inference
+from jobs.config.sections import Inference
 from jobs.export import export
 from jobs.infer import infer
 from jobs.ingest.job import ingest
