@@ -129,7 +129,7 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="FITS, Parquet or CSV, patterns, HATS catalogs and collections, Zarr groups, here or at a URL; "
+            help="tables, patterns, HATS catalogs and collections, Zarr groups, here or at a URL; "
             "kcorrect-sample: real galaxies; "
             "or, without --out, a run file: its own input, into its root",
         ),

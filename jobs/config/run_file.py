@@ -46,7 +46,7 @@ class RunFile(Section):
     name: str = Field(description="of the run, in its events, metrics and the name of a submitted job")
     root: str = Field(description="where its stores live: a path or s3://bucket/prefix")
     input: str | tuple[str, ...] = Field(
-        description="one or several of: FITS, Parquet or CSV tables, patterns such as sweeps/*.fits, HATS catalogs, "
+        description="one or several of: tables (docs/ingest.md), patterns such as sweeps/*.fits, HATS catalogs, "
         "Zarr groups, here or at a URL (docs/remote.md); kcorrect-sample is the demonstration's"
     )
     join: Join | None = Field(

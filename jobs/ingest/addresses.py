@@ -13,6 +13,7 @@ from pathlib import Path
 
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, shortened
+from storage_schemas.backend.remote import file_name
 
 FITS = (".fits", ".fit", ".fts", ".ldac", ".fz")
 PARQUET = (".parquet", ".pq", ".parq")
@@ -40,7 +41,11 @@ def split(location: Location) -> tuple[Location, str | None]:
     (Location(url='/data/a.fits', endpoint=None, region=None, tries=10, timeout=60.0), 'PHOT')
     """
     found = _ADDRESS.fullmatch(location.url)
-    if not found or not ends_with(found["file"], ENDINGS) or (location.is_local and Path(location.url).exists()):
+    if (
+        not found
+        or not ends_with(file_name(location.at(found["file"])), ENDINGS)
+        or (location.is_local and Path(location.url).exists())
+    ):
         return location, None
     return location.at(found["file"]), found["table"].strip()
 

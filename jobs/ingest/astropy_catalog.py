@@ -13,6 +13,7 @@ from jobs.ingest.formats import Catalog, content_of, parent
 from jobs.ingest.whole_catalog import Whole
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
+from storage_schemas.backend.remote import file_name
 
 #: astropy's readers hold every value as a Python text at first.
 MOST_BYTES = 128 << 20
@@ -27,7 +28,7 @@ def kind_of(start: bytes, location: Location) -> type[Catalog] | None:
     from jobs.ingest.votable_catalog import VoTable
 
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if ends_with(location.url, VOTABLE) or (text.startswith(b"<") and re.search(rb"<(\w+:)?VOTABLE\b", text)):
+    if ends_with(file_name(location), VOTABLE) or (text.startswith(b"<") and re.search(rb"<(\w+:)?VOTABLE\b", text)):
         return VoTable
     if text.startswith(b"# %ECSV"):
         return Ecsv
@@ -35,7 +36,7 @@ def kind_of(start: bytes, location: Location) -> type[Catalog] | None:
         return Cds
     if _is_ipac(text.decode("utf-8", "replace")):
         return Ipac
-    if location.url.lower().endswith((".dat", ".dat.gz")) and _readme(location):
+    if file_name(location).lower().endswith((".dat", ".dat.gz")) and _readme(location):
         return Cds
     return None
 

@@ -167,7 +167,7 @@ def _kind(location: Location) -> type[Catalog]:
             return kind
     if found := astropy_catalog.kind_of(start, location):
         return found
-    if addresses.ends_with(location.url, addresses.TEXT):
+    if addresses.ends_with(file_name(location), addresses.TEXT):
         return Text
     raise ValueError(
         f"{printable(location)}: its format is not one of FITS ({_written(addresses.FITS)}), Parquet "

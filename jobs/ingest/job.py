@@ -74,25 +74,16 @@ def ingest(
     with ExitStack() as stack:
         lease = stack.enter_context(hold(out, WHAT, held))
         workers = _Workers(dask, stack, lease)
-        read: dict[str, InputFile] = {}
-        workers.map(
-            inputs.inspect,
-            locations,
-            lambda f: read.update({f.location.url: f}),
-            rows_per_piece=settings.rows_per_piece,
-            ids=(*survey.ids, *(joining.keys if joining else ())),
-        )
-        files = [read[location.url] for location in locations]
+        ids = (*survey.ids, *(joining.keys if joining else ()))
+        files = _inspect(locations, settings.rows_per_piece, ids, workers)
         n_rows = sum(file.n_rows for file in files)
-        if not n_rows:
-            raise ValueError(f"the input holds no rows: {', '.join(str(f.location) for f in files[:_FILES_NAMED])}")
         joined = (
             join.look(joining, survey, files, out, access, workers.map, settings.rows_per_piece) if joining else None
         )
-        ids = calibrated.identifiers([file for file in files if file.n_rows], survey, joined)
+        types = calibrated.identifiers([file for file in files if file.n_rows], survey, joined)
         order = _order(settings, source, locations)
         made = {"survey": survey.model_dump(mode="json"), "order": order, **join.setting(joining)}
-        store = photometry.create(out, n_rows, rows_per_chunk, survey.labels, ids, made)
+        store = photometry.create(out, n_rows, rows_per_chunk, survey.labels, types, made)
         listed, numbers = _numbered(files, photometry.files(store))
         names: set[str] = set()
         if photometry.files(store) != listed or store.missing() or join.changed(store.group.attrs, joined):
@@ -102,7 +93,7 @@ def ingest(
             ]  # fmt: skip
             place = working_folder(out)
             joined = joined_rows.make_runs(joined, place, lease.fence, workers.map) if joined else None
-            sorting = Sorting(place, survey, ids, order, lease.fence, joined)
+            sorting = Sorting(place, survey, types, order, lease.fence, joined)
             store, names = _fill(store, pieces, n_rows, listed, sorting, settings, workers)
         if names or not settings.keep_runs:
             remove_working(out, names if settings.keep_runs else None)
@@ -155,6 +146,20 @@ class _Workers:
         if self._client is None:
             self._client = self._stack.enter_context(dask_engine.client(self._settings))
         dask_engine.map_tasks(self._client, function, items, take, self._settings.retries, **common)
+
+
+def _inspect(
+    locations: Sequence[Location], rows_per_piece: int, ids: Sequence[str], workers: _Workers
+) -> list[InputFile]:
+    """Look at all files of the input."""
+    read: dict[str, InputFile] = {}
+    workers.map(
+        inputs.inspect, locations, lambda f: read.update({f.location.url: f}), rows_per_piece=rows_per_piece, ids=ids
+    )
+    files = [read[location.url] for location in locations]
+    if not any(file.n_rows for file in files):
+        raise ValueError(f"the input holds no rows: {', '.join(str(f.location) for f in files[:_FILES_NAMED])}")
+    return files
 
 
 def _order(
