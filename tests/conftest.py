@@ -53,6 +53,7 @@ LONG = (
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """A file's tests run in one process; so do, first of all, those that look at the tiny run, which is made once."""
 
