@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD ?= build
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all lint api audit benchmarks clean
 

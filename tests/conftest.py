@@ -45,7 +45,7 @@ SKY, FLOOR = (0.9, 0.25, 0.35, 0.5, 2.0), (0.05, 0.02, 0.02, 0.02, 0.03)
 
 #: Files that take minutes begin first, so that the last one does not keep one of two workers busy alone.
 LONG = (
-    "test_fsps_jobs.py", "test_ending.py", "test_cluster.py", "test_ingest_scale.py", "test_reprocess.py",
+    "test_whole_chain.py", "test_fsps_jobs.py", "test_cli.py", "test_ending.py", "test_cluster.py", "test_ingest_scale.py", "test_reprocess.py",
     "test_storage_faults.py", "test_cascade.py", "test_derived.py", "test_toy_component.py", "test_ray_nodes.py",
     "test_mcmc_jobs.py", "test_fsps_engine.py", "test_posterior.py", "test_races.py",
 )  # fmt: skip
@@ -53,18 +53,8 @@ LONG = (
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """A file's tests run in one process; so do, first of all, those that look at the tiny run, which is made once."""
-
-    def place(item):
-        of_run = "local" in item.fixturenames
-        return not of_run, LONG.index(item.path.name) if item.path.name in LONG else len(LONG)
-
-    items.sort(key=place)
-    for item in items:
-        of_run = "local" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("the tiny run" if of_run else str(item.path)))
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 # -- guards -----------------------------------------------------------------------------------------------------------
