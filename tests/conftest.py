@@ -45,7 +45,8 @@ SKY, FLOOR = (0.9, 0.25, 0.35, 0.5, 2.0), (0.05, 0.02, 0.02, 0.02, 0.03)
 
 #: Files that take minutes begin first, so that the last one does not keep one of two workers busy alone.
 LONG = (
-    "test_whole_chain.py", "test_fsps_jobs.py", "test_cli.py", "test_ending.py", "test_cluster.py", "test_ingest_scale.py", "test_reprocess.py",
+    "test_whole_chain.py", "test_fsps_jobs.py", "test_cli.py", "test_ending.py", "test_cluster.py", "test_ingest_scale.py",
+    "test_reprocess.py",
     "test_storage_faults.py", "test_cascade.py", "test_derived.py", "test_toy_component.py", "test_ray_nodes.py",
     "test_mcmc_jobs.py", "test_fsps_engine.py", "test_posterior.py", "test_races.py",
 )  # fmt: skip
