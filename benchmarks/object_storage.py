@@ -23,9 +23,9 @@ from common import report
 from cluster.settings import DaskSettings
 from jobs.config import run_file, shipped
 from jobs.config.sections import Inference
+from jobs.containers.tables import KCORRECT_SAMPLE, resolve
 from jobs.infer import infer, work
 from jobs.ingest.job import ingest
-from jobs.ingest.tables import KCORRECT_SAMPLE, resolve
 from sedflow_dist.inference.settings import Routing
 from storage_schemas import open_catalog, photometry
 from storage_schemas.backend.location import Location

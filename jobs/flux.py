@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jobs.containers.tables import Table
 from jobs.export.whole import Destination, whole_file
-from jobs.ingest.tables import Table
 from jobs.simulate.ssp import load
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import ssp as ssp_module

@@ -261,8 +261,8 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def local(source, tmp_path_factory):
-    """The run on a local folder."""
-    run = tiny.settings(tmp_path_factory.mktemp("local"), source)
+def local(source, dask, tmp_path_factory):
+    """The run on a local folder; other tests start Dask's workers anew and end in the same content."""
+    run = tiny.settings(tmp_path_factory.mktemp("local"), source, engines={"dask": {"address": dask}})
     run_all(run)
     return run

@@ -17,7 +17,7 @@ from paths import ROOT
 
 from cluster.settings import Engines, read_yaml
 from jobs.config.run_file import RunFile, survey
-from jobs.ingest import formats
+from jobs.containers import formats
 from sedflow_dist.flow.trained_model import TrainedModel
 from storage_schemas import model as model_store
 from storage_schemas.backend.location import Location

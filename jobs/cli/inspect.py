@@ -16,7 +16,7 @@ def inspect(
 ) -> None:
     """Say what a table is, and which survey fits it or might: as YAML to edit, everything else in comments."""
     from jobs.export.whole import whole_file
-    from jobs.ingest.inspection import inspection
+    from jobs.inspect.job import inspection
 
     text = "\n".join(inspection(source)) + "\n"
     print(text, end="")

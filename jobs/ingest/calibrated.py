@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jobs.ingest import exact, hints, joined_rows, units
+from jobs.containers import exact
+from jobs.containers.tables import Table, find
+from jobs.ingest import hints, joined_rows, units
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.join import Joined, as_input
-from jobs.ingest.tables import Table, find
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.calibrate import Codes, calibrate
 from sedflow_dist.photometry.cuts import Cut

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jobs.containers.tables import find
 from jobs.ingest import column_names
-from jobs.ingest.tables import find
 from sedflow_dist.photometry.surveys import SURVEYS, Survey
 from storage_schemas.backend.printable import listed, shortened
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import obstore
 
-from jobs.ingest import addresses
-from jobs.ingest.formats import Catalog, is_zarr, open_catalog, open_file, parent
-from jobs.ingest.tables import entry_of, find, resolve
+from jobs.containers import addresses
+from jobs.containers.formats import Catalog, is_zarr, open_catalog, open_file, parent
+from jobs.containers.tables import entry_of, find, resolve
 from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened

@@ -13,10 +13,10 @@ import numpy as np
 
 from jobs.config.joining import Join
 from jobs.config.run_file import fingerprint
+from jobs.containers.exact import Exact
+from jobs.containers.tables import Added, Table, find
 from jobs.ingest import inputs
-from jobs.ingest.exact import Exact
 from jobs.ingest.inputs import InputFile
-from jobs.ingest.tables import Added, Table, find
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location

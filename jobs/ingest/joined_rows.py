@@ -13,11 +13,12 @@ import astropy.units as u
 import numpy as np
 
 from jobs.config.run_file import fingerprint
-from jobs.ingest import nearest, units
-from jobs.ingest.exact import Exact
+from jobs.containers import units
+from jobs.containers.exact import Exact
+from jobs.containers.tables import Added, Table
+from jobs.ingest import nearest
 from jobs.ingest.inputs import InputFile, require_unchanged
 from jobs.ingest.join import MATCHED, SEVERAL, Joined, JoinedRun
-from jobs.ingest.tables import Added, Table
 from jobs.telemetry.progress import bar
 from sedflow_dist.photometry import duplicates
 from sedflow_dist.photometry.surveys import healpix

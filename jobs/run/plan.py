@@ -12,8 +12,8 @@ from cluster.settings import DaskSettings
 from jobs.columns import INFERRED
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Inference, Ingest
+from jobs.containers.formats import count
 from jobs.ingest import inputs
-from jobs.ingest.formats import count
 from sedflow_dist.flow import features
 from sedflow_dist.flow.model_spec import dimensions
 from sedflow_dist.inference.posterior import MEMORY

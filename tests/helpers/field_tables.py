@@ -3,7 +3,7 @@
 import numpy as np
 from astropy.table import Table
 
-from jobs.ingest.tables import resolve
+from jobs.containers.tables import resolve
 
 BANDS = "ugriz"
 LOG = 2.5 / np.log(10)

@@ -13,7 +13,7 @@ import zarr
 from astropy.table import Table
 
 from jobs.config.run_file import RunFile
-from jobs.ingest.tables import resolve
+from jobs.containers.tables import resolve
 from storage_schemas import model, training_set
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import schema as catalog

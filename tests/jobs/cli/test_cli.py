@@ -116,8 +116,8 @@ def catalog(local):
 
 
 def test_status_of_a_finished_run(local, tmp_path):
-    (tmp_path / "run.yaml").write_text(__import__("yaml").safe_dump(local.model_dump(mode="json")))
-    done = sedflow("status", tmp_path / "run.yaml")
+    run_file, *_ = tiny.write(local, tmp_path / "run.yaml")
+    done = sedflow("status", run_file)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 from jobs.config.sections import Ingest
+from jobs.containers.tables import Table
 from jobs.ingest.job import ingest
-from jobs.ingest.tables import Table
 from sedflow_dist.photometry.surveys import Cut, Survey
 
 BANDS = "griz"

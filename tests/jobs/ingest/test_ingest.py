@@ -12,10 +12,10 @@ import tiny
 from astropy.table import Table
 
 from jobs.config.sections import Ingest
-from jobs.ingest.formats import open_catalog
+from jobs.containers.formats import open_catalog
+from jobs.containers.tables import Table as Catalog
+from jobs.containers.tables import resolve
 from jobs.ingest.job import ingest
-from jobs.ingest.tables import Table as Catalog
-from jobs.ingest.tables import resolve
 from sedflow_dist.photometry import duplicates, surveys
 from storage_schemas import photometry
 

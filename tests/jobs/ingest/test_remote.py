@@ -20,11 +20,11 @@ from jobs.config import shipped
 from jobs.config.joining import Inputs, Join
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Inference, Ingest
+from jobs.containers.formats import open_catalog as open_input
 from jobs.export import export
 from jobs.export.whole import whole_file, whole_folder
 from jobs.infer import infer
 from jobs.ingest import inputs
-from jobs.ingest.formats import open_catalog as open_input
 from jobs.ingest.job import ingest
 from sedflow_dist.inference.settings import Routing
 from sedflow_dist.photometry import surveys

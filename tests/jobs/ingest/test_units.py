@@ -12,10 +12,11 @@ import zarr
 from astropy.io.votable import from_table
 from astropy.table import QTable, Table
 
-from jobs.ingest.formats import open_catalog
+from jobs.containers.formats import open_catalog
+from jobs.containers.tables import Table as TableOf
+from jobs.containers.units import parse
 from jobs.ingest.job import ingest
-from jobs.ingest.tables import Table as TableOf
-from jobs.ingest.units import conversions, parse
+from jobs.ingest.units import conversions
 from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
 from sedflow_dist.photometry.calibrate import calibrate
 from sedflow_dist.photometry.surveys import Survey

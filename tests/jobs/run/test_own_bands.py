@@ -9,8 +9,8 @@ import zarr
 from astropy.table import Table
 
 from jobs.config.run_file import RunFile
+from jobs.containers.tables import resolve
 from jobs.ingest.job import ingest_of
-from jobs.ingest.tables import resolve
 from jobs.run.job import run_all
 from storage_schemas import photometry
 from storage_schemas.catalog import schema as catalog

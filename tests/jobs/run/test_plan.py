@@ -14,9 +14,9 @@ from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.config import shipped
 from jobs.config.run_file import RunFile
+from jobs.containers.tables import resolve
 from jobs.infer import infer
 from jobs.ingest.job import ingest, ingest_of
-from jobs.ingest.tables import resolve
 from jobs.run import plan
 from jobs.validate.job import validate
 from sedflow_dist.photometry import surveys

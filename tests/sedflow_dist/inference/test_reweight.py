@@ -10,8 +10,8 @@ from scipy import stats
 from jobs.catalog.draws import engine, observed, replay
 from jobs.catalog.reweight import reweight as reweight_catalog
 from jobs.config.sections import Inference
+from jobs.containers import tables
 from jobs.infer import infer
-from jobs.ingest import tables
 from jobs.ingest.job import ingest
 from sedflow_dist.inference import importance, reweight
 from sedflow_dist.inference.posterior import Posterior

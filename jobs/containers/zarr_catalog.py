@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 import zarr
 
-from jobs.ingest import conventions, exact
-from jobs.ingest.exact import Exact
-from jobs.ingest.formats import MOST_VALUE_BYTES, Catalog
+from jobs.containers import conventions, exact
+from jobs.containers.exact import Exact
+from jobs.containers.formats import MOST_VALUE_BYTES, Catalog
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 

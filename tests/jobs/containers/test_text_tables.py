@@ -5,8 +5,8 @@ import gzip
 import numpy as np
 import pytest
 
-from jobs.ingest import text_catalog
-from jobs.ingest.formats import open_catalog, tables_of
+from jobs.containers import text_catalog
+from jobs.containers.formats import open_catalog, tables_of
 from storage_schemas.backend.location import Location
 
 

@@ -15,9 +15,9 @@ from astropy.io import fits
 from astropy.table import QTable
 from astropy.table import Table as AstropyTable
 
+from jobs.containers.formats import missing, open_catalog
+from jobs.containers.tables import Table
 from jobs.ingest import inputs
-from jobs.ingest.formats import missing, open_catalog
-from jobs.ingest.tables import Table
 from storage_schemas.backend.printable import printable
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.ingest.formats import Catalog, joined, missing, open_catalog, tables_of
+from jobs.containers.formats import Catalog, joined, missing, open_catalog, tables_of
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.ingest.formats import MOST_TEXT_BYTES
+from jobs.containers.formats import MOST_TEXT_BYTES
 from storage_schemas.backend.printable import shortened
 
 PACKED = ("scale_factor", "add_offset", "_Unsigned", "dtype")

@@ -7,10 +7,10 @@ from types import NoneType
 
 import numpy as np
 
-from jobs.ingest import exact
-from jobs.ingest.addresses import with_table
-from jobs.ingest.exact import Exact
-from jobs.ingest.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog
+from jobs.containers import exact
+from jobs.containers.addresses import with_table
+from jobs.containers.exact import Exact
+from jobs.containers.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog
 from storage_schemas.backend.location import Location
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from jobs.ingest import arrow_columns, astropy_meta, exact, units, votable_catalog
-from jobs.ingest.exact import Exact
-from jobs.ingest.formats import MOST_PIECE_BYTES, MOST_VALUE_BYTES, Catalog, open_file
+from jobs.containers import arrow_columns, astropy_meta, exact, units, votable_catalog
+from jobs.containers.exact import Exact
+from jobs.containers.formats import MOST_PIECE_BYTES, MOST_VALUE_BYTES, Catalog, open_file
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 

@@ -10,9 +10,9 @@ from astropy.table import Table
 
 from cluster.settings import DaskSettings
 from jobs.config.sections import Ingest
+from jobs.containers.addresses import Entry, addresses, choose
+from jobs.containers.formats import open_catalog, tables_of
 from jobs.ingest import inputs
-from jobs.ingest.addresses import Entry, addresses, choose
-from jobs.ingest.formats import open_catalog, tables_of
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas import photometry

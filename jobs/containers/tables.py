@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobs.ingest.exact import Exact
-from jobs.ingest.formats import open_catalog
+from jobs.containers.exact import Exact
+from jobs.containers.formats import open_catalog
 from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, shortened

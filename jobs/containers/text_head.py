@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from jobs.ingest import units
+from jobs.containers import units
 from storage_schemas.backend.printable import shortened
 
 BLANKS = " "

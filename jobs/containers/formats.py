@@ -15,8 +15,8 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from jobs.ingest import addresses
-from jobs.ingest.exact import Exact
+from jobs.containers import addresses
+from jobs.containers.exact import Exact
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
 from storage_schemas.backend.remote import Remote, file_name
@@ -147,12 +147,12 @@ def tables_of(location: Location) -> list[TableInfo]:
 
 def _kind(location: Location) -> type[Catalog]:
     """The class that reads a file: by the ending of its name, and text by what it begins with."""
-    from jobs.ingest import astropy_catalog
-    from jobs.ingest.fits_catalog import Fits
-    from jobs.ingest.hdf5_catalog import Hdf5
-    from jobs.ingest.parquet_catalog import Parquet
-    from jobs.ingest.text_catalog import Text
-    from jobs.ingest.zarr_catalog import Zarr
+    from jobs.containers import astropy_catalog
+    from jobs.containers.fits_catalog import Fits
+    from jobs.containers.hdf5_catalog import Hdf5
+    from jobs.containers.parquet_catalog import Parquet
+    from jobs.containers.text_catalog import Text
+    from jobs.containers.zarr_catalog import Zarr
 
     name = file_name(location)
     kinds = ((addresses.FITS, Fits), (addresses.PARQUET, Parquet), (addresses.HDF5, Hdf5))

@@ -9,8 +9,8 @@ import pytest
 from astropy.io.votable import from_table, tree
 from astropy.table import MaskedColumn, QTable, Table
 
-from jobs.ingest import hdf5_catalog
-from jobs.ingest.formats import missing, open_catalog, tables_of
+from jobs.containers import hdf5_catalog
+from jobs.containers.formats import missing, open_catalog, tables_of
 from storage_schemas.backend.location import Location
 
 

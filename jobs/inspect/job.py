@@ -14,10 +14,11 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.messages import problems
-from jobs.ingest import calibrated, column_names, hints, inspect, plausibility
+from jobs.ingest import calibrated, column_names, hints, plausibility
 from jobs.ingest.inputs import expand
-from jobs.ingest.inspect import Column, Facts
-from jobs.ingest.proposal import Proposal, propose
+from jobs.inspect import table_facts
+from jobs.inspect.proposal import Proposal, propose
+from jobs.inspect.table_facts import Column, Facts
 from sedflow_dist.photometry.surveys import SURVEYS, Survey
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, printable, shortened
@@ -34,7 +35,7 @@ def inspection(source: str) -> list[str]:
         FileNotFoundError, ValueError: nothing is there, or no catalog. Says what was found.
     """
     files = expand(source, Location.parse(source))
-    found = inspect.tables(files[0])
+    found = table_facts.tables(files[0])
     lines = [f"{printable(source)}: {len(files):,} files; this is the first of them"] if len(files) > 1 else []
     for facts in found:
         lines += _facts(facts)

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from jobs.cli.main import app
 from jobs.config import run_file
 from jobs.config.run_file import RunFile
-from jobs.ingest import inspect
-from jobs.ingest.inspection import inspection
 from jobs.ingest.job import ingest
+from jobs.inspect import table_facts
+from jobs.inspect.job import inspection
 
 KJY = 3631.0  # nJy in a nanomaggy
 
@@ -147,7 +147,7 @@ def test_what_a_table_is_stands_before_the_survey(tmp_path):
 )  # fmt: skip
 def test_codes_for_no_value_are_found_in_the_columns_own_type(values, codes, tmp_path):
     Table({"x": values}).write(tmp_path / "a.fits")
-    (facts,) = inspect.tables(tiny.location(tmp_path / "a.fits"))
+    (facts,) = table_facts.tables(tiny.location(tmp_path / "a.fits"))
     assert [code for code, _ in facts.columns[0].sentinels] == codes
 
 
@@ -221,7 +221,7 @@ def test_every_table_of_a_file_is_described_and_the_one_with_photometry_gets_the
 _BIG = """
 import sys
 from pathlib import Path
-from jobs.ingest.inspection import inspection
+from jobs.inspect.job import inspection
 print(inspection(sys.argv[1])[1])
 # that of the program alone: ru_maxrss is also what the process was before, a copy of the one that runs the tests
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))

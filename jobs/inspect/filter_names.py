@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.ingest.photometry_columns import Family
+from jobs.inspect.photometry_columns import Family
 
 #: speclite's filters by instrument and band.
 _FILTERS: dict[str, dict[str, str]] = {

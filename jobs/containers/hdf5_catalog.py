@@ -12,11 +12,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jobs.ingest import astropy_meta, conventions, exact, pandas_hdf5
-from jobs.ingest.addresses import GZIP, Entry, addresses, choose, with_table
-from jobs.ingest.exact import Exact
-from jobs.ingest.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, TableInfo, open_file
-from jobs.ingest.pandas_hdf5 import Column
+from jobs.containers import astropy_meta, conventions, exact, pandas_hdf5
+from jobs.containers.addresses import GZIP, Entry, addresses, choose, with_table
+from jobs.containers.exact import Exact
+from jobs.containers.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, TableInfo, open_file
+from jobs.containers.pandas_hdf5 import Column
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
 

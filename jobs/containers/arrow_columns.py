@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.ingest.exact import is_text
-from jobs.ingest.formats import MOST_TEXT_BYTES
+from jobs.containers.exact import is_text
+from jobs.containers.formats import MOST_TEXT_BYTES
 
 
 def to_numpy(column: Any) -> np.ndarray:

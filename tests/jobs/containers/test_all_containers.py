@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
-from jobs.ingest.formats import missing, open_catalog, tables_of
+from jobs.containers.formats import missing, open_catalog, tables_of
 from storage_schemas.backend.location import Location
 
 IDS = [(1 << 60) + 1, 12, 3]

@@ -17,10 +17,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jobs.ingest import exact, fits_ascii
-from jobs.ingest.addresses import GZIP, Entry, addresses, choose, with_table
-from jobs.ingest.exact import Exact
-from jobs.ingest.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, TableInfo, joined, open_file
+from jobs.containers import exact, fits_ascii
+from jobs.containers.addresses import GZIP, Entry, addresses, choose, with_table
+from jobs.containers.exact import Exact
+from jobs.containers.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, TableInfo, joined, open_file
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, printable, shortened
 

@@ -6,8 +6,8 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.time import Time
 
-from jobs.ingest import astropy_catalog
-from jobs.ingest.formats import missing, open_catalog
+from jobs.containers import astropy_catalog
+from jobs.containers.formats import missing, open_catalog
 from storage_schemas.backend.location import Location
 
 MRT = """Title:

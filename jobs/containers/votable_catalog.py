@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.ingest.addresses import Entry, addresses, choose
-from jobs.ingest.formats import TableInfo, content_of
-from jobs.ingest.whole_catalog import Whole
+from jobs.containers.addresses import Entry, addresses, choose
+from jobs.containers.formats import TableInfo, content_of
+from jobs.containers.whole_catalog import Whole
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
 

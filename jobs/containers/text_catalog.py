@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from jobs.ingest import exact, text_head
-from jobs.ingest.addresses import Entry, addresses, choose, with_table
-from jobs.ingest.arrow_columns import to_numpy
-from jobs.ingest.exact import Exact
-from jobs.ingest.formats import Catalog, TableInfo, content_of
+from jobs.containers import exact, text_head
+from jobs.containers.addresses import Entry, addresses, choose, with_table
+from jobs.containers.arrow_columns import to_numpy
+from jobs.containers.exact import Exact
+from jobs.containers.formats import Catalog, TableInfo, content_of
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jobs.ingest.addresses import VOTABLE, ends_with
-from jobs.ingest.formats import Catalog, content_of, parent
-from jobs.ingest.whole_catalog import Whole
+from jobs.containers.addresses import VOTABLE, ends_with
+from jobs.containers.formats import Catalog, content_of, parent
+from jobs.containers.whole_catalog import Whole
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 from storage_schemas.backend.remote import file_name
@@ -25,7 +25,7 @@ _IPAC_TYPES = {"int", "i", "long", "l", "double", "d", "float", "f", "real", "r"
 
 def kind_of(start: bytes, location: Location) -> type[Catalog] | None:
     """Return which of the classes here, or `VoTable`, reads a file that begins so; None where none does."""
-    from jobs.ingest.votable_catalog import VoTable
+    from jobs.containers.votable_catalog import VoTable
 
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if ends_with(file_name(location), VOTABLE) or (text.startswith(b"<") and re.search(rb"<(\w+:)?VOTABLE\b", text)):

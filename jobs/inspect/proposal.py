@@ -13,9 +13,11 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 
-from jobs.ingest import column_names, filter_names, photometry_columns, units
-from jobs.ingest.inspect import Column, Facts
-from jobs.ingest.photometry_columns import Family
+from jobs.containers import units
+from jobs.ingest import column_names
+from jobs.inspect import filter_names, photometry_columns
+from jobs.inspect.photometry_columns import Family
+from jobs.inspect.table_facts import Column, Facts
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
 
 #: Zero points of units of flux that tables have without saying so, likeliest first.

@@ -1,0 +1,1 @@
+"""inspect: a table in; what it is, and which survey fits it or could be declared of it, out."""
