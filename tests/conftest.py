@@ -16,6 +16,7 @@ import tiny
 import torch
 from hypothesis import settings
 from provabgs import COORDINATES, SPACE
+from xdist.scheduler import LoadFileScheduling
 
 from jobs.run.job import run_all
 from sedflow_dist import keyed_random
@@ -43,10 +44,14 @@ SELECTION = (11.0, 17.8)  # r [mag]
 SKY, FLOOR = (0.9, 0.25, 0.35, 0.5, 2.0), (0.05, 0.02, 0.02, 0.02, 0.03)
 
 
+#: Files whose tests look at the tiny run (the fixture `local`): one process runs them all, and the run is made once.
+OF_THE_TINY_RUN = (
+    "test_whole_chain.py", "test_cli.py", "test_reweight.py", "test_faults.py", "test_data_model.py", "test_validate.py",
+    "test_submit.py", "test_absurd_sizes.py",
+)  # fmt: skip
 #: Files that take minutes begin first, so that the last one does not keep one of two workers busy alone.
 LONG = (
-    "test_whole_chain.py", "test_fsps_jobs.py", "test_cli.py", "test_ending.py", "test_cluster.py", "test_ingest_scale.py",
-    "test_reprocess.py",
+    *OF_THE_TINY_RUN, "test_fsps_jobs.py", "test_ending.py", "test_ingest_scale.py", "test_reprocess.py",
     "test_storage_faults.py", "test_cascade.py", "test_derived.py", "test_toy_component.py", "test_ray_nodes.py",
     "test_mcmc_jobs.py", "test_fsps_engine.py", "test_posterior.py", "test_races.py",
 )  # fmt: skip
@@ -56,6 +61,19 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+class ByFile(LoadFileScheduling):
+    """Gives whole files to processes, those of the tiny run as if they were one."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return "the tiny run" if file.rpartition("/")[2] in OF_THE_TINY_RUN else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)
 
 
 # -- guards -----------------------------------------------------------------------------------------------------------

@@ -121,6 +121,19 @@ def test_status_of_a_finished_run(local, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("catalog", "draws", "{c}", "--rows", "99999999999999999999999", "--out", "o.csv"),
+     ("catalog", "draws", "{c}", "--rows", "100000000", "--out", "o.csv"),
+     ("export", "{c}", "o.csv", "--cone", "1e308,1e308,1e308")],
+    ids=lambda a: a[-1] if a[0] == "export" else a[4],
+)  # fmt: skip
+def test_absurd_arguments_end_in_a_message(catalog, tmp_path, arguments):
+    done = sedflow(*(a.replace("{c}", catalog) for a in arguments), cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr and done.stderr.strip()
+
+
 def test_ingest_takes_a_run_file_or_says_where_to(local, source, tmp_path):
     run = tiny.settings(tmp_path / "run", source)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json")))

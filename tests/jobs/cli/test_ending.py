@@ -95,19 +95,6 @@ def test_a_command_shows_its_traceback_when_asked_and_no_secret_in_it(tmp_path):
         assert done.stderr.splitlines()[-1].startswith("sedflow: ")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("catalog", "draws", "{c}", "--rows", "99999999999999999999999", "--out", "o.csv"),
-     ("catalog", "draws", "{c}", "--rows", "100000000", "--out", "o.csv"),
-     ("export", "{c}", "o.csv", "--cone", "1e308,1e308,1e308")],
-    ids=lambda a: a[-1] if a[0] == "export" else a[4],
-)  # fmt: skip
-def test_absurd_arguments_end_in_a_message(local, tmp_path, arguments):
-    done = sedflow(*(a.replace("{c}", local.store("catalog").url) for a in arguments), cwd=tmp_path)
-    assert done.returncode in (1, 2)
-    assert "Traceback" not in done.stderr and done.stderr.strip()
-
-
 # -- signals ----------------------------------------------------------------------------------------------------------------
 
 

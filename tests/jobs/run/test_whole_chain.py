@@ -190,6 +190,7 @@ def test_the_chain_on_s3_equals_the_local_one(s3, source, local_contents):
     tiny.assert_same(local_contents, tiny.contents(run))
 
 
+@pytest.mark.slow
 def test_killed_jobs_go_on_and_end_in_the_same_content(local_contents, source, tmp_path):
     """SIGKILL driver and workers of simulate, train and infer once each has written something, and run again."""
     run = tiny.settings(tmp_path / "run", source)
