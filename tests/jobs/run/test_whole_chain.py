@@ -184,8 +184,8 @@ def test_a_catalog_with_every_row_answered_is_the_same_from_one_worker_and_two(l
     assert draws.tobytes() == replay(two, rows, 100)[0].tobytes()
 
 
-def test_the_chain_on_s3_equals_the_local_one(s3, source, local_contents):
-    run = tiny.settings(f"{s3}/whole-chain", source)
+def test_the_chain_on_s3_equals_the_local_one(s3, source, dask, local_contents):
+    run = tiny.settings(f"{s3}/whole-chain", source, engines={"dask": {"address": dask}})
     run_all(run)
     tiny.assert_same(local_contents, tiny.contents(run))
 

@@ -167,6 +167,7 @@ def test_two_actors_with_faults_make_the_table_of_one_byte_for_byte(cluster, tab
         build_ssp.build_ssp("fsps", out, SSP(nebular=True, log_u=-2.5).fsps_settings(), two)
 
 
+@pytest.mark.slow
 def test_an_actor_adds_the_light_of_gas_to_young_stars_only(cluster, tmp_path):
     settings, parts = SSP(source="fsps", nebular=True, log_u=-2.0).fsps_settings(), Location.parse(tmp_path / "parts")
     store = ssp_parts.create(parts, fsps_home.GRID_SHAPE, {})
