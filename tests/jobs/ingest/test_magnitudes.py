@@ -40,8 +40,16 @@ def write(path, flux, error, unit=None, error_unit=None, dtype="f8"):
         for name, said in ((f"F_{band}", unit), (f"E_{band}", error_unit)):
             if said:
                 table[name].unit = said
-    table.write(path, overwrite=True)
+    ending = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes)
+    table.write(path, overwrite=True, **FORMATS.get(ending, {}))
     return path
+
+
+#: What astropy does not know by the ending alone, or would write by halves.
+FORMATS = {
+    ".tsv": {"format": "ascii.tab"}, ".dat": {"format": "ascii.basic"}, ".tbl": {"format": "ascii.ipac"},
+    ".vot": {"format": "votable"}, ".hdf5": {"path": "phot", "serialize_meta": True},
+}  # fmt: skip
 
 
 def photometry(path, declared, tmp_path):
@@ -90,6 +98,24 @@ def test_the_same_galaxies_in_any_unit_are_the_same_photometry(
     np.testing.assert_allclose(sigma, SIGMA, rtol=1e-6)
     assert mask.all()
     assert report["missing"] == report["not_detected"] == report["assumed_error"] == {}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ending", ["ecsv", "tsv", "dat", "tbl", "vot", "hdf5", "fits.gz"])
+@pytest.mark.parametrize(
+    ("declared", "flux", "error"),
+    [
+        (survey(), FLUX, SIGMA), (survey(unit="erg / (s cm2 Hz)"), 3.631e-29 * FLUX, 3.631e-29 * SIGMA),
+        (MAGNITUDES, MAG, MAG_ERROR), (survey(unit="mag", softening=SOFTENING.tolist()), *lupt(FLUX, SIGMA)),
+    ],
+    ids=["nanomaggies", "cgs", "magnitudes", "luptitudes"],
+)  # fmt: skip
+def test_the_same_galaxies_in_any_container_are_the_same_photometry(declared, flux, error, ending, tmp_path):
+    path = write(tmp_path / f"a.{ending}", flux, error)
+    found, sigma, _, mask = photometry(path, declared, tmp_path)
+    np.testing.assert_allclose(found, FLUX, rtol=1e-6)
+    np.testing.assert_allclose(sigma, SIGMA, rtol=1e-6)
+    assert mask.all()
 
 
 # -- a unit that contradicts the declaration -----------------------------------------------------------------------------
