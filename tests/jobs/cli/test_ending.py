@@ -129,6 +129,7 @@ def test_a_signal_ends_a_command_while_storage_is_silent(silent, tmp_path, comma
         [sys.executable, "-m", "jobs.cli", *command], stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
              "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job begins with it ignored
     )  # fmt: skip
     end = time.monotonic() + 120
     while len(asked) < requests:
