@@ -25,7 +25,7 @@ from storage_schemas.backend.location import Location
 
 N = 3000
 _TIME = re.compile(rb"(?<=updated )[0-9T:-]{19}|CHECKSUM= '\w{16}'")  # FITS says when a checksum was made
-CONTAINERS = ("c.fits", "c.parquet", "c.csv", "c_hats", "c.qp.hdf5")
+CONTAINERS = ("c.fits", "c.parquet", "c.csv", "c.zarr", "c_hats", "c.qp.hdf5")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ for name, write in (writers | {"figure.png": save, "flux.csv": fluxes}).items():
     size = max(file.stat().st_size for file in ([whole] if whole.is_file() else whole.rglob("*")))
     for limit in (0, size // 3, size - 1):
         out = folder / name
-        if not name.endswith("_hats"):
+        if not name.endswith(("_hats", ".zarr")):
             out.write_text("before")
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
@@ -133,7 +133,7 @@ def test_where_a_file_finds_no_room_the_error_says_so_and_what_was_there_stays(s
     for name, limit, number, error, left in results:
         assert number == 27, (name, limit, error)  # EFBIG
         assert f"no room to write {tmp_path / 'full' / name} (" in error
-        assert left == ({} if name.endswith("_hats") else {name: "before"}), (name, limit)
+        assert left == ({} if name.endswith(("_hats", ".zarr")) else {name: "before"}), (name, limit)
 
 
 def test_on_a_disk_that_is_full_a_command_ends_with_one_line_and_leaves_nothing(source, tmp_path):
@@ -154,11 +154,11 @@ def test_on_a_disk_that_is_full_a_command_ends_with_one_line_and_leaves_nothing(
 
 def test_told_to_end_an_export_leaves_nothing(source, tmp_path):
     (tmp_path / "out").mkdir()
-    names = ("c.csv", "c_hats", "c.qp.hdf5")
+    names = ("c.csv", "c.zarr", "c_hats", "c.qp.hdf5")
     command = [sys.executable, "-c", _COMMANDS, source.url, str(tmp_path / "out"), "ended", *names]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.split() == ["143"] * 3 and done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr.count("told to end (SIGTERM)") == 3
+    assert done.stdout.split() == ["143"] * len(names) and done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("told to end (SIGTERM)") == len(names)
 
 
 # -- two at once, and links -------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_lsdb_opens_hats_in_a_bucket(source, bucket, tmp_path):
     assert code == 0
     for name in (
         hats := bucket / "c_hats"
-    ).list():  # as it lies there; s3fs, with which LSDB reads buckets, is not at hand
+    ).list():  # as it lies there; tests/jobs/ingest/test_remote.py has LSDB read it through s3fs
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(hats.get(name))
     assert len(lsdb.open_catalog(tmp_path)) == np.isfinite(open_catalog(source)["ra"].values).sum()
@@ -268,7 +268,7 @@ def test_lsdb_opens_hats_in_a_bucket(source, bucket, tmp_path):
 
 def test_a_bucket_that_is_not_there_is_an_error_and_nothing_is_left(source, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for name in ("c.csv", "c_hats", "c.qp.hdf5"):
+    for name in ("c.csv", "c.zarr", "c_hats", "c.qp.hdf5"):
         with pytest.raises((obstore.exceptions.BaseError, OSError)):
             export(open_catalog(source), bucket.at(f"s3://nobody-has-this/{name}"), ["log_mstar"])
     assert os.listdir(tmp_path) == []
