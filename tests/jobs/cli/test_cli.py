@@ -180,6 +180,7 @@ def unweighted(local, tmp_path_factory):
     return out.url
 
 
+@pytest.mark.slow
 def test_reweighting_moves_the_answer_and_says_where_it_cannot(unweighted, tmp_path):
     medians, rows = [], [0, 5, 7, 20, 21, 22]
     for number, prior in enumerate(("tau_ism=norm(0.3,0.2)", "tau_ism=norm(1.5,0.2)", "tau_ism=uniform(7,1)")):

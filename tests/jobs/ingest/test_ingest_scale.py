@@ -173,6 +173,7 @@ def as_hats(table, where):
     where.put("hats.properties", b"obs_collection=test\n")
 
 
+@pytest.mark.slow
 def test_containers_on_s3_give_what_files_here_do(s3, files, dask, tmp_path):
     table = Table.read(files[0])
     here = run(files[0], tmp_path / "here", dask, order="healpix")
@@ -224,7 +225,7 @@ def test_nothing_is_done_twice(files, dask, tmp_path):
     assert not (tmp_path / "out" / "sedflow.working").exists()
 
 
-@pytest.mark.parametrize("keep_runs", [True, False])
+@pytest.mark.parametrize("keep_runs", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_rows_changed_in_place_change_their_chunks_only(files, dask, tmp_path, keep_runs):
     store = run(files, tmp_path / "out", dask, keep_runs=keep_runs)
     runs = tmp_path / "out" / "sedflow.working"
@@ -247,7 +248,7 @@ def test_rows_changed_in_place_change_their_chunks_only(files, dask, tmp_path, k
         assert len(set(there.items()) & set(made.items())) == 4 + 2
 
 
-@pytest.mark.parametrize("order", ["healpix", "input"])
+@pytest.mark.parametrize("order", [pytest.param("healpix", marks=pytest.mark.slow), "input"])
 def test_files_may_come_and_go(files, dask, tmp_path, order):
     store = run([files[0], files[2]], tmp_path / "out", dask, order=order)
     before = digests(store)
@@ -334,7 +335,7 @@ def test_killed_ingest_goes_on_and_ends_in_the_same_content(dask, tmp_path):
 # -- duplicates, cuts, report ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", ["healpix", "input"])
+@pytest.mark.parametrize("order", [pytest.param("healpix", marks=pytest.mark.slow), "input"])
 def test_the_second_row_with_the_same_identifiers_is_flagged(files, dask, tmp_path, order):
     """Within a file, across files, elsewhere on the sky; one identifier alone is none."""
     first, third = Table.read(files[0]), Table.read(files[2])
