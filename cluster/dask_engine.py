@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,6 +36,7 @@ def client(settings: DaskSettings) -> Iterator[Client]:
         elif settings.start == "kubernetes":
             cluster, patience = stack.enter_context(kubernetes.cluster(settings)), {"timeout": _POD_TIMEOUT}
         else:
+            stack.enter_context(_worker_environment())
             cluster = stack.enter_context(_started(settings))
         try:
             with Client(cluster, **patience) as connected:
@@ -55,6 +57,25 @@ def _compare_versions(connected: Client) -> None:
     for address, found in connected.run(versions.here, versions.OF_WORKERS, on_error="return").items():
         theirs = {} if isinstance(found, Exception) else found  # it does not even know the question
         versions.refuse_difference(ours, theirs, "here", f"on Dask's worker {address}")
+
+
+@contextmanager
+def _worker_environment() -> Iterator[None]:
+    """Let this process have the workers' environment while it starts any, and its own again afterwards.
+
+    Dask takes what this process has before what it is told, and leaves behind what it told a worker: without this, who has
+    had other workers before would give theirs to ours.
+    """
+    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+    os.environ.update(WORKER_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _started(settings: DaskSettings) -> Any:

@@ -1,6 +1,7 @@
 """Profiles: what they may say, what they mean for Ray, Dask, Slurm and Kubernetes, and that impossible ones say why."""
 
 import inspect
+import os
 import sys
 
 import cloudpickle
@@ -219,6 +220,15 @@ def test_dask_adds_workers_while_there_is_work_and_gives_them_one_thread():
             time.sleep(0.1)
         client.cancel(work)
         assert client.submit(environment, 0).result() == WORKER_ENVIRONMENT
+
+
+def test_workers_have_their_environment_whatever_this_process_had_and_leave_it_as_it_was(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")  # as other workers of Dask leave it
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    before = dict(os.environ)
+    with dask_engine.client(DaskSettings(workers=1)) as client:
+        assert client.submit(environment, 0).result() == WORKER_ENVIRONMENT
+    assert dict(os.environ) == before
 
 
 def test_a_task_that_fails_is_tried_again_as_often_as_said(tmp_path):
