@@ -29,7 +29,9 @@ def client(settings: DaskSettings) -> Iterator[Client]:
         ConnectionError: no scheduler answers at the address, or it went away.
     """
     environment = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_ENVIRONMENT.items()}
-    with dask.config.set({**environment, "distributed.worker.daemon": True}), ExitStack() as stack:
+    # A client that cannot connect leaves itself behind as everybody's scheduler; here that ends with the connection.
+    nobody = {"scheduler": dask.config.get("scheduler", None)}
+    with dask.config.set({**environment, **nobody, "distributed.worker.daemon": True}), ExitStack() as stack:
         patience = {}
         if settings.address:
             cluster = settings.address

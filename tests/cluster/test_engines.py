@@ -203,7 +203,6 @@ def test_ray_reserves_it(tmp_path):
 
 
 def environment(_):
-    import os
 
     return {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
 
@@ -225,10 +224,22 @@ def test_dask_adds_workers_while_there_is_work_and_gives_them_one_thread():
 def test_workers_have_their_environment_whatever_this_process_had_and_leave_it_as_it_was(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")  # as other workers of Dask leave it
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-    before = dict(os.environ)
+    before = environment(0)
     with dask_engine.client(DaskSettings(workers=1)) as client:
         assert client.submit(environment, 0).result() == WORKER_ENVIRONMENT
-    assert dict(os.environ) == before
+    assert environment(0) == before
+
+
+def test_a_scheduler_that_is_not_there_is_nobodys_afterwards():
+    before = dask.config.get("scheduler", None)
+    nobody = DaskSettings(address="tcp://127.0.0.1:9")
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(OSError, match=r"127\.0\.0\.1:9"),
+        dask_engine.client(nobody),
+    ):
+        pass
+    assert dask.config.get("scheduler", None) == before
 
 
 def test_a_task_that_fails_is_tried_again_as_often_as_said(tmp_path):

@@ -302,7 +302,7 @@ def test_an_export_of_no_rows_is_a_table_of_no_rows(made, tmp_path, name):
 
 def test_what_cannot_be_exported_is_said(made, tmp_path):
     with pytest.raises(
-        ValueError, match=r"c.txt: the ending must be one of .fits, .parquet, .csv, .hats, _hats, .qp.hdf5"
+        ValueError, match=r"c.txt: the ending must be one of .fits, .parquet, .csv, .zarr, .hats, _hats, .qp.hdf5"
     ):
         export(made, tmp_path / "c.txt")
     (tmp_path / "c_hats").mkdir()
