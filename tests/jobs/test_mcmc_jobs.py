@@ -156,6 +156,7 @@ def test_a_row_has_its_chain_whatever_is_sampled_beside_it(of_one, stored_model,
             assert values.tobytes() == whole[name][rows].tobytes(), name
 
 
+@pytest.mark.slow
 def test_a_killed_actor_costs_a_checkpoint_interval_and_no_byte(of_one, stored_model, data, tmp_path):
     """Killed in the middle of the second of three segments, with the other galaxies of its block somewhere near."""
     stored = contents(of_one)["segments/evaluations"].reshape(N, SHORT.segments)
