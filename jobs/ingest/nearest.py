@@ -56,7 +56,11 @@ class Sky:
         """Return of the positions that have a match: which, the place of the nearest, its distance (chord of unit vectors),
         whether several are within the radius, and whether several are equally near, of which it is the one of the least ``row``.
         """
-        near = np.flatnonzero((pixel >= 0) & np.isin(pixel >> 2 * (_ORDER - self.order), self.cells))
+        if not len(self.cells):
+            return None
+        cell = pixel >> 2 * (_ORDER - self.order)
+        place = np.minimum(np.searchsorted(self.cells, cell), len(self.cells) - 1)
+        near = np.flatnonzero((pixel >= 0) & (self.cells[place] == cell))
         if not len(near):
             return None
         tree, here = cKDTree(_vectors(ra[near], dec[near])), _vectors(self.ra[self.rows], self.dec[self.rows])
