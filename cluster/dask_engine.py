@@ -28,10 +28,7 @@ def client(settings: DaskSettings) -> Iterator[Client]:
     Raises:
         ConnectionError: no scheduler answers at the address, or it went away.
     """
-    environment = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_ENVIRONMENT.items()}
-    # A client that cannot connect leaves itself behind as everybody's scheduler; here that ends with the connection.
-    nobody = {"scheduler": dask.config.get("scheduler", None)}
-    with dask.config.set({**environment, **nobody, "distributed.worker.daemon": True}), ExitStack() as stack:
+    with dask.config.set({"distributed.worker.daemon": True}), ExitStack() as stack:
         patience = {}
         if settings.address:
             cluster = settings.address
@@ -41,7 +38,8 @@ def client(settings: DaskSettings) -> Iterator[Client]:
             stack.enter_context(_worker_environment())
             cluster = stack.enter_context(_started(settings))
         try:
-            with Client(cluster, **patience) as connected:
+            # Nobody's default: one that cannot connect would stay so, and what else uses Dask here would ask it in vain.
+            with Client(cluster, set_as_default=False, **patience) as connected:
                 if settings.address or settings.start != "local":
                     _compare_versions(connected)
                 yield connected
@@ -117,7 +115,7 @@ def map_tasks(
     )
     given = dict(zip(futures, items, strict=True))
     suspects = []
-    answers = as_completed(futures, with_results=True, raise_errors=False)
+    answers = as_completed(futures, loop=connected.loop, with_results=True, raise_errors=False)
     for future, result in dask_retries.watched(connected, futures, answers):
         item = given.pop(future)
         if isinstance(result, CancelledError):

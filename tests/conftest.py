@@ -14,6 +14,7 @@ import reference_galaxy
 import small
 import tiny
 import torch
+from dask import config as dask_config
 from hypothesis import settings
 from provabgs import COORDINATES, SPACE
 from xdist.scheduler import LoadFileScheduling
@@ -89,6 +90,16 @@ def torch_is_left_as_found():
         torch.set_default_dtype(before[0])
         torch.set_num_threads(before[1])
         pytest.fail(f"the test changed torch's (default dtype, number of threads) from {before} to {after}")
+
+
+@pytest.fixture(autouse=True)
+def dask_is_left_as_found():
+    """A test that leaves a client behind as everybody's scheduler would break whatever computes with Dask after it."""
+    before = dask_config.get("scheduler", None)
+    yield
+    if (after := dask_config.get("scheduler", None)) != before:
+        dask_config.set(scheduler=before)
+        pytest.fail(f"the test changed Dask's scheduler from {before} to {after}")
 
 
 _passed: list[str] = []

@@ -19,9 +19,9 @@ from jobs.cli.mcmc import mcmc_app
 from jobs.cli.options import AccessText, CatalogPath, Cone, JoinText, Profile, Release, engines
 from jobs.cli.run import run_app
 from jobs.config import run_file, shipped
-from jobs.config.joining import Inputs, Join
+from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
-from jobs.config.sections import SSP, Inference, Ingest
+from jobs.config.sections import SSP, Inference, Ingest, Inputs
 from jobs.telemetry.progress import say
 from sedflow_dist.photometry import surveys
 from sedflow_dist.sps.fsps_engine import PRESETS
@@ -193,18 +193,16 @@ def infer(
     from jobs.infer import infer as fill
     from jobs.ingest.job import holding
     from jobs.ingest.job import ingest as read
-    from storage_schemas import photometry
     from storage_schemas.catalog import schema as catalog
 
     settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
     dask = engines(profile).dask.replace(workers=workers)
     where, joining, reach = Location.parse(out), Join.parse(join), Inputs.parse(access).access
-    try:
-        place = reach.place(source)
-        if joining or access or (isinstance(place, Remote) and place.scheme != "s3"):
-            raise FileNotFoundError  # no store of ours is read so
-        location = photometry.open(Location.parse(source)).location
-    except (FileNotFoundError, NotADirectoryError):
+    place = reach.place(source)
+    ours = not (joining or access or (isinstance(place, Remote) and place.scheme != "s3"))  # no store is read so
+    if (store := _photometry(source) if ours else None) is not None:
+        fill(store, shipped.model(model), where, settings, seed, dask)
+    else:
         catalog.repository(where, create=True)  # which refuses a place that holds something else
         location = where / "photometry"
         with holding(location) as lease:
@@ -212,9 +210,17 @@ def infer(
             asked = Ingest(redshift=redshift, ra=ra, dec=dec)
             read(source, of, location, rows_per_shard, asked, dask, lease, joining, reach)
             fill(location, shipped.model(model), where, settings, seed, dask)
-    else:
-        fill(location, shipped.model(model), where, settings, seed, dask)
     summary(where)
+
+
+def _photometry(source: str) -> Location | None:
+    """Where the photometry store is that an input names; None where it is something else."""
+    from storage_schemas import photometry
+
+    try:
+        return photometry.open(Location.parse(source)).location
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Sections of the run file about inputs: how they are reached, and a table that is joined to them."""
+"""The section `join` of the run file: a table that is joined to the input."""
 
 from __future__ import annotations
 
@@ -6,63 +6,18 @@ import re
 from typing import Any, Literal
 
 from astropy.coordinates import Angle
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cluster.settings import refuse_control_characters
+from jobs.config.sections import Section
 from storage_schemas.backend.access import Access
-from storage_schemas.backend.location import check_endpoint
 
 _LARGEST = 1.0  # deg
 _KEYS = re.compile(r",(?=(?:on|within|positions|columns|duplicates)=)")
 
 
-class Inputs(BaseModel):
-    """How inputs in buckets are reached, where that is not how stores are. Credentials stand in no run file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    anon: bool = Field(False, description="without credentials: public buckets")
-    requester_pays: bool = Field(False, description="who reads is billed, where the bucket asks for that")
-    profile: str | None = Field(
-        None, pattern=r"^[\w.@+-]{1,64}$", description="of AWS's files, whose credentials are used; none: as everywhere"
-    )
-    endpoint: str | None = Field(None, description="URL of an S3 service; none: that of `storage`")
-    region: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9-]{1,64}$", description="of the bucket; none: that of `storage`"
-    )
-
-    @field_validator("endpoint")
-    @classmethod
-    def _check(cls, endpoint: str | None) -> str | None:
-        if endpoint:
-            check_endpoint(endpoint)
-        return endpoint
-
-    @property
-    def access(self) -> Access:
-        """The same, for whoever reads."""
-        return Access(**self.model_dump())
-
-    @classmethod
-    def parse(cls, text: str | None) -> Inputs:
-        """Read what the command line says: ``anon,endpoint=https://...``.
-
-        Raises:
-            ValueError: it says something else.
-        """
-        given: dict[str, Any] = {}
-        for part in filter(None, (text or "").split(",")):
-            key, separator, value = part.partition("=")
-            if key not in cls.model_fields:
-                raise ValueError(f"{key[:40]!r} is none of {', '.join(cls.model_fields)}")
-            given[key] = value if separator else True
-        return cls.model_validate(given)
-
-
-class Join(BaseModel):
+class Join(Section):
     """A table with columns that the input lacks, such as its redshifts: by identifiers, or by position."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str | tuple[str, ...] = Field(description="the table, or tables, named as `input` is")
     on: str | tuple[str, ...] | dict[str, str] | None = Field(

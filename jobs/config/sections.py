@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from jobs.config.joining import Inputs
 from sedflow_dist.flow.model_spec import FlowSpec
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.parameters import ParameterSpace
@@ -15,6 +14,7 @@ from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps import fsps_engine
 from sedflow_dist.sps.components import PROVABGS, Composition
 from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import check_endpoint
 
 
@@ -24,23 +24,60 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _checked(endpoint: str) -> str:
+    if endpoint:
+        check_endpoint(endpoint)
+    return endpoint
+
+
+#: The URL of an S3 service.
+Endpoint = Annotated[str, AfterValidator(_checked)]
+
+
+class Inputs(Section):
+    """How inputs in buckets are reached, where that is not how stores are. Credentials stand in no run file."""
+
+    anon: bool = Field(False, description="without credentials: public buckets")
+    requester_pays: bool = Field(False, description="who reads is billed, where the bucket asks for that")
+    profile: str | None = Field(
+        None, pattern=r"^[\w.@+-]{1,64}$", description="of AWS's files, whose credentials are used; none: as everywhere"
+    )
+    endpoint: Endpoint | None = Field(None, description="URL of an S3 service; none: that of `storage`")
+    region: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9-]{1,64}$", description="of the bucket; none: that of `storage`"
+    )
+
+    @property
+    def access(self) -> Access:
+        """The same, for whoever reads."""
+        return Access(**self.model_dump())
+
+    @classmethod
+    def parse(cls, text: str | None) -> Inputs:
+        """Read what the command line says: ``anon,endpoint=https://...``.
+
+        Raises:
+            ValueError: it says something else.
+        """
+        given: dict[str, Any] = {}
+        for part in filter(None, (text or "").split(",")):
+            key, separator, value = part.partition("=")
+            if key not in cls.model_fields:
+                raise ValueError(f"{key[:40]!r} is none of {', '.join(cls.model_fields)}")
+            given[key] = value if separator else True
+        return cls.model_validate(given)
+
+
 class Storage(Section):
     """The object store, where it is not AWS's default."""
 
-    endpoint: str | None = Field(None, description="URL of an S3 service")
+    endpoint: Endpoint | None = Field(None, description="URL of an S3 service")
     region: str | None = Field(
         None, pattern=r"^[A-Za-z0-9-]{1,64}$", description="of the bucket; none: that of AWS_REGION, or us-east-1"
     )
     tries: int = Field(10, ge=1, description="of a request that fails in a way that may pass")
     timeout: float = Field(60.0, gt=0, description="without any answer, a request has failed [s]")
     inputs: Inputs = Inputs()
-
-    @field_validator("endpoint")
-    @classmethod
-    def _check(cls, endpoint: str | None) -> str | None:
-        if endpoint:
-            check_endpoint(endpoint)
-        return endpoint
 
 
 class Ingest(Section):

@@ -20,7 +20,7 @@ import numpy as np
 from jobs.containers import exact, fits_ascii
 from jobs.containers.addresses import GZIP, Entry, addresses, choose, with_table
 from jobs.containers.exact import Exact
-from jobs.containers.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, TableInfo, joined, open_file
+from jobs.containers.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, TWICE, Catalog, TableInfo, joined, open_file
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, printable, shortened
 
@@ -186,7 +186,7 @@ class Fits(Catalog):
     def _check_column(self, name: str, again: bool, code: str, width: int) -> None:
         """Note why a column is not read, if it is not."""
         if again:
-            self.unreadable[name] = "is there twice: columns of one name cannot be told apart"
+            self.unreadable[name] = TWICE
         elif code in _UNREADABLE:
             self.unreadable[name] = _UNREADABLE[code]
         elif width > (most := MOST_TEXT_BYTES if code == "A" else MOST_VALUE_BYTES):

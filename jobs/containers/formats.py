@@ -26,6 +26,12 @@ from storage_schemas.backend.remote import Remote, file_name
 MOST_TEXT_BYTES = 4096
 MOST_VALUE_BYTES = 65_536
 MOST_PIECE_BYTES = 2 << 30
+#: Of a chunk of an array, as Zarr and HDF5 have them.
+MOST_CHUNK_BYTES = 1 << 30
+#: A table of more rows must have about as many stored: without, it is one of fill values, which a small one may well be.
+FEW_ROWS = 1_000_000
+#: Why a column is not read whose name another has too.
+TWICE = "is there twice: columns of one name cannot be told apart"
 _HEAD_BYTES = 64 << 10
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -167,13 +173,22 @@ def _kind(location: Location) -> type[Catalog]:
             return kind
     if found := astropy_catalog.kind_of(start, location):
         return found
-    if addresses.ends_with(file_name(location), addresses.TEXT):
+    if addresses.ends_with(name, addresses.TEXT):
         return Text
     raise ValueError(
         f"{printable(location)}: its format is not one of FITS ({_written(addresses.FITS)}), Parquet "
         f"({_written(addresses.PARQUET)}), HDF5 ({_written(addresses.HDF5)}), VOTable ({_written(addresses.VOTABLE)}), text "
         f"({_written(addresses.TEXT)}) and a Zarr group; FITS, VOTables and text may be gzipped"
     )
+
+
+def each_of(kind: Any, location: Location, names: Sequence[str | None]) -> list[TableInfo]:
+    """Return what tables of a file are, of a class that takes their names."""
+    found = []
+    for name in names:
+        with kind(location, name) as catalog:
+            found.append(TableInfo(name or "", catalog.n_rows, catalog.names))
+    return found
 
 
 def _written(endings: Sequence[str]) -> str:

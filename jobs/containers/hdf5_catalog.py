@@ -15,15 +15,23 @@ import numpy as np
 from jobs.containers import astropy_meta, conventions, exact, pandas_hdf5
 from jobs.containers.addresses import GZIP, Entry, addresses, choose, with_table
 from jobs.containers.exact import Exact
-from jobs.containers.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog, TableInfo, open_file
-from jobs.containers.pandas_hdf5 import Column
+from jobs.containers.formats import (
+    FEW_ROWS,
+    MOST_CHUNK_BYTES,
+    MOST_TEXT_BYTES,
+    MOST_VALUE_BYTES,
+    TWICE,
+    Catalog,
+    TableInfo,
+    each_of,
+    open_file,
+)
+from jobs.containers.pandas_hdf5 import Column, as_text
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
 
-_MOST_CHUNK_BYTES = 1 << 30
 _MOST_GROUPS = 10_000
 _MOST_META_BYTES = 8 << 20
-_FEW_ROWS = 1_000_000
 _RATIO = 1032  # bytes that one stored byte can stand for, at most
 _META = ".__table_column_meta__"
 _UNITS = ("units", "unit", "Units", "Unit", "UNIT", "UNITS")
@@ -50,11 +58,7 @@ class Hdf5(Catalog):
         """Return all tables of a file."""
         with open_file(location) as file, _opened(location, file) as h5:
             names = addresses([_entry(one, i) for i, one in enumerate(_tables(h5), 1)])
-        infos = []
-        for name in names:
-            with cls(location, name) as catalog:
-                infos.append(TableInfo(name, catalog.n_rows, catalog.names))
-        return infos
+        return each_of(cls, location, names)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -75,14 +79,14 @@ class Hdf5(Catalog):
         self.names = tuple(name for name in self._columns if name not in hidden)
         twice = Counter(column.name for column in columns)
         for name, column in self._columns.items():
-            units = [_text(column.attributes[key]).strip() for key in _UNITS if key in column.attributes]
+            units = [as_text(column.attributes[key]).strip() for key in _UNITS if key in column.attributes]
             self.units[name] = next((unit for unit in (*units, stated.get(name, "")) if unit), None)
             if twice[name] > 1:
-                self.unreadable[name] = "is there twice: columns of one name cannot be told apart"
+                self.unreadable[name] = TWICE
             elif reason := self._reason(column):
                 self.unreadable[name] = reason
         stored = [min(column.stored * _RATIO // max(column.row_bytes, 1), self.n_rows) for column in columns]
-        if self.n_rows > _FEW_ROWS and max(stored, default=0) < self.n_rows // 2:
+        if self.n_rows > FEW_ROWS and max(stored, default=0) < self.n_rows // 2:
             raise ValueError(
                 f"{self.title} announces {self.n_rows:,} rows, and what is stored holds at most {max(stored, default=0):,}"
             )
@@ -104,8 +108,8 @@ class Hdf5(Catalog):
             return "holds complex numbers" if dtype.kind == "c" else f"is of type {dtype}, which is not read"
         chunk = dtype.itemsize * int(np.prod(dataset.chunks or (1,), dtype=object))
         most = MOST_TEXT_BYTES if dtype.kind == "S" else MOST_VALUE_BYTES
-        if column.row_bytes > most or chunk > _MOST_CHUNK_BYTES:
-            allowed = f"{most:,} and {_MOST_CHUNK_BYTES:,}"
+        if column.row_bytes > most or chunk > MOST_CHUNK_BYTES:
+            allowed = f"{most:,} and {MOST_CHUNK_BYTES:,}"
             return f"takes {column.row_bytes:,} bytes a row and {chunk:,} a chunk; at most {allowed} are read"
         return None
 
@@ -225,7 +229,7 @@ def _meta(node: Any) -> str | None:
 
 def _objects(raw: np.ndarray, null: str | None) -> np.ndarray:
     """Text of a fixed or of no fixed length as objects; None where it is the word by which pandas says that there is none."""
-    found = np.array([_text(value) for value in raw.flat], dtype=object).reshape(raw.shape)
+    found = np.array([as_text(value) for value in raw.flat], dtype=object).reshape(raw.shape)
     if null is not None:
         found[found == null] = None
     return found
@@ -234,8 +238,3 @@ def _objects(raw: np.ndarray, null: str | None) -> np.ndarray:
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
     """Attributes as numbers: HDF5 has them as arrays of one entry."""
     return {key: value.ravel()[0] if getattr(value, "size", 2) == 1 else value for key, value in attributes.items()}
-
-
-def _text(value: Any) -> str:
-    value = value.ravel()[0] if isinstance(value, np.ndarray) and value.size == 1 else value
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

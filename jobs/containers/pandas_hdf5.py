@@ -73,7 +73,7 @@ def columns(group: Any) -> list[Column]:
     Raises:
         ValueError: it is no frame.
     """
-    kind = _text(group.attrs["pandas_type"])
+    kind = as_text(group.attrs["pandas_type"])
     if kind == "frame_table":
         return _of_table(group["table"])
     if kind != "frame":
@@ -83,8 +83,8 @@ def columns(group: Any) -> list[Column]:
         names, values = group[f"block{i}_items"], group[f"block{i}_values"]
         reason = "is pickled: reading it could run any code, so it is not read" if values.dtype.kind == "O" else None
         for entry, name in enumerate(np.ravel(names[...])):
-            found.append(Column(_text(name), values, entry=entry, reason=reason))
-    order = [_text(name) for name in np.ravel(group["axis0"][...])]
+            found.append(Column(as_text(name), values, entry=entry, reason=reason))
+    order = [as_text(name) for name in np.ravel(group["axis0"][...])]
     return sorted(found, key=lambda column: order.index(column.name) if column.name in order else -1)
 
 
@@ -92,7 +92,7 @@ def _of_table(table: Any) -> list[Column]:
     found = []
     for block in table.dtype.names:
         kind, null = table.attrs.get(f"{block}_kind"), table.attrs.get(f"{block}_nan_rep")
-        null = None if null is None else _text(null)
+        null = None if null is None else as_text(null)
         names = [block] if kind is None or not table.dtype[block].shape else _names(kind)
         entries: list[int | None] = list(range(len(names))) if table.dtype[block].shape else [None]
         found += [Column(name, table, block, entry, null) for name, entry in zip(names, entries, strict=True)]
@@ -107,5 +107,7 @@ def _names(pickled: Any) -> list[str]:
     return [str(argument) for code, argument, _ in pickletools.genops(raw) if code.name in _TEXTS]
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return what an attribute or a value of text says; HDF5 has it as bytes, or as an array of one entry."""
+    value = value.ravel()[0] if isinstance(value, np.ndarray) and value.size == 1 else value
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

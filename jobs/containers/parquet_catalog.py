@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from jobs.containers import arrow_columns, astropy_meta, exact, units, votable_catalog
 from jobs.containers.exact import Exact
-from jobs.containers.formats import MOST_PIECE_BYTES, MOST_VALUE_BYTES, Catalog, open_file
+from jobs.containers.formats import MOST_PIECE_BYTES, MOST_VALUE_BYTES, TWICE, Catalog, open_file
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 
@@ -59,7 +59,7 @@ class Parquet(Catalog):
         self._read_units(schema, stated)
         for field in schema:
             if len(schema.get_all_field_indices(field.name)) > 1:
-                self.unreadable[field.name] = "is there twice: columns of one name cannot be told apart"
+                self.unreadable[field.name] = TWICE
             elif pa.types.is_nested(field.type) and not arrow_columns.is_vector(field.type):
                 self.unreadable[field.name] = f"is nested ({shortened(field.type)}), which is not read"
 

@@ -20,7 +20,7 @@ from jobs.containers import exact, text_head
 from jobs.containers.addresses import Entry, addresses, choose, with_table
 from jobs.containers.arrow_columns import to_numpy
 from jobs.containers.exact import Exact
-from jobs.containers.formats import Catalog, TableInfo, content_of
+from jobs.containers.formats import TWICE, Catalog, TableInfo, content_of, each_of
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 
@@ -49,8 +49,7 @@ class Text(Catalog):
         self._content = pa.py_buffer(rows) if rows.strip() else None
         del content, rows
         self.names = tuple(dict.fromkeys(head.names))
-        twice = "is there twice: columns of one name cannot be told apart"
-        self.unreadable = {name: twice for name in self.names if head.names.count(name) > 1}
+        self.unreadable = {name: TWICE for name in self.names if head.names.count(name) > 1}
         self.units.update({name: head.units.get(name) for name in self.names})
         self._table = self._parsed(pyarrow.csv.ConvertOptions(null_values=text_head.NULLS))
         self.n_rows = self._table.num_rows
@@ -59,12 +58,7 @@ class Text(Catalog):
     def tables(cls, location: Location) -> list[TableInfo]:
         """Return the results that a file of SkyServer holds; other files are one table."""
         entries, _ = _parts(content_of(location, MOST_BYTES))
-        names = addresses(entries) if len(entries) > 1 else [None]
-        found = []
-        for name in names:
-            with cls(location, name) as catalog:
-                found.append(TableInfo(name or "", catalog.n_rows, catalog.names))
-        return found
+        return each_of(cls, location, addresses(entries) if len(entries) > 1 else [None])
 
     def _rows(self, content: bytes) -> bytes:
         """The rows as a parser of separated values takes them: runs of blanks become tabs."""

@@ -10,7 +10,7 @@ import numpy as np
 from jobs.containers import exact
 from jobs.containers.addresses import with_table
 from jobs.containers.exact import Exact
-from jobs.containers.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, Catalog
+from jobs.containers.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, TWICE, Catalog
 from storage_schemas.backend.location import Location
 
 
@@ -25,7 +25,7 @@ class Whole(Catalog):
         """Take columns (row,) or (row, entry) by their names, and the units that are stated."""
         for name, values in columns:
             if name in self._columns:
-                self.unreadable[name] = "is there twice: columns of one name cannot be told apart"
+                self.unreadable[name] = TWICE
             elif reason := _reason(values):
                 self.unreadable[name] = reason
             self._columns[name] = values

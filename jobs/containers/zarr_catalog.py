@@ -10,14 +10,11 @@ import zarr
 
 from jobs.containers import conventions, exact
 from jobs.containers.exact import Exact
-from jobs.containers.formats import MOST_VALUE_BYTES, Catalog
+from jobs.containers.formats import FEW_ROWS, MOST_CHUNK_BYTES, MOST_VALUE_BYTES, Catalog
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 
 _DIMENSIONS = "_ARRAY_DIMENSIONS"  # by which xarray knows its arrays of format 2
-_MOST_CHUNK_BYTES = 1 << 30
-#: A table without one stored chunk is one of fill values; a small one may well be.
-_FEW_ROWS = 1_000_000
 
 
 class Zarr(Catalog):
@@ -49,14 +46,14 @@ class Zarr(Catalog):
             return f"has more than one unit: {', '.join(map(shortened, units))}"
         item = max(value.dtype.itemsize, 1)
         row, chunk = item * int(np.prod(value.shape[1:], dtype=object)), item * int(np.prod(value.chunks, dtype=object))
-        if row > MOST_VALUE_BYTES or chunk > _MOST_CHUNK_BYTES:
-            most = f"{MOST_VALUE_BYTES:,} and {_MOST_CHUNK_BYTES:,}"
+        if row > MOST_VALUE_BYTES or chunk > MOST_CHUNK_BYTES:
+            most = f"{MOST_VALUE_BYTES:,} and {MOST_CHUNK_BYTES:,}"
             return f"takes {row:,} bytes a row and {chunk:,} a chunk; at most {most} are read"
         return None
 
     def _check_rows(self) -> None:
         """Refuse a shape of which nearly nothing is stored: its rows would all be fill values."""
-        if self.n_rows <= _FEW_ROWS:
+        if self.n_rows <= FEW_ROWS:
             return
         stored = 0
         for name, value in self._arrays.items():

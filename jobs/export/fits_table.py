@@ -10,7 +10,7 @@ import io
 import numpy as np
 from astropy.io import fits
 
-from jobs.export.rows import Column, Rows
+from jobs.export.rows import Column, Rows, null_of, with_null
 from jobs.export.units import unit_of
 from jobs.export.whole import Destination, whole_file
 
@@ -18,8 +18,6 @@ _RECORD = 2880
 _EXCLUDED = {*range(0x3A, 0x41), *range(0x5B, 0x61)}  # ASCII that is neither digit nor letter
 _FORMATS = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "u4": "J", "i8": "K", "u8": "K", "f4": "E", "f8": "D"}
 _ZEROS = {"u4": 1 << 31, "u8": 1 << 63}  # FITS knows unsigned numbers as shifted ones
-#: Stored numbers (``TNULL``) that stand for a missing identifier: -2^63, or 2^64 - 1 where they are shifted.
-_NULLS = {"i8": -(1 << 63), "u8": (1 << 63) - 1}
 
 
 def write(rows: Rows, out: Destination) -> None:
@@ -64,16 +62,6 @@ def _gaps(rows: Rows) -> set[str]:
     return {name for block in rows.blocks(names) for name in names if np.ma.is_masked(block[name])} if names else set()
 
 
-def _filled(name: str, values: np.ndarray, kind: str) -> np.ndarray:
-    """Numbers in which the one of missing ones stands where they are missing."""
-    null = _NULLS[kind] + _ZEROS.get(kind, 0)
-    if np.ma.filled(values == null, False).any():
-        raise ValueError(
-            f"identifier {name} is {null} somewhere, which in FITS stands for a missing one: export to Parquet"
-        )
-    return np.ma.filled(values, null)
-
-
 def _encode(
     rows: Rows, block: dict[str, np.ndarray], widths: dict[str, int], gaps: set[str]
 ) -> tuple[fits.Header, bytes]:
@@ -86,8 +74,9 @@ def _encode(
             columns.append(fits.Column(name, f"{widths[column.name]}A", _unit(column), array=values))
         else:
             kind = np.dtype(column.dtype).str[1:]
-            null = _NULLS[kind] if column.name in gaps else None
-            values = values if null is None else _filled(column.name, values, kind)
+            null = None
+            if column.name in gaps:  # TNULL is the number as it is stored
+                null, values = null_of(values.dtype) - _ZEROS.get(kind, 0), with_null(column.name, values, "FITS")
             columns.append(
                 fits.Column(name, _FORMATS[kind], _unit(column), null=null, bzero=_ZEROS.get(kind), array=values)
             )

@@ -196,3 +196,23 @@ def summary_columns(catalog: xr.Dataset) -> list[Column]:
         for i, (name, unit, meaning, ucd) in enumerate(zip(names, units, meanings, ucds, strict=True))
         for summary in SUMMARIES
     ]  # fmt: skip
+
+
+def null_of(dtype: np.dtype[Any]) -> int:
+    """Return the number that stands for a missing identifier in containers without nulls: -2^63, of unsigned ones 2^64 - 1."""
+    about = np.iinfo(dtype)
+    return int(about.max if dtype.kind == "u" else about.min)
+
+
+def with_null(name: str, values: np.ndarray, container: str) -> np.ndarray:
+    """Return identifiers in which that number stands where they are missing.
+
+    Raises:
+        ValueError: it is an identifier, too.
+    """
+    null = null_of(values.dtype)
+    if np.ma.filled(values == null, False).any():
+        raise ValueError(
+            f"identifier {name} is {null} somewhere, which in {container} stands for a missing one: export to Parquet"
+        )
+    return np.ma.filled(values, null)

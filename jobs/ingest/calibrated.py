@@ -145,7 +145,6 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
     for said in (hints.of_missing(survey, table.names), hints.of_positions(survey, table.names)):
         if said:
             raise ValueError(f"{table.title} {said}")
-    table.require(survey.required)
     cuts = [cut.column for cut in survey.cuts.values()]
     quantities = [name for name in (*survey.required, *_position(survey)) if name not in cuts]
     fluxes = [name for name in (*survey.flux, *survey.errors) if name]

@@ -6,7 +6,7 @@ import csv
 import glob
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,6 +79,15 @@ def inspect(location: Location, rows_per_piece: int, ids: Sequence[str] = ()) ->
     with open_catalog(location) as catalog:
         borders = tuple(catalog.borders(rows_per_piece))
         return InputFile(location, catalog.n_rows, content, before, borders, _id_types(catalog, ids))
+
+
+def inspect_all(
+    places: Sequence[Location], rows_per_piece: int, ids: Sequence[str], workers: Callable[..., None]
+) -> list[InputFile]:
+    """Inspect files; ``workers`` maps a function over items."""
+    read: dict[str, InputFile] = {}
+    workers(inspect, places, lambda f: read.update({f.location.url: f}), rows_per_piece=rows_per_piece, ids=ids)
+    return [read[place.url] for place in places]
 
 
 def _id_types(catalog: Catalog, ids: Sequence[str]) -> dict[str, str | None]:

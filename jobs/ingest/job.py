@@ -75,8 +75,10 @@ def ingest(
         lease = stack.enter_context(hold(out, WHAT, held))
         workers = _Workers(dask, stack, lease)
         ids = (*survey.ids, *(joining.keys if joining else ()))
-        files = _inspect(locations, settings.rows_per_piece, ids, workers)
+        files = inputs.inspect_all(locations, settings.rows_per_piece, ids, workers.map)
         n_rows = sum(file.n_rows for file in files)
+        if not n_rows:
+            raise ValueError(f"the input holds no rows: {', '.join(str(f.location) for f in files[:_FILES_NAMED])}")
         joined = (
             join.look(joining, survey, files, out, access, workers.map, settings.rows_per_piece) if joining else None
         )
@@ -146,20 +148,6 @@ class _Workers:
         if self._client is None:
             self._client = self._stack.enter_context(dask_engine.client(self._settings))
         dask_engine.map_tasks(self._client, function, items, take, self._settings.retries, **common)
-
-
-def _inspect(
-    locations: Sequence[Location], rows_per_piece: int, ids: Sequence[str], workers: _Workers
-) -> list[InputFile]:
-    """Look at all files of the input."""
-    read: dict[str, InputFile] = {}
-    workers.map(
-        inputs.inspect, locations, lambda f: read.update({f.location.url: f}), rows_per_piece=rows_per_piece, ids=ids
-    )
-    files = [read[location.url] for location in locations]
-    if not any(file.n_rows for file in files):
-        raise ValueError(f"the input holds no rows: {', '.join(str(f.location) for f in files[:_FILES_NAMED])}")
-    return files
 
 
 def _order(

@@ -106,9 +106,7 @@ def look(
         )
     places = inputs.expand(settings.file, storage, access)
     ids = [*settings.keys.values(), *(column for name, column in columns.items() if name in survey.ids)]
-    read: dict[str, InputFile] = {}
-    workers(inputs.inspect, places, lambda f: read.update({f.location.url: f}), rows_per_piece=rows_per_piece, ids=ids)
-    joined = tuple(read[place.url] for place in places)
+    joined = tuple(inputs.inspect_all(places, rows_per_piece, ids, workers))
     units_of: dict[str, str | None] = {}
     for number, file in enumerate(file for file in joined if file.n_rows):
         table = Table(file.location, slice(0, 1), columns.values(), settings.keys.values())

@@ -16,7 +16,7 @@ from jobs.config.run_file import fingerprint
 from jobs.containers import units
 from jobs.containers.exact import Exact
 from jobs.containers.tables import Added, Table
-from jobs.ingest import nearest
+from jobs.ingest import nearest, working_files
 from jobs.ingest.inputs import InputFile, require_unchanged
 from jobs.ingest.join import MATCHED, SEVERAL, Joined, JoinedRun
 from jobs.telemetry.progress import bar
@@ -92,12 +92,8 @@ def _make_run(
     number, start, stop = piece
     file = joined.files[number]
     name = fingerprint("join", joined.content, file.content, start, stop)
-    try:
-        store = joined_run.open(place / name)
-        done = not store.missing()
-    except FileNotFoundError:
-        done = False
-    if not done:
+    store = working_files.finished(place / name, joined_run.open)
+    if store is None:
         arrays = _rows(joined, file, slice(start, stop))
         require_unchanged(file.location, file.stamp)
         if not len(arrays["key"]):
@@ -185,12 +181,12 @@ def _by_identifier(joined: Joined, table: Table, stores: Stores) -> Found:
     for number, (run, store) in enumerate(stores):
         if run.high < key[order[0]] or run.low > key[order[-1]]:
             continue
-        theirs = _read(store, slice(0, store.n_rows), ["key"])["key"]
+        theirs = working_files.read(store, slice(0, store.n_rows), ["key"])["key"]
         low, high = (np.searchsorted(theirs, key[order], side) for side in ("left", "right"))
         if not (high > low).any():
             continue
         part = slice(int(low[high > low].min()), int(high[high > low].max()))
-        there = _read(store, part, [f"id{i}" for i in range(len(values))])
+        there = working_files.read(store, part, [f"id{i}" for i in range(len(values))])
         at, left = low, high > low
         while left.any():  # candidates one after the other: hashes may collide, and two matches are enough
             mine, place = order[left], at[left]
@@ -220,7 +216,7 @@ def _by_position(
     for number, (run, store) in enumerate(stores):
         if not sky.may_hold(run.low, run.high):
             continue
-        there = _read(store, slice(0, store.n_rows), ["key", "ra", "dec", "row"])
+        there = working_files.read(store, slice(0, store.n_rows), ["key", "ra", "dec", "row"])
         match = sky.nearest_in(there["key"], there["ra"], there["dec"], there["row"])
         if match is None:
             continue
@@ -244,7 +240,7 @@ def _refuse(
     joined: Joined, table: Table, found: Found, stores: Stores, i: int, about: str
 ) -> None:  # fmt: skip
     run, store = stores[found.run[i]]
-    row = int(_read(store, slice(int(found.place[i]), int(found.place[i]) + 1), ["row"])["row"][0])
+    row = int(working_files.read(store, slice(int(found.place[i]), int(found.place[i]) + 1), ["row"])["row"][0])
     raise ValueError(
         f"several rows of {joined.named} fit {about} equally well, of {table.title}; one is row {row} of "
         f"{joined.files[run.file].location}: leave out the others, or take the first of them with `duplicates: first` "
@@ -263,7 +259,7 @@ def _values(
             place = found.place[mine]
             rows = slice(int(place.min()), int(place.max()) + 1) if len(mine) else slice(0, 0)
             wanted = [name for name in store.group.array_keys() if name.startswith(("value", "missing", "number"))]
-            there = _read(store, rows, wanted)
+            there = working_files.read(store, rows, wanted)
             parts.append((mine, {name: values[place - rows.start] for name, values in there.items()}))
     columns = {}
     for i, name in enumerate(joined.columns):
@@ -289,14 +285,3 @@ def _filled(
         else:
             numeric = numeric and not len(mine)
     return values, missing, numbers if numeric else None
-
-
-def _read(store: ChunkedStore, rows: slice, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read rows of a run; one that is damaged counts as missing from then on, and the next ingest makes it anew."""
-    try:
-        return store.read_rows(rows, names)
-    except ValueError as error:
-        joined_run.open(store.location, "r+").forget(range(store.n_chunks))
-        raise ValueError(
-            f"{error} Of these working files, the next sedflow ingest makes what is damaged anew"
-        ) from error

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from jobs.config.run_file import fingerprint
-from jobs.ingest import calibrated
+from jobs.ingest import calibrated, working_files
 from jobs.ingest.inputs import require_unchanged
 from jobs.ingest.join import Joined
 from jobs.ingest.repeats import Repeats
@@ -109,12 +109,8 @@ def make(piece: Piece, sorting: Sorting) -> Run:
     """Read, calibrate and sort a piece, and write its run, unless that is there."""
     name = piece.run(sorting)
     place = sorting.place / name
-    try:
-        store = photometry_run.open(place)
-        done = not store.missing()
-    except FileNotFoundError:
-        done = False
-    if not done:
+    store = working_files.finished(place, photometry_run.open)
+    if store is None:
         rows = slice(piece.start, piece.stop)
         arrays, counts = calibrated.read(piece.location, rows, sorting.survey, sorting.ids, sorting.joined)
         require_unchanged(piece.location, piece.stamp)  # or the run would not be that of its name
@@ -136,7 +132,7 @@ def find_borders(
 ) -> tuple[str, np.ndarray, np.ndarray]:
     """Return the run's name, and how many of its rows come before each of ``borders`` and of ``keys`` of duplicates."""
     store = photometry_run.open(sorting.place / run.name)
-    by_key = np.searchsorted(_read(store, 0, store.n_rows, ["key"])["key"], keys)
+    by_key = np.searchsorted(working_files.read(store, slice(0, store.n_rows), ["key"])["key"], keys)
     return run.name, np.searchsorted(_sorted_by(store, sorting), borders), by_key
 
 
@@ -146,7 +142,9 @@ def find_duplicates(slices: Sequence[Slice], sorting: Sorting) -> Repeats:
     Of some it is looked whether they are one galaxy at all: an identifier that repeats in every field is none.
     """
     names = ("key", "key_place", "key_row")
-    found = [_read(photometry_run.open(sorting.place / s.name), s.start, s.stop, names) for s in slices]
+    found = [
+        working_files.read(photometry_run.open(sorting.place / s.name), slice(s.start, s.stop), names) for s in slices
+    ]
     key, place, row = (np.concatenate([part[name] for part in found]) for name in names)
     lengths = [s.stop - s.start for s in slices]
     file, number = (np.repeat([getattr(s, name) for s in slices], lengths) for name in ("file", "number"))
@@ -161,7 +159,9 @@ def find_duplicates(slices: Sequence[Slice], sorting: Sorting) -> Repeats:
 
     def galaxy(i: int) -> dict[str, Any]:
         where = int(place[i])
-        found = _read(runs[int(number[i])], where, where + 1, (*_LIKENESS, *photometry.id_arrays(sorting.ids)))
+        found = working_files.read(
+            runs[int(number[i])], slice(where, where + 1), (*_LIKENESS, *photometry.id_arrays(sorting.ids))
+        )
         return {**found, "file": int(file[i]), "row": int(row[i])}
 
     return Repeats.of(name, [(galaxy(i), galaxy(j)) for i, j in pairs], sorting.ids)
@@ -194,7 +194,9 @@ def _merged(group: Group, stores: Sequence[ChunkedStore], sorting: Sorting) -> t
     place = np.concatenate([np.arange(s.start, s.stop) for s in group.slices])
     file = np.repeat([s.file for s in group.slices], lengths)
     names: tuple[str, ...] = ("input_row", "healpix_29") if sorting.order == "healpix" else ("input_row",)
-    found = [_read(store, s.start, s.stop, names) for store, s in zip(stores, group.slices, strict=True)]
+    found = [
+        working_files.read(store, slice(s.start, s.stop), names) for store, s in zip(stores, group.slices, strict=True)
+    ]
     columns = {name: np.concatenate([part[name] for part in found]) for name in names}
     order: tuple[np.ndarray, ...] = (columns["input_row"], file)
     if sorting.order == "healpix":
@@ -208,7 +210,7 @@ def _part(
 ) -> dict[str, np.ndarray]:
     """Rows of a run at their places (row,); those are flagged that are duplicates by their codes (slice's number, place)."""
     first, stop = int(place.min()), int(place.max()) + 1
-    values = _read(run, first, stop, [name for name in names if name != "input_file"])
+    values = working_files.read(run, slice(first, stop), [name for name in names if name != "input_file"])
     low, high = np.searchsorted(codes, [code(number, first), code(number, stop)])
     values["flags"][codes[low:high] - code(number, first)] |= np.uint32(int(Flag.DUPLICATE))
     return {name: value[place - first] for name, value in values.items()} | {
@@ -256,23 +258,8 @@ def _keys(arrays: Mapping[str, Any], sorting: Sorting, piece: Piece) -> np.ndarr
     return np.where(alone, duplicates.unlike(arrays["input_row"], piece.content), key)
 
 
-def _read(store: ChunkedStore, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read rows of a run; one that is damaged counts as missing from then on, and the next ingest makes it anew.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        return store.read_rows(slice(start, stop), names)
-    except ValueError as error:
-        photometry_run.open(store.location, "r+").forget(range(store.n_chunks))
-        raise ValueError(
-            f"{error} Of these working files, the next sedflow ingest makes what is damaged anew"
-        ) from error
-
-
 def _sorted_by(store: ChunkedStore, sorting: Sorting) -> np.ndarray:
-    found = _read(store, 0, store.n_rows, ("input_row", "healpix_29"))
+    found = working_files.read(store, slice(0, store.n_rows), ("input_row", "healpix_29"))
     row = found["input_row"]
     return _by_position(found["healpix_29"], row) if sorting.order == "healpix" else row
 

@@ -104,7 +104,7 @@ def _factor(name: str, text: str | None, expected: str, zero_point: float | None
             aim = 10 ** (-0.4 * zero_point) * JANSKY_PER_MAGGY * u.Jy
         else:
             aim = u.Unit(expected.removesuffix("-2"))
-        factor = float(factor.to(aim, equivalencies=u.zero_point_flux(JANSKY_PER_MAGGY * u.Jy))) ** power
+        factor = float(factor.to(aim, equivalencies=flux_units.MAGGY)) ** power
         if not (np.isfinite(factor) and factor > 0):  # decibels, say: larger is brighter
             raise u.UnitConversionError
     except u.UnitsError:

@@ -56,6 +56,8 @@ _VECTORS = {5: ("u", "g", "r", "i", "z"), 7: ("fuv", "nuv", "u", "g", "r", "i", 
 _VECTOR_WORDS = ("nmgy", "flux", "modelflux", "cmodelflux", "petroflux", "psfflux", "mag", "extinction", "lupt")
 
 
+#: An entry of a column of vectors, as surveys address it.
+INDEXED = re.compile(r"(.+)\[(\d+)\]")
 #: Columns by band and instrument.
 _Bands = dict[tuple[str, str], str]
 
@@ -140,13 +142,12 @@ def of_band(names: Sequence[str], word: Sequence[str], widths: Mapping[str, int]
 def _addressed(names: Sequence[str], widths: Mapping[str, int]) -> list[tuple[str, str, tuple[str, ...]]]:
     """Columns that have a band in their name, or are a vector over bands: address, band, the other words."""
     found = []
-    indexed = re.compile(r"(.+)\[(\d+)\]")
     lengths: dict[str, int] = {}
     for name in names:  # CSV has vectors as columns NAME[i]
-        if match := indexed.fullmatch(name):
+        if match := INDEXED.fullmatch(name):
             lengths[match[1]] = max(lengths.get(match[1], 0), int(match[2]) + 1)
     for name in names:
-        match = indexed.fullmatch(name)
+        match = INDEXED.fullmatch(name)
         bare = match[1] if match else name
         width = widths.get(name, 0) if not match else lengths[bare]
         words = _split(parts(bare))

@@ -34,7 +34,6 @@ _FAINTEST, _BRIGHTEST = 29.0, 11.0  # medians of galaxies in a catalog [mag]
 _DEFAULT_ERROR = 0.1
 _SOFTENING = {"u": 1.4e-10, "g": 0.9e-10, "r": 1.2e-10, "i": 1.8e-10, "z": 7.4e-10}
 _CLASSES = ("star", "qso", "quasar", "agn", "s", "q")
-_INDEXED = re.compile(r"(.+)\[(\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def _values(facts: Facts, address: str) -> np.ndarray:
 def _column(facts: Facts, address: str) -> tuple[Column, int | None]:
     if address in facts.names:
         return facts.column(address), None
-    match = _INDEXED.fullmatch(address)
+    match = photometry_columns.INDEXED.fullmatch(address)
     if match is None:
         raise ValueError(f"{facts.location} has no column {address}")
     return facts.column(match[1]), int(match[2])

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from jobs.containers import addresses
 from jobs.containers.formats import Catalog, joined, missing, open_catalog, tables_of
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
@@ -97,21 +98,12 @@ def tables(location: Location) -> list[Facts]:
     Raises:
         FileNotFoundError, ValueError: no such file; none of the formats, or broken. Says what was found.
     """
-    found = []
+    found, file = [], addresses.split(location)[0]
     for table in tables_of(location):
-        where = (
-            location.at(f"{location.url}[{table.name}]")
-            if table.name and not _is_table(location, table.name)
-            else location
-        )
+        where = addresses.with_table(file, table.name or None)
         with open_catalog(where) as catalog:
             found.append(look(catalog, where, table.name))
     return found
-
-
-def _is_table(location: Location, name: str) -> bool:
-    """Whether a location is a table of a file already."""
-    return location.url.endswith(f"[{name}]")
 
 
 def look(catalog: Catalog, location: Location, name: str = "") -> Facts:
@@ -129,12 +121,8 @@ def look(catalog: Catalog, location: Location, name: str = "") -> Facts:
         columns[column] = Column(column, why)
     return Facts(
         location, name, catalog.n_rows, sampled,
-        tuple(_with_unit(columns[column], catalog.units.get(column)) for column in catalog.names),
+        tuple(replace(columns[column], unit=catalog.units.get(column)) for column in catalog.names),
     )  # fmt: skip
-
-
-def _with_unit(column: Column, unit: str | None) -> Column:
-    return Column(**{**vars(column), "unit": unit})
 
 
 def _sample(catalog: Catalog, names: Sequence[str], places: Sequence[slice]) -> dict[str, np.ndarray | str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from astropy.coordinates import angular_separation
 from jaxtyping import Bool, Integer, Shaped, UInt64
 
 _FAR = 2.0  # arcsec
@@ -54,8 +55,7 @@ def are_unlike(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -
     """
     ra, dec = (np.radians(np.array([float(row[name][0]) for row in (one, other)])) for name in ("ra", "dec"))
     if np.isfinite([*ra, *dec]).all():
-        half = np.sin(np.diff(dec) / 2) ** 2 + np.cos(dec[0]) * np.cos(dec[1]) * np.sin(np.diff(ra) / 2) ** 2
-        return bool(np.degrees(2 * np.arcsin(np.sqrt(half)))[0] * 3600 > _FAR)
+        return bool(np.degrees(angular_separation(ra[0], dec[0], ra[1], dec[1])) * 3600 > _FAR)
     both = one["mask"] & other["mask"]
     differ = np.abs(one["flux"] - other["flux"]) > _OTHER * np.hypot(one["sigma"], other["sigma"])
     return bool(both.any() and np.mean(differ[both]) > 0.5)

@@ -32,7 +32,8 @@ _SYSTEMS = {
 _PLURALS = {"nanomaggies": "nanomaggy", "maggies": "maggy", "counts": "count"}
 #: What instruments count, and the time by which they divide.
 _COUNTED = {"ct", "adu", "DN", "electron", "ph", "s"}
-_MAGGY = u.zero_point_flux(JANSKY_PER_MAGGY * u.Jy)
+#: By which astropy converts maggies to other flux densities.
+MAGGY = u.zero_point_flux(JANSKY_PER_MAGGY * u.Jy)
 _ROUNDING = 1e-14
 
 
@@ -51,7 +52,7 @@ def kind(unit: str) -> Kind:
         return "magnitude"
     if is_counts(found):
         return "counts"
-    if found.is_equivalent(u.Jy, equivalencies=_MAGGY):
+    if found.is_equivalent(u.Jy, equivalencies=MAGGY):
         return "flux"
     if found.is_equivalent(u.Unit("erg / (s cm2 Angstrom)")):
         return "flux per wavelength"
@@ -88,7 +89,7 @@ def per_nanomaggy(unit: str, pivot: float | None = None) -> float:
             raise ValueError(f"unit {unit!r} is a flux per wavelength: a pivot wavelength is needed")
         value = nanomaggy.to_value(_parsed(unit), equivalencies=u.spectral_density(pivot * u.AA))
     else:
-        value = nanomaggy.to_value(_parsed(unit), equivalencies=_MAGGY)
+        value = nanomaggy.to_value(_parsed(unit), equivalencies=MAGGY)
     return rounded(float(value))
 
 

@@ -193,15 +193,15 @@ def test_dask_talks_tls_with_the_certificates_of_the_script_and_to_nobody_else(t
             dashboard_address="127.0.0.1:0", security=security(mine),
         ) as cluster,
         config.set({"distributed.comm.timeouts.connect": "2s", "distributed.comm.require-encryption": False}),
-        config.set(scheduler=None),  # which a client that is refused leaves behind
     ):  # fmt: skip
         with refused():
-            Client(cluster.scheduler_address, security=security(others), timeout=2)
+            Client(cluster.scheduler_address, security=security(others), timeout=2, set_as_default=False)
         with refused():
             Client(
                 cluster.scheduler_address.replace("tls://", "tcp://"),
                 security=Security(require_encryption=False),
                 timeout=2,
+                set_as_default=False,
             )
 
 

@@ -7,6 +7,7 @@ from jobs.containers.tables import resolve
 
 BANDS = "ugriz"
 LOG = 2.5 / np.log(10)
+KJY = 3631.0  # nJy in a nanomaggy
 
 
 def galaxies(n=400):
@@ -35,3 +36,27 @@ def table(flux="{}_FLUX", error="{}_FLUXERR", scale=1.0, kind="flux", unit=None,
             if name in [form.format(band) for form in (flux, error) if form for band in bands]:
                 made[name].unit = unit
     return made
+
+
+#: Layouts by what they are usual for: of the table, and the unit where the file does not say it.
+LAYOUTS = {
+    "uJy as stated, positions of a match": {
+        "flux": "{}_FLUX", "error": "{}_FLUXERR", "scale": KJY / 1e3, "unit": "uJy", "ra": "RA_1", "dec": "DEC_1", "z": "ZSPEC",
+    },
+    "DESI's names": {"flux": "FLUX_{}", "error": "FLUX_IVAR_{}", "ivar": True, "bands": "UGRIZ", "ra": "TARGET_RA",
+                     "dec": "TARGET_DEC"},
+    "Rubin's names": {"flux": "{}_cModelFlux", "error": "{}_cModelFluxErr", "scale": KJY, "ra": "coord_ra", "dec": "coord_dec",
+                      "z": "z_phot"},
+    "nJy, not stated": {"flux": "flux_{}", "error": "flux_err_{}", "scale": KJY, "ra": "ALPHA_J2000", "dec": "DELTA_J2000",
+                        "z": "redshift"},
+    "bare f and e": {"flux": "f_{}", "error": "e_{}", "ra": "RAJ2000", "dec": "DEJ2000", "z": "zBest"},
+    "nanomaggies, not stated": {"flux": "modelFlux_{}", "error": "modelFluxErr_{}", "ra": "ra", "dec": "dec", "z": "zsp"},
+}  # fmt: skip
+MAGNITUDES = {  # AB
+    "SkyServer's names": {"kind": "magnitude", "flux": "petroMag_{}", "error": "petroMagErr_{}", "z": "z_spec"},
+    "RAIL's names": {"kind": "magnitude", "flux": "mag_{}_lsst", "error": "mag_err_{}_lsst", "z": "redshift"},
+    "SExtractor's names": {"kind": "magnitude", "flux": "MAG_AUTO_{}", "error": "MAGERR_AUTO_{}", "bands": "UGRIZ",
+                           "ra": "ALPHAWIN_J2000", "dec": "DELTAWIN_J2000"},
+    "VizieR's names": {"kind": "magnitude", "flux": "{}mag", "error": "e_{}mag", "ra": "RAdeg", "dec": "DEdeg", "z": "zsp"},
+    "letters alone": {"kind": "magnitude", "flux": "{}", "error": "err_{}", "z": "Z"},
+}  # fmt: skip

@@ -16,13 +16,15 @@ import pyarrow.parquet
 import pytest
 import tiny
 import xarray as xr
+import zarr
 from astropy.io import fits, votable
 from astropy.io.votable import ucd
 from astropy.table import Table
 
 from jobs.columns import INFERRED
-from jobs.export import arrow, export, fits_table, write
-from jobs.export.rows import HEALPIX, ROW_COLUMNS, Rows, of_catalog
+from jobs.containers.formats import open_catalog as open_input
+from jobs.export import arrow, export, fits_table, write, zarr_group
+from jobs.export.rows import HEALPIX, ROW_COLUMNS, Column, Rows, of_catalog
 from storage_schemas import open_catalog
 from storage_schemas.catalog.schema import arrays
 
@@ -298,6 +300,31 @@ def test_an_export_of_no_rows_is_a_table_of_no_rows(made, tmp_path, name):
     assert export(made.isel(galaxy=slice(0, 0)), tmp_path / name) == 0
     readers = {"c.fits": Table.read, "c.parquet": pyarrow.parquet.read_table, "c.csv": pyarrow.csv.read_csv}
     assert len(readers[name](tmp_path / name)) == 0
+
+
+@pytest.mark.parametrize("ending", ["fits", "zarr"])
+@pytest.mark.parametrize(("kind", "null"), [("i8", -(2**63)), ("u8", 2**64 - 1)])
+def test_an_identifier_that_would_be_read_as_a_missing_one_is_refused(tmp_path, ending, kind, null):
+    column = Column("ID", np.dtype(kind), identifier=0)
+    out = tmp_path / f"o.{ending}"
+    writing = {"fits": fits_table.write, "zarr": zarr_group.write}[ending]
+    for ids in ([5, 0, 7], [5, 0, null]):
+        values = {"ID": np.ma.masked_array(np.array(ids, kind), [False, True, False])}
+        rows = Rows.of_arrays([column], values, {})
+        if null in ids:
+            with pytest.raises(
+                ValueError, match=f"identifier ID is {null} somewhere, which in .* stands for a missing"
+            ):
+                writing(rows, tmp_path / f"p.{ending}")
+            assert not (tmp_path / f"p.{ending}").exists()
+        else:
+            writing(rows, out)
+    if ending == "zarr":
+        assert zarr.open_group(out)["ID"][:].tolist() == [5, null, 7]
+    else:
+        with open_input(tiny.location(out)) as again:  # astropy masks no unsigned numbers
+            values, missing = again.exact(0, 3, ["ID"])["ID"]
+        assert values.tolist() == [5, 0, 7] and missing.tolist() == [False, True, False]
 
 
 def test_what_cannot_be_exported_is_said(made, tmp_path):

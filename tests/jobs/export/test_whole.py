@@ -101,8 +101,10 @@ for name, write in (writers | {"figure.png": save, "flux.csv": fluxes}).items():
 #: Exports into a folder, one after the other, as commands; "ended": SIGTERM comes as soon as there is anything in it.
 _COMMANDS = """
 import os, sys, threading, time
+from jobs.cli import ending
 from jobs.cli.main import main
 
+ending.GRACE = 600  # seconds from the end of the first on: the next ones begin in this process
 source, folder, how, *names = sys.argv[1:]
 
 def end():

@@ -17,9 +17,9 @@ from zarr.storage import FsspecStore
 
 from cluster.settings import DaskSettings
 from jobs.config import shipped
-from jobs.config.joining import Inputs, Join
+from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
-from jobs.config.sections import Inference, Ingest
+from jobs.config.sections import Inference, Ingest, Inputs
 from jobs.containers.formats import open_catalog as open_input
 from jobs.export import export
 from jobs.export.whole import whole_file, whole_folder

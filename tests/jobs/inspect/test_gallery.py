@@ -10,6 +10,7 @@ import pytest
 import tiny
 import yaml
 from astropy.io import fits
+from field_tables import KJY, LAYOUTS, MAGNITUDES
 
 from cluster.settings import DaskSettings
 from jobs.config.sections import Inference
@@ -22,7 +23,6 @@ from sedflow_dist.photometry.surveys import Survey
 from storage_schemas import model as model_store
 from storage_schemas import open_catalog
 
-KJY = 3631.0  # nJy in a nanomaggy
 SETTINGS = Inference(n_draws=16, rows_per_shard=400, keep_draws=0, certificate=False)
 
 
@@ -67,51 +67,40 @@ def votable(table, path):
 FITS, PARQUET, CSV = astropys(), astropys(), text("ascii.csv")
 #: Ending, writer, layout of the columns; of all of them the same galaxies.
 GALLERY = {
-    "DESI sweeps in FITS": ("fits", FITS, {"flux": "FLUX_{}", "error": "FLUX_IVAR_{}", "ivar": True, "bands": "UGRIZ"}),
+    "DESI sweeps in FITS": ("fits", FITS, LAYOUTS["DESI's names"]),
     "DESI in an extension": ("fits", extension, {"flux": "flux_{}", "error": "flux_ivar_{}", "ivar": True, "ra": "TARGET_RA",
                                                  "dec": "TARGET_DEC"}),
-    "a match by TOPCAT": ("fits", FITS, {"flux": "{}_FLUX", "error": "{}_FLUXERR", "scale": KJY / 1e3, "unit": "uJy",
-                                         "ra": "RA_1", "dec": "DEC_1", "z": "ZSPEC"}),
-    "SkyServer in CSV": ("csv", text("ascii.csv", before="#Table1\n"), {"flux": "modelFlux_{}", "error": "modelFluxErr_{}",
-                                                                       "ra": "ra", "dec": "dec", "z": "z_spec"}),
-    "SkyServer, magnitudes": ("csv", CSV, {"flux": "petroMag_{}", "error": "petroMagErr_{}", "kind": "magnitude", "ra": "ra",
-                                           "dec": "dec", "z": "z_spec"}),
-    "RAIL in HDF5": ("hdf5", rail, {"flux": "mag_{}_lsst", "error": "mag_err_{}_lsst", "kind": "magnitude", "ra": "ra",
-                                    "dec": "dec", "z": "redshift"}),
-    "RAIL in Parquet": ("pq", astropys(format="parquet"), {"flux": "mag_{}_lsst", "error": "mag_err_{}_lsst",
-                                                           "kind": "magnitude", "z": "redshift"}),
-    "Rubin in Parquet": ("parquet", PARQUET, {"flux": "{}_cModelFlux", "error": "{}_cModelFluxErr", "scale": KJY,
-                                              "ra": "coord_ra", "dec": "coord_dec", "z": "z_phot"}),
+    "a match by TOPCAT": ("fits", FITS, LAYOUTS["uJy as stated, positions of a match"]),
+    "SkyServer in CSV": ("csv", text("ascii.csv", before="#Table1\n"), LAYOUTS["nanomaggies, not stated"]),
+    "SkyServer, magnitudes": ("csv", CSV, MAGNITUDES["SkyServer's names"]),
+    "RAIL in HDF5": ("hdf5", rail, MAGNITUDES["RAIL's names"]),
+    "RAIL in Parquet": ("pq", astropys(format="parquet"), MAGNITUDES["RAIL's names"]),
+    "Rubin in Parquet": ("parquet", PARQUET, LAYOUTS["Rubin's names"]),
     "Rubin in CSV": ("csv.gz", text("ascii.csv", compressed=True), {"flux": "{}_psfFlux", "error": "{}_psfFluxErr", "scale": KJY,
                                                                    "ra": "coord_ra", "dec": "coord_dec", "z": "z_phot"}),
-    "SExtractor in FITS": ("fits", FITS, {"flux": "MAG_AUTO_{}", "error": "MAGERR_AUTO_{}", "kind": "magnitude",
-                                          "bands": "UGRIZ", "ra": "ALPHAWIN_J2000", "dec": "DELTAWIN_J2000"}),
+    "SExtractor in FITS": ("fits", FITS, MAGNITUDES["SExtractor's names"]),
     "DES in blanks": ("cat", text("ascii.commented_header"), {"flux": "MAG_AUTO_{}", "error": "MAGERR_AUTO_{}",
                                                              "kind": "magnitude", "bands": "UGRIZ", "z": "Z_SPEC"}),
-    "VizieR in VOTable": ("vot", votable, {"flux": "{}mag", "error": "e_{}mag", "kind": "magnitude", "unit": "mag", "ra": "RAdeg",
-                                           "dec": "DEdeg", "z": "zsp"}),
-    "VizieR in TSV": ("tsv", text("ascii.tab"), {"flux": "{}mag", "error": "e_{}mag", "kind": "magnitude", "ra": "RAJ2000",
-                                                 "dec": "DEJ2000", "z": "zsp"}),
-    "COSMOS in ECSV": ("ecsv", text("ascii.ecsv"), {"flux": "{}_FLUX", "error": "{}_FLUXERR", "scale": KJY / 1e3, "unit": "uJy",
-                                                    "ra": "ALPHA_J2000", "dec": "DELTA_J2000", "z": "zBest"}),
+    "VizieR in VOTable": ("vot", votable, MAGNITUDES["VizieR's names"] | {"unit": "mag"}),
+    "VizieR in TSV": ("tsv", text("ascii.tab"), MAGNITUDES["VizieR's names"] | {"ra": "RAJ2000", "dec": "DEJ2000"}),
+    "COSMOS in ECSV": ("ecsv", text("ascii.ecsv"), LAYOUTS["uJy as stated, positions of a match"] | {
+        "ra": "ALPHA_J2000", "dec": "DELTA_J2000", "z": "zBest"}),
     "COSMOS in bars": ("psv", text("ascii.basic", delimiter="|"), {"flux": "{}_MAG", "error": "{}_MAGERR", "kind": "magnitude",
                                                                   "ra": "ALPHA_J2000", "dec": "DELTA_J2000", "z": "zBest"}),
     "GAMA in HDF5": ("h5", astropys(path="cat", serialize_meta=True), {"flux": "flux_{}", "error": "flux_err_{}", "scale": KJY,
                                                                        "unit": "nJy", "z": "Z_TONRY"}),
-    "nJy, not stated": ("parquet", PARQUET, {"flux": "flux_{}", "error": "flux_err_{}", "scale": KJY, "z": "redshift"}),
-    "bare f and e": ("dat", text("ascii.basic"), {"flux": "f_{}", "error": "e_{}", "ra": "RAJ2000", "dec": "DEJ2000",
-                                                  "z": "zBest"}),
+    "nJy, not stated": ("parquet", PARQUET, LAYOUTS["nJy, not stated"]),
+    "bare f and e": ("dat", text("ascii.basic"), LAYOUTS["bare f and e"]),
     "cgs": ("fits", FITS, {"flux": "f_{}", "error": "e_{}", "scale": 3.631e-29, "unit": "erg / (s cm2 Hz)"}),
-    "letters alone in IPAC": ("tbl", text("ascii.ipac"), {"flux": "{}", "error": "err_{}", "kind": "magnitude", "z": "Z"}),
-    "letters alone in semicolons": ("csv", text("ascii.csv", delimiter=";"), {"flux": "{}", "error": "err_{}",
-                                                                              "kind": "magnitude", "z": "Z"}),
+    "letters alone in IPAC": ("tbl", text("ascii.ipac"), MAGNITUDES["letters alone"]),
+    "letters alone in semicolons": ("csv", text("ascii.csv", delimiter=";"), MAGNITUDES["letters alone"]),
     "gzipped FITS": ("fits.gz", FITS, {"flux": "FLUX_{}", "error": "FLUXERR_{}", "bands": "UGRIZ", "unit": "nmgy"}),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def small_model(learnt_flow, tmp_path_factory):
-    """The model, its id in the store, and its bands."""
+    """Where a small model is, and its bands."""
     where = tiny.location(tmp_path_factory.mktemp("model") / "model")
     model_store.write(where, *learnt_flow.to_bytes())
     return where, curves.names(learnt_flow.spec.bands)

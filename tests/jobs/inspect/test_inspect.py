@@ -23,8 +23,6 @@ from jobs.ingest.job import ingest
 from jobs.inspect import table_facts
 from jobs.inspect.job import inspection
 
-KJY = 3631.0  # nJy in a nanomaggy
-
 
 def proposed(path, tmp_path):
     """What is said of a table, and the store that its proposal makes of it, unedited."""
@@ -33,30 +31,6 @@ def proposed(path, tmp_path):
     out.write_text("\n".join(lines))
     survey = run_file.survey(str(out))
     return lines, survey, ingest(path, survey, tiny.location(tmp_path / "store"), 200)
-
-
-#: Layouts by what they are usual for: of the table, and the unit where the file does not say it.
-LAYOUTS = {
-    "uJy as stated, positions of a match": {
-        "flux": "{}_FLUX", "error": "{}_FLUXERR", "scale": KJY / 1e3, "unit": "uJy", "ra": "RA_1", "dec": "DEC_1", "z": "ZSPEC",
-    },
-    "DESI's names": {"flux": "FLUX_{}", "error": "FLUX_IVAR_{}", "ivar": True, "bands": "UGRIZ", "ra": "TARGET_RA",
-                     "dec": "TARGET_DEC"},
-    "Rubin's names": {"flux": "{}_cModelFlux", "error": "{}_cModelFluxErr", "scale": KJY, "ra": "coord_ra", "dec": "coord_dec",
-                      "z": "z_phot"},
-    "nJy, not stated": {"flux": "flux_{}", "error": "flux_err_{}", "scale": KJY, "ra": "ALPHA_J2000", "dec": "DELTA_J2000",
-                        "z": "redshift"},
-    "bare f and e": {"flux": "f_{}", "error": "e_{}", "ra": "RAJ2000", "dec": "DEJ2000", "z": "zBest"},
-    "nanomaggies, not stated": {"flux": "modelFlux_{}", "error": "modelFluxErr_{}", "ra": "ra", "dec": "dec", "z": "zsp"},
-}  # fmt: skip
-MAGNITUDES = {
-    "SkyServer's names": {"flux": "petroMag_{}", "error": "petroMagErr_{}", "z": "z_spec"},
-    "RAIL's names": {"flux": "mag_{}_lsst", "error": "mag_err_{}_lsst", "z": "redshift"},
-    "SExtractor's names": {"flux": "MAG_AUTO_{}", "error": "MAGERR_AUTO_{}", "bands": "UGRIZ", "ra": "ALPHAWIN_J2000",
-                           "dec": "DELTAWIN_J2000"},
-    "VizieR's names": {"flux": "{}mag", "error": "e_{}mag", "ra": "RAdeg", "dec": "DEdeg", "z": "zsp"},
-    "letters alone": {"flux": "{}", "error": "err_{}", "z": "Z"},
-}  # fmt: skip
 
 
 def assert_is_of_the_galaxies(store, survey, layout, fraction=0.0):
@@ -69,9 +43,9 @@ def assert_is_of_the_galaxies(store, survey, layout, fraction=0.0):
     np.testing.assert_array_equal(store.group["ids/ID"][:], np.arange(len(flux)) + 1000)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", field_tables.LAYOUTS)
 def test_a_proposal_works_as_it_is(layout, tmp_path):
-    field_tables.table(**LAYOUTS[layout]).write(tmp_path / "mine.fits")
+    field_tables.table(**field_tables.LAYOUTS[layout]).write(tmp_path / "mine.fits")
     lines, survey, store = proposed(tmp_path / "mine.fits", tmp_path)
     assert_is_of_the_galaxies(store, survey, layout)
     shown = next(line.split() for line in lines if line.startswith("#        r "))
@@ -81,9 +55,9 @@ def test_a_proposal_works_as_it_is(layout, tmp_path):
         assert any("no unit is stated: nJy is a guess" in line for line in lines)
 
 
-@pytest.mark.parametrize("layout", MAGNITUDES)
+@pytest.mark.parametrize("layout", field_tables.MAGNITUDES)
 def test_a_proposal_of_magnitudes_works_as_it_is(layout, tmp_path):
-    field_tables.table(**MAGNITUDES[layout], kind="magnitude").write(tmp_path / "mine.fits")
+    field_tables.table(**field_tables.MAGNITUDES[layout]).write(tmp_path / "mine.fits")
     lines, survey, store = proposed(tmp_path / "mine.fits", tmp_path)
     assert survey.unit == "mag" and any("AB is assumed" in line for line in lines)
     assert_is_of_the_galaxies(store, survey, layout, fraction=0.05 if survey.softening else 0.0)
@@ -164,7 +138,7 @@ def test_a_table_of_no_rows_is_described(tmp_path):
 
 def test_a_wrong_unit_is_warned_of_by_inspect_and_ingest(tmp_path, capfd):
     """Nanojanskys that the file calls millijanskys: fifteen magnitudes too bright."""
-    field_tables.table("flux_{}", "flux_err_{}", scale=KJY, unit="mJy").write(tmp_path / "mine.fits")
+    field_tables.table("flux_{}", "flux_err_{}", scale=field_tables.KJY, unit="mJy").write(tmp_path / "mine.fits")
     lines, _, store = proposed(tmp_path / "mine.fits", tmp_path)
     assert any("WARNING: r has a median of 1." in line for line in lines)
     found = {line["name"]: line for line in store.group.attrs["report"]["light"]}
@@ -186,7 +160,7 @@ def test_one_band_in_another_unit_is_seen_by_its_colours(tmp_path):
 
 
 def test_the_command_writes_what_the_survey_option_takes(tmp_path):
-    field_tables.table(unit="uJy", scale=KJY / 1e3).write(tmp_path / "mine.fits")
+    field_tables.table(unit="uJy", scale=field_tables.KJY / 1e3).write(tmp_path / "mine.fits")
     out = tmp_path / "mine.yaml"
     told = CliRunner().invoke(app, ["inspect", str(tmp_path / "mine.fits"), "--out", str(out)])
     assert told.exit_code == 0 and out.read_text() == told.stdout
@@ -206,7 +180,7 @@ def test_names_of_columns_cannot_write_a_survey_or_to_the_terminal(tmp_path):
 def test_every_table_of_a_file_is_described_and_the_one_with_photometry_gets_the_survey(tmp_path):
     one, other = (
         Table({"TARGETID": np.arange(9), "Z": np.full(9, 0.1)}),
-        field_tables.table(unit="uJy", scale=KJY / 1e3),
+        field_tables.table(unit="uJy", scale=field_tables.KJY / 1e3),
     )
     hdus = [fits.PrimaryHDU(), fits.BinTableHDU(one, name="REDSHIFTS"), fits.BinTableHDU(other, name="PHOT")]
     fits.HDUList(hdus).writeto(tmp_path / "two.fits")
