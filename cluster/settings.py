@@ -6,16 +6,15 @@ connection comes from a profile, and is checked there for its form.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from dask.utils import parse_bytes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cluster import yaml_files
 from cluster.messages import problems
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -277,57 +276,6 @@ class Engines(_Section):
             names = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))
             raise ValueError(f"no profile {profile}: it is a file *.yaml, or one that comes along: {names}")
         try:
-            return cls.model_validate(read_yaml(file) or {})
+            return cls.model_validate(yaml_files.read(file) or {})
         except ValidationError as error:
             raise ValueError(f"{file} is not a valid profile:\n{problems(error)}") from None
-
-
-def read_yaml(file: Path) -> Any:
-    """Read a YAML file.
-
-    Raises:
-        ValueError: it is none, or a key stands twice in one section.
-    """
-    try:
-        loader = yaml.SafeLoader(file.read_text())
-        try:
-            node = loader.get_single_node()
-            _refuse_twins(loader, node, file)
-            return None if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not YAML: {_without_content(error)}") from None
-
-
-def _refuse_twins(loader: yaml.SafeLoader, document: yaml.Node | None, file: Path) -> None:
-    """Raise ValueError where a key stands twice in a mapping: YAML forbids it, and the loader would take the last."""
-    todo, seen = [document], set[int]()
-    while todo:
-        node = todo.pop()
-        if id(node) in seen or not isinstance(node, yaml.CollectionNode):  # an anchored node is looked at once
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            todo += node.value
-            continue
-        lines: dict[Any, int] = {}
-        for key, value in node.value:
-            todo += (key, value)
-            if isinstance(key, yaml.ScalarNode):
-                merge = key.tag == "tag:yaml.org,2002:merge"
-                name, line = key.value if merge else loader.construct_object(key), key.start_mark.line + 1
-                if name in lines:
-                    raise ValueError(
-                        f"{file} has the key {key.value!r:.100} twice in one section, in lines {lines[name]} and {line}: "
-                        "remove one of them"
-                    )
-                lines[name] = line
-
-
-def _without_content(error: Exception) -> str:
-    """Say what is wrong with YAML, and where, without a word of what stands there: it may be a secret."""
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    said = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
-    return where + re.sub(r"(['\"])(?!<)[^'\"]{2,}\1", "...", str(said))

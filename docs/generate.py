@@ -38,7 +38,8 @@ SIZES = {
 
 def run_file_page() -> str:
     """Return a table of every key of a run file."""
-    lines = ["# The run file", "", "YAML; unknown keys are refused. Generated from the code by `docs/generate.py`."]
+    about = "YAML 1.2 (`on`, `no` and `12:30` are words); unknown keys are refused."
+    lines = ["# The run file", "", f"{about} Generated from the code by `docs/generate.py`."]
     sections: list[tuple[str, type[BaseModel]]] = [("Top level", RunFile)]
     sections += [one for one in _sections(RunFile, "") if not one[0].startswith("engines")]
     sections += [("engines", Sizes), *_sections(Sizes, "engines.")]

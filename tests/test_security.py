@@ -15,7 +15,8 @@ import tiny
 import zarr
 from paths import ROOT
 
-from cluster.settings import Engines, read_yaml
+from cluster import yaml_files
+from cluster.settings import Engines
 from jobs.config.run_file import RunFile, survey
 from jobs.containers import formats
 from sedflow_dist.flow.trained_model import TrainedModel
@@ -314,7 +315,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path, text, key, lines):
 def test_a_key_may_stand_in_two_sections_and_replace_a_merged_one(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("a: {x: {in: &in {<<: &far {k: 1}, k: 2}}}\nb: {<<: *in, k: 3}\nc: [*in, *in, *far]\n")
-    assert read_yaml(path) == {"a": {"x": {"in": {"k": 2}}}, "b": {"k": 3}, "c": [{"k": 2}, {"k": 2}, {"k": 1}]}
+    assert yaml_files.read(path) == {"a": {"x": {"in": {"k": 2}}}, "b": {"k": 3}, "c": [{"k": 2}, {"k": 2}, {"k": 1}]}
 
 
 @pytest.mark.parametrize(

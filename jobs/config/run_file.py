@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from cluster import yaml_files
 from cluster.messages import problems
-from cluster.settings import Engines, read_yaml, refuse_control_characters
+from cluster.settings import Engines, refuse_control_characters
 from jobs.config.joining import Join
 from jobs.config.sections import (
     SSP,
@@ -129,7 +130,7 @@ class RunFile(Section):
                 names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
                 raise ValueError(f"no run file {path}; those that come with the package are {names}")
             file = shipped
-        content = read_yaml(file)
+        content = yaml_files.read(file)
         if not isinstance(content, dict):
             raise ValueError(f"{file} holds no keys; a run file needs at least name, root and input")
         profile = Engines.load(engines) if engines else None
@@ -147,7 +148,7 @@ class RunFile(Section):
 def survey(name_or_file: str) -> Survey:
     """Return a survey by its name, or the one of a run file, or of a file that has nothing but a survey (``*.yaml``)."""
     if name_or_file.endswith((".yaml", ".yml")):
-        content = read_yaml(Path(name_or_file)) if Path(name_or_file).is_file() else {}
+        content = yaml_files.read(Path(name_or_file)) if Path(name_or_file).is_file() else {}
         others = ("name", "root", "input") if isinstance(content, dict) and set(content) == {"survey"} else ()
         return RunFile.load(name_or_file, **dict.fromkeys(others, ".")).survey_definition
     return surveys.get(name_or_file)

@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import ValidationError
 
+from cluster import yaml_files
 from cluster.messages import problems
 from jobs.ingest import calibrated, column_names, hints, plausibility
 from jobs.ingest.inputs import expand
@@ -118,7 +118,7 @@ def _built_in(survey: Survey, facts: Facts, source: str) -> Iterator[str]:
     yield f"#   sedflow ingest {printable(source)} {' '.join(options)} --out photometry"
     yield from _light(facts, survey)
     yield from (f"# ASK: {ask}" for ask in asks)
-    yield yaml.safe_dump({"survey": survey.name}).rstrip()
+    yield yaml_files.dump({"survey": survey.name}).rstrip()
 
 
 def _proposed(proposal: Proposal, facts: Facts, source: str) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _proposed(proposal: Proposal, facts: Facts, source: str) -> Iterator[str]:
         for said in filter(None, proposal.said.get(key, [])):
             yield f"  # {printable(said)}"
         flow = None if isinstance(value, list | dict) else False
-        plain = yaml.safe_dump({key: value}, default_flow_style=flow, width=_WIDTH, sort_keys=False)
+        plain = yaml_files.dump({key: value}, default_flow_style=flow, width=_WIDTH)
         yield from (f"  {line}" for line in plain.rstrip().splitlines())
 
 

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from cluster import versions
+from cluster import versions, yaml_files
 from cluster.ray_engine import TOKEN
 from jobs.config.run_file import RunFile
 from jobs.telemetry.progress import say
@@ -90,7 +88,7 @@ def submit(run: RunFile, dashboard: str, command: str = "run", code: Path | None
     with tempfile.TemporaryDirectory() as folder, _jobs(dashboard) as client:
         settings = run.model_dump(mode="json", exclude={"engines"})
         for name, content in (("run.yaml", settings), ("profile.yaml", profile.model_dump(mode="json"))):
-            (Path(folder) / name).write_text(yaml.safe_dump(content))
+            (Path(folder) / name).write_text(yaml_files.dump(content))
         job = client.submit_job(
             entrypoint=f"python -m jobs.cli {command} run.yaml --profile profile.yaml",
             runtime_env={**environment, "working_dir": folder},

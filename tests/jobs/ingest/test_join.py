@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 from astropy.coordinates import SkyCoord, match_coordinates_sky
+from astropy.io import fits
 from astropy.table import Table, join
 from distributed import LocalCluster
 from paths import ROOT
@@ -108,6 +109,22 @@ def test_redshifts_joined_by_identifier_are_those_of_astropys_join(dask, tmp_pat
     about = store.group.attrs["report"]
     assert about["join"]["matched"] == np.isfinite(wanted).sum() == about["usable"]
     assert about["flags"]["NO_MATCH"] == np.isnan(wanted).sum()
+
+
+def test_the_joined_table_may_be_an_extension_of_another_file_or_of_the_same(dask, tmp_path):
+    """As in DESI's redrock files, beside the fibres, or with the photometry in one file."""
+    table = galaxies(*everywhere(N))
+    joined = redshifts(table)
+    both = [fits.BinTableHDU(one, name=name) for one, name in ((table, "PHOT"), (joined, "REDSHIFTS"))]
+    fits.HDUList([fits.PrimaryHDU(), *both]).writeto(tmp_path / "p.fits")
+    wanted = by_astropy(table, joined).astype(np.float32)
+    for folder, source in (("one", "p.fits[PHOT]"), ("other", "q.fits")):
+        table.write(tmp_path / "q.fits", overwrite=True)
+        place = Join(file=f"{tmp_path}/p.fits[REDSHIFTS]", on="ID")
+        store = ingest(
+            f"{tmp_path}/{source}", SURVEY, tiny.location(tmp_path / folder), 50, Ingest(), dask, None, place
+        )
+        np.testing.assert_array_equal(found(store), wanted)
 
 
 def test_pieces_change_nothing_of_a_join(dask, tmp_path):
