@@ -33,6 +33,7 @@ def signing(folder):
     return Signing
 
 
+@pytest.mark.slow
 def test_three_ray_nodes_and_two_dask_workers_make_the_stores_of_one_machine(
     nodes, dask, local, source, tmp_path, monkeypatch
 ):

@@ -15,9 +15,8 @@ import pyarrow.parquet
 import pytest
 import tiny
 from astropy.table import Table
-from typer.testing import CliRunner
+from commands import sedflow
 
-from jobs.cli.main import app
 from jobs.export import export
 from jobs.export.whole import whole_file, whole_folder
 from storage_schemas import open_catalog
@@ -40,12 +39,6 @@ def bucket(s3_server, monkeypatch, request):
     """A place in a bucket on a real S3 server, for this test alone."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     return Location.parse(f"s3://galaxies/{request.node.name}")
-
-
-def sedflow(*arguments):
-    """Run a command in this process and return its exit code and what it printed."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, result.output + (str(result.exception) if result.exception else "")
 
 
 # -- full disks -------------------------------------------------------------------------------------------------------
@@ -227,15 +220,14 @@ def test_a_name_as_long_as_can_be_is_taken(tmp_path):
 def test_every_container_reaches_a_bucket_as_it_is_on_a_disk(source, bucket, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("c.fits", "c.parquet", "c.csv"):
-        assert sedflow("export", source, bucket / name)[0] == 0
-        assert sedflow("export", source, tmp_path / "here" / name)[0] == 1  # no such folder
+        assert sedflow("export", source, bucket / name).returncode == 0
+        assert sedflow("export", source, tmp_path / "here" / name).returncode == 1  # no such folder
         assert export(open_catalog(source), tmp_path / name) == N
         found, wanted = bucket.get(name), (tmp_path / name).read_bytes()
         assert _TIME.sub(b"", found) == _TIME.sub(b"", wanted) and len(found) == len(wanted)
         (tmp_path / name).unlink()
-    assert sedflow("export", source, bucket / "q.qp.hdf5", "--columns", "log_mstar,log_z_mw") == (
-        0, f"{N:,} rows: {bucket}/q.qp.hdf5\n"
-    )  # fmt: skip
+    done = sedflow("export", source, bucket / "q.qp.hdf5", "--columns", "log_mstar,log_z_mw")
+    assert (done.returncode, done.stdout) == (0, f"{N:,} rows: {bucket}/q.qp.hdf5\n")
     assert {"q_log_mstar.qp.hdf5", "q_log_z_mw.qp.hdf5"} <= set(bucket.list())
     assert os.listdir(tmp_path) == []  # no folder s3:
 
@@ -256,16 +248,15 @@ def test_large_files_reach_a_bucket_in_parts(bucket):
 def test_lsdb_opens_hats_in_a_bucket(source, bucket, tmp_path):
     import lsdb
 
-    code, _ = sedflow("export", source, bucket / "c_hats")
-    assert code == 0
+    assert sedflow("export", source, bucket / "c_hats").returncode == 0
     for name in (
         hats := bucket / "c_hats"
     ).list():  # as it lies there; tests/jobs/ingest/test_remote.py has LSDB read it through s3fs
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(hats.get(name))
     assert len(lsdb.open_catalog(tmp_path)) == np.isfinite(open_catalog(source)["ra"].values).sum()
-    code, output = sedflow("export", source, bucket / "c_hats")
-    assert code == 1 and "c_hats exists already" in output
+    done = sedflow("export", source, bucket / "c_hats")
+    assert done.returncode == 1 and "c_hats exists already" in done.stderr
 
 
 def test_a_bucket_that_is_not_there_is_an_error_and_nothing_is_left(source, bucket, tmp_path, monkeypatch):

@@ -119,6 +119,7 @@ def test_a_worker_holds_no_more_than_planned_and_not_much_less(tmp_path):
     assert 0.4 * planned < measured < planned < parse_bytes(run.engines.dask.memory_limit), (measured, planned)
 
 
+@pytest.mark.slow
 def test_requests_are_about_as_many_as_planned(monkeypatch, mocks, flow, tmp_path):
     n_rows = 8 * small.SHARD
     with serve(monkeypatch) as counted, dask_engine.client(DaskSettings(workers=1)) as client:

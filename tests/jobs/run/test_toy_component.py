@@ -59,6 +59,7 @@ def installed(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, known)))
 
 
+@pytest.mark.slow
 def test_a_toy_parameter_goes_through_simulate_train_infer_export_and_the_docs_table(installed, source, tmp_path):
     run = tiny.settings(
         tmp_path / "run", source, model={"components": [*PROVABGS, "bump"], "prior": {"bump": [0, 2]}},

@@ -155,6 +155,7 @@ def test_any_number_of_workers_gives_the_same_content(local, local_contents, sou
     assert draws.tobytes() == replay(open_catalog(local.store("catalog")), rows, 300)[0].tobytes()
 
 
+@pytest.mark.slow
 def test_a_catalog_with_every_row_answered_is_the_same_from_one_worker_and_two(local, source, tmp_path):
     table = Table.read(source)[:36]
     table["Z"][tiny.FAR] = 0.5  # within the galaxy model
