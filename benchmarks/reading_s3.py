@@ -6,16 +6,8 @@ figure is the best of three; the two take turns, so that a busy machine is busy 
 
 from __future__ import annotations
 
-import sys
-import time
-from pathlib import Path
-
-sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent] + [
-    str(Path(__file__).resolve().parent)
-]  # this file is not the package s3fs
-
-# ruff: noqa: E402
 import io
+import time
 from collections.abc import Callable
 from typing import Any
 
