@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD ?= build
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Tests wait for servers and other processes a third of their time: three at once keep two cores busy.
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all lint api audit benchmarks clean
 

@@ -50,7 +50,7 @@ OF_THE_TINY_RUN = (
     "test_whole_chain.py", "test_cli.py", "test_reweight.py", "test_faults.py", "test_data_model.py", "test_validate.py",
     "test_submit.py", "test_absurd_sizes.py",
 )  # fmt: skip
-#: Files that take minutes begin first, so that the last one does not keep one of two workers busy alone.
+#: Files that take minutes begin first, so that the last one does not keep one worker busy alone.
 LONG = (
     *OF_THE_TINY_RUN, "test_fsps_jobs.py", "test_ending.py", "test_ingest_scale.py", "test_reprocess.py",
     "test_storage_faults.py", "test_cascade.py", "test_derived.py", "test_toy_component.py", "test_ray_nodes.py",

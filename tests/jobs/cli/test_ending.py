@@ -116,12 +116,18 @@ def silent():
         server.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+_SHOW, _SIMULATE = (("catalog", "show", "s3://bucket/x"), 1), (("simulate", "demo", "--root", "s3://bucket/x"), 2)
+
+
 @pytest.mark.parametrize(
-    ("command", "requests"),
-    [(("catalog", "show", "s3://bucket/x"), 1), (("simulate", "demo", "--root", "s3://bucket/x"), 2)],
+    ("command", "requests", "number"),
+    [
+        (*_SHOW, signal.SIGTERM), (*_SIMULATE, signal.SIGINT),
+        pytest.param(*_SHOW, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(*_SIMULATE, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_a_signal_ends_a_command_while_storage_is_silent(silent, tmp_path, command, requests, number):
     """Icechunk's first request waits; obstore's second, after the question about redirects, which is given up on."""
     port, asked = silent
@@ -188,7 +194,7 @@ def test_clocks_that_differ_are_said(text, words):
 # -- where a command runs ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["ray", "dask"])
+@pytest.mark.parametrize("engine", [pytest.param("ray", marks=pytest.mark.slow), "dask"])
 def test_modules_in_the_working_folder_are_not_taken_for_ours(source, tmp_path_factory, engine):
     """And a home that is none, and a folder for temporary files whose name is too long for Ray's sockets."""
     folder = tmp_path_factory.mktemp("work")

@@ -134,7 +134,8 @@ def test_a_single_table_keeps_its_order_and_a_pattern_does_not(files, dask, tmp_
     assert pattern.group.attrs["settings"]["order"] == "healpix"
 
 
-@pytest.mark.parametrize("order", ["healpix", pytest.param("input", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["healpix", "input"])
 def test_one_worker_and_other_pieces_give_the_same_content(files, dask, tmp_path, order):
     two = run(files, tmp_path / "two", dask, order=order)
     one = run(files, tmp_path / "one", DaskSettings(workers=1), order=order)
