@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from jobs.cli.options import AccessText
+from jobs.config.sections import Inputs
+
 inspect_app = typer.Typer()
 
 
@@ -13,12 +16,13 @@ inspect_app = typer.Typer()
 def inspect(
     source: Annotated[str, typer.Argument(metavar="FILE", help="anything that sedflow ingest takes")],
     out: Annotated[str | None, typer.Option(help="also write it to this file, which --survey takes")] = None,
+    access: AccessText = None,
 ) -> None:
     """Say what a table is, and which survey fits it or might: as YAML to edit, everything else in comments."""
     from jobs.export.whole import whole_file
     from jobs.inspect.job import inspection
 
-    text = "\n".join(inspection(source)) + "\n"
+    text = "\n".join(inspection(source, out, Inputs.parse(access).access)) + "\n"
     print(text, end="")
     if out is not None:
         with whole_file(out) as file:

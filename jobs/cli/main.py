@@ -162,8 +162,8 @@ def ingest(
         {"order": order, "redshift": redshift, "ra": ra, "dec": dec, "keep_runs": keep_runs}
     )
     dask = engines(profile).dask.replace(workers=workers)
-    joining, reach = Join.parse(join), Inputs.parse(access).access
-    fill(source, run_file.survey(survey), Location.parse(out), rows_per_chunk, settings, dask, None, joining, reach)
+    (of, joining), reach = run_file.reading(survey), Inputs.parse(access).access
+    fill(source, of, Location.parse(out), rows_per_chunk, settings, dask, None, Join.parse(join) or joining, reach)
 
 
 @app.command()
@@ -197,16 +197,16 @@ def infer(
 
     settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
     dask = engines(profile).dask.replace(workers=workers)
-    where, joining, reach = Location.parse(out), Join.parse(join), Inputs.parse(access).access
+    (of, joining), where, reach = run_file.reading(survey), Location.parse(out), Inputs.parse(access).access
+    joining = Join.parse(join) or joining
     place = reach.place(source)
-    ours = not (joining or access or (isinstance(place, Remote) and place.scheme != "s3"))  # no store is read so
+    ours = not (join or access or (isinstance(place, Remote) and place.scheme != "s3"))  # no store is read so
     if (store := _photometry(source) if ours else None) is not None:
         fill(store, shipped.model(model), where, settings, seed, dask)
     else:
         catalog.repository(where, create=True)  # which refuses a place that holds something else
         location = where / "photometry"
         with holding(location) as lease:
-            of = run_file.survey(survey)
             asked = Ingest(redshift=redshift, ra=ra, dec=dec)
             read(source, of, location, rows_per_shard, asked, dask, lease, joining, reach)
             fill(location, shipped.model(model), where, settings, seed, dask)

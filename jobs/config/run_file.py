@@ -146,12 +146,24 @@ class RunFile(Section):
 
 
 def survey(name_or_file: str) -> Survey:
-    """Return a survey by its name, or the one of a run file, or of a file that has nothing but a survey (``*.yaml``)."""
-    if name_or_file.endswith((".yaml", ".yml")):
-        content = yaml_files.read(Path(name_or_file)) if Path(name_or_file).is_file() else {}
-        others = ("name", "root", "input") if isinstance(content, dict) and set(content) == {"survey"} else ()
-        return RunFile.load(name_or_file, **dict.fromkeys(others, ".")).survey_definition
-    return surveys.get(name_or_file)
+    """Return a survey by its name, or as a file says it: the first of `reading`."""
+    return reading(name_or_file)[0]
+
+
+def reading(name_or_file: str) -> tuple[Survey, Join | None]:
+    """Return a survey by its name, or as a file (``*.yaml``) says it, and what that file joins to the input.
+
+    The file is a run file, or has nothing but a run file's sections that say how a table is read: survey, ingest and join.
+    """
+    if not name_or_file.endswith((".yaml", ".yml")):
+        return surveys.get(name_or_file), None
+    file = Path(name_or_file)
+    if not file.is_file():
+        raise ValueError(f"--survey: there is no file {name_or_file}; surveys by name are {', '.join(surveys.SURVEYS)}")
+    content = yaml_files.read(file)
+    is_part = isinstance(content, dict) and "survey" in content and set(content) <= {"survey", "ingest", "join"}
+    run = RunFile.load(file, **dict.fromkeys(("name", "root", "input") if is_part else (), "."))
+    return run.ingest.named(run.survey_definition), run.join
 
 
 def fingerprint(*parts: Any) -> str:

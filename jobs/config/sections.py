@@ -79,6 +79,12 @@ class Storage(Section):
     timeout: float = Field(60.0, gt=0, description="without any answer, a request has failed [s]")
     inputs: Inputs = Inputs()
 
+    @property
+    def access(self) -> Access:
+        """How inputs are reached: as `inputs` says, and where it says nothing, as stores are, wherever the root is."""
+        given = self.inputs.access
+        return replace(given, endpoint=given.endpoint or self.endpoint, region=given.region or self.region)
+
 
 class Ingest(Section):
     """The photometry."""

@@ -15,9 +15,9 @@ def _words(text: str) -> frozenset[str]:
 
 #: Parts of names that make of a quantity something else: its error, its quality, how it was measured.
 _NOT_THE_VALUE = _words(
-    "err errs error errors e sigma sig unc uncert std stdev rms var ivar cov covar min max low high lo hi lower upper l68 u68 "
-    "l95 u95 l99 u99 p16 p84 flag flags warn warning q qual quality qop qz conf nobs n num ngood chi2 chisq rchi2 prob odds pm "
-    "pmra pmdec offset off diff corr dchisq ref type class source src method name index idx col row pix pixel"
+    "err errs error errors magerr fluxerr fluxivar e sigma sig unc uncert std stdev rms var ivar cov covar min max low high lo hi "
+    "lower upper l68 u68 l95 u95 l99 u99 p16 p84 flag flags warn warning q qual quality qop qz conf nobs n num ngood chi2 chisq "
+    "rchi2 prob odds pm pmra pmdec offset off diff corr dchisq ref type class source src method name index idx col row pix pixel"
 )
 #: Parts of names that make of z a band.
 _OF_A_BAND = _words(
@@ -100,18 +100,32 @@ def redshifts(names: Iterable[str]) -> list[str]:
 
     >>> redshifts(["u", "g", "r", "i", "z", "FLUX_Z", "zErr", "ZWARN", "photo_z", "Z_SPEC", "Z"])
     ['Z', 'Z_SPEC', 'photo_z']
+    >>> redshifts(["PSFSIZE_R", "PSFSIZE_Z", "g_blendedness", "z_blendedness", "magerr_z", "Z_VI"])
+    ['Z_VI']
     """
     names = list(names)
     bands = {"r", "i"} <= set(names) or {"g", "r"} <= set(names)  # then z is a band, and Z is none
+    known = {tuple(parts(name)) for name in names}
     found = []
     for name in names:
         words = parts(name)
         if _NOT_THE_VALUE & set(words) or _OF_A_BAND & set(words) or (name == "z" and bands):
             continue
+        if len(words) > 1 and any(tuple(band if word == "z" else word for word in words) in known for band in "gri"):
+            continue  # the z band's, as others have it too
         joined = "".join(words)
         if "z" in words or any(_REDSHIFT.fullmatch(word) for word in (*words, joined)):
             found.append(name)
     return sorted(found, key=lambda name: (name.lower() not in ("z", "redshift"), "phot" in name.lower()))
+
+
+def says_redshift(name: str) -> bool:
+    """Return whether a name can hardly mean anything but a redshift.
+
+    >>> says_redshift("Z"), says_redshift("zspec"), says_redshift("z_spec"), says_redshift("Z_VI")
+    (True, True, True, False)
+    """
+    return name == "Z" or bool(_REDSHIFT.fullmatch("".join(parts(name))))
 
 
 def identifiers(names: Iterable[str]) -> list[str]:

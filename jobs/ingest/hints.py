@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from jobs.containers.tables import find
@@ -36,7 +37,7 @@ def of_redshift(survey: Survey, names: Sequence[str]) -> str:
     alike = [name for name in column_names.redshifts(names) if name != survey.redshift]
     if alike:
         return (
-            f"{_or(alike)} may be the redshift: name it with --redshift {shortened(alike[0])}, or `ingest: {{redshift: "
+            f"{_or(alike)} may be the redshift: name it with --redshift {shlex.quote(alike[0])}, or `ingest: {{redshift: "
             f"{shortened(alike[0])}}}` in a run file"
         )
     return (
@@ -53,9 +54,10 @@ def of_positions(survey: Survey, names: Sequence[str]) -> str:
         return ""
     pairs = [f"{shortened(ra)}, {shortened(dec)}" for ra, dec in alike]
     ra, dec = map(shortened, alike[0])
+    typed = "--ra {} --dec {}".format(*map(shlex.quote, alike[0]))
     return (
-        f"lacks {listed(missing)}, the positions of the survey {survey.name}; {_or(pairs)} may be them: name them with --ra "
-        f"{ra} --dec {dec}, or `ingest: {{ra: {ra}, dec: {dec}}}` in a run file; a survey that is to have no positions says "
+        f"lacks {listed(missing)}, the positions of the survey {survey.name}; {_or(pairs)} may be them: name them with "
+        f"{typed}, or `ingest: {{ra: {ra}, dec: {dec}}}` in a run file; a survey that is to have no positions says "
         "`ra: null, dec: null`"
     )
 

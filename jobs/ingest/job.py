@@ -108,7 +108,7 @@ def ingest(
 def ingest_of(run: RunFile, held: Lease | None = None) -> ChunkedStore:
     """Ingest the input of a run."""
     out, rows_per_chunk = run.store("photometry"), run.inference.rows_per_shard
-    access = run.storage.inputs.access
+    access = run.storage.access
     return ingest(
         run.input, run.survey_definition, out, rows_per_chunk, run.ingest, run.engines.dask, held, run.join, access
     )

@@ -5,6 +5,7 @@ Everything is a comment but the survey, so that what is said is a file that ``--
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,9 +18,10 @@ from cluster.messages import problems
 from jobs.ingest import calibrated, column_names, hints, plausibility
 from jobs.ingest.inputs import expand
 from jobs.inspect import table_facts
-from jobs.inspect.proposal import Proposal, propose
+from jobs.inspect.proposal import Proposal, propose, redshifts_of
 from jobs.inspect.table_facts import Column, Facts
 from sedflow_dist.photometry.surveys import SURVEYS, Survey
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, printable, shortened
 
@@ -28,13 +30,13 @@ _PLACES = 3  # of which photometry is calibrated
 _NEARLY = 0.5  # of a survey's columns, below which it does not fit even nearly
 
 
-def inspection(source: str) -> list[str]:
-    """Return what there is to say of an input, line by line; it is YAML.
+def inspection(source: str, out: str | None = None, access: Access | None = None) -> list[str]:
+    """Return what there is to say of an input, line by line; it is YAML. ``out``: the file that it will stand in.
 
     Raises:
         FileNotFoundError, ValueError: nothing is there, or no catalog. Says what was found.
     """
-    files = expand(source, Location.parse(source))
+    files = expand(source, Location(""), access)
     found = table_facts.tables(files[0])
     lines = [f"{printable(source)}: {len(files):,} files; this is the first of them"] if len(files) > 1 else []
     for facts in found:
@@ -43,7 +45,10 @@ def inspection(source: str) -> list[str]:
     said = [f"# {line}".rstrip() for line in lines]
     if ranked and ranked[0].name:
         source = str(ranked[0].location)
-    said += ["#", *_survey(ranked[0], source)] if ranked else ["# it holds no table that can be read"]
+    if ranked:
+        said += ["#", *_survey(ranked[0], shlex.quote(source), shlex.quote(out or "THIS.yaml"))]
+    else:
+        said.append("# it holds no table that can be read")
     # Names come from the file: none may end a comment, and YAML's own lines are escaped by whoever wrote them.
     return [printable(line) if line.lstrip().startswith("#") else line for line in said]
 
@@ -86,8 +91,11 @@ def _values(column: Column) -> str:
     return "; ".join(said)
 
 
-def _survey(facts: Facts, source: str) -> Iterator[str]:
-    """The survey that fits, or the one that is proposed, with the medians of what it would make."""
+def _survey(facts: Facts, source: str, out: str) -> Iterator[str]:
+    """The survey that fits, or the one that is proposed, with the medians of what it would make.
+
+    ``source`` and ``out`` are as a shell takes them.
+    """
     fits = hints.fitting(facts.names) if facts.n_rows else []
     for survey in SURVEYS.values():
         lacking = [name for name in hints.lacking(survey, facts.names) if name != survey.redshift]
@@ -101,29 +109,31 @@ def _survey(facts: Facts, source: str) -> Iterator[str]:
     if proposal is None:
         yield "# no photometry is recognised by the names of the columns: declare a survey by hand (docs/your-table.md)"
         return
-    yield from _proposed(proposal, facts, source)
+    yield from _proposed(proposal, facts, source, out)
 
 
 def _built_in(survey: Survey, facts: Facts, source: str) -> Iterator[str]:
-    options, asks = [f"--survey {survey.name}"], []
+    named, asks = dict[str, str](), []
     if hints.lacking(survey, facts.names, [survey.redshift or ""]):
-        redshifts = column_names.redshifts(facts.names)
-        options += [f"--redshift {redshifts[0]}"] if redshifts else []
-        asks += [] if redshifts else [hints.of_redshift(survey, facts.names)]
-        survey = survey.model_copy(update={"redshift": redshifts[0] if redshifts else None})
-    places = column_names.positions(facts.names)
+        if redshifts := redshifts_of(facts):
+            named["redshift"] = redshifts[0]
+            asks += [] if column_names.says_redshift(redshifts[0]) else [f"is {shortened(redshifts[0])} the redshift?"]
+        else:
+            asks.append(hints.of_redshift(survey, facts.names))
+        survey = survey.model_copy(update={"redshift": named.get("redshift")})
     if hints.of_positions(survey, facts.names):
-        options.append("--ra {} --dec {}".format(*places[0]))
+        named |= zip(("ra", "dec"), column_names.positions(facts.names)[0], strict=True)
+    options = "".join(f" --{option} {shlex.quote(column)}" for option, column in named.items())
     yield f"# the built-in survey {survey.name} fits:"
-    yield f"#   sedflow ingest {printable(source)} {' '.join(options)} --out photometry"
+    yield f"#   sedflow ingest {source} --survey {survey.name}{options} --out photometry"
     yield from _light(facts, survey)
     yield from (f"# ASK: {ask}" for ask in asks)
-    yield yaml_files.dump({"survey": survey.name}).rstrip()
+    yield yaml_files.dump({"survey": survey.name, **({"ingest": named} if named else {})}).rstrip()
 
 
-def _proposed(proposal: Proposal, facts: Facts, source: str) -> Iterator[str]:
+def _proposed(proposal: Proposal, facts: Facts, source: str, out: str) -> Iterator[str]:
     yield "# no built-in survey fits. A proposal, to be edited: put it into a run file, or into a file of its own,"
-    yield f"#   sedflow ingest {printable(source)} --survey THIS.yaml --out photometry"
+    yield f"#   sedflow ingest {source} --survey {out} --out photometry"
     try:
         yield from _light(facts, Survey.model_validate(proposal.keys))
     except ValidationError as error:

@@ -6,7 +6,7 @@ Nothing here is certain but that the columns are there: names are habits, units 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from jobs.inspect import filter_names, photometry_columns
 from jobs.inspect.photometry_columns import Family
 from jobs.inspect.table_facts import Column, Facts
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
+from storage_schemas.backend.printable import shortened
 
 #: Zero points of units of flux that tables have without saying so, likeliest first.
 _ZERO_POINTS = {
@@ -247,13 +248,11 @@ def _extinction(out: Proposal, family: Family, names: Sequence[str], widths: Map
 def _others(out: Proposal, family: Family, facts: Facts) -> None:
     """Redshift, positions, identifiers, classes; the band of the selection."""
     numbers = {column.name: column for column in facts.columns if column.is_number and not column.width}
-    redshifts = [
-        name
-        for name in column_names.redshifts(numbers)
-        if _is_redshift(numbers[name]) and name not in family.columns.values()
-    ]
+    redshifts = redshifts_of(facts, (*family.columns.values(), *family.errors.values()))
     more = f"also there: {', '.join(redshifts[1:6])}" if len(redshifts) > 1 else ""
     out.put("redshift", redshifts[0] if redshifts else None, *filter(None, [more]))
+    if redshifts and not column_names.says_redshift(redshifts[0]):
+        out.asks.append(f"is {shortened(redshifts[0])} the redshift?")
     if not redshifts:
         ask = "no column looks like a redshift: name it here or with --redshift; where it stands in another table, join that"
         out.said["redshift"] = [f"ASK: {ask}"]
@@ -278,6 +277,13 @@ def _others(out: Proposal, family: Family, facts: Facts) -> None:
         out.put("colour_limits", [-2.0, 7.0], "of neighbouring bands, beyond which a row is flagged as absurd")
 
 
+def redshifts_of(facts: Facts, taken: Collection[str] = ()) -> list[str]:
+    """Return columns that look like redshifts, by name and by value, likeliest first; none of those ``taken``."""
+    numbers = {column.name: column for column in facts.columns if column.is_number and not column.width}
+    return [name for name in column_names.redshifts(facts.names) if name not in taken and name in numbers
+            and _is_redshift(numbers[name])]  # fmt: skip
+
+
 def _is_redshift(column: Column) -> bool:
     values = column.of(None)
     return (
@@ -299,7 +305,7 @@ def _ids(facts: Facts) -> list[str]:
     names = [name for name in (*column_names.identifiers(kinds), "RELEASE", "release") if name in kinds]
     names = [name for name in names if kinds[name].kind == "text" or "int" in kinds[name].kind]
     for name in names:
-        if kinds[name].kind == "text" or len(np.unique(kinds[name].of(None))) == facts.n_sampled:
+        if kinds[name].different == facts.n_sampled:
             return [name]
     keys = [name for name in names if kinds[name].is_number and len(kinds[name].of(None)) == facts.n_sampled]
     if keys and len(np.unique(np.stack([kinds[name].of(None) for name in keys]), axis=1).T) == facts.n_sampled:

@@ -42,6 +42,7 @@ class Column:
         missing: fraction of the sampled values that are null, masked or blank; NaN counts in `nan`
         sentinels: numbers that stand for no value, and the fraction of the values that each is
         texts: of text its different values, where these are few; else one of them
+        different: how many different values the sample has, in the column's own type
     """
 
     name: str
@@ -53,6 +54,7 @@ class Column:
     nan: float = 0.0
     sentinels: tuple[tuple[float, float], ...] = ()
     texts: tuple[str, ...] = ()
+    different: int = 0
 
     @property
     def is_number(self) -> bool:
@@ -163,7 +165,7 @@ def _described(name: str, values: np.ndarray) -> Column:
         different = sorted(set(text))
         lost = (int(absent.sum()) + len(found) - len(text)) / max(plain.size, 1)
         texts = tuple(map(shortened, different if len(different) <= _FEW_TEXTS else text[:1]))
-        return Column(name, "text", width, missing=lost, texts=texts)
+        return Column(name, "text", width, missing=lost, texts=texts, different=len(different))
     numbers = plain.astype(np.float64)
     numbers[absent] = np.nan
     sentinels = {} if plain.dtype.kind == "b" else _sentinels(plain[~absent])
@@ -172,6 +174,7 @@ def _described(name: str, values: np.ndarray) -> Column:
     return Column(
         name, plain.dtype.name, width, values=np.where(codes, np.nan, numbers), missing=float(absent.mean()) if plain.size else 0,
         nan=nan, sentinels=tuple((_as_written(v), n / plain.size) for v, n in sorted(sentinels.items())),
+        different=len(np.unique(plain[~absent & ~codes])),
     )  # fmt: skip
 
 

@@ -146,7 +146,7 @@ def _ingest(run: RunFile, rows: int | None) -> Stage:
     if store:
         rows, chunks, missing = store.n_rows, store.n_chunks, len(store.missing())
     else:
-        rows = rows or sum(map(count, inputs.expand(run.input, run.location, run.storage.inputs.access)))
+        rows = rows or sum(map(count, inputs.expand(run.input, run.location, run.storage.access)))
         chunks = missing = math.ceil(rows / run.inference.rows_per_shard)
     part, n_arrays = missing / max(chunks, 1), len(photometry.ARRAYS) + 2
     pieces = math.ceil(rows / run.ingest.rows_per_piece)

@@ -25,7 +25,7 @@ from jobs.export import export
 from jobs.export.whole import whole_file, whole_folder
 from jobs.infer import infer
 from jobs.ingest import inputs
-from jobs.ingest.job import ingest
+from jobs.ingest.job import ingest, ingest_of
 from sedflow_dist.inference.settings import Routing
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.flags import Flag
@@ -128,6 +128,18 @@ def test_a_run_whose_input_redshifts_and_exports_lie_in_a_bucket_with_and_withou
         "flux"
     ]
     np.testing.assert_array_equal(flux[:], stores["anon"].group["flux"][:])
+
+
+def test_inputs_of_a_run_whose_root_is_a_folder_are_at_the_endpoint_of_its_storage(place, tmp_path, monkeypatch):
+    sample(tmp_path)
+    source, joined = (put(place, f"in/{name}", (tmp_path / name).read_bytes()) for name in ("p.fits", "z.csv"))
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    run = RunFile.model_validate({
+        "name": "a", "root": str(tmp_path / "run"), "input": source, "join": {"file": joined, "on": "ID"},
+        "ingest": {"redshift": "ZSPEC"}, "storage": {"endpoint": place.endpoint},
+    })  # fmt: skip
+    assert ingest_of(run).n_rows == N
 
 
 def test_a_zarr_export_holds_what_the_catalog_does_and_is_an_input_again(place, tmp_path):

@@ -1,6 +1,7 @@
 """`sedflow inspect`: what a table is, and a survey whose proposal works as it is, or says what only the user can know."""
 
 import resource
+import shlex
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import tiny
 import yaml
 from astropy.io import fits
 from astropy.table import Table
+from commands import sedflow
 from paths import ROOT
 from typer.testing import CliRunner
 
@@ -22,6 +24,7 @@ from jobs.config.run_file import RunFile
 from jobs.ingest.job import ingest
 from jobs.inspect import table_facts
 from jobs.inspect.job import inspection
+from storage_schemas import photometry
 
 
 def proposed(path, tmp_path):
@@ -86,7 +89,8 @@ def test_a_built_in_survey_that_fits_is_named_with_the_columns_that_it_needs(tmp
                "RA_1": about["RA"], "DEC_1": about["DEC"]}  # fmt: skip
     Table(columns).write(tmp_path / "a.fits")
     lines = inspection(str(tmp_path / "a.fits"))
-    assert yaml.safe_load("\n".join(lines)) == {"survey": "sdss"}
+    named = {"redshift": "ZSPEC", "ra": "RA_1", "dec": "DEC_1"}
+    assert yaml.safe_load("\n".join(lines)) == {"survey": "sdss", "ingest": named}
     assert any("--survey sdss --redshift ZSPEC --ra RA_1 --dec DEC_1" in line for line in lines)
     Table({name: columns[name] for name in columns if name != "EXTINCTION"}).write(tmp_path / "b.fits")
     said = "\n".join(inspection(str(tmp_path / "b.fits")))
@@ -169,6 +173,50 @@ def test_the_command_writes_what_the_survey_option_takes(tmp_path):
     assert run.survey_definition == run_file.survey(str(out))
 
 
+@pytest.mark.parametrize("built_in", [True, False])
+def test_commands_are_printed_as_a_shell_takes_them_and_do_as_they_are(built_in, tmp_path):
+    """With blanks, quotes and brackets in names of files, tables and columns."""
+    odd = {"ra": "RA 1", "dec": "DEC 1", "z": "z'spec"}
+    table = field_tables.table(flux="{}_FLUX", error="{}_FLUXERR", unit="uJy", scale=field_tables.KJY / 1e3, **odd)
+    if built_in:
+        flux, sigma, _ = field_tables.galaxies()
+        table = table[list(odd.values())]
+        table["MODELFLUX"], table["MODELFLUX_IVAR"], table["EXTINCTION"] = flux, 1 / sigma**2, np.zeros_like(flux)
+    file, out = tmp_path / "my table (v 1).fits", tmp_path / "my survey.yaml"
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(table, name="PHOT")]).writeto(file)
+    told = sedflow("inspect", file, "--out", out)
+    line = next(line for line in told.stdout.splitlines() if line.startswith("#   sedflow ingest"))
+    assert sedflow(*shlex.split(line.removeprefix("#   sedflow ")), cwd=tmp_path).returncode == 0
+    assert sedflow("ingest", file, "--survey", out, "--out", tmp_path / "other").returncode == 0
+    for name in ("photometry", "other"):
+        group = photometry.open(tiny.location(tmp_path / name)).group
+        np.testing.assert_allclose(group["redshift"][:], field_tables.galaxies()[2]["Z"], rtol=1e-6)
+        assert (group["healpix_29"][:] >= 0).all()
+
+
+def test_other_columns_of_the_z_band_are_no_redshifts(tmp_path):
+    """Such as the seeing: sweeps without redshifts have several of them."""
+    table = Table({"RA": np.linspace(1, 2, 9), "DEC": np.linspace(1, 2, 9)})
+    for band in ("g", "r", "z", "w1", "w2"):
+        table[f"FLUX_{band}"], table[f"FLUX_IVAR_{band}"] = np.full(9, 50.0), np.full(9, 4.0)
+        table[f"MW_TRANSMISSION_{band}"], table[f"PSFSIZE_{band}"] = np.full(9, 0.9), np.full(9, 1.2)
+        table[f"FRACIN_{band}"] = np.full(9, 0.9)
+    for name in ("MASKBITS", "RELEASE", "BRICKID", "OBJID"):
+        table[name] = np.arange(9)
+    table.write(tmp_path / "sweep.fits")
+    lines = inspection(str(tmp_path / "sweep.fits"))
+    assert any("--survey desi-legacy --out" in line for line in lines)
+    assert any("ASK" in line and "None looks like a redshift" in line for line in lines)
+
+
+def test_text_that_is_the_same_in_all_rows_tells_none_apart(tmp_path):
+    table = field_tables.table()
+    table.add_column(["COSMOS"] * len(table), name="FIELD_ID", index=0)
+    table["ID"] = np.arange(len(table)) + 2**60  # which differ as integers, and not as floats
+    table.write(tmp_path / "a.fits")
+    assert yaml.safe_load("\n".join(inspection(str(tmp_path / "a.fits"))))["survey"]["ids"] == ["ID"]
+
+
 def test_names_of_columns_cannot_write_a_survey_or_to_the_terminal(tmp_path):
     table = field_tables.table(z="Z\nsurvey: desi-legacy\n#", ra="RA\x1b[2J_1", dec="DEC\x1b[2J_1").to_pandas()
     pa.parquet.write_table(pa.Table.from_pandas(table), tmp_path / "a.parquet")
@@ -187,7 +235,7 @@ def test_every_table_of_a_file_is_described_and_the_one_with_photometry_gets_the
     lines = inspection(str(tmp_path / "two.fits"))
     assert sum("rows, " in line for line in lines) == 2
     assert any("(table REDSHIFTS): 9 rows, 2 columns" in line for line in lines)
-    assert any("two.fits[PHOT] --survey THIS.yaml" in line for line in lines)
+    assert any("two.fits[PHOT]' --survey THIS.yaml" in line for line in lines)
     assert yaml.safe_load("\n".join(lines))["survey"]["flux"] == [f"{b}_FLUX" for b in "ugriz"]
     assert yaml.safe_load("\n".join(inspection(f"{tmp_path}/two.fits[PHOT]")))["survey"]["redshift"] == "Z"
 

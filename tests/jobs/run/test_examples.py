@@ -6,6 +6,7 @@ import pytest
 import tiny
 import zarr
 from astropy.table import Table
+from commands import sedflow
 from paths import ROOT
 
 from jobs.config.run_file import RunFile
@@ -117,6 +118,17 @@ def test_a_table_in_the_layout_of_an_example_is_ingested_as_it_is_meant(name, tm
     np.testing.assert_allclose(error[np.isfinite(error)], wanted[np.isfinite(error)], rtol=2e-6)
     hit = np.flatnonzero(group["flags"][:] & Flag.QUALITY_CUT)
     assert hit.tolist() == cut
+
+
+def test_a_run_file_as_survey_brings_its_join_along(tmp_path, observed):
+    run = load("gama", tmp_path)
+    flux, sigma, redshift = observed(run.survey_definition)
+    gama(tmp_path, run.survey_definition, flux, sigma, redshift)
+    example = ROOT / "docs" / "examples" / "gama.yaml"
+    done = sedflow("ingest", "LambdarCat.fits", "--survey", example, "--out", "photometry", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = photometry.open(tiny.location(tmp_path / "photometry")).group["redshift"][:]
+    np.testing.assert_allclose(found, redshift, rtol=1e-6)
 
 
 @pytest.mark.slow
