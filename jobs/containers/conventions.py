@@ -34,9 +34,7 @@ def decoded(name: str, raw: np.ndarray, attributes: Mapping[str, Any], title: st
     scales = {key: attributes[key] for key in SCALES if key in attributes}
     with exact.naming(title, name):
         values = unscaled(raw, attributes, start)
-    if values.dtype.kind == "O" and (longest := max((len(x) for x in values.flat if x is not None), default=0)) > (
-        MOST_TEXT_BYTES
-    ):
+    if raw.dtype.kind in "TO" and (longest := max(map(len, filter(None, values.flat)), default=0)) > MOST_TEXT_BYTES:
         raise ValueError(
             f"{title}: array {shortened(name)} holds a text of {longest:,} characters; at most {MOST_TEXT_BYTES:,} are read"
         )

@@ -130,7 +130,7 @@ def from_numpy(values: np.ndarray, start: int = 0) -> Exact:
     if plain.dtype.kind not in "SUTO":
         raise ValueError(f"{plain.dtype}, which is neither a number nor text")
     words = texts(values, start)
-    missing = np.frompyfunc(lambda word: word is None, 1, 1)(words).astype(bool)
+    missing = np.fromiter((word is None for word in words.flat), bool, words.size).reshape(words.shape)
     return _text(np.where(missing, "", words), missing)
 
 
@@ -141,12 +141,11 @@ def texts(values: np.ndarray, start: int = 0) -> np.ndarray:
         ValueError: bytes are no text, in UTF-8: to replace them would make different texts one; or it is neither.
     """
     absent, plain = np.ma.getmaskarray(values), np.ma.getdata(values)
+    found = plain.astype(object)
     try:
-        if plain.dtype.kind == "O":
-            found = np.frompyfunc(lambda x: x.decode() if isinstance(x, bytes) else x, 1, 1)(plain)
-            found = np.asarray(found, object).reshape(plain.shape)
-        else:
-            found = (np.strings.decode(plain, "utf-8") if plain.dtype.kind == "S" else plain).astype(object)
+        if plain.dtype.kind in "SO":
+            decoded = (x.decode() if isinstance(x, bytes) else x for x in found.ravel().tolist())
+            found = np.fromiter(decoded, object, found.size).reshape(found.shape)
     except UnicodeDecodeError as error:
         row = start + int(np.argwhere(plain == error.object)[0][0])
         raise ValueError(f"bytes that are no text (UTF-8): {error.object[:40]!r} in row {row}") from None
