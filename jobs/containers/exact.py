@@ -1,6 +1,6 @@
 """Columns exactly as a container holds them: integers and text without a float in between, and which rows hold nothing.
 
-Identifiers and bit masks are read so. In: columns as pyarrow, astropy or zarr give them. Out: `Exact`, in the column's own
+Identifiers and bit masks are read so. In: columns as pyarrow and numpy have them. Out: `Exact`, in the column's own
 type, which follows from the container's schema and not from the values.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,30 +117,47 @@ def from_arrow(column: Any) -> Exact:
     return _text(text.to_numpy(zero_copy_only=False), missing)
 
 
-def from_numpy(values: np.ndarray, nulls: Sequence[Any] = ()) -> Exact:
-    """Return a numpy array, of which masked values and those that are one of ``nulls`` are missing.
+def from_numpy(values: np.ndarray, start: int = 0) -> Exact:
+    """Return rows from ``start`` of a column in numpy, of which masked values, and None among text, are missing.
 
     Raises:
         ValueError: it holds neither numbers nor text.
     """
-    missing = np.ma.getmaskarray(values).copy()
-    values = np.ma.getdata(values)
-    for null in nulls:
-        if isinstance(null, str) == (values.dtype.kind in "SUTO"):
-            missing |= values == null
-    if values.dtype.kind in "biuf":
-        values = values.astype(values.dtype.newbyteorder("="))
-        return Exact(np.where(missing, values.dtype.type(0), values), missing)
-    if values.dtype.kind == "S":
-        values = np.strings.decode(values, "utf-8")
-    if values.dtype.kind == "O":
-        missing |= np.frompyfunc(lambda x: x is None, 1, 1)(values).astype(bool)
-        values = np.where(missing, "", values)
-        if odd := [x for x in values.flat if not isinstance(x, str)]:
-            raise ValueError(f"{type(odd[0]).__name__}, which is neither a number nor text")
-    if values.dtype.kind not in "UTO":
-        raise ValueError(f"{values.dtype}, which is neither a number nor text")
-    return _text(values, missing)
+    missing, plain = np.ma.getmaskarray(values), np.ma.getdata(values)
+    if plain.dtype.kind in "biuf":
+        plain = plain.astype(plain.dtype.newbyteorder("="))
+        return Exact(np.where(missing, plain.dtype.type(0), plain), missing)
+    if plain.dtype.kind not in "SUTO":
+        raise ValueError(f"{plain.dtype}, which is neither a number nor text")
+    words = texts(values, start)
+    missing = np.fromiter((word is None for word in words.flat), bool, words.size).reshape(words.shape)
+    return _text(np.where(missing, "", words), missing)
+
+
+def texts(values: np.ndarray, start: int = 0) -> np.ndarray:
+    """Return rows from ``start`` of text, or of bytes that are text, as objects; what is masked is None.
+
+    Raises:
+        ValueError: bytes are no text, in UTF-8: to replace them would make different texts one; or it is neither.
+    """
+    absent, plain = np.ma.getmaskarray(values), np.ma.getdata(values)
+    found = plain.astype(object)
+    try:
+        if plain.dtype.kind in "SO":
+            decoded = (x.decode() if isinstance(x, bytes) else x for x in found.ravel().tolist())
+            found = np.fromiter(decoded, object, found.size).reshape(found.shape)
+    except UnicodeDecodeError as error:
+        row = start + int(np.argwhere(plain == error.object)[0][0])
+        raise ValueError(f"bytes that are no text (UTF-8): {error.object[:40]!r} in row {row}") from None
+    found[absent] = None
+    if plain.dtype.kind == "O" and (odd := [x for x in found.flat if not isinstance(x, str | NoneType)]):
+        raise ValueError(f"{type(odd[0]).__name__}, which is neither a number nor text")
+    return found
+
+
+def plain_text(value: Any) -> str:
+    """Return what an attribute says, for messages and comparisons: bytes that are no text are replaced."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def integers(text: Exact) -> Exact | None:
@@ -151,23 +169,6 @@ def integers(text: Exact) -> Exact | None:
         except pa.ArrowInvalid:
             continue
     return None
-
-
-def from_zarr(values: Any, rows: slice) -> Exact:
-    """Return rows of a Zarr array in which, by the conventions of xarray, a value may stand for missing ones.
-
-    Raises:
-        ValueError: it holds neither numbers nor text, or integers packed as others.
-    """
-    about = dict(values.attrs)
-    if packed := [name for name in ("scale_factor", "add_offset") if name in about]:
-        raise ValueError(f"integers packed with {' and '.join(packed)}, which stand for other numbers")
-    nulls = [about[name] for name in ("_FillValue", "missing_value") if name in about]
-    if values.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in about and values.fill_value is not None:
-        nulls.append(values.fill_value)  # where xarray keeps it in that format
-    return from_numpy(
-        np.asarray(values[rows]), [x for null in nulls for x in (null if isinstance(null, list) else [null])]
-    )
 
 
 @contextmanager

@@ -257,6 +257,11 @@ def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.ma.concatenate(parts) if any(map(np.ma.isMaskedArray, parts)) else np.concatenate(parts)
 
 
+def wrong_type(dtype: np.dtype[Any]) -> str:
+    """Return why a column of a type that is no number and no text is not read."""
+    return "holds complex numbers" if dtype.kind == "c" else f"is of type {dtype}, which is not read"
+
+
 def missing(values: np.ndarray) -> np.ndarray:
     """Return which values of a column, as `Catalog.read` returns it, are missing; NaN is a value."""
     absent = np.ma.getmaskarray(values)

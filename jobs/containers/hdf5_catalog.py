@@ -6,13 +6,13 @@ In: a file and the path of a group or array in it. Links to other files are not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
 
-from jobs.containers import astropy_meta, conventions, exact, pandas_hdf5
+from jobs.containers import astropy_meta, conventions, exact, pandas_hdf5, units
 from jobs.containers.addresses import GZIP, Entry, addresses, choose, with_table
 from jobs.containers.exact import Exact
 from jobs.containers.formats import (
@@ -25,6 +25,7 @@ from jobs.containers.formats import (
     TableInfo,
     each_of,
     open_file,
+    wrong_type,
 )
 from jobs.containers.pandas_hdf5 import Column, as_text
 from storage_schemas.backend.location import Location
@@ -34,7 +35,7 @@ _MOST_GROUPS = 10_000
 _MOST_META_BYTES = 8 << 20
 _RATIO = 1032  # bytes that one stored byte can stand for, at most
 _META = ".__table_column_meta__"
-_UNITS = ("units", "unit", "Units", "Unit", "UNIT", "UNITS")
+_MOST_CATEGORIES_BYTES = 64 << 20
 
 
 class Hdf5(Catalog):
@@ -79,11 +80,11 @@ class Hdf5(Catalog):
         self.names = tuple(name for name in self._columns if name not in hidden)
         twice = Counter(column.name for column in columns)
         for name, column in self._columns.items():
-            units = [as_text(column.attributes[key]).strip() for key in _UNITS if key in column.attributes]
-            self.units[name] = next((unit for unit in (*units, stated.get(name, "")) if unit), None)
+            about = {key: as_text(value) for key, value in column.attributes.items()}
+            self.units[name], disagree = units.agreed([*units.said(about), stated.get(name, "")])
             if twice[name] > 1:
                 self.unreadable[name] = TWICE
-            elif reason := self._reason(column):
+            elif reason := self._reason(column) or conventions.reason(about) or disagree:
                 self.unreadable[name] = reason
         stored = [min(column.stored * _RATIO // max(column.row_bytes, 1), self.n_rows) for column in columns]
         if self.n_rows > FEW_ROWS and max(stored, default=0) < self.n_rows // 2:
@@ -97,68 +98,85 @@ class Hdf5(Catalog):
             return column.reason
         if column.n_rows != self.n_rows:
             return f"has {column.n_rows:,} rows, and most of its table {self.n_rows:,}"
-        dataset, dtype = column.dataset, column.dtype
-        if dataset.external or dataset.is_virtual:
-            return "is stored in other files, which are not read"
-        if len(column.entry_shape) > 1:
-            return f"has {'x'.join(map(str, column.entry_shape))} values a row; only numbers, text and vectors are read"
-        if dtype.kind == "O" and h5py.check_string_dtype(dtype) is None:
-            return "has vectors of different lengths, or holds references or objects, which are not read"
-        if dtype.kind not in "biufSO":
-            return "holds complex numbers" if dtype.kind == "c" else f"is of type {dtype}, which is not read"
-        chunk = dtype.itemsize * int(np.prod(dataset.chunks or (1,), dtype=object))
-        most = MOST_TEXT_BYTES if dtype.kind == "S" else MOST_VALUE_BYTES
-        if column.row_bytes > most or chunk > MOST_CHUNK_BYTES:
-            allowed = f"{most:,} and {MOST_CHUNK_BYTES:,}"
-            return f"takes {column.row_bytes:,} bytes a row and {chunk:,} a chunk; at most {allowed} are read"
-        return None
+        if (listed := column.categories) is not None:
+            if listed.n_rows * listed.row_bytes > _MOST_CATEGORIES_BYTES:
+                return f"has categories that take more than {_MOST_CATEGORIES_BYTES:,} bytes"
+            if reason := listed.reason or _wrong_type(listed):
+                return reason
+        return _wrong_type(column)
 
     def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        found = {}
-        for name in names:
-            column, raw = self._columns[name], self._raw(name, start, stop)
-            if raw.dtype.kind in "SO":
-                found[name] = _objects(raw, column.null)
-            else:
-                packed = {key: column.attributes[key] for key in conventions.ATTRIBUTES if key in column.attributes}
-                found[name] = conventions.decoded(name, raw, _plain(packed), self.title) if packed else raw
-            if (mask := self._mask(name, start, stop)) is not None:
-                found[name] = np.ma.masked_where(astropy_meta.over(mask, found[name]), found[name])
-        return found
+        def decode(column: Column, first: int, last: int) -> np.ndarray:
+            return conventions.decoded(column.name, self._raw(column, first, last), _said(column), self.title, first)
+
+        return {name: self._values(name, start, stop, decode) for name in names}
 
     def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
+        def decode(column: Column, first: int, last: int) -> np.ndarray:
+            raw = self._raw(column, first, last)
+            with exact.naming(self.title, column.name):
+                return conventions.exactly(raw, _said(column), first)
+
         found = {}
         for name in names:
-            column = self._columns[name]
+            values = self._values(name, start, stop, decode)
             with exact.naming(self.title, name):
-                if packed := [key for key in ("scale_factor", "add_offset") if key in column.attributes]:
-                    raise ValueError(f"integers packed with {' and '.join(packed)}, which stand for other numbers")
-                raw = self._raw(name, start, stop)
-                values = _objects(raw, column.null) if raw.dtype.kind in "SO" else raw
-                about = _plain({key: column.attributes[key] for key in conventions.NULLS if key in column.attributes})
-                nulls = [null for value in about.values() for null in np.ravel(np.array(value, object))]
-                if (mask := self._mask(name, start, stop)) is not None:
-                    values = np.ma.masked_array(values, astropy_meta.over(mask, values))
-                found[name] = exact.from_numpy(values, nulls)
+                found[name] = exact.from_numpy(values, start)
         return found
 
-    def _mask(self, name: str, start: int, stop: int) -> np.ndarray | None:
+    def _values(self, name: str, start: int, stop: int, decode: Callable[[Column, int, int], np.ndarray]) -> np.ndarray:
+        """Rows of a column, decoded, or of the categories that they name; those that are missing are masked, or None."""
+        column = self._columns[name]
+        if (listed := column.categories) is None:
+            values = decode(column, start, stop)
+        else:
+            values = _chosen(
+                self._raw(column, start, stop),
+                decode(listed, 0, listed.n_rows),
+                f"{self.title}: column {shortened(name)}",
+            )
         mask = self._masks.get(name)
-        return self._raw(mask, start, stop) if mask in self._columns else None
+        if mask not in self._columns:
+            return values
+        return np.ma.masked_where(astropy_meta.over(self._raw(self._columns[mask], start, stop), values), values)
 
-    def _raw(self, name: str, start: int, stop: int) -> np.ndarray:
+    def _raw(self, column: Column, start: int, stop: int) -> np.ndarray:
         """Rows of a column as they are stored, in this machine's order of bytes."""
         try:
-            values = self._columns[name].read(start, stop)
+            values = column.read(start, stop)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise ValueError(
-                f"{self.title}: rows {start} to {stop - 1} of column {shortened(name)} cannot be read: {shortened(error)}"
+                f"{self.title}: rows {start} to {stop - 1} of column {shortened(column.name)} cannot be read: {shortened(error)}"
             ) from error
         if values.dtype.kind == "O" and (longest := max(map(len, values.flat), default=0)) > MOST_TEXT_BYTES:
             raise ValueError(
-                f"{self.title}: column {shortened(name)} holds a text of {longest:,} bytes; at most {MOST_TEXT_BYTES:,} are read"
+                f"{self.title}: column {shortened(column.name)} holds a text of {longest:,} bytes; at most {MOST_TEXT_BYTES:,} "
+                "are read"
             )
         return values.astype(values.dtype.newbyteorder("="), copy=False) if values.dtype.kind in "iuf" else values
+
+
+def _wrong_type(column: Column) -> str | None:
+    """Why a column is not read, by how its values are stored."""
+    dataset, dtype = column.dataset, column.dtype
+    if dataset.external or dataset.is_virtual:
+        return "is stored in other files, which are not read"
+    if len(column.entry_shape) > 1:
+        return f"has {'x'.join(map(str, column.entry_shape))} values a row; only numbers, text and vectors are read"
+    if dtype.kind == "O" and h5py.check_string_dtype(dtype) is None:
+        return "has vectors of different lengths, or holds references or objects, which are not read"
+    if dtype.kind not in "biufSO":
+        return wrong_type(dtype)
+    if (names := h5py.check_enum_dtype(dtype)) is not None:
+        return (
+            f"is an enumeration ({shortened(names)}), of which neither the numbers nor the words are taken for values"
+        )
+    chunk = dtype.itemsize * int(np.prod(dataset.chunks or (1,), dtype=object))
+    most = MOST_TEXT_BYTES if dtype.kind == "S" else MOST_VALUE_BYTES
+    if column.row_bytes > most or chunk > MOST_CHUNK_BYTES:
+        allowed = f"{most:,} and {MOST_CHUNK_BYTES:,}"
+        return f"takes {column.row_bytes:,} bytes a row and {chunk:,} a chunk; at most {allowed} are read"
+    return None
 
 
 def _opened(location: Location, file: Any) -> Any:
@@ -227,14 +245,23 @@ def _meta(node: Any) -> str | None:
     return b"\n".join(np.ravel(lines[...]).tolist()).decode("utf-8", "replace")
 
 
-def _objects(raw: np.ndarray, null: str | None) -> np.ndarray:
-    """Text of a fixed or of no fixed length as objects; None where it is the word by which pandas says that there is none."""
-    found = np.array([as_text(value) for value in raw.flat], dtype=object).reshape(raw.shape)
-    if null is not None:
-        found[found == null] = None
-    return found
+def _chosen(codes: np.ndarray, categories: np.ndarray, title: str) -> np.ndarray:
+    """The categories that rows have by their numbers; a row of none has a negative one."""
+    if (most := codes.max(initial=-1)) >= len(categories):
+        raise ValueError(f"{title} has category {most} of {len(categories)}: the file is damaged")
+    absent = codes < 0
+    values = categories[np.where(absent, 0, codes)] if len(categories) else np.zeros(codes.shape, categories.dtype)
+    if categories.dtype.kind == "O":
+        values[absent] = None
+        return values
+    return np.ma.masked_where(absent, values) if absent.any() else values
 
 
-def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Attributes as numbers: HDF5 has them as arrays of one entry."""
-    return {key: value.ravel()[0] if getattr(value, "size", 2) == 1 else value for key, value in attributes.items()}
+def _said(column: Column) -> dict[str, Any]:
+    """What attributes say that a column's values are; HDF5 has numbers as arrays of one entry, and empty text as nothing."""
+    about = {key: value for key, value in column.attributes.items() if key in conventions.ATTRIBUTES}
+    return {
+        key: value.ravel()[0] if getattr(value, "size", 2) == 1 else value
+        for key, value in about.items()
+        if not isinstance(value, h5py.Empty)
+    }

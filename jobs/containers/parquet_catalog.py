@@ -10,13 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from jobs.containers import arrow_columns, astropy_meta, exact, units, votable_catalog
+from jobs.containers import arrow_columns, astropy_meta, conventions, exact, units, votable_catalog
 from jobs.containers.exact import Exact
 from jobs.containers.formats import MOST_PIECE_BYTES, MOST_VALUE_BYTES, TWICE, Catalog, open_file
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 
-_UNIT_KEYS = ("unit", "units", "tunit")
 _ASTROPY, _VOTABLE = b"table_meta_yaml", b"IVOA.VOTable-Parquet.content"
 _MOST_METADATA_BYTES = 8 << 20
 #: Runs of equal values take few bytes, but no catalog is made of nothing else.
@@ -56,6 +55,7 @@ class Parquet(Catalog):
         self.names = tuple(dict.fromkeys(schema.names))
         stated = schema.metadata or {}
         self._masks: dict[str, str] = {}
+        self._nulls: dict[str, list[Any]] = {}
         self._read_units(schema, stated)
         for field in schema:
             if len(schema.get_all_field_indices(field.name)) > 1:
@@ -65,11 +65,9 @@ class Parquet(Catalog):
 
     def _read_units(self, schema: pa.Schema, stated: Mapping[bytes, bytes]) -> None:
         """Units from the fields' own metadata, and from those of astropy and of the VOParquet convention, and masks."""
-        said: list[dict[str, str]] = [{
-            field.name: value.decode("utf-8", "replace")
-            for field in schema for key, value in (field.metadata or {}).items()
-            if key.decode("utf-8", "replace").lower() in _UNIT_KEYS
-        }]  # fmt: skip
+        said: list[tuple[str, str]] = [
+            (field.name, text) for field in schema for text in units.said(field.metadata or {})
+        ]
         for key in (_ASTROPY, _VOTABLE):
             if len(stated.get(key, b"")) > _MOST_METADATA_BYTES:
                 raise ValueError(
@@ -77,18 +75,19 @@ class Parquet(Catalog):
                 )
         if _ASTROPY in stated:
             found, self._masks = astropy_meta.read(stated[_ASTROPY], self.title, _ASTROPY.decode())
-            said.append(found)
-        if _VOTABLE in stated:
-            said.append(self._votable(stated[_VOTABLE]))
+            said += found.items()
+        for field in self._votable(stated[_VOTABLE]) if _VOTABLE in stated else ():
+            if field.unit is not None:
+                said.append((field.name, str(field.unit)))
+            if field.values.null is not None and field.datatype != "boolean":  # of which ? is null, and astropy's False
+                self._nulls.setdefault(field.name, []).append(field.values.null)
         for name in self.names:
-            texts = list(dict.fromkeys(text for one in said if (text := one.get(name, "").strip())))
-            self.units[name] = texts[0] if texts else None
-            if len(texts) > 1 and not _alike(texts):
-                self.unreadable[name] = (
-                    f"has more than one unit in its file's metadata: {', '.join(map(shortened, texts))}"
-                )
+            self.units[name], reason = units.agreed(text for column, text in said if column == name)
+            if reason:
+                self.unreadable[name] = reason
 
-    def _votable(self, text: bytes) -> dict[str, str]:
+    def _votable(self, text: bytes) -> list[Any]:
+        """The fields that a VOTable describes."""
         try:
             tables = votable_catalog.parse(text, f"its metadata {_VOTABLE.decode()}")
         except ValueError as error:
@@ -96,7 +95,7 @@ class Parquet(Catalog):
                 f"{self.title}: its metadata {_VOTABLE.decode()}, which say what its columns are, cannot be read: "
                 f"{shortened(error)}"
             ) from error
-        return {field.name: str(field.unit) for table in tables for field in table.fields if field.unit is not None}
+        return [field for table in tables for field in table.fields]
 
     def borders(self, rows: int) -> list[int]:
         """Cut between row groups, and within one only where it alone is larger than a piece."""
@@ -116,6 +115,9 @@ class Parquet(Catalog):
         masks = {name: self._masks[name] for name in names if self._masks.get(name) in self.names}
         parts = self._parts(start, stop, list(dict.fromkeys([*names, *masks.values()])))
         found = {name: self._numpy(name, column) for name, column in parts.items()}
+        for name in self._nulls.keys() & found.keys():
+            with exact.naming(self.title, name):
+                found[name] = self._without_nulls(name, found[name], start)
         for name, mask in masks.items():
             found[name] = np.ma.masked_where(astropy_meta.over(found[mask], found[name]), found[name])
         return {name: found[name] for name in names}
@@ -128,13 +130,21 @@ class Parquet(Catalog):
         for name in names:
             kind = parts[name][0].type if parts[name] else self._parquet.schema_arrow.field(name).type
             with exact.naming(self.title, name):
-                found[name] = exact.from_arrow(pa.chunked_array(parts[name], kind).combine_chunks())
+                values, missing = exact.from_arrow(pa.chunked_array(parts[name], kind).combine_chunks())
+                if name in self._nulls and values.dtype.kind != "V":
+                    values = values if values.dtype.kind == "T" else np.ma.masked_array(values, missing)
+                    values, missing = exact.from_numpy(self._without_nulls(name, values, start), start)
+                found[name] = exact.Exact(values, missing)
             if name in masks and parts[name]:
                 values, missing = found[name]
                 found[name] = exact.Exact(
                     values, missing | astropy_meta.over(self._numpy(masks[name], parts[masks[name]]), values)
                 )
         return found
+
+    def _without_nulls(self, name: str, values: np.ndarray, start: int) -> np.ndarray:
+        """Rows in which what VOParquet's description calls none is missing."""
+        return conventions.unscaled(values, {"missing_value": self._nulls[name]}, start)
 
     def _parts(self, start: int, stop: int, wanted: Sequence[str]) -> dict[str, list[Any]]:
         """Arrow arrays that are, one after the other, the rows ``start`` to ``stop`` of each column."""
@@ -195,12 +205,3 @@ class Parquet(Catalog):
             return arrow_columns.to_numpy(pa.chunked_array(parts))
         except (ValueError, pa.ArrowException) as error:
             raise ValueError(f"{self.title}: column {shortened(name)} {shortened(error)}") from error
-
-
-def _alike(texts: Sequence[str]) -> bool:
-    """Whether units are one in several spellings."""
-    try:
-        first, *others = map(units.parse, texts)
-    except ValueError:
-        return False
-    return first is not None and all(other == first for other in others)

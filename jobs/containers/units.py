@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -34,6 +36,8 @@ _WORD = re.compile(r"[^\W\d](?:[^\W\d]|_(?=[^\W\d]))*")
 #: A logarithm to base ten as VOTables and CDS write it, ``[solMass]``, as FITS does, ``log(solMass)``, and as astropy does.
 _LOGARITHM = re.compile(r"\[([^\[\]]+)\]|(?:log|log10|dex)\((.+)\)", re.IGNORECASE)
 _LONGEST = 200
+#: Keys, in lower case, under which writers put a column's unit among what they say of it.
+_KEYS = ("unit", "units", "tunit")
 
 
 def parse(text: str | None) -> u.UnitBase | u.FunctionUnitBase | None:
@@ -65,6 +69,37 @@ def parse(text: str | None) -> u.UnitBase | u.FunctionUnitBase | None:
             if isinstance(unit, u.FunctionUnitBase) or (np.isfinite(unit.scale) and unit.scale > 0):
                 return unit
     raise ValueError(f"its unit {shortened(plain)!r} is none that is known")
+
+
+def said(attributes: Mapping[Any, Any]) -> list[str]:
+    """Return every unit that is among what a file says of a column; what is no text is one that nobody knows."""
+    plain = sorted((_plain(key), _plain(value)) for key, value in attributes.items() if _plain(key).lower() in _KEYS)
+    return [text for _, text in plain]
+
+
+def agreed(texts: Iterable[str]) -> tuple[str | None, str | None]:
+    """Return the unit that a file states of a column, maybe in several places; or why the column is not read.
+
+    >>> agreed(["nJy", "nanojansky", ""]), agreed([])
+    (('nJy', None), (None, None))
+    """
+    found = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    if len(found) > 1 and not _alike(found):
+        return found[0], f"has more than one unit in its file's metadata: {', '.join(map(shortened, found))}"
+    return (found[0] if found else None), None
+
+
+def _alike(texts: Sequence[str]) -> bool:
+    """Whether units are one in several spellings."""
+    try:
+        first, *others = map(parse, texts)
+    except ValueError:
+        return False
+    return first is not None and all(other == first for other in others)
+
+
+def _plain(text: Any) -> str:
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else "" if text is None else str(text)
 
 
 def _astropys(word: re.Match[str]) -> str:

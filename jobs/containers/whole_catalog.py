@@ -10,7 +10,7 @@ import numpy as np
 from jobs.containers import exact
 from jobs.containers.addresses import with_table
 from jobs.containers.exact import Exact
-from jobs.containers.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, TWICE, Catalog
+from jobs.containers.formats import MOST_TEXT_BYTES, MOST_VALUE_BYTES, TWICE, Catalog, wrong_type
 from storage_schemas.backend.location import Location
 
 
@@ -34,13 +34,17 @@ class Whole(Catalog):
         self.units.update({name: units.get(name) for name in self.names})
 
     def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return {name: _plain(self._columns[name][start:stop]) for name in names}
+        found = {}
+        for name in names:
+            with exact.naming(self.title, name):
+                found[name] = _plain(self._columns[name][start:stop], start)
+        return found
 
     def _exact(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Exact]:
         found = {}
         for name in names:
             with exact.naming(self.title, name):
-                found[name] = exact.from_numpy(self._columns[name][start:stop])
+                found[name] = exact.from_numpy(self._columns[name][start:stop], start)
         return found
 
 
@@ -62,20 +66,17 @@ def _reason(values: np.ndarray) -> str | None:
             else None
         )
     if kind not in "biufSU":
-        return "holds complex numbers" if kind == "c" else f"is of type {plain.dtype}, which is not read"
+        return wrong_type(plain.dtype)
     most = MOST_TEXT_BYTES * (4 if kind == "U" else 1) if kind in "SU" else MOST_VALUE_BYTES
     size = plain.dtype.itemsize * int(np.prod(plain.shape[1:], dtype=object))
     return f"takes {size:,} bytes a row; at most {most:,} are read" if size > most else None
 
 
-def _plain(values: np.ndarray) -> np.ndarray:
+def _plain(values: np.ndarray, start: int) -> np.ndarray:
     """Values as `Catalog.read` returns them: text is of objects, and None where it is missing."""
     absent, plain = np.ma.getmaskarray(values), np.ma.getdata(values)
     if plain.dtype.kind in "SUO":
-        text = np.strings.decode(plain, "utf-8", "replace") if plain.dtype.kind == "S" else plain
-        found = text.astype(object)
-        found[absent] = None
-        return found
+        return exact.texts(values, start)
     if plain.dtype.kind in "iuf":
         plain = plain.astype(plain.dtype.newbyteorder("="), copy=False)
     return np.ma.masked_array(plain, absent) if absent.any() else plain

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import zarr
 
-from jobs.containers import conventions, exact
+from jobs.containers import conventions, exact, units
 from jobs.containers.exact import Exact
-from jobs.containers.formats import FEW_ROWS, MOST_CHUNK_BYTES, MOST_VALUE_BYTES, Catalog
+from jobs.containers.formats import FEW_ROWS, MOST_CHUNK_BYTES, MOST_VALUE_BYTES, Catalog, wrong_type
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import shortened
 
@@ -30,20 +31,19 @@ class Zarr(Catalog):
         self.names = tuple(arrays)
         for name, value in arrays.items():
             about = dict(value.attrs)
-            units = [str(about[key]) for key in ("units", "unit") if about.get(key)]
-            self.units[name] = units[0] if units else None
-            if reason := self._reason(value, units):
+            self.units[name], reason = units.agreed(units.said(about))
+            if reason := self._reason(value) or conventions.reason(about) or reason:
                 self.unreadable[name] = reason
         self._check_rows()
 
-    def _reason(self, value: Any, units: Sequence[str]) -> str | None:
+    def _reason(self, value: Any) -> str | None:
         """Why an array is not read, from its metadata alone."""
         if any(getattr(codec, "codec_id", "") == "pickle" for codec in (*value.filters, *value.compressors)):
             return "is pickled: reading it could run any code, so it is not read"
         if value.shape[0] != self.n_rows:
             return f"has {value.shape[0]:,} rows, and the longest of the group {self.n_rows:,}"
-        if len(set(units)) > 1:
-            return f"has more than one unit: {', '.join(map(shortened, units))}"
+        if value.dtype.kind not in "biufSUTO":
+            return wrong_type(value.dtype)
         item = max(value.dtype.itemsize, 1)
         row, chunk = item * int(np.prod(value.shape[1:], dtype=object)), item * int(np.prod(value.chunks, dtype=object))
         if row > MOST_VALUE_BYTES or chunk > MOST_CHUNK_BYTES:
@@ -72,7 +72,7 @@ class Zarr(Catalog):
     def _read(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         return {
             name: conventions.decoded(
-                name, np.asarray(self._arrays[name][start:stop]), self._attributes(name), self.title
+                name, np.asarray(self._arrays[name][start:stop]), self._attributes(name), self.title, start
             )
             for name in names
         }
@@ -81,7 +81,8 @@ class Zarr(Catalog):
         found = {}
         for name in names:
             with exact.naming(self.title, name):
-                found[name] = exact.from_zarr(self._arrays[name], slice(start, stop))
+                raw = np.asarray(self._arrays[name][start:stop])
+                found[name] = exact.from_numpy(conventions.exactly(raw, self._attributes(name), start), start)
         return found
 
     def _attributes(self, name: str) -> dict[str, Any]:
@@ -90,13 +91,14 @@ class Zarr(Catalog):
 
         value = self._arrays[name]
         about: dict[str, Any] = {key: text for key, text in value.attrs.items() if key in conventions.ATTRIBUTES}
-        try:
-            if value.metadata.zarr_format == 3 and isinstance(about.get("_FillValue"), str | list):
-                about["_FillValue"] = FillValueCoder.decode(cast("Any", about["_FillValue"]), value.dtype)
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{self.title}: array {shortened(name)} has no valid _FillValue: {shortened(error)}"
-            ) from error
+        fill, kind = about.get("_FillValue"), value.dtype.kind
+        if value.metadata.zarr_format == 3 and isinstance(fill, str) and kind in "fS":
+            try:
+                about["_FillValue"] = FillValueCoder.decode(fill, value.dtype if kind == "f" else "bytes")
+            except (ValueError, TypeError, struct.error) as error:
+                raise ValueError(
+                    f"{self.title}: array {shortened(name)} has no valid _FillValue: {shortened(error)}"
+                ) from error
         if value.metadata.zarr_format == 2 and _DIMENSIONS in value.attrs and value.fill_value is not None:
-            about["_FillValue"] = value.fill_value
+            about["_FillValue"] = [*np.ravel(np.array([] if fill is None else fill, object)), value.fill_value]
         return about

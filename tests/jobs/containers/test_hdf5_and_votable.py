@@ -118,6 +118,77 @@ def test_frames_of_pandas_are_what_pandas_reads(options, tmp_path):
         assert missing(read(path, "NAME")["NAME"]).tolist() == [False, True, False]
 
 
+CATEGORIES = {"I": [500, 700, 500], "F": [0.05, 0.5, 0.05], "S": ["STAR", None, "QSO"], "N": [7, None, 2**60 + 1]}
+
+
+@pytest.mark.parametrize("columns", [None, True])
+def test_categories_of_pandas_are_their_values_and_not_their_numbers(columns, tmp_path):
+    listed = {name: [x for x in dict.fromkeys(values[::-1]) if x is not None] for name, values in CATEGORIES.items()}
+    frame = pd.DataFrame({name: pd.Categorical(values, listed[name]) for name, values in CATEGORIES.items()})
+    frame.assign(one=1.0).to_hdf(tmp_path / "a.h5", key="t", format="table", data_columns=columns)
+    with open_catalog(Location(str(tmp_path / "a.h5"))) as catalog:
+        for name, expected in CATEGORIES.items():
+            values, exactly = catalog.read(0, 3, [name])[name], catalog.exact(0, 3, [name])[name]
+            found = np.ma.getdata(values).tolist()
+            assert [None if gone else x for x, gone in zip(found, missing(values), strict=True)] == expected
+            assert [x or None for x in exactly.values.tolist()] == expected
+            assert exactly.missing.tolist() == [x is None for x in expected]
+            assert catalog.exact(1, 3, [name])[name].values.tolist() == exactly.values[1:].tolist()
+            assert catalog.exact(0, 0, [name])[name].values.dtype == exactly.values.dtype
+
+
+def test_categories_that_are_not_there_are_refused(tmp_path):
+    pd.DataFrame({"I": pd.Categorical([500, 700]), "z": 1.0}).to_hdf(tmp_path / "a.h5", key="t", format="table")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        (block,) = file["t/meta"]
+        rows = file["t/table"][...]
+        rows[block][1] = 2
+        file["t/table"][...] = rows
+    with pytest.raises(ValueError, match="column I has category 2 of 2: the file is damaged"):
+        read(tmp_path / "a.h5", "I")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["t/meta"]
+    with pytest.raises(ValueError, match="column I has categories that are not in the file"):
+        read(tmp_path / "a.h5", "I")
+
+
+@pytest.mark.parametrize("kind", ["fixed", "table"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.to_datetime(["2020-01-01"] * 2),
+        pd.to_datetime(["2020-01-01"] * 2, utc=True),
+        pd.to_timedelta([1, 2], unit="ns"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_times_of_pandas_are_refused_and_so_is_an_index_of_them(kind, values, tmp_path):
+    pd.DataFrame({"T": values, "z": [1.0, 2.0]}).to_hdf(tmp_path / "a.h5", key="t", format=kind)
+    pd.DataFrame({"z": [1.0, 2.0]}, index=values).to_hdf(tmp_path / "b.h5", key="t", format=kind)
+    for path, name in (("a.h5", "T"), ("b.h5", "index")):
+        with open_catalog(Location(str(tmp_path / path))) as catalog:
+            assert catalog.read(0, 2, ["z"])["z"].tolist() == [1, 2]
+            for method in (catalog.read, catalog.exact):
+                with pytest.raises(ValueError, match=rf"column {name} is a time \((datetime|timedelta)64"):
+                    method(0, 2, [name])
+
+
+@pytest.mark.parametrize("options", [{}, {"nan_rep": "_NULL_"}, {"nan_rep": "nan"}])
+def test_text_that_pandas_calls_none_is_what_pandas_reads(options, tmp_path):
+    frame = pd.DataFrame({"T": ["a", None, "nan", "_NULL_"], "one": 1.0})
+    frame.to_hdf(tmp_path / "a.h5", key="t", format="table", **options)
+    expected = [None if pd.isna(x) else x for x in pd.read_hdf(tmp_path / "a.h5")["T"]]
+    assert read(tmp_path / "a.h5", "T")["T"].tolist() == expected
+    with open_catalog(Location(str(tmp_path / "a.h5"))) as catalog:
+        assert catalog.exact(0, 4, ["T"])["T"].missing.tolist() == [x is None for x in expected]
+
+
+def test_text_of_pandas_in_another_encoding_is_refused(tmp_path):
+    pd.DataFrame({"T": ["é", "è"]}).to_hdf(tmp_path / "a.h5", key="t", format="table", encoding="latin-1")
+    with pytest.raises(ValueError, match="column T is text in latin-1; only UTF-8 is read"):
+        read(tmp_path / "a.h5", "T")
+
+
 def test_masks_and_units_that_astropy_keeps_beside_hdf5_are_read(tmp_path):
     table = QTable({"Q": [1.0, 2.0], "M": MaskedColumn([1, 2], mask=[False, True]), "V": np.ones((2, 3))})
     table["Q"].unit = "uJy"
