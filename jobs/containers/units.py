@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterable, Sequence
 
 import astropy.units as u
 import numpy as np
@@ -65,6 +66,27 @@ def parse(text: str | None) -> u.UnitBase | u.FunctionUnitBase | None:
             if isinstance(unit, u.FunctionUnitBase) or (np.isfinite(unit.scale) and unit.scale > 0):
                 return unit
     raise ValueError(f"its unit {shortened(plain)!r} is none that is known")
+
+
+def agreed(texts: Iterable[str]) -> tuple[str | None, str | None]:
+    """Return the unit that a file states of a column, maybe in several places; or why the column is not read.
+
+    >>> agreed(["nJy", "nanojansky", ""]), agreed([])
+    (('nJy', None), (None, None))
+    """
+    found = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    if len(found) > 1 and not _alike(found):
+        return found[0], f"has more than one unit in its file's metadata: {', '.join(map(shortened, found))}"
+    return (found[0] if found else None), None
+
+
+def _alike(texts: Sequence[str]) -> bool:
+    """Whether units are one in several spellings."""
+    try:
+        first, *others = map(parse, texts)
+    except ValueError:
+        return False
+    return first is not None and all(other == first for other in others)
 
 
 def _astropys(word: re.Match[str]) -> str:

@@ -3,6 +3,7 @@ of a header."""
 
 import json
 import resource
+import warnings
 
 import astropy.units as u
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import tiny
 import zarr
 from astropy.io import fits
-from astropy.table import QTable
+from astropy.table import MaskedColumn, QTable
 from astropy.table import Table as AstropyTable
 
 from jobs.containers.formats import missing, open_catalog
@@ -96,6 +97,60 @@ def test_the_first_table_is_found_behind_images_and_a_compressed_one_is_refused(
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros(3), name="SKY")]).writeto(tmp_path / "c.fits")
     with pytest.raises(ValueError, match="no table; its HDUs are PRIMARY, SKY"):
         read(tmp_path / "c.fits", "A")
+
+
+UNITS_BEYOND_FITS = {"Q": "nmgy", "DEX": "dex(nJy)", "ST": "mag(ST)", "AB": "mag(AB)", "JY": "uJy"}
+
+
+def table_of_astropy(path, **keywords):
+    """What astropy says in comments, as FITS has no keyword for it; keywords replace those of the header."""
+    table = QTable({name: [1.0, 2.0] * u.Unit(unit) for name, unit in UNITS_BEYOND_FITS.items()})
+    table["F"] = MaskedColumn([1.0, 2.0], mask=[0, 1], description="a comment of more than a card: " + "long " * 30)
+    table["V"] = MaskedColumn([[1, 2], [3, 4]], mask=[[0, 1], [0, 0]])
+    table["T"] = MaskedColumn(["a", "b"], mask=[1, 0])
+    for name in "FVT":
+        table[name].info.serialize_method["fits"] = "data_mask"
+    with warnings.catch_warnings():  # of units that are lost to others
+        warnings.simplefilter("ignore")
+        table.write(path)
+    with fits.open(path, mode="update") as hdus:
+        hdus[1].header.update(keywords)
+    return path
+
+
+def test_masks_and_units_that_astropy_keeps_in_comments_of_fits_are_read(tmp_path):
+    path = table_of_astropy(tmp_path / "a.fits")
+    assert "TUNIT1" not in fits.getheader(path, 1)
+    with open_catalog(tiny.location(path)) as catalog:
+        assert {name: unit for name, unit in catalog.units.items() if unit} == UNITS_BEYOND_FITS
+    found = read(path, "F", "V", "T")
+    assert found["F"].tolist() == [1, None]
+    assert found["V"].tolist() == [[1, None], [3, 4]]
+    assert missing(found["T"]).tolist() == [True, False]
+    with open_catalog(tiny.location(path)) as catalog:
+        assert catalog.exact(0, 2, ["T"])["T"].missing.tolist() == [True, False]
+        assert catalog.exact(0, 0, ["T"])["T"].kind == "str"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"TUNIT5": "mJy"}, "column JY has more than one unit in its file's metadata: mJy, uJy"),
+        ({"TTYPE7": "other"}, r"column F has its missing values in the column F\.mask, which cannot be read"),
+    ],
+)
+def test_comments_of_astropy_that_contradict_a_fits_header_are_refused_if_they_are_wanted(keywords, message, tmp_path):
+    path = table_of_astropy(tmp_path / "a.fits", **keywords)
+    assert read(path, "Q")["Q"].tolist() == [1, 2]
+    with pytest.raises(ValueError, match=message):
+        read(path, "JY", "F")
+
+
+def test_comments_of_astropy_without_an_end_are_refused(tmp_path):
+    content = table_of_astropy(tmp_path / "a.fits").read_bytes()
+    (tmp_path / "a.fits").write_bytes(content.replace(b"--END-ASTROPY", b"--BAD-ASTROPY"))
+    with pytest.raises(ValueError, match="what its columns are cannot be read"):
+        read(tmp_path / "a.fits", "Q")
 
 
 def announce(path, **keywords):
