@@ -37,6 +37,8 @@ _UNREADABLE = {
     "Q": "has vectors of different lengths (a variable-length column), which are not read",
     "C": "holds complex numbers", "M": "holds complex numbers",
 }  # fmt: skip
+_NUMBERS = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
+_INNER = re.compile(r"\s*\(\s*(\d{1,9})\s*,")  # the width of each text, of several in a row
 _LDAC, _LDAC_OBJECTS = "LDAC_", "LDAC_OBJECTS"
 _KEYS = ("TFORM", "TNULL", "TSCAL", "TZERO", "TDIM")  # what decoding depends on
 
@@ -141,6 +143,8 @@ class Fits(Catalog):
             repeat, code = int(form[1] or 1), form[2]
             width = -(-repeat // 8) if code == "X" else repeat * _WIDTHS[code]
             self._check_column(name, name in fields, code, width)
+            if reason := _unknown_null(code, keys):
+                self.unreadable.setdefault(name, reason)
             fields[name] = _Field(code, offset, width, keys)
             offset += width
         if offset != self._width:
@@ -207,7 +211,7 @@ class Fits(Catalog):
             raise ValueError(f"{self.title} is cut off: {self.n_rows} rows are announced, row {stop - 1} is not there")
         table = np.frombuffer(raw, np.uint8).reshape(stop - start, self._width)
         fields = [self._fields[name] for name in names]
-        stored = [table[:, field.offset : field.offset + field.width] for field in fields]
+        stored = [_stored(field, table[:, field.offset : field.offset + field.width]) for field in fields]
         if self._ascii:
             return self._characters(names, stored)
         content = np.concatenate(stored, axis=1) if stored else np.zeros((stop - start, 0), np.uint8)
@@ -215,8 +219,7 @@ class Fits(Catalog):
         header.update({"NAXIS2": stop - start, "PCOUNT": 0, "GCOUNT": 1, "TFIELDS": len(fields)})
         for number, field in enumerate(fields, 1):
             header[f"TTYPE{number}"] = f"c{number}"
-            for key, value in field.keys.items():
-                header[f"{key}{number}"] = value
+            header.update({f"{key}{number}": value for key, value in field.keys.items() if key != "TNULL"})
         with warnings.catch_warnings():  # astropy's quote the file
             warnings.simplefilter("ignore")
             data = fits.BinTableHDU.fromstring(header.tostring().encode() + content.tobytes(), uint=True).data
@@ -240,14 +243,42 @@ class Fits(Catalog):
         return found
 
 
+def _unknown_null(code: str, keys: dict[str, Any]) -> str | None:
+    """Take TNULL as a number of the column's kind; why the column is not read, where that cannot be.
+
+    The standard has it of integers, and writers have it of floats, too.
+    """
+    null = keys.pop("TNULL", None)
+    if null is None or (isinstance(null, str) and not null.strip()):
+        return None
+    if isinstance(null, int | float) and not isinstance(null, bool) and code in _NUMBERS:
+        if code in "ED":
+            keys["TNULL"] = float(null)
+            return None
+        if float(null).is_integer():
+            keys["TNULL"] = int(null)
+            return None
+    what = "an integer" if code in "BIJK" else "a number" if code in _NUMBERS else "known of a column without numbers"
+    return f"declares as missing (TNULL) what is not {what}: {shortened(null)}"
+
+
+def _stored(field: _Field, table: np.ndarray) -> np.ndarray:
+    """The bytes of a column (row, byte), of text without what stands behind a NUL, which ends it."""
+    if field.code != "A" or not table.size or table.all():
+        return table
+    inner = _INNER.match(str(field.keys.get("TDIM", "")))
+    width = int(inner[1]) if inner and int(inner[1]) and not field.width % int(inner[1]) else field.width
+    texts = table.reshape(len(table), -1, width)
+    return np.where(np.logical_or.accumulate(texts == 0, axis=2), 0, texts).astype(np.uint8).reshape(table.shape)
+
+
 def _absent(field: _Field, stored: np.ndarray) -> np.ndarray:
-    """Which values (row, entry) are declared as missing: integers that are TNULL, logical ones that are 0."""
+    """Which values (row, entry) are declared as missing: numbers that are TNULL, logical ones that are 0."""
     null = field.keys.get("TNULL")
     if field.code == "L":
         return stored == 0
-    if field.code in "BIJK" and isinstance(null, int):
-        kind = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8"}[field.code]
-        return np.ascontiguousarray(stored).view(kind) == null
+    if null is not None:
+        return np.ascontiguousarray(stored).view(_NUMBERS[field.code]) == null
     return np.zeros(0, bool)
 
 

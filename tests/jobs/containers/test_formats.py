@@ -58,6 +58,68 @@ def test_fits_integers_that_are_null_are_missing_and_packed_ones_unpacked(tmp_pa
     np.testing.assert_array_equal(table.numbers(["VECTOR[0]", "PACKED"]), [[1, 11], [3, np.nan], [np.nan, 13]])
 
 
+@pytest.mark.parametrize(
+    ("form", "null", "expected"),
+    [
+        ("J", -99.0, [1, None, 3]), ("J", "", [1, -99, 3]), ("E", -99, [1, None, 3]), ("D", -99.0, [1, None, 3]),
+        ("J", -98.5, "is not an integer: -98.5"), ("J", "N/A", "is not an integer: N/A"), ("D", "x", "is not a number: x"),
+        ("J", True, "is not an integer: True"), ("3A", "-99", "is not known of a column without numbers"),
+    ],
+)  # fmt: skip
+def test_what_fits_declares_as_null_is_missing_or_refused_if_it_is_wanted(form, null, expected, tmp_path):
+    values = ["1", "-99", "3"] if form == "3A" else [1, -99, 3]
+    columns = [fits.Column("A", form, array=np.array(values)), fits.Column("B", "D", array=np.ones(3))]
+    table_hdu(columns, TNULL1=null).writeto(tmp_path / "a.fits", output_verify="ignore")
+    assert read(tmp_path / "a.fits", "B")["B"].tolist() == [1, 1, 1]
+    if isinstance(expected, list):
+        assert read(tmp_path / "a.fits", "A")["A"].tolist() == expected
+    else:
+        with pytest.raises(ValueError, match=rf"column A declares as missing \(TNULL\) what {expected}"):
+            read(tmp_path / "a.fits", "A")
+
+
+def test_a_text_of_fits_ends_at_a_nul(tmp_path):
+    columns = [
+        fits.Column("T", "8A", array=np.array([b"A-garbag", b"B", b"no end.."])),
+        fits.Column("V", "6A", dim="(3,2)", array=np.array([["a-b", "cde"]] * 3)),
+    ]
+    table_hdu(columns).writeto(tmp_path / "a.fits")
+    content = (tmp_path / "a.fits").read_bytes()
+    content = content.replace(b"A-garbag", b"A\0garb\xff\xfe").replace(b"a-b", b"a\0b")
+    (tmp_path / "a.fits").write_bytes(content)
+    assert read(tmp_path / "a.fits", "T")["T"].tolist() == ["A", "B", "no end.."]
+    assert read(tmp_path / "a.fits", "V")["V"].tolist() == [["a", "cde"]] * 3
+    with open_catalog(tiny.location(tmp_path / "a.fits")) as catalog:
+        assert catalog.exact(0, 3, ["T"])["T"].values.tolist() == ["A", "B", "no end.."]
+
+
+@pytest.mark.parametrize(
+    ("form", "null", "text", "expected"),
+    [
+        ("F6.2", "", "12345", 123.45), ("F6.2", "", "5", 0.05), ("F6.2", "", "-150", -1.5), ("F6.2", "", "1.5", 1.5),
+        ("E7.1", "", "25E1", 25.0), ("F6", "", "12345", 12345), ("I6", "", "12345", 12345), ("F6.2", "-99", "-99.00", None),
+        ("I6", "-99", "-099", None), ("A6", "N/A", "N/A", None), ("F6.2", "", "1_5", "column A holds what is no number: 1_5"),
+        ("I6", "", "1_5", "column A holds what is no number: 1_5"),
+    ],
+)  # fmt: skip
+def test_numbers_of_fits_in_characters_are_what_the_standard_says(form, null, text, expected, tmp_path):
+    width = int(form[1:].partition(".")[0])
+    columns = [fits.Column("A", f"A{width}", ascii=True, array=np.array([text.rjust(width)]))]
+    hdu = fits.TableHDU.from_columns(columns)
+    hdu.writeto(tmp_path / "a.fits")
+    content = (tmp_path / "a.fits").read_bytes().replace(f"'A{width}      '".encode(), f"'{form:<8}'".encode())
+    card = f"TNULL1  = '{null:<8}'".ljust(80).encode() + b"END".ljust(80)
+    start = content.index(b"END" + b" " * 77, 2880)
+    (tmp_path / "a.fits").write_bytes(content[:start] + card + content[start + len(card) :])
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            read(tmp_path / "a.fits", "A")
+    else:
+        assert read(tmp_path / "a.fits", "A")["A"].tolist() == [expected]
+        with open_catalog(tiny.location(tmp_path / "a.fits")) as catalog:
+            assert catalog.exact(0, 1, ["A"])["A"].missing.tolist() == [expected is None]
+
+
 def test_a_fits_logical_value_that_is_zero_is_missing(tmp_path):
     table_hdu([fits.Column("L", "L", array=np.array([True, False, True]))]).writeto(tmp_path / "a.fits")
     content = bytearray((tmp_path / "a.fits").read_bytes())
