@@ -111,27 +111,24 @@ class Text(Catalog):
         found = {}
         for name in names:
             with exact.naming(self.title, name):
-                words, column = _words(table.column(name).combine_chunks()), table.column(name).combine_chunks()
-                found[name] = exact.from_arrow(
-                    words if self._head.padded else pc.if_else(pc.is_null(words), None, column)
-                )
+                found[name] = exact.from_arrow(self._words(table.column(name).combine_chunks()))
         return found
 
     def _numbers(self, column: Any) -> Any:
         """A column of the table, in which blanks beside numbers, or where there is none, make no text of the others."""
         if not pa.types.is_string(column.type):
             return column
-        words = _words(column)
+        words = self._words(column)
         try:
-            return words.cast(pa.float64())
+            return pc.utf8_trim_whitespace(words).cast(pa.float64())
         except pa.ArrowInvalid:
-            return words if self._head.padded else column
+            return words
 
-
-def _words(column: Any) -> Any:
-    """Text without blanks about it; null where it says that nothing is there."""
-    words = pc.utf8_trim_whitespace(column)
-    return pc.if_else(pc.is_in(words, pa.array(text_head.NULLS, pa.string())), None, words)
+    def _words(self, column: Any) -> Any:
+        """Text, without blanks about it where they are padding; null where it says that nothing is there."""
+        plain = pc.utf8_trim_whitespace(column)
+        absent = pc.is_in(plain, pa.array(text_head.NULLS, pa.string()))
+        return pc.if_else(absent, None, plain if self._head.padded else column)
 
 
 def _parts(content: bytes) -> tuple[list[Entry], list[bytes]]:
