@@ -95,10 +95,8 @@ class Ecsv(_Ascii):
     def _parse(self, text: str, location: Location) -> Any:
         from astropy.table import Table
 
-        try:
-            return super()._parse(text, location)
-        except ValueError:  # Gaia's archive writes null where nothing is
-            return Table.read(text.splitlines(), format="ascii.ecsv", fill_values=[("null", "0"), ("", "0")])
+        nulls = [("null", "0"), ("", "0")]  # Gaia's archive writes null where nothing is, in text too
+        return Table.read(text.splitlines(), format="ascii.ecsv", fill_values=nulls)
 
 
 class Ipac(_Ascii):

@@ -11,6 +11,7 @@ import numpy as np
 from storage_schemas.backend.printable import shortened
 
 KEYS = ("TFORM", "TBCOL", "TNULL", "TSCAL", "TZERO")
+_MOST_DECIMALS = 300  # of a float
 _FORM = re.compile(r"\s*([AIFED])(\d{1,9})(?:\.(\d{1,9}))?\s*")
 
 
@@ -32,6 +33,8 @@ def place(keys: Mapping[str, Any], number: int, row_bytes: int, title: str) -> t
 def values(code: str, keys: Mapping[str, Any], stored: np.ndarray) -> np.ndarray:
     """Return the values of characters (row, character): text, int64 or float64; what is blank, or TNULL, is masked.
 
+    By the standard, a number without a point has it before the last digits, as many as its format says: 12345 in F5.2 is 123.45.
+
     Raises:
         ValueError: they are no numbers, or text that is not ASCII. The message is to follow the column's name.
     """
@@ -49,12 +52,27 @@ def values(code: str, keys: Mapping[str, Any], stored: np.ndarray) -> np.ndarray
     if code == "A":
         return _masked(np.strings.rstrip(text), absent)
     numbers = np.where(absent, "0", np.strings.replace(np.strings.upper(plain), "D", "E"))
+    if (odd := np.strings.find(numbers, "_") >= 0).any():  # Python's 1_000, and nobody else's
+        raise ValueError(f"holds what is no number: {shortened(numbers[odd][0])}")
     try:
         found: np.ndarray = numbers.astype(kind)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"holds what is no number: {shortened(error)}") from error
+    absent |= found == _number(keys.get("TNULL"))
+    form = _FORM.fullmatch(str(keys.get("TFORM", "")))
+    if kind is np.float64 and form and (decimals := int(form[3] or 0)):
+        pointless = np.strings.find(numbers, ".") < 0
+        found = np.where(pointless, found / 10.0 ** min(decimals, _MOST_DECIMALS), found)
     scale, zero = keys.get("TSCAL", 1), keys.get("TZERO", 0)
     return _masked(found if (scale, zero) == (1, 0) else found * scale + zero, absent)
+
+
+def _number(null: Any) -> float:
+    """What is declared as missing where that is a number, which rows may write otherwise; NaN, which equals none, where not."""
+    try:
+        return float(null)
+    except (TypeError, ValueError):
+        return np.nan
 
 
 def _masked(found: np.ndarray, absent: np.ndarray) -> np.ndarray:

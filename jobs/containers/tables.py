@@ -7,6 +7,7 @@ where only one column does.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -70,6 +71,14 @@ class Table:
                 "A survey's column map can be declared in the run file"
             )
 
+    def require_numbers(self, names: Iterable[str]) -> None:
+        """Raise ValueError where a column that is there holds true and false, which are no fluxes, positions or redshifts."""
+        for name in names:
+            if self._find(name) is not None and self.column(name).dtype.kind == "b":
+                raise ValueError(
+                    f"{self.title}: column {shortened(name)} holds true and false (booleans); numbers are expected"
+                )
+
     def require_distinct(self, names: Iterable[str], again: Iterable[str] = ()) -> None:
         """Raise ValueError where names could be confused that differ in case only, as z, the band, and Z, the redshift.
 
@@ -110,7 +119,7 @@ class Table:
         values = self._columns[found]
         if found.lower() == name.lower():
             return values
-        i = _entry(name)
+        i = _entry(name, self.title)
         if values.ndim == 2 and not values.shape[1]:  # of these rows, all vectors are missing
             return np.ma.masked_all(len(values), values.dtype)
         if values.ndim != 2 or values.shape[1] <= i:
@@ -212,7 +221,7 @@ def entry_of(column: Exact, name: str, found: str, title: str) -> Exact:
         if shape:
             raise ValueError(_SEVERAL.format(title, shortened(name), shape[0]))
         return column
-    i = _entry(name)
+    i = _entry(name, title)
     if shape == (0,):  # no row has any: lists of any length
         return Exact(np.zeros(len(column.values), column.values.dtype), np.ones(len(column.values), bool))
     if len(shape) != 1 or shape[0] <= i:
@@ -220,9 +229,15 @@ def entry_of(column: Exact, name: str, found: str, title: str) -> Exact:
     return column.entry(i)
 
 
-def _entry(name: str) -> int:
+def _entry(name: str, title: str) -> int:
     """The number in ``NAME[i]``."""
-    return int(name.partition("[")[2].rstrip("]"))
+    number = name.partition("[")[2].removesuffix("]")
+    if not re.fullmatch("[0-9]{1,9}", number):
+        raise ValueError(
+            f"{title}: {shortened(name)} is no entry of a column of vectors: write its number, counted from 0, as "
+            f"{shortened(name.partition('[')[0])}[0]"
+        )
+    return int(number)
 
 
 def resolve(source: str | Path) -> str | Path:
@@ -244,6 +259,8 @@ def _as_float(values: np.ndarray, title: str, name: str) -> np.ndarray:
         raise ValueError(f"{title}: column {shortened(name)} holds values of type {values.dtype}; numbers are expected")
     missing = np.ma.getmaskarray(values)
     try:
+        if values.dtype.kind in "OSUT" and not all(map(_is_number, np.ma.compressed(values))):
+            raise ValueError
         numbers = np.array(np.ma.getdata(values), dtype=np.float64)
     except (TypeError, ValueError):
         bad = next(v for v in np.ma.compressed(values) if not _is_number(v))
@@ -255,8 +272,8 @@ def _as_float(values: np.ndarray, title: str, name: str) -> np.ndarray:
 
 
 def _is_number(value: object) -> bool:
+    """Whether a value is a number, or none; 1_000 is one to Python, and to nobody else."""
     try:
-        float(value)  # type: ignore[arg-type]
+        return value is None or ("_" not in str(value) and float(value) is not None)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return False
-    return True

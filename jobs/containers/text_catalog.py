@@ -1,6 +1,7 @@
 """Tables of text: CSV and other separators, blanks, comments above, gzipped too. Such a table is read whole: not a large one.
 
-A table of text has no types: numbers are what looks like them, and identifiers the text that is written.
+A table of text has no types: numbers are what looks like them, and identifiers the text that is written, but for words that say
+that none is there.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ class Text(Catalog):
         self.names = tuple(dict.fromkeys(head.names))
         self.unreadable = {name: TWICE for name in self.names if head.names.count(name) > 1}
         self.units.update({name: head.units.get(name) for name in self.names})
-        self._table = self._parsed(pyarrow.csv.ConvertOptions(null_values=text_head.NULLS))
+        parsed: Any = self._parsed(pyarrow.csv.ConvertOptions(null_values=text_head.NULLS))
+        self._table = pa.Table.from_arrays(
+            [self._numbers(column) for column in parsed.columns], names=parsed.column_names
+        )
         self.n_rows = self._table.num_rows
 
     @classmethod
@@ -91,7 +95,7 @@ class Text(Catalog):
         found = {}
         for name in names:
             try:
-                found[name] = to_numpy(self._trimmed(part.column(name)))
+                found[name] = to_numpy(part.column(name))
             except ValueError as error:
                 raise ValueError(f"{self.title}: column {shortened(name)} {shortened(error)}") from error
         return found
@@ -107,11 +111,24 @@ class Text(Catalog):
         found = {}
         for name in names:
             with exact.naming(self.title, name):
-                found[name] = exact.from_arrow(self._trimmed(table.column(name).combine_chunks()))
+                found[name] = exact.from_arrow(self._words(table.column(name).combine_chunks()))
         return found
 
-    def _trimmed(self, column: Any) -> Any:
-        return pc.utf8_trim_whitespace(column) if self._head.padded and pa.types.is_string(column.type) else column
+    def _numbers(self, column: Any) -> Any:
+        """A column of the table, in which blanks beside numbers, or where there is none, make no text of the others."""
+        if not pa.types.is_string(column.type):
+            return column
+        words = self._words(column)
+        try:
+            return pc.utf8_trim_whitespace(words).cast(pa.float64())
+        except pa.ArrowInvalid:
+            return words
+
+    def _words(self, column: Any) -> Any:
+        """Text, without blanks about it where they are padding; null where it says that nothing is there."""
+        plain = pc.utf8_trim_whitespace(column)
+        absent = pc.is_in(plain, pa.array(text_head.NULLS, pa.string()))
+        return pc.if_else(absent, None, plain if self._head.padded else column)
 
 
 def _parts(content: bytes) -> tuple[list[Entry], list[bytes]]:

@@ -10,13 +10,13 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from jobs.containers import units
 from storage_schemas.backend.printable import shortened
 
 BLANKS = " "
-#: What writers put where a number is missing, beside what Arrow knows.
+#: What writers put where a number, or a name, is missing, beside what Arrow knows.
 NULLS = ("", "-", "--", "---", "...", "null", "NULL", "Null", "None", "nan", "NaN", "NAN", "-nan", "-NaN", "NA", "N/A", "n/a",
          "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "<NA>", "INDEF", r"\N")  # fmt: skip
 _SEPARATORS = ("\t", ",", ";", "|")
@@ -26,6 +26,8 @@ _MOST_HEAD_LINES = 10_000
 _NUMBERED = re.compile(r"#\s*(\d+)\s+(\S+)(.*)")
 _UNIT = re.compile(r".*\[([^\[\]]*)\]\s*")
 _RULE = re.compile(r"[-+=|;,\s]*-{2}[-+=|;,\s]*")
+#: What is no row of missing values: joints, or a run of dashes that is no word for a missing number.
+_SURE_RULE = re.compile(r".*(-\+-|-{4}).*")
 
 
 @dataclass
@@ -106,15 +108,35 @@ def _below(content: bytes, sample: Sequence[_Line], separator: str, commented: b
     records = csv.reader(_texts(content, line.start), delimiter=separator, skipinitialspace=separator == BLANKS)
     raw = next(records, []) if separator != BLANKS else split(line.text, separator)
     start = line.end if separator == BLANKS else _after(content, line.start, records.line_num)
-    rest = [other for other in sample[1:] if other.start >= start][:2]
+    places = [other for other in sample[1:] if other.start >= start]
+    rest = [other.text for other in places]
     stated: list[str] = []
-    if rest and separator != "," and _RULE.fullmatch(rest[0].text):
-        start = rest[0].end
-    elif len(rest) > 1 and _RULE.fullmatch(rest[1].text) and not any(map(_is_value, split(rest[0].text, separator))):
-        stated, start = split(rest[0].text, separator), rest[1].end
+    if places and separator != "," and _is_rule(0, rest, raw, separator):
+        start = places[0].end
+    elif len(places) > 1 and _is_rule(1, rest, raw, separator) and _are_units(split(rest[0], separator)):
+        stated, start = split(rest[0], separator), places[1].end
     head = _head([name.strip() for name in raw], separator, start, stated, commented)
     head.padded = separator == "|" or any(name != name.lstrip() for name in raw[1:])
     return head
+
+
+def _is_rule(at: int, lines: Sequence[str], names: Sequence[str], separator: str) -> bool:
+    """Whether a line below the names, directly or below units, is dashes under them, and no row of missing values.
+
+    What could be either is a rule if its dashes are as wide as the columns; directly below the names three of them are one.
+    """
+    if not _RULE.fullmatch(lines[at]):
+        return False
+    runs = [len(cell) for cell in split(lines[at], separator)]
+    if _SURE_RULE.fullmatch(lines[at]) or (not at and min(runs) >= len("---")):
+        return True
+    table = [list(names), *(split(line, separator) for i, line in enumerate(lines) if i != at)]
+    return runs == [max(len(cell.strip()) for cell in column) for column in zip_longest(*table, fillvalue="")]
+
+
+def _are_units(cells: Sequence[str]) -> bool:
+    """Whether cells above a rule may be units: none is a number, and they do not say that something is missing."""
+    return not any(map(_is_value, cells)) and (not any(cells) or not all(cell in NULLS for cell in cells))
 
 
 def _head(names: list[str], separator: str, start: int, stated: Sequence[str], commented: bool) -> Head:
@@ -204,7 +226,7 @@ def _is_value(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # which is Python's 1_000, and nobody else's
 
 
 def _is_unit(text: str) -> bool:

@@ -48,6 +48,7 @@ def read(
     unstated = _check(table, survey)
     if joined:
         matched, counts = joined_rows.onto(joined, table, _positions(table, survey))
+    table.require_numbers(survey.expected_units)
     extinction = table.numbers(survey.extinction) if survey.extinction else None
     unusable = table.numbers(survey.band_flags) != 0 if survey.band_flags else None
     raw = table.numbers(survey.flux), _errors(table, survey), extinction, table.numbers([survey.redshift or ""])[:, 0]

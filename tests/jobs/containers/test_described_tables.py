@@ -97,6 +97,13 @@ def test_the_nulls_of_gaias_archive_are_missing(tmp_path):
         assert exactly["name"].missing.tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize("elsewhere", ["2", "null", ""])
+def test_text_of_ecsv_that_is_null_is_missing_whatever_other_columns_hold(elsewhere, tmp_path):
+    rows = f'1,1.5,"True",null\n2,{elsewhere},"False",null\n3,1.5,"True",N\n'
+    with opened(tmp_path / "t.ecsv", GAIA[: GAIA.index("1152")] + rows) as catalog:
+        assert catalog.exact(0, 3, ["name"])["name"].missing.tolist() == [True, True, False]
+
+
 def test_columns_that_are_no_numbers_or_text_are_refused_only_if_they_are_wanted(tmp_path):
     table = Table({"A": [1.0, 2.0]})
     table["T"] = Time([50000.0, 50001.0], format="mjd")

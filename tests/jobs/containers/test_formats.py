@@ -3,6 +3,7 @@ of a header."""
 
 import json
 import resource
+import warnings
 
 import astropy.units as u
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import tiny
 import zarr
 from astropy.io import fits
-from astropy.table import QTable
+from astropy.table import MaskedColumn, QTable
 from astropy.table import Table as AstropyTable
 
 from jobs.containers.formats import missing, open_catalog
@@ -57,6 +58,68 @@ def test_fits_integers_that_are_null_are_missing_and_packed_ones_unpacked(tmp_pa
     np.testing.assert_array_equal(table.numbers(["VECTOR[0]", "PACKED"]), [[1, 11], [3, np.nan], [np.nan, 13]])
 
 
+@pytest.mark.parametrize(
+    ("form", "null", "expected"),
+    [
+        ("J", -99.0, [1, None, 3]), ("J", "", [1, -99, 3]), ("E", -99, [1, None, 3]), ("D", -99.0, [1, None, 3]),
+        ("J", -98.5, "is not an integer: -98.5"), ("J", "N/A", "is not an integer: N/A"), ("D", "x", "is not a number: x"),
+        ("J", True, "is not an integer: True"), ("3A", "-99", "is not known of a column without numbers"),
+    ],
+)  # fmt: skip
+def test_what_fits_declares_as_null_is_missing_or_refused_if_it_is_wanted(form, null, expected, tmp_path):
+    values = ["1", "-99", "3"] if form == "3A" else [1, -99, 3]
+    columns = [fits.Column("A", form, array=np.array(values)), fits.Column("B", "D", array=np.ones(3))]
+    table_hdu(columns, TNULL1=null).writeto(tmp_path / "a.fits", output_verify="ignore")
+    assert read(tmp_path / "a.fits", "B")["B"].tolist() == [1, 1, 1]
+    if isinstance(expected, list):
+        assert read(tmp_path / "a.fits", "A")["A"].tolist() == expected
+    else:
+        with pytest.raises(ValueError, match=rf"column A declares as missing \(TNULL\) what {expected}"):
+            read(tmp_path / "a.fits", "A")
+
+
+def test_a_text_of_fits_ends_at_a_nul(tmp_path):
+    columns = [
+        fits.Column("T", "8A", array=np.array([b"A-garbag", b"B", b"no end.."])),
+        fits.Column("V", "6A", dim="(3,2)", array=np.array([["a-b", "cde"]] * 3)),
+    ]
+    table_hdu(columns).writeto(tmp_path / "a.fits")
+    content = (tmp_path / "a.fits").read_bytes()
+    content = content.replace(b"A-garbag", b"A\0garb\xff\xfe").replace(b"a-b", b"a\0b")
+    (tmp_path / "a.fits").write_bytes(content)
+    assert read(tmp_path / "a.fits", "T")["T"].tolist() == ["A", "B", "no end.."]
+    assert read(tmp_path / "a.fits", "V")["V"].tolist() == [["a", "cde"]] * 3
+    with open_catalog(tiny.location(tmp_path / "a.fits")) as catalog:
+        assert catalog.exact(0, 3, ["T"])["T"].values.tolist() == ["A", "B", "no end.."]
+
+
+@pytest.mark.parametrize(
+    ("form", "null", "text", "expected"),
+    [
+        ("F6.2", "", "12345", 123.45), ("F6.2", "", "5", 0.05), ("F6.2", "", "-150", -1.5), ("F6.2", "", "1.5", 1.5),
+        ("E7.1", "", "25E1", 25.0), ("F6", "", "12345", 12345), ("I6", "", "12345", 12345), ("F6.2", "-99", "-99.00", None),
+        ("I6", "-99", "-099", None), ("A6", "N/A", "N/A", None), ("F6.2", "", "1_5", "column A holds what is no number: 1_5"),
+        ("I6", "", "1_5", "column A holds what is no number: 1_5"),
+    ],
+)  # fmt: skip
+def test_numbers_of_fits_in_characters_are_what_the_standard_says(form, null, text, expected, tmp_path):
+    width = int(form[1:].partition(".")[0])
+    columns = [fits.Column("A", f"A{width}", ascii=True, array=np.array([text.rjust(width)]))]
+    hdu = fits.TableHDU.from_columns(columns)
+    hdu.writeto(tmp_path / "a.fits")
+    content = (tmp_path / "a.fits").read_bytes().replace(f"'A{width}      '".encode(), f"'{form:<8}'".encode())
+    card = f"TNULL1  = '{null:<8}'".ljust(80).encode() + b"END".ljust(80)
+    start = content.index(b"END" + b" " * 77, 2880)
+    (tmp_path / "a.fits").write_bytes(content[:start] + card + content[start + len(card) :])
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            read(tmp_path / "a.fits", "A")
+    else:
+        assert read(tmp_path / "a.fits", "A")["A"].tolist() == [expected]
+        with open_catalog(tiny.location(tmp_path / "a.fits")) as catalog:
+            assert catalog.exact(0, 1, ["A"])["A"].missing.tolist() == [expected is None]
+
+
 def test_a_fits_logical_value_that_is_zero_is_missing(tmp_path):
     table_hdu([fits.Column("L", "L", array=np.array([True, False, True]))]).writeto(tmp_path / "a.fits")
     content = bytearray((tmp_path / "a.fits").read_bytes())
@@ -96,6 +159,60 @@ def test_the_first_table_is_found_behind_images_and_a_compressed_one_is_refused(
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros(3), name="SKY")]).writeto(tmp_path / "c.fits")
     with pytest.raises(ValueError, match="no table; its HDUs are PRIMARY, SKY"):
         read(tmp_path / "c.fits", "A")
+
+
+UNITS_BEYOND_FITS = {"Q": "nmgy", "DEX": "dex(nJy)", "ST": "mag(ST)", "AB": "mag(AB)", "JY": "uJy"}
+
+
+def table_of_astropy(path, **keywords):
+    """What astropy says in comments, as FITS has no keyword for it; keywords replace those of the header."""
+    table = QTable({name: [1.0, 2.0] * u.Unit(unit) for name, unit in UNITS_BEYOND_FITS.items()})
+    table["F"] = MaskedColumn([1.0, 2.0], mask=[0, 1], description="a comment of more than a card: " + "long " * 30)
+    table["V"] = MaskedColumn([[1, 2], [3, 4]], mask=[[0, 1], [0, 0]])
+    table["T"] = MaskedColumn(["a", "b"], mask=[1, 0])
+    for name in "FVT":
+        table[name].info.serialize_method["fits"] = "data_mask"
+    with warnings.catch_warnings():  # of units that are lost to others
+        warnings.simplefilter("ignore")
+        table.write(path)
+    with fits.open(path, mode="update") as hdus:
+        hdus[1].header.update(keywords)
+    return path
+
+
+def test_masks_and_units_that_astropy_keeps_in_comments_of_fits_are_read(tmp_path):
+    path = table_of_astropy(tmp_path / "a.fits")
+    assert "TUNIT1" not in fits.getheader(path, 1)
+    with open_catalog(tiny.location(path)) as catalog:
+        assert {name: unit for name, unit in catalog.units.items() if unit} == UNITS_BEYOND_FITS
+    found = read(path, "F", "V", "T")
+    assert found["F"].tolist() == [1, None]
+    assert found["V"].tolist() == [[1, None], [3, 4]]
+    assert missing(found["T"]).tolist() == [True, False]
+    with open_catalog(tiny.location(path)) as catalog:
+        assert catalog.exact(0, 2, ["T"])["T"].missing.tolist() == [True, False]
+        assert catalog.exact(0, 0, ["T"])["T"].kind == "str"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"TUNIT5": "mJy"}, "column JY has more than one unit in its file's metadata: mJy, uJy"),
+        ({"TTYPE7": "other"}, r"column F has its missing values in the column F\.mask, which cannot be read"),
+    ],
+)
+def test_comments_of_astropy_that_contradict_a_fits_header_are_refused_if_they_are_wanted(keywords, message, tmp_path):
+    path = table_of_astropy(tmp_path / "a.fits", **keywords)
+    assert read(path, "Q")["Q"].tolist() == [1, 2]
+    with pytest.raises(ValueError, match=message):
+        read(path, "JY", "F")
+
+
+def test_comments_of_astropy_without_an_end_are_refused(tmp_path):
+    content = table_of_astropy(tmp_path / "a.fits").read_bytes()
+    (tmp_path / "a.fits").write_bytes(content.replace(b"--END-ASTROPY", b"--BAD-ASTROPY"))
+    with pytest.raises(ValueError, match="what its columns are cannot be read"):
+        read(tmp_path / "a.fits", "Q")
 
 
 def announce(path, **keywords):

@@ -285,6 +285,64 @@ def test_nulls_vectors_and_text_of_a_votable_are_what_astropy_reads(tmp_path):
         read(path, "R")
 
 
+def queried(path, status="", after="", frame='ID="f" system="ICRS"', ref="f", group=""):
+    """A result as a service writes it: positions in a frame, and what became of the query."""
+    path.write_text(f"""<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><COOSYS {frame}/>
+      <RESOURCE type="results">{status}<TABLE><FIELD ID="r" name="ra" datatype="double" unit="deg" ref="{ref}"/>
+      <FIELD name="id" datatype="char" arraysize="*"><VALUES null="N/A"/></FIELD>
+      <FIELD name="x" datatype="float"/>{group}<DATA><TABLEDATA><TR><TD>1</TD><TD>N/A</TD><TD>3</TD></TR>
+      <TR><TD>2</TD><TD>b</TD><TD>4</TD></TR></TABLEDATA></DATA></TABLE>{after}</RESOURCE></VOTABLE>""")
+    return path
+
+
+def status(value, text=""):
+    return f'<INFO name="QUERY_STATUS" value="{value}">{text}</INFO>'
+
+
+def test_text_that_a_votable_declares_as_null_is_missing(tmp_path):
+    path = queried(tmp_path / "a.vot", status("OK"), status("OK"))
+    assert read(path, "id")["id"].tolist() == [None, "b"]
+    with open_catalog(Location(str(path))) as catalog:
+        assert catalog.exact(0, 2, ["id"])["id"].missing.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (status("OK"), status("OVERFLOW"), r"QUERY_STATUS is OVERFLOW: the service cut the table off after 2 rows\. Ask it"),
+        (status("OVERFLOW", "maxtup=2"), "", r"QUERY_STATUS is OVERFLOW \(maxtup=2\)"),
+        (status("ERROR", "no such column"), "", r"QUERY_STATUS is ERROR \(no such column\): this is not the result"),
+        ("", status("ERROR"), "QUERY_STATUS is ERROR: this is not"),
+    ],
+)  # fmt: skip
+def test_a_result_that_the_service_cut_off_or_calls_an_error_is_refused(before, after, message, tmp_path):
+    with pytest.raises(ValueError, match=rf"a\.vot: its {message}"):
+        read(queried(tmp_path / "a.vot", before, after), "ra")
+
+
+@pytest.mark.parametrize(
+    ("frame", "other"),
+    [
+        ('ID="f" system="ICRS"', None), ('ID="f" system="eq_FK5" equinox="J2000"', None), ('ID="f" equinox="2000.0"', None),
+        ('ID="f" system="FK5"', None), ('ID="elsewhere" system="galactic"', None), ('ID="f" system="galactic"', "galactic"),
+        ('ID="f" system="eq_FK4" equinox="B1950"', "eq_FK4 B1950"), ('ID="f" system="ecl_FK5"', "ecl_FK5"),
+        ('ID="f" system="eq_FK5" equinox="J1975"', "eq_FK5 J1975"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("grouped", [False, True])
+def test_positions_of_a_votable_in_another_frame_are_refused_if_they_are_wanted(grouped, frame, other, tmp_path):
+    way = {"ref": "", "group": '<GROUP ref="f"><FIELDref ref="r"/></GROUP>'} if grouped else {}
+    path = queried(tmp_path / "a.vot", frame=frame, **way)
+    assert read(path, "x")["x"].tolist() == [3, 4]
+    if other is None:
+        assert read(path, "ra")["ra"].tolist() == [1, 2]
+    else:
+        with pytest.raises(
+            ValueError, match=rf"column ra is in the frame {other} \(COOSYS\), and positions are taken as ICRS"
+        ):
+            read(path, "ra")
+
+
 @pytest.mark.parametrize(
     "evil",
     ['<FITS><STREAM href="file:///etc/passwd"/></FITS>', "<BINARY2><STREAM\n encoding='gzip' HREF='http://127.0.0.1/x'/></BINARY2>",

@@ -70,6 +70,35 @@ def test_a_row_of_nothing_but_dashes_is_a_row_and_the_one_above_no_units(ending,
     assert not any(units.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("a.txt", ["-- -- --", ".1 1 2", ".2 2 3"]), ("a.txt", ["-- -- --", "-- -- --", ".2 2 3"]),
+        ("a.tsv", ["A\t--\t--", "--\t--\t--", "B\t1\t2"]), ("a.tsv", ["A\t---\t---", "---\t---\t---", "B\t1\t2"]),
+        ("a.tsv", ["null\tnull\tnull", "--\t--\t--", "B\t1\t2"]), ("a.csv", ["---,---,---", "---,---,---", "B,1,2"]),
+        ("a.csv", ["-,-,-", "----,----,----", "B,1,2"]), ("a.txt", ["-- - --", ".1 1 2", ".2 2 3"]),
+    ],
+)  # fmt: skip
+def test_the_first_rows_may_lack_every_value(name, rows, tmp_path):
+    separator = {"txt": " ", "tsv": "\t", "csv": ","}[name[2:]]
+    (tmp_path / name).write_text("\n".join([separator.join(("Z", "F_g", "F_r")), *rows]) + "\n")
+    with open_catalog(Location(str(tmp_path / name))) as catalog:
+        assert catalog.n_rows == 3
+        assert not any(catalog.units.values())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a;b;c\n-;-----;---\n1;0.5;3\n2;1.5;4\n", "a;b;c\n;;\n-;-----;---\n1;0.5;3\n2;1.5;4\n",
+        "a;b;c\n\"h:m:s\";what;\n--;-----;---\n 1;  0.5;  3\n 2;  1.5;  4\n", "a b   c\n- --- -\n1 0.5 3\n2 1.5 4\n",
+        "a   b   c  \n--- --- ---\n1   0.5 3\n2   1.5 4\n", "a;b;c\n;uJy;\n-;---;-\n1;0.5;3\n2;1.5;4\n",
+    ],
+)  # fmt: skip
+def test_a_rule_below_the_names_or_units_is_no_row(content, tmp_path):
+    assert columns(tmp_path / "a.txt", content)[0] == ROWS
+
+
 def test_vectors_of_sextractor_are_the_columns_that_astropy_makes_of_them(tmp_path):
     from astropy.table import Table
 
@@ -92,7 +121,23 @@ def test_a_cell_without_a_number_is_missing_and_the_others_stay_numbers(null, en
         found = catalog.read(0, 3, ["a", "b"])
         assert found["a"].tolist() == [1, None, 3]
         assert found["b"].tolist() == [2.5, None, 4.5]
-        assert catalog.exact(0, 3, ["a"])["a"].values.tolist() == ["1", null, "3"]
+        assert catalog.exact(0, 3, ["a"])["a"].values.tolist() == ["1", "", "3"]
+        assert catalog.exact(0, 3, ["a"])["a"].missing.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("null", ["", "--", "NULL"])
+def test_blanks_about_a_cell_make_no_text_of_a_column_of_numbers(null, tmp_path):
+    rows = (("1", "2.5", "x"), (null, null, null), ("3", "4.5", "y"))
+    psql = "".join(f" {' | '.join(f'{cell:>4}' for cell in row)} \n" for row in (("a", "b", "c"), *rows))
+    unlike = "a,b,c\n1,2.5,x\n" + f" {null} ,  {null},{null} \n3,4.5,y\n"
+    for name, content in (("a.psv", psql), ("a.csv", unlike)):
+        (tmp_path / name).write_text(content)
+        with open_catalog(Location(str(tmp_path / name))) as catalog:
+            found = catalog.read(0, 3, ["a", "b"])
+            assert found["a"].tolist() == [1, None, 3]
+            assert found["b"].tolist() == [2.5, None, 4.5]
+            exactly = catalog.exact(0, 3, ["c"])["c"]
+            assert (exactly.values.tolist(), exactly.missing.tolist()) == (["x", "", "y"], [False, True, False])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +173,7 @@ def test_a_sign_in_a_table_without_comments_is_text(tmp_path):
 
 
 def test_identifiers_are_the_text_that_is_written_in_every_dialect(tmp_path):
-    ids = ["00012", "1e5", "NGC 1", "0x10", "", str(2**64 + 1)]
+    ids = ["00012", "1e5", "NGC 1", "0x10", "", str(2**64 + 1), "Null-1"]
     for name, separator, quote in (("a.csv", ",", ""), ("b.txt", " ", '"'), ("c.tsv", "\t", ""), ("d.psv", " | ", "")):
         rows = [f"{quote}{one}{quote}{separator}1.5" for one in ids]
         (tmp_path / name).write_text("\n".join([f"id{separator}x", *rows]) + "\n")

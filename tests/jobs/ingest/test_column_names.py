@@ -104,3 +104,13 @@ def test_one_entry_of_vectors_is_told_apart_too(tmp_path):
     rows.require_distinct(["F[0]", "f[1]"])
     with pytest.raises(ValueError, match=r"its column f\[0\] would be both f\[0\] and F\[0\]"):
         rows.require_distinct(["f[0]", "F[0]"])
+
+
+@pytest.mark.parametrize("entry", ["-1", "+1", "x", "", "1.0", "0_1", "9"])
+def test_an_entry_of_vectors_is_counted_from_its_first(entry, tmp_path):
+    pa.parquet.write_table(pa.table({"f": pa.array([[1.0, 2.0]] * 3)}), tmp_path / "a.parquet")
+    rows = Table(tiny.location(tmp_path / "a.parquet"), exact=["f"])
+    message = r"f has shape \(2,\) per row" if entry == "9" else r"is no entry of a column of vectors: .* as f\[0\]"
+    for read in (rows.column, rows.exact):
+        with pytest.raises(ValueError, match=message):
+            read(f"f[{entry}]")

@@ -1,6 +1,7 @@
 """Catalog files in: one content whatever the container, clear errors for what cannot be read."""
 
 import gzip
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -99,10 +100,18 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         Catalog(tmp_path / "nothing.fits")
 
 
-def test_text_among_numbers_is_named(tmp_path):
-    (tmp_path / "a.csv").write_text("x\n1.0\nabc\n")
-    with pytest.raises(ValueError, match="column x holds 'abc'"):
+@pytest.mark.parametrize("text", ["abc", "1_5", "0x10"])
+def test_text_among_numbers_is_named(text, tmp_path):
+    (tmp_path / "a.csv").write_text(f"x,y\n--,-- b\n1.0,2\n{text},3\n")
+    with pytest.raises(ValueError, match=f"column x holds '{text}'"):
         Catalog(tmp_path / "a.csv").numbers(["x"])
+
+
+@pytest.mark.parametrize("column", ["RA", "Z", "MODELFLUX[2]", "EXTINCTION[0]"])
+def test_true_and_false_are_no_fluxes_and_no_redshifts(column, rows, tmp_path):
+    Table({**flat(rows), column: np.arange(50) < 9}).write(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=rf"a\.csv: column {re.escape(column)} holds true and false \(booleans\)"):
+        ingest(tmp_path / "a.csv", surveys.get("sdss"), tiny.location(tmp_path / "store"), 20)
 
 
 def test_a_name_matches_exactly_or_in_any_case_if_only_one_does(tmp_path):
