@@ -142,8 +142,8 @@ class Table:
 
     def added(self, name: str) -> Added:
         """Return a column that was read, exactly too, as another table can take it."""
-        try:
-            numbers: np.ndarray | None = self.numbers([name])[:, 0]
+        try:  # without this table's factors: the units that it states go with the column
+            numbers: np.ndarray | None = _as_float(self.column(name), self.title, name)
         except ValueError:
             numbers = None
         return Added(numbers, self.exact(name))
@@ -152,9 +152,7 @@ class Table:
         """Have columns of these names from now on, in place of those that have them."""
         self.names = tuple(dict.fromkeys((*self.names, *columns)))
         for name, column in columns.items():
-            text = column.exact.values.astype(object)
-            text[column.exact.missing] = None
-            self._columns[name] = text if column.numbers is None else column.numbers
+            self._columns[name] = _as_read(column)
             self._exact[name], self._units[name] = column.exact, units.get(name)
             self._unreadable = {other: why for other, why in self._unreadable.items() if other != name}
 
@@ -179,6 +177,18 @@ class Table:
             return find(name, self.names)
         except ValueError as error:
             raise ValueError(f"{self.title}: {error}") from error
+
+
+def _as_read(column: Added) -> np.ndarray:
+    """A column as `Catalog.read` returns it, in its own type, in which codes are looked for."""
+    values, missing = column.exact
+    if values.dtype.kind in "biuf":
+        return np.ma.masked_array(values, missing) if missing.any() else values
+    if column.numbers is not None:  # of text
+        return column.numbers
+    text = values.astype(object)
+    text[missing] = None
+    return text
 
 
 def find(name: str, names: Sequence[str]) -> str | None:

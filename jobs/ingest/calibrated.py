@@ -44,7 +44,7 @@ def read(
     table = Table(location, rows, (*survey.measured, *_position(survey)), (*ids, *masks, *keys))
     matched, counts = np.ones(table.n_rows, bool), dict[str, int]()
     if joined:
-        joined.described(table)
+        joined.described(table, survey)
     unstated = _check(table, survey)
     if joined:
         matched, counts = joined_rows.onto(joined, table, _positions(table, survey))
@@ -114,7 +114,7 @@ def identifiers(files: Sequence[InputFile], survey: Survey, joined: Joined | Non
     """
     table = Table(files[0].location, slice(0, 1), (*survey.measured, *_position(survey)))
     if joined:
-        joined.described(table)
+        joined.described(table, survey)
     _check(table, survey)
     files = [*files, *(as_input(joined) if joined else ())]
     return {name: _common_type(files, name) for name in survey.ids}

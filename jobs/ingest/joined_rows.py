@@ -14,7 +14,7 @@ import numpy as np
 
 from jobs.config.run_file import fingerprint
 from jobs.containers import units
-from jobs.containers.exact import Exact
+from jobs.containers.exact import Exact, naming
 from jobs.containers.tables import Added, Table
 from jobs.ingest import nearest, working_files
 from jobs.ingest.inputs import InputFile, require_unchanged
@@ -120,7 +120,8 @@ def _rows(joined: Joined, file: InputFile, rows: slice) -> dict[str, np.ndarray]
         arrays["key"], there = _keys(values), ~missing
     for i, name in enumerate(columns):
         found = table.added(name)
-        arrays[f"value{i}"], arrays[f"missing{i}"] = found.exact
+        column, arrays[f"missing{i}"] = found.exact
+        arrays[f"value{i}"] = np.zeros(len(column), bool) if column.dtype.kind == "V" else column  # all are missing
         if found.numbers is not None:
             arrays[f"number{i}"] = found.numbers
     order = np.argsort(arrays["key"], kind="stable")
@@ -263,7 +264,8 @@ def _values(
             parts.append((mine, {name: values[place - rows.start] for name, values in there.items()}))
     columns = {}
     for i, name in enumerate(joined.columns):
-        values, missing, numbers = _filled(parts, i, n_rows)
+        with naming(joined.named, name):
+            values, missing, numbers = _filled(parts, i, n_rows)
         columns[name] = Added(numbers, Exact(values, missing))
     return columns
 
@@ -272,14 +274,19 @@ def _filled(
     parts: Sequence[tuple[np.ndarray, dict[str, np.ndarray]]], i: int, n_rows: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:  # fmt: skip
     """Values, which are missing, and numbers of one column for all rows, of parts of them."""
-    kinds = {part[f"value{i}"].dtype for mine, part in parts if len(mine)} or {
-        p[f"value{i}"].dtype for _, p in parts[:1]
-    }
+    there = [part[f"value{i}"].dtype for _, part in parts if not part[f"missing{i}"].all()]
+    kinds = set(there or [part[f"value{i}"].dtype for _, part in parts[:1]])
     kind = np.result_type(*kinds) if kinds else np.dtype(float)
     values, missing, numbers = np.zeros(n_rows, kind), np.ones(n_rows, bool), np.full(n_rows, np.nan)
     numeric = True
     for mine, part in parts:
-        values[mine], missing[mine] = part[f"value{i}"], part[f"missing{i}"]
+        known = ~part[f"missing{i}"]
+        rows, theirs = mine[known], part[f"value{i}"][known]
+        values[rows], missing[rows] = theirs, False
+        if kind.kind == "f" and theirs.dtype.kind in "iu" and (values[rows].astype(theirs.dtype) != theirs).any():
+            raise ValueError(
+                f"{theirs.dtype} in one file, and in others {kind}, which does not hold all of its integers"
+            )
         if f"number{i}" in part:
             numbers[mine] = part[f"number{i}"]
         else:

@@ -33,7 +33,7 @@ DUPLICATES = "duplicates"
 #: Of duplicates that one task finds, so many pairs are compared, by these arrays.
 _PAIRS = 20
 _LIKENESS = ("ra", "dec", "flux", "sigma", "mask")
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
