@@ -138,7 +138,9 @@ LUPT = survey(unit="mag", softening=SOFTENING.tolist())
         (survey(), "erg / (s cm2 Angstrom)", "expects nanomaggy"), (survey(), "luptitude", "expects nanomaggy"),
         (survey(unit="erg / (s cm2 Angstrom)"), "nJy", "expects erg"), (survey(zero_point=25.0), "mag", "expects count"),
         (survey(zero_point=25.0), "erg / (s cm2 Angstrom)", "expects count"), (survey(zero_point=25.0), "km", "expects count"),
-        (survey(zero_point=25.0), "s", "expects count"), (survey(), "ABmag", "the survey says `unit: mag`"),
+        (survey(zero_point=25.0), "s", "expects count"), (survey(zero_point=25.0), "ct / min", "expects count"),
+        (survey(zero_point=25.0, unit="adu"), "electron", "expects adu"), (survey(zero_point=25.0, unit="adu"), "1", "expects adu"),
+        (survey(zero_point=25.0, unit="ct / s"), "ct", "expects ct / s"), (survey(), "ABmag", "the survey says `unit: mag`"),
         (survey(unit="nJy"), "electron / s", "the survey gives a zero_point"),
     ],
 )  # fmt: skip
@@ -157,11 +159,29 @@ def test_a_unit_that_contradicts_the_declaration_is_refused(declared, unit, mess
         (survey(zero_point=(25.0, 26.0, 27.0)), "E_g", "nmgy", 10.0),
         (survey(zero_point=25.0, error_kind="ivar"), "E_g", "1 / nmgy2", 0.01),
         (survey(zero_point=25.0, error_kind="ivar"), "E_g", "1 / ct2", 1.0),
+        (survey(zero_point=25.0), "F_g", "1e3 adu", 1e3), (survey(zero_point=25.0), "F_g", "%", 0.01),
+        (survey(zero_point=25.0), "E_g", "1e-3 ct", 1e-3),
+        (survey(zero_point=25.0, unit="ct / min"), "E_g", "ct / s", 60.0),
+        (survey(zero_point=25.0, unit="ct / min", error_kind="ivar"), "E_g", "s2 / ct2", 1 / 3600),
+        (survey(unit="erg / (s cm2 Angstrom)", error_kind="ivar"), "E_g", "1e34 s2 cm4 Angstrom2 / erg2", 1e34),
+        (survey(zero_point=25.0, unit="DN"), "F_g", "adu", 1.0), (survey(zero_point=25.0, unit="counts"), "F_g", "electron", 1.0),
     ],
 )  # fmt: skip
 def test_a_unit_that_agrees_is_taken_or_converted(declared, column, unit, factor):
-    stated = {"F_g": None, **({"F_g": "nmgy"} if column == "E_g" and declared.zero_point else {}), column: unit}
+    stated = {"F_g": None, **({"F_g": declared.unit} if column == "E_g" else {}), column: unit}
     assert conversions(declared, stated).factors[column] == pytest.approx(factor, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("flux", "error"), [("adu", "electron"), ("ct", "ct / s"), ("1", "electron"), ("electron", "%")]
+)
+def test_an_error_that_counts_something_else_than_its_flux_is_refused(flux, error):
+    with pytest.raises(
+        ValueError, match=rf"column F_r is in {flux} and its error E_r in {error}, which cannot be converted"
+    ):
+        conversions(survey(zero_point=25.0), {"F_r": flux, "E_r": error})
+    for same in (flux, f"1e-3 {flux}" if flux != "1" else "ct"):
+        assert conversions(survey(zero_point=25.0), {"F_r": flux, "E_r": same}).factors["E_r"] in (1.0, 1e-3)
 
 
 def test_an_error_in_another_kind_of_unit_than_its_magnitude_is_refused():
