@@ -112,7 +112,9 @@ def _factor(name: str, text: str | None, expected: str, zero_point: float | None
     if unit is None:
         return None
     power = -2 if expected.endswith("-2") else 1
-    inner = expected[1:-3] if expected.endswith(")-2") else expected.removesuffix("-2")  # astropy reads no unit in brackets
+    inner = (
+        expected[1:-3] if expected.endswith(")-2") else expected.removesuffix("-2")
+    )  # astropy reads no unit in brackets
     ours = flux_units.parsed(inner)
     try:
         factor = _linear(unit) ** (1 / power)
