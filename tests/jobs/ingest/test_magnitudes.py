@@ -1,9 +1,12 @@
 """Tables of magnitudes, counts and fluxes of any unit through ingest: values, contradictions, and what the report says."""
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
 import tiny
+import zarr
+from astropy.io import fits
 from astropy.table import Table
 
 from jobs.ingest.job import ingest
@@ -248,3 +251,33 @@ def test_text_in_a_column_of_magnitudes_is_told_as_text(tmp_path):
     (tmp_path / "a.csv").write_text("F_g,F_r,F_i,E_g,E_r,E_i,Z\n20,faint,20,.1,.1,.1,.1\n")
     with pytest.raises(ValueError, match=r"F_r.*faint"):
         ingest(tmp_path / "a.csv", survey(unit="mag", **CODES), tiny.location(tmp_path / "store"), 20)
+
+
+@pytest.mark.parametrize("container", ["fits", "zarr", "zarr-single", "hdf5"])
+def test_codes_of_packed_integers_are_found_as_they_are_written(container, tmp_path):
+    """-9999 times 0.01 is -99.99000000000001, and in float32 something else again."""
+    magnitude = np.full((N, 3), 2000)
+    magnitude[1, 0], magnitude[2, 0] = -9999, 1999
+    columns = {f"E_{b}": np.full(N, 0.1) for b in "gri"} | {"Z": np.full(N, 0.1)}
+    packed = {f"F_{b}": magnitude[:, i].astype("i2" if container == "zarr-single" else "i4") for i, b in enumerate("gri")}
+    if container == "fits":
+        path = tmp_path / "a.fits"
+        fields = [fits.Column(name, "J" if name in packed else "D", array=v) for name, v in (packed | columns).items()]
+        hdu = fits.BinTableHDU.from_columns(fields)
+        hdu.header.update({f"TSCAL{i}": 0.01 for i in (1, 2, 3)})
+        hdu.writeto(path)
+    else:
+        path = tmp_path / ("a.h5" if container == "hdf5" else "a.zarr")
+        group = h5py.File(path, "w") if container == "hdf5" else zarr.open_group(path, mode="w")
+        for name, values in (packed | columns).items():
+            array = group.create_dataset(name, data=values) if container == "hdf5" else group.create_array(name, data=values)
+            if name in packed:
+                array.attrs["scale_factor"] = 0.01
+        if container == "hdf5":
+            group.close()
+    declared = survey(unit="mag", not_observed=[-99.99], ra=None, dec=None)
+    found, _, report, mask = photometry(path, declared, tmp_path)
+    assert np.argwhere(~mask).tolist() == [[1, 0]]
+    assert report["missing"] == {"g": 1}
+    assert "BAD_FLUX" not in report["flags"]
+    np.testing.assert_allclose(found[[0, 2], 0], 10 ** (-0.4 * (np.array([20, 19.99]) - 22.5)), rtol=1e-5)
