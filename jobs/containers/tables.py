@@ -136,6 +136,12 @@ class Table:
         """Return the unit that the catalog states of a column, or None."""
         return self._units.get(self._find(name) or "")
 
+    def width(self, name: str) -> int | None:
+        """Return of ``NAME[i]`` how many entries each vector of the column has; None where it has none, or is of values."""
+        found = self._there(name)
+        values = self._columns.get(found, self._exact[found].values if found in self._exact else None)
+        return values.shape[1] if values is not None and values.ndim == 2 else None
+
     def scale(self, factors: Mapping[str, float]) -> None:
         """From now on, multiply the `numbers` of columns."""
         self._factors |= {self._address(name): factor for name, factor in factors.items()}

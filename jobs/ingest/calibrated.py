@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jobs.containers import exact
 from jobs.containers.tables import Table, find
-from jobs.ingest import hints, joined_rows, units
+from jobs.ingest import agreement, hints, joined_rows, units
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.join import Joined, as_input
 from sedflow_dist.photometry import surveys
@@ -31,8 +31,9 @@ NO_POSITION = "no position"
 
 def read(
     location: Location, rows: slice, survey: Survey, ids: Mapping[str, str], joined: Joined | None = None
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """Read rows of a catalog; return the arrays of the photometry store but ``input_file``, and counts by flag and cut.
+) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:
+    """Read rows of a catalog; return the arrays of the photometry store but ``input_file``, counts by flag and cut, and what
+    all pieces must agree on.
 
     ``ids`` are the identifying columns and their dtypes, ``joined`` the table that has columns which the catalog lacks.
 
@@ -46,6 +47,7 @@ def read(
     if joined:
         joined.described(table, survey)
     unstated = _check(table, survey)
+    agreed = agreement.facts(table, survey, _stated(table, survey, survey.required))
     if joined:
         matched, counts = joined_rows.onto(joined, table, _positions(table, survey))
     extinction = table.numbers(survey.extinction) if survey.extinction else None
@@ -70,7 +72,7 @@ def read(
     for title, entries in ((MISSING, ~arrays["mask"]), (LIMITED, calibrated.limited)):
         counts |= {f"{title}{label}": int(n) for label, n in zip(survey.labels, entries.sum(0), strict=True) if n}
     counts[NO_POSITION] = int(np.sum(arrays["healpix_29"] < 0))
-    return arrays, {**flag_counts(arrays["flags"]), **counts}
+    return arrays, {**flag_counts(arrays["flags"]), **counts}, agreed
 
 
 def _errors(table: Table, survey: Survey) -> np.ndarray:
@@ -154,17 +156,23 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
             f"{table.title}: column {shortened(survey.redshift)} is a flux, or its uncertainty, of survey {survey.name}, and its "
             f"redshift as well: name the column of redshifts (--redshift COLUMN); its columns are {listed(table.names)}"
         )
-    declared = {table.found(name): unit for name, unit in survey.units.items()}
-    stated = {}
-    for name in survey.expected_units:
-        if found := table.found(name):
-            stated[name] = declared.get(found) or declared.get(found.partition("[")[0]) or table.unit(name)
     try:
-        conversions = units.conversions(survey, stated)
+        conversions = units.conversions(survey, _stated(table, survey, survey.expected_units))
     except ValueError as error:
         raise ValueError(f"{table.title}: {error}") from error
     table.scale(conversions.factors)
     return conversions.unstated
+
+
+def _stated(table: Table, survey: Survey, names: Iterable[str]) -> dict[str, str | None]:
+    """Units of columns by their address: as the survey declares them, "" for a pure number; else as the table states them."""
+    declared = {table.found(name): unit.strip() or "1" for name, unit in survey.units.items()}
+    stated = {}
+    for name in names:
+        if found := table.found(name):
+            column = found.partition("[")[0]
+            stated[name] = declared.get(found, declared.get(column, table.unit(name)))
+    return stated
 
 
 def _position(survey: Survey) -> list[str]:

@@ -22,7 +22,7 @@ from cluster.settings import DaskSettings
 from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Ingest
-from jobs.ingest import calibrated, groups, inputs, join, joined_rows, plausibility, repeats, sorted_runs
+from jobs.ingest import agreement, calibrated, groups, inputs, join, joined_rows, plausibility, repeats, sorted_runs
 from jobs.ingest.groups import Borders, Grouping
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.repeats import Repeats
@@ -209,7 +209,9 @@ def _make_runs(pieces: Sequence[Piece], n_rows: int, sorting: Sorting, workers: 
             progress.update(run.counts["rows"])
 
         workers.map(sorted_runs.make, pieces, done, sorting=sorting)
-    return [made[piece] for piece in sorted(pieces, key=lambda piece: (piece.file, piece.start))]
+    runs = [made[piece] for piece in sorted(pieces, key=lambda piece: (piece.file, piece.start))]
+    agreement.require((run.piece.location, run.agreed) for run in runs)
+    return runs
 
 
 def _find_borders(

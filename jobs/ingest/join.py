@@ -29,12 +29,13 @@ MATCHED, SEVERAL = "join matched", "join several"
 
 @dataclass(frozen=True)
 class JoinedRun:
-    """A run: its name, the joined file's number, and the least and greatest of its keys."""
+    """A run: its name, the joined file's number, the least and greatest of its keys, and what all runs must agree on."""
 
     name: str
     file: int
     low: int
     high: int
+    agreed: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import cast
 
 import astropy.units as u
 import numpy as np
@@ -16,7 +17,7 @@ from jobs.config.run_file import fingerprint
 from jobs.containers import units
 from jobs.containers.exact import Exact, naming
 from jobs.containers.tables import Added, Table
-from jobs.ingest import nearest, working_files
+from jobs.ingest import agreement, nearest, working_files
 from jobs.ingest.inputs import InputFile, require_unchanged
 from jobs.ingest.join import MATCHED, SEVERAL, Joined, JoinedRun
 from jobs.telemetry.progress import bar
@@ -61,7 +62,9 @@ def make_runs(joined: Joined, place: Location, fence: Fence, workers: Callable[.
             progress.update(stop - start)
 
         workers(_make_run, pieces, done, joined=joined, place=place, fence=fence)
-    return replace(joined, place=place, runs=tuple(run for key in sorted(made) if (run := made[key])))
+    runs = tuple(run for key in sorted(made) if (run := made[key]))
+    agreement.require((joined.files[run.file].location, run.agreed) for run in runs)
+    return replace(joined, place=place, runs=runs)
 
 
 def onto(joined: Joined, table: Table, positions: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
@@ -94,18 +97,19 @@ def _make_run(
     name = fingerprint("join", joined.content, file.content, start, stop)
     store = working_files.finished(place / name, joined_run.open)
     if store is None:
-        arrays = _rows(joined, file, slice(start, stop))
+        arrays, agreed = _rows(joined, file, slice(start, stop))
         require_unchanged(file.location, file.stamp)
         if not len(arrays["key"]):
             return piece, None
-        store = joined_run.create(place / name, arrays, {"low": int(arrays["key"][0]), "high": int(arrays["key"][-1])})
+        about = {"low": int(arrays["key"][0]), "high": int(arrays["key"][-1]), "agreed": agreed}
+        store = joined_run.create(place / name, arrays, about)
         store.write(range(store.n_chunks), arrays, fence.check)
     low, high = (int(str(store.group.attrs[key])) for key in ("low", "high"))
-    return piece, JoinedRun(name, number, low, high)
+    return piece, JoinedRun(name, number, low, high, dict(cast("dict[str, str]", store.group.attrs["agreed"])))
 
 
-def _rows(joined: Joined, file: InputFile, rows: slice) -> dict[str, np.ndarray]:
-    """The arrays of a run, without rows that nothing can match: those without identifier or position."""
+def _rows(joined: Joined, file: InputFile, rows: slice) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a run, without rows that nothing can match: those without identifier or position; what all must agree on."""
     settings, columns = joined.settings, list(joined.columns.values())
     positions = settings.positions if settings.within else ()
     table = Table(file.location, rows, (*columns, *positions), (*columns, *settings.keys.values()))
@@ -125,7 +129,8 @@ def _rows(joined: Joined, file: InputFile, rows: slice) -> dict[str, np.ndarray]
         if found.numbers is not None:
             arrays[f"number{i}"] = found.numbers
     order = np.argsort(arrays["key"], kind="stable")
-    return {name: values[order[there[order]]] for name, values in arrays.items()}
+    arrays = {name: values[order[there[order]]] for name, values in arrays.items()}
+    return arrays, agreement.lengths(table, (*columns, *settings.keys.values()))
 
 
 def _positions(table: Table, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -67,7 +67,11 @@ def _require_same_counts(flux: str, of_flux: str | None, error: str, of_error: s
     if one is None or other is None:
         return
     one, other = _linear(one), _linear(other) ** (1 / power)
-    if flux_units.is_counts(one) and flux_units.is_counts(other) and not flux_units.same_counts(one, other):
+    if (
+        flux_units.is_counts(one)
+        and flux_units.is_counts(other)
+        and flux_units.counted(one) != flux_units.counted(other)
+    ):
         raise ValueError(
             f"column {shortened(flux)} is in {shortened(of_flux)} and its error {shortened(error)} in {shortened(of_error)}, which "
             f"cannot be converted: where the file is wrong, say the right unit, as `units: {{{shortened(error)}: UNIT}}` of the "

@@ -35,7 +35,7 @@ _COUNTED = {"ct", "adu", "DN", "electron", "ph", "s"}
 #: By which astropy converts maggies to other flux densities.
 MAGGY = u.zero_point_flux(JANSKY_PER_MAGGY * u.Jy)
 #: Data numbers are what analog-to-digital units are.
-_SYNONYMS = [(u.DN, u.adu)]
+_SYNONYMS = {u.DN: u.adu}
 _ROUNDING = 1e-14
 
 
@@ -95,15 +95,20 @@ def counts(unit: u.UnitBase, expected: u.UnitBase) -> float:
         if not is_counts(unit) or (u.s in plain.bases and rounded(plain.scale) != 1):
             raise u.UnitConversionError
         return rounded(float(plain.scale))
-    return rounded(float(unit.to(expected, equivalencies=_SYNONYMS)))
+    return rounded(float(unit.to(expected, equivalencies=list(_SYNONYMS.items()))))
 
 
-def same_counts(one: u.UnitBase, other: u.UnitBase) -> bool:
-    """Whether both count the same, in whatever number; a pure number is of counts."""
-    one, other = (
-        u.ct * unit if not {base.name for base in unit.decompose().bases} - {"s"} else unit for unit in (one, other)
-    )
-    return bool(one.is_equivalent(other, equivalencies=_SYNONYMS))
+def counted(unit: u.UnitBase) -> str:
+    """Return what a unit of counts counts, per second or not, in whatever number; a pure number is of counts.
+
+    >>> counted(u.Unit("1000 DN / min")), counted(u.percent)
+    ('adu / s', 'ct')
+    """
+    plain = unit.decompose()
+    powers = {_SYNONYMS.get(base, base): power for base, power in zip(plain.bases, plain.powers, strict=True)}
+    if powers.keys() <= {u.s}:
+        powers[u.ct] = 1
+    return u.CompositeUnit(1, list(powers), list(powers.values())).to_string()
 
 
 @cache

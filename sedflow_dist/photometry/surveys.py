@@ -188,7 +188,8 @@ class Survey(BaseModel):
                 raise ValueError(f"survey {self.name}: {field} has {twice[0]!r} twice")
         if problem := self._unit_problem() or self._error_problem():
             raise ValueError(f"survey {self.name}: {problem}")
-        columns = {name.lower() for name in self.expected_units}
+        limited = [cut.column for cut in self.cuts.values() if not cut.is_exact]
+        columns = {name.lower() for name in (*self.expected_units, *limited)}
         if unused := [name for name in self.units if not {name.lower(), f"{name.lower()}[0]"} & columns]:
             raise ValueError(
                 f"survey {self.name}: units name {', '.join(unused)}, whose numbers the survey does not take"

@@ -321,6 +321,15 @@ def test_a_joined_column_is_float32_in_all_files_or_in_none(dask, tmp_path):
         run(tmp_path, dask, table, None, name="z?.fits", on="ID")
 
 
+def test_joined_vectors_are_of_one_length_in_all_pieces(dask, tmp_path):
+    table = galaxies(*everywhere(N))
+    for number, length in enumerate((3, 4)):
+        ids = np.asarray(table["ID"][number::2])
+        Table({"ID": ids, "P": np.full((len(ids), length), 0.1)}).write(tmp_path / f"z{number}.fits")
+    with pytest.raises(ValueError, match=r"z1\.fits: the number of entries per row of P is 4, and 3 in .*z0\.fits"):
+        run(tmp_path, dask, table, None, name="z?.fits", on="ID", columns={"Z": "P[1]"})
+
+
 def test_a_joined_column_that_is_null_in_one_file_has_the_type_of_the_others(dask, tmp_path):
     table = galaxies(*everywhere(N))
     joined = redshifts(table)

@@ -259,7 +259,9 @@ def test_codes_of_packed_integers_are_found_as_they_are_written(container, tmp_p
     magnitude = np.full((N, 3), 2000)
     magnitude[1, 0], magnitude[2, 0] = -9999, 1999
     columns = {f"E_{b}": np.full(N, 0.1) for b in "gri"} | {"Z": np.full(N, 0.1)}
-    packed = {f"F_{b}": magnitude[:, i].astype("i2" if container == "zarr-single" else "i4") for i, b in enumerate("gri")}
+    packed = {
+        f"F_{b}": magnitude[:, i].astype("i2" if container == "zarr-single" else "i4") for i, b in enumerate("gri")
+    }
     if container == "fits":
         path = tmp_path / "a.fits"
         fields = [fits.Column(name, "J" if name in packed else "D", array=v) for name, v in (packed | columns).items()]
@@ -270,7 +272,11 @@ def test_codes_of_packed_integers_are_found_as_they_are_written(container, tmp_p
         path = tmp_path / ("a.h5" if container == "hdf5" else "a.zarr")
         group = h5py.File(path, "w") if container == "hdf5" else zarr.open_group(path, mode="w")
         for name, values in (packed | columns).items():
-            array = group.create_dataset(name, data=values) if container == "hdf5" else group.create_array(name, data=values)
+            array = (
+                group.create_dataset(name, data=values)
+                if container == "hdf5"
+                else group.create_array(name, data=values)
+            )
             if name in packed:
                 array.attrs["scale_factor"] = 0.01
         if container == "hdf5":
