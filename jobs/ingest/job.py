@@ -76,6 +76,7 @@ def ingest(
         workers = _Workers(dask, stack, lease)
         ids = (*survey.ids, *(joining.keys if joining else ()))
         files = inputs.inspect_all(locations, settings.rows_per_piece, ids, workers.map)
+        inputs.require_all_rows(source, files, out, access)
         n_rows = sum(file.n_rows for file in files)
         if not n_rows:
             raise ValueError(f"the input holds no rows: {', '.join(str(f.location) for f in files[:_FILES_NAMED])}")

@@ -115,6 +115,7 @@ def look(
     places = inputs.expand(settings.file, storage, access)
     ids = [*settings.keys.values(), *(column for name, column in columns.items() if name in survey.ids)]
     joined = tuple(inputs.inspect_all(places, rows_per_piece, ids, workers))
+    inputs.require_all_rows(settings.file, joined, storage, access)
     units_of: dict[str, str | None] = {}
     types: dict[str, dict[np.dtype[Any], Table]] = {name: {} for name in columns}
     for number, file in enumerate(file for file in joined if file.n_rows):
