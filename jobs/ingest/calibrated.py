@@ -60,8 +60,10 @@ def read(
         calibrated.flags[hit] |= np.uint32(int(other))
     arrays = {**calibrated.photometry.arrays(), "flags": calibrated.flags}
     arrays = {name: arrays[name] for name in photometry.DATA}
-    arrays["ra"], arrays["dec"] = _positions(table, survey)
-    arrays["healpix_29"] = surveys.healpix(arrays["ra"], arrays["dec"])
+    ra, dec = _positions(table, survey)
+    arrays["healpix_29"] = surveys.healpix(ra, dec)
+    code = np.isfinite(ra) & np.isfinite(dec) & (arrays["healpix_29"] < 0)  # of "not known", which no cone is to find
+    arrays["ra"], arrays["dec"] = np.where(code, np.nan, ra), np.where(code, np.nan, dec)
     arrays["input_row"] = np.arange(rows.start, rows.stop)
     arrays |= _identifiers(table, ids)
     if ids:

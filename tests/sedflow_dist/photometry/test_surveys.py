@@ -16,7 +16,7 @@ from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.calibrate import calibrate
 from sedflow_dist.photometry.cuts import Cut
 from sedflow_dist.photometry.flags import DESCRIPTIONS, REASONS, Flag, names
-from sedflow_dist.photometry.surveys import SURVEYS, Survey
+from sedflow_dist.photometry.surveys import SURVEYS, Survey, healpix
 
 SDSS, NSA = SURVEYS["sdss"], SURVEYS["nsa"]
 FLUX = np.array([[10.0, 30.0, 50.0, 70.0, 80.0]])
@@ -441,3 +441,17 @@ def test_a_run_file_declares_a_survey(tmp_path):
     assert run_file.survey("nsa") is surveys.get("nsa")
     with pytest.raises(ValueError, match="no run file"):
         run_file.survey("none.yaml")
+
+
+@pytest.mark.parametrize("ra", [-999.0, 1000.0, -180.1, 360.1, np.nan, np.inf])
+def test_a_right_ascension_that_is_a_code_is_no_position(ra):
+    assert healpix(np.array([ra, 10.0]), np.array([5.0, 5.0])).tolist()[0] == -1
+
+
+def test_right_ascensions_are_counted_from_zero_or_to_both_sides():
+    ra, dec = np.array([0.0, 360.0, -180.0, 180.0, -1.0, 359.0, 10.0, 10.0]), np.array([5.0] * 6 + [90.0, 90.1])
+    found = healpix(ra, dec).tolist()
+    assert found[0] == found[1]
+    assert found[2] == found[3]
+    assert found[4] == found[5]
+    assert found[6] >= 0 > found[7]
