@@ -26,14 +26,13 @@ _ROWS_PER_CHUNK = 32_768
 
 def create(
     location: Location, n_rows: int, labels: Sequence[str], ids: Mapping[str, str], settings: Mapping[str, Any],
-    counts: Mapping[str, int],
+    counts: Mapping[str, int], agreed: Mapping[str, str],
 ) -> ChunkedStore:  # fmt: skip
-    """Create or reopen a run; ``counts`` are its numbers of rows with each flag."""
+    """Create or reopen a run; ``counts`` are its numbers of rows with each flag, ``agreed`` what all runs must say."""
     sizes = {"galaxy": n_rows, "band": len(labels), "identifier": len(ids)}
     arrays = (*ARRAYS, *photometry.identifiers(ids))
-    return ChunkedStore.create(
-        location, KIND, arrays, sizes, _ROWS_PER_CHUNK, settings, {"band": labels}, {"counts": dict(counts)}
-    )
+    about = {"counts": dict(counts), "agreed": dict(agreed)}
+    return ChunkedStore.create(location, KIND, arrays, sizes, _ROWS_PER_CHUNK, settings, {"band": labels}, about)
 
 
 def open(location: Location, mode: Literal["r", "r+"] = "r") -> ChunkedStore:  # noqa: A001

@@ -145,14 +145,20 @@ class Table:
         """Return the unit that the catalog states of a column, or None."""
         return self._units.get(self._find(name) or "")
 
+    def width(self, name: str) -> int | None:
+        """Return of ``NAME[i]`` how many entries each vector of the column has; None where it has none, or is of values."""
+        found = self._there(name)
+        values = self._columns.get(found, self._exact[found].values if found in self._exact else None)
+        return values.shape[1] if values is not None and values.ndim == 2 else None
+
     def scale(self, factors: Mapping[str, float]) -> None:
         """From now on, multiply the `numbers` of columns."""
         self._factors |= {self._address(name): factor for name, factor in factors.items()}
 
     def added(self, name: str) -> Added:
         """Return a column that was read, exactly too, as another table can take it."""
-        try:
-            numbers: np.ndarray | None = self.numbers([name])[:, 0]
+        try:  # without this table's factors: the units that it states go with the column
+            numbers: np.ndarray | None = _as_float(self.column(name), self.title, name)
         except ValueError:
             numbers = None
         return Added(numbers, self.exact(name))
@@ -161,9 +167,7 @@ class Table:
         """Have columns of these names from now on, in place of those that have them."""
         self.names = tuple(dict.fromkeys((*self.names, *columns)))
         for name, column in columns.items():
-            text = column.exact.values.astype(object)
-            text[column.exact.missing] = None
-            self._columns[name] = text if column.numbers is None else column.numbers
+            self._columns[name] = _as_read(column)
             self._exact[name], self._units[name] = column.exact, units.get(name)
             self._unreadable = {other: why for other, why in self._unreadable.items() if other != name}
 
@@ -188,6 +192,18 @@ class Table:
             return find(name, self.names)
         except ValueError as error:
             raise ValueError(f"{self.title}: {error}") from error
+
+
+def _as_read(column: Added) -> np.ndarray:
+    """A column as `Catalog.read` returns it, in its own type, in which codes are looked for."""
+    values, missing = column.exact
+    if values.dtype.kind in "biuf":
+        return np.ma.masked_array(values, missing) if missing.any() else values
+    if column.numbers is not None:  # of text
+        return column.numbers
+    text = values.astype(object)
+    text[missing] = None
+    return text
 
 
 def find(name: str, names: Sequence[str]) -> str | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jobs.containers import exact
 from jobs.containers.tables import Table, find
-from jobs.ingest import hints, joined_rows, units
+from jobs.ingest import agreement, hints, joined_rows, units
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.join import Joined, as_input
 from sedflow_dist.photometry import surveys
@@ -31,8 +31,9 @@ NO_POSITION = "no position"
 
 def read(
     location: Location, rows: slice, survey: Survey, ids: Mapping[str, str], joined: Joined | None = None
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """Read rows of a catalog; return the arrays of the photometry store but ``input_file``, and counts by flag and cut.
+) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:
+    """Read rows of a catalog; return the arrays of the photometry store but ``input_file``, counts by flag and cut, and what
+    all pieces must agree on.
 
     ``ids`` are the identifying columns and their dtypes, ``joined`` the table that has columns which the catalog lacks.
 
@@ -44,8 +45,9 @@ def read(
     table = Table(location, rows, (*survey.measured, *_position(survey)), (*ids, *masks, *keys))
     matched, counts = np.ones(table.n_rows, bool), dict[str, int]()
     if joined:
-        joined.described(table)
+        joined.described(table, survey)
     unstated = _check(table, survey)
+    agreed = agreement.facts(table, survey, _stated(table, survey, survey.required))
     if joined:
         matched, counts = joined_rows.onto(joined, table, _positions(table, survey))
     table.require_numbers(survey.expected_units)
@@ -59,8 +61,10 @@ def read(
         calibrated.flags[hit] |= np.uint32(int(other))
     arrays = {**calibrated.photometry.arrays(), "flags": calibrated.flags}
     arrays = {name: arrays[name] for name in photometry.DATA}
-    arrays["ra"], arrays["dec"] = _positions(table, survey)
-    arrays["healpix_29"] = surveys.healpix(arrays["ra"], arrays["dec"])
+    ra, dec = _positions(table, survey)
+    arrays["healpix_29"] = surveys.healpix(ra, dec)
+    code = np.isfinite(ra) & np.isfinite(dec) & (arrays["healpix_29"] < 0)  # of "not known", which no cone is to find
+    arrays["ra"], arrays["dec"] = np.where(code, np.nan, ra), np.where(code, np.nan, dec)
     arrays["input_row"] = np.arange(rows.start, rows.stop)
     arrays |= _identifiers(table, ids)
     if ids:
@@ -71,7 +75,7 @@ def read(
     for title, entries in ((MISSING, ~arrays["mask"]), (LIMITED, calibrated.limited)):
         counts |= {f"{title}{label}": int(n) for label, n in zip(survey.labels, entries.sum(0), strict=True) if n}
     counts[NO_POSITION] = int(np.sum(arrays["healpix_29"] < 0))
-    return arrays, {**flag_counts(arrays["flags"]), **counts}
+    return arrays, {**flag_counts(arrays["flags"]), **counts}, agreed
 
 
 def _errors(table: Table, survey: Survey) -> np.ndarray:
@@ -115,7 +119,7 @@ def identifiers(files: Sequence[InputFile], survey: Survey, joined: Joined | Non
     """
     table = Table(files[0].location, slice(0, 1), (*survey.measured, *_position(survey)))
     if joined:
-        joined.described(table)
+        joined.described(table, survey)
     _check(table, survey)
     files = [*files, *(as_input(joined) if joined else ())]
     return {name: _common_type(files, name) for name in survey.ids}
@@ -155,17 +159,23 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
             f"{table.title}: column {shortened(survey.redshift)} is a flux, or its uncertainty, of survey {survey.name}, and its "
             f"redshift as well: name the column of redshifts (--redshift COLUMN); its columns are {listed(table.names)}"
         )
-    declared = {table.found(name): unit for name, unit in survey.units.items()}
-    stated = {}
-    for name in survey.expected_units:
-        if found := table.found(name):
-            stated[name] = declared.get(found) or declared.get(found.partition("[")[0]) or table.unit(name)
     try:
-        conversions = units.conversions(survey, stated)
+        conversions = units.conversions(survey, _stated(table, survey, survey.expected_units))
     except ValueError as error:
         raise ValueError(f"{table.title}: {error}") from error
     table.scale(conversions.factors)
     return conversions.unstated
+
+
+def _stated(table: Table, survey: Survey, names: Iterable[str]) -> dict[str, str | None]:
+    """Units of columns by their address: as the survey declares them, "" for a pure number; else as the table states them."""
+    declared = {table.found(name): unit.strip() or "1" for name, unit in survey.units.items()}
+    stated = {}
+    for name in names:
+        if found := table.found(name):
+            column = found.partition("[")[0]
+            stated[name] = declared.get(found, declared.get(column, table.unit(name)))
+    return stated
 
 
 def _position(survey: Survey) -> list[str]:

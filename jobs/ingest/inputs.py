@@ -22,7 +22,7 @@ from storage_schemas.backend.remote import Remote, is_pattern
 
 _HATS = ("hats.properties", "properties")
 _COLLECTION = "collection.properties"
-_PRIMARY, _KIND = "hats_primary_table_url", "dataproduct_type"
+_PRIMARY, _KIND, _ROWS = "hats_primary_table_url", "dataproduct_type", "hats_nrows"
 #: Kinds of HATS catalogs whose rows are galaxies, each once; a margin repeats rows, an index or association has others.
 _KINDS = ("object", "source")
 _PIXELS = "partition_info.csv"
@@ -146,10 +146,8 @@ def _files(where: Location) -> Iterator[Location]:
         yield from _matching(where)
     elif where.is_file() if isinstance(where, Remote) else not Path(where.url).is_dir():
         yield where
-    elif where.has(_COLLECTION):
-        yield from _leaves(_primary(where))
-    elif any(map(where.has, _HATS)):
-        yield from _leaves(where)
+    elif (hats := _hats(where)) is not None:
+        yield from _leaves(hats)
     elif where.is_local and not is_zarr(where):
         raise ValueError(
             f"{printable(where)} is a folder, but neither a HATS catalog (with {' or '.join(_HATS)}), a collection of such "
@@ -187,30 +185,72 @@ def _primary(collection: Location) -> Location:
 
 
 def _leaves(hats: Location) -> Iterator[Location]:
-    about = _properties(hats, next(name for name in _HATS if hats.has(name)))
+    about = _about(hats)
     if (kind := about.get(_KIND, "object")) not in _KINDS:
         raise ValueError(
             f"{printable(hats)} is a HATS catalog of the kind {shortened(repr(kind))}; rows are taken of "
             f"{' and '.join(_KINDS)} catalogs"
         )
     names = list(hats.list())
-    found = [name for name in sorted(names) if "Norder=" in name and name.endswith(_LEAVES)]
+    others = tuple(name.removesuffix(part) for name in names for part in _HATS if name.endswith(f"/{part}"))
+    leaves = [name for name in sorted(names) if "Norder=" in name and name.endswith(_LEAVES)]
+    found = [name for name in leaves if not name.startswith(others)]  # a margin, say, is a catalog of its own
     if not found:
         raise FileNotFoundError(f"the HATS catalog {printable(hats)} holds no Parquet files below Norder=...")
-    if lost := _lost(hats, found) if _PIXELS in names else "":
-        raise FileNotFoundError(f"the HATS catalog {printable(hats)} lacks {lost}, which its {_PIXELS} lists")
+    if len(roots := sorted({name[: name.index("Norder=")] for name in found})) > 1:
+        raise ValueError(
+            f"the HATS catalog {printable(hats)} holds Parquet files below {roots[0] or '.'} and {roots[1]}: rows may be there "
+            "twice; give the files that are meant as a pattern"
+        )
+    if _PIXELS in names:
+        _require_listed(hats, found)
     yield from (hats / name for name in found)
 
 
-def _lost(hats: Location, found: Sequence[str]) -> str:
-    """The first pixel that a HATS catalog lists and of which it holds no file."""
-    there = {(part[1], part[2]) for name in found if (part := _PIXEL.search(name))}
+def _require_listed(hats: Location, found: Sequence[str]) -> None:
+    """Refuse a HATS catalog that lacks a pixel which it lists, or holds one that it does not: left by another, it repeats rows."""
+    there = {(part[1], part[2]): name for name in found if (part := _PIXEL.search(name))}
     text = hats.get(_PIXELS, _MOST_PIXELS_BYTES).decode("utf-8", "replace")
-    for row in csv.DictReader(text.splitlines()):
-        pixel = tuple(str(row.get(key) or "").strip() for key in ("Norder", "Npix"))
-        if all(pixel) and pixel not in there:
-            return shortened(f"Norder={pixel[0]}, Npix={pixel[1]}")
-    return ""
+    rows = (
+        [str(row.get(key) or "").strip() for key in ("Norder", "Npix")] for row in csv.DictReader(text.splitlines())
+    )
+    listed = {(order, pixel) for order, pixel in rows if order and pixel}
+    if lost := sorted(listed - there.keys()):
+        pixel = shortened(f"Norder={lost[0][0]}, Npix={lost[0][1]}")
+        raise FileNotFoundError(f"the HATS catalog {printable(hats)} lacks {pixel}, which its {_PIXELS} lists")
+    if more := sorted(there.keys() - listed) if listed else []:
+        raise ValueError(
+            f"the HATS catalog {printable(hats)} holds {shortened(there[more[0]])}, which its {_PIXELS} does not list"
+        )
+
+
+def require_all_rows(
+    source: str | Path | Sequence[str | Path], files: Sequence[InputFile], storage: Location, access: Access | None = None
+) -> None:  # fmt: skip
+    """Raise ValueError where a HATS catalog of an input says that it has another number of rows than its files hold."""
+    for entry in [source] if isinstance(source, str | Path) else source:
+        where = (access or Access()).place(resolve(entry), storage)
+        hats = None if addresses.split(where)[1] or is_pattern(where) else _hats(where)
+        said = _about(hats).get(_ROWS, "") if hats else ""
+        n_rows = sum(file.n_rows for file in files if hats and file.location.url.startswith(f"{hats.url.rstrip('/')}/"))
+        if hats and said and said != str(n_rows):
+            raise ValueError(
+                f"the HATS catalog {printable(hats)} holds {n_rows:,} rows, and {shortened(said)} by the {_ROWS} of its "
+                "properties: it is not whole, or has files of another"
+            )
+
+
+def _hats(where: Location) -> Location | None:
+    """The HATS catalog that a folder is, or that is the primary one of a collection."""
+    if where.is_file() if isinstance(where, Remote) else not Path(where.url).is_dir():
+        return None
+    if where.has(_COLLECTION):
+        return _primary(where)
+    return where if any(map(where.has, _HATS)) else None
+
+
+def _about(hats: Location) -> dict[str, str]:
+    return _properties(hats, next(name for name in _HATS if hats.has(name)))
 
 
 def _properties(hats: Location, name: str) -> dict[str, str]:

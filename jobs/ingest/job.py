@@ -22,7 +22,7 @@ from cluster.settings import DaskSettings
 from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Ingest
-from jobs.ingest import calibrated, groups, inputs, join, joined_rows, plausibility, repeats, sorted_runs
+from jobs.ingest import agreement, calibrated, groups, inputs, join, joined_rows, plausibility, repeats, sorted_runs
 from jobs.ingest.groups import Borders, Grouping
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.repeats import Repeats
@@ -76,6 +76,7 @@ def ingest(
         workers = _Workers(dask, stack, lease)
         ids = (*survey.ids, *(joining.keys if joining else ()))
         files = inputs.inspect_all(locations, settings.rows_per_piece, ids, workers.map)
+        inputs.require_all_rows(source, files, out, access)
         n_rows = sum(file.n_rows for file in files)
         if not n_rows:
             raise ValueError(f"the input holds no rows: {', '.join(str(f.location) for f in files[:_FILES_NAMED])}")
@@ -209,7 +210,9 @@ def _make_runs(pieces: Sequence[Piece], n_rows: int, sorting: Sorting, workers: 
             progress.update(run.counts["rows"])
 
         workers.map(sorted_runs.make, pieces, done, sorting=sorting)
-    return [made[piece] for piece in sorted(pieces, key=lambda piece: (piece.file, piece.start))]
+    runs = [made[piece] for piece in sorted(pieces, key=lambda piece: (piece.file, piece.start))]
+    agreement.require((run.piece.location, run.agreed) for run in runs)
+    return runs
 
 
 def _find_borders(

@@ -5,7 +5,7 @@ Here is what is joined, and what is told of it; `joined_rows` has how rows are f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,19 +22,20 @@ from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, shortened
 
-_VERSION = 1
+_VERSION = 2
 #: What counts of a join are named by.
 MATCHED, SEVERAL = "join matched", "join several"
 
 
 @dataclass(frozen=True)
 class JoinedRun:
-    """A run: its name, the joined file's number, and the least and greatest of its keys."""
+    """A run: its name, the joined file's number, the least and greatest of its keys, and what all runs must agree on."""
 
     name: str
     file: int
     low: int
     high: int
+    agreed: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,28 @@ class Joined:
         """Return the types of identifiers that come from the joined table, by the names that the survey knows."""
         return {name: types[column] for name, column in self.columns.items() if column in types}
 
-    def described(self, table: Table) -> None:
+    def described(self, table: Table, survey: Survey) -> None:
         """Let a table have the joined columns, with nothing in them yet: names and units can be checked.
 
         Raises:
-            ValueError: it has a column of that name itself.
+            ValueError: it has a column of that name itself, or one that the survey takes instead.
         """
-        if both := [name for name in self.columns if name in table.names]:
-            raise ValueError(
-                f"{table.title} has {listed(both)} itself, and {self.named} as well: give the joined column a name of its own, "
-                f"`columns: {{z_joined: {shortened(self.columns[both[0]])}}}` (--join FILE,...,columns=z_joined:"
-                f"{shortened(self.columns[both[0]])}), and name that where the survey takes it"
-            )
+        both = {name: name for name in self.columns if name in table.names}
         nothing = Exact(np.zeros(table.n_rows), np.ones(table.n_rows, bool))
         table.add({name: Added(np.full(table.n_rows, np.nan), nothing) for name in self.columns}, self.units)
+        for name, takers in _takers(survey, self.columns).items():
+            meant = [find(taker, table.names) for taker in takers]
+            if (
+                meant and name not in meant
+            ):  # in another case only: the table's own would be read, and the join do nothing
+                both.setdefault(name, str(meant[0]))
+        for name, own in both.items():
+            column = shortened(self.columns[name])
+            raise ValueError(
+                f"{table.title} has {shortened(own)} itself, and {self.named} {column} as well: give the joined column a name "
+                f"of its own, `columns: {{z_joined: {column}}}` (--join FILE,...,columns=z_joined:{column}), and name that "
+                "where the survey takes it"
+            )
 
 
 def look(
@@ -97,8 +106,7 @@ def look(
     """
     columns = settings.taken or ({survey.redshift: survey.redshift} if survey.redshift else {})
     named = _named(settings)
-    taken = {*survey.required, *(name for name in (survey.ra, survey.dec) if name)}
-    if not any(find(name, tuple(columns)) for name in taken):
+    if not any(_takers(survey, columns).values()):
         raise ValueError(
             f"of the columns {listed(list(columns)) or 'none'} of {named} the survey {survey.name} takes none: name the redshift "
             f"with --redshift, or `ingest: {{redshift: NAME}}`, or let a column be named as the survey has it, "
@@ -107,14 +115,20 @@ def look(
     places = inputs.expand(settings.file, storage, access)
     ids = [*settings.keys.values(), *(column for name, column in columns.items() if name in survey.ids)]
     joined = tuple(inputs.inspect_all(places, rows_per_piece, ids, workers))
+    inputs.require_all_rows(settings.file, joined, storage, access)
     units_of: dict[str, str | None] = {}
+    types: dict[str, dict[np.dtype[Any], Table]] = {name: {} for name in columns}
     for number, file in enumerate(file for file in joined if file.n_rows):
-        table = Table(file.location, slice(0, 1), columns.values(), settings.keys.values())
+        table = Table(file.location, slice(0, 1), columns.values(), (*settings.keys.values(), *columns.values()))
         table.require((*settings.keys.values(), *columns.values(), *(settings.positions if settings.within else ())))
         stated = {name: table.unit(column) for name, column in columns.items()}
         if number and stated != units_of:
             raise ValueError(f"{table.title} states other units than {joined[0].location}: {stated} and {units_of}")
         units_of = stated
+        for name, column in columns.items():
+            types[name].setdefault(table.exact(column).values.dtype, table)
+    for name, tables in types.items():
+        _require_one_type(columns[name], tables)
     if not any(file.n_rows for file in joined):
         raise ValueError(f"{named} holds no rows")
     kinds = tuple(_kind(name, column, files, joined) for name, column in settings.keys.items())
@@ -158,6 +172,25 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     if not about["matched"]:
         said.append("nothing matches: are these the identifiers, or positions, of the same objects?")
     return said
+
+
+def _require_one_type(column: str, tables: Mapping[np.dtype[Any], Table]) -> None:
+    """Refuse a column that is float32 in one file and not in another: as one column, 99.99 of the first would be no 99.99."""
+    floats = {np.dtype(np.float64) if dtype.kind == "T" else dtype for dtype in tables if dtype.kind in "fT"}
+    if len(floats) > 1:
+        found = ", ".join(
+            f"{'text' if dtype.kind == 'T' else dtype} in {table.title}" for dtype, table in tables.items()
+        )
+        raise ValueError(f"joined column {shortened(column)} is {found}: give it one type in all files")
+
+
+def _takers(survey: Survey, columns: Iterable[str]) -> dict[str, list[str]]:
+    """By joined column, what of the survey may mean it."""
+    found: dict[str, list[str]] = {name: [] for name in columns}
+    for wanted in (*survey.required, *filter(None, (survey.ra, survey.dec))):
+        if (name := find(wanted, tuple(found))) is not None:
+            found[name].append(wanted)
+    return found
 
 
 def _rule(settings: Join) -> str:

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import cast
 
 import astropy.units as u
 import numpy as np
 
 from jobs.config.run_file import fingerprint
 from jobs.containers import units
-from jobs.containers.exact import Exact
+from jobs.containers.exact import Exact, naming
 from jobs.containers.tables import Added, Table
-from jobs.ingest import nearest, working_files
+from jobs.ingest import agreement, nearest, working_files
 from jobs.ingest.inputs import InputFile, require_unchanged
 from jobs.ingest.join import MATCHED, SEVERAL, Joined, JoinedRun
 from jobs.telemetry.progress import bar
@@ -61,7 +62,9 @@ def make_runs(joined: Joined, place: Location, fence: Fence, workers: Callable[.
             progress.update(stop - start)
 
         workers(_make_run, pieces, done, joined=joined, place=place, fence=fence)
-    return replace(joined, place=place, runs=tuple(run for key in sorted(made) if (run := made[key])))
+    runs = tuple(run for key in sorted(made) if (run := made[key]))
+    agreement.require((joined.files[run.file].location, run.agreed) for run in runs)
+    return replace(joined, place=place, runs=runs)
 
 
 def onto(joined: Joined, table: Table, positions: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
@@ -94,18 +97,19 @@ def _make_run(
     name = fingerprint("join", joined.content, file.content, start, stop)
     store = working_files.finished(place / name, joined_run.open)
     if store is None:
-        arrays = _rows(joined, file, slice(start, stop))
+        arrays, agreed = _rows(joined, file, slice(start, stop))
         require_unchanged(file.location, file.stamp)
         if not len(arrays["key"]):
             return piece, None
-        store = joined_run.create(place / name, arrays, {"low": int(arrays["key"][0]), "high": int(arrays["key"][-1])})
+        about = {"low": int(arrays["key"][0]), "high": int(arrays["key"][-1]), "agreed": agreed}
+        store = joined_run.create(place / name, arrays, about)
         store.write(range(store.n_chunks), arrays, fence.check)
     low, high = (int(str(store.group.attrs[key])) for key in ("low", "high"))
-    return piece, JoinedRun(name, number, low, high)
+    return piece, JoinedRun(name, number, low, high, dict(cast("dict[str, str]", store.group.attrs["agreed"])))
 
 
-def _rows(joined: Joined, file: InputFile, rows: slice) -> dict[str, np.ndarray]:
-    """The arrays of a run, without rows that nothing can match: those without identifier or position."""
+def _rows(joined: Joined, file: InputFile, rows: slice) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a run, without rows that nothing can match: those without identifier or position; what all must agree on."""
     settings, columns = joined.settings, list(joined.columns.values())
     positions = settings.positions if settings.within else ()
     table = Table(file.location, rows, (*columns, *positions), (*columns, *settings.keys.values()))
@@ -120,11 +124,13 @@ def _rows(joined: Joined, file: InputFile, rows: slice) -> dict[str, np.ndarray]
         arrays["key"], there = _keys(values), ~missing
     for i, name in enumerate(columns):
         found = table.added(name)
-        arrays[f"value{i}"], arrays[f"missing{i}"] = found.exact
+        column, arrays[f"missing{i}"] = found.exact
+        arrays[f"value{i}"] = np.zeros(len(column), bool) if column.dtype.kind == "V" else column  # all are missing
         if found.numbers is not None:
             arrays[f"number{i}"] = found.numbers
     order = np.argsort(arrays["key"], kind="stable")
-    return {name: values[order[there[order]]] for name, values in arrays.items()}
+    arrays = {name: values[order[there[order]]] for name, values in arrays.items()}
+    return arrays, agreement.lengths(table, (*columns, *settings.keys.values()))
 
 
 def _positions(table: Table, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -263,7 +269,8 @@ def _values(
             parts.append((mine, {name: values[place - rows.start] for name, values in there.items()}))
     columns = {}
     for i, name in enumerate(joined.columns):
-        values, missing, numbers = _filled(parts, i, n_rows)
+        with naming(joined.named, name):
+            values, missing, numbers = _filled(parts, i, n_rows)
         columns[name] = Added(numbers, Exact(values, missing))
     return columns
 
@@ -272,14 +279,19 @@ def _filled(
     parts: Sequence[tuple[np.ndarray, dict[str, np.ndarray]]], i: int, n_rows: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:  # fmt: skip
     """Values, which are missing, and numbers of one column for all rows, of parts of them."""
-    kinds = {part[f"value{i}"].dtype for mine, part in parts if len(mine)} or {
-        p[f"value{i}"].dtype for _, p in parts[:1]
-    }
+    there = [part[f"value{i}"].dtype for _, part in parts if not part[f"missing{i}"].all()]
+    kinds = set(there or [part[f"value{i}"].dtype for _, part in parts[:1]])
     kind = np.result_type(*kinds) if kinds else np.dtype(float)
     values, missing, numbers = np.zeros(n_rows, kind), np.ones(n_rows, bool), np.full(n_rows, np.nan)
     numeric = True
     for mine, part in parts:
-        values[mine], missing[mine] = part[f"value{i}"], part[f"missing{i}"]
+        known = ~part[f"missing{i}"]
+        rows, theirs = mine[known], part[f"value{i}"][known]
+        values[rows], missing[rows] = theirs, False
+        if kind.kind == "f" and theirs.dtype.kind in "iu" and (values[rows].astype(theirs.dtype) != theirs).any():
+            raise ValueError(
+                f"{theirs.dtype} in one file, and in others {kind}, which does not hold all of its integers"
+            )
         if f"number{i}" in part:
             numbers[mine] = part[f"number{i}"]
         else:

@@ -33,7 +33,7 @@ DUPLICATES = "duplicates"
 #: Of duplicates that one task finds, so many pairs are compared, by these arrays.
 _PAIRS = 20
 _LIKENESS = ("ra", "dec", "flux", "sigma", "mask")
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run of a piece: its name, counts of rows by flag, and a sample of what it is sorted by."""
+    """A finished run of a piece: its name, counts of rows by flag, a sample of what it is sorted by, and what all must agree on."""
 
     piece: Piece
     name: str
     counts: dict[str, int]
     sample: np.ndarray
+    agreed: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def make(piece: Piece, sorting: Sorting) -> Run:
     store = working_files.finished(place, photometry_run.open)
     if store is None:
         rows = slice(piece.start, piece.stop)
-        arrays, counts = calibrated.read(piece.location, rows, sorting.survey, sorting.ids, sorting.joined)
+        arrays, counts, agreed = calibrated.read(piece.location, rows, sorting.survey, sorting.ids, sorting.joined)
         require_unchanged(piece.location, piece.stamp)  # or the run would not be that of its name
         if sorting.order == "healpix":
             order = np.argsort(_by_position(arrays["healpix_29"], arrays["input_row"]), kind="stable")
@@ -121,10 +122,11 @@ def make(piece: Piece, sorting: Sorting) -> Run:
         by_key = np.argsort(key, kind="stable")
         arrays |= {"key": key[by_key], "key_place": by_key, "key_row": arrays["input_row"][by_key]}
         settings = {"content": piece.content, "start": piece.start, "order": sorting.order}
-        store = photometry_run.create(place, len(key), sorting.survey.labels, sorting.ids, settings, counts)
+        store = photometry_run.create(place, len(key), sorting.survey.labels, sorting.ids, settings, counts, agreed)
         store.write(range(store.n_chunks), arrays, sorting.fence.check)
     counts = dict(cast("dict[str, int]", store.group.attrs["counts"]))
-    return Run(piece, name, counts, _sorted_by(store, sorting)[::SAMPLE])
+    agreed = dict(cast("dict[str, str]", store.group.attrs["agreed"]))
+    return Run(piece, name, counts, _sorted_by(store, sorting)[::SAMPLE], agreed)
 
 
 def find_borders(

@@ -56,7 +56,27 @@ def conversions(survey: Survey, stated: Mapping[str, str | None]) -> Conversions
                 f"column {shortened(error)} is in {shortened(stated[error])}, but its flux {shortened(flux)} states no unit: "
                 f"say what that is in, as `units: {{{shortened(flux)}: UNIT}}` of the survey in the run file"
             )
+        if survey.kind == "counts":
+            _require_same_counts(flux, stated.get(flux), error, stated.get(error), power)
     return Conversions(factors, tuple(name for name in survey.flux if name in stated and name not in factors))
+
+
+def _require_same_counts(flux: str, of_flux: str | None, error: str, of_error: str | None, power: int) -> None:
+    """Raise ValueError where a flux and its error count different things: electrons and data numbers, or such per second."""
+    one, other = parse(of_flux), parse(of_error)
+    if one is None or other is None:
+        return
+    one, other = _linear(one), _linear(other) ** (1 / power)
+    if (
+        flux_units.is_counts(one)
+        and flux_units.is_counts(other)
+        and flux_units.counted(one) != flux_units.counted(other)
+    ):
+        raise ValueError(
+            f"column {shortened(flux)} is in {shortened(of_flux)} and its error {shortened(error)} in {shortened(of_error)}, which "
+            f"cannot be converted: where the file is wrong, say the right unit, as `units: {{{shortened(error)}: UNIT}}` of the "
+            "survey in the run file"
+        )
 
 
 def _of_system(name: str, text: str | None, expected: str, survey: Survey) -> str | None:
@@ -87,7 +107,7 @@ def _of_system(name: str, text: str | None, expected: str, survey: Survey) -> st
 def _factor(name: str, text: str | None, expected: str, zero_point: float | None = None) -> float | None:
     """The factor from a stated unit to the expected one; None where nothing is stated.
 
-    Of counts with a zero point it is 1, and from flux densities what makes them such counts.
+    Where there is a zero point, counts are expected, and flux densities are made such counts.
     """
     try:
         unit = parse(text)
@@ -96,14 +116,18 @@ def _factor(name: str, text: str | None, expected: str, zero_point: float | None
     if unit is None:
         return None
     power = -2 if expected.endswith("-2") else 1
+    inner = (
+        expected[1:-3] if expected.endswith(")-2") else expected.removesuffix("-2")
+    )  # astropy reads no unit in brackets
+    ours = flux_units.parsed(inner)
     try:
         factor = _linear(unit) ** (1 / power)
         if zero_point is not None:
             if flux_units.is_counts(factor):
-                return 1.0
+                return flux_units.rounded(flux_units.counts(factor, ours) ** power)
             aim = 10 ** (-0.4 * zero_point) * JANSKY_PER_MAGGY * u.Jy
         else:
-            aim = u.Unit(expected.removesuffix("-2"))
+            aim = ours
         factor = float(factor.to(aim, equivalencies=flux_units.MAGGY)) ** power
         if not (np.isfinite(factor) and factor > 0):  # decibels, say: larger is brighter
             raise u.UnitConversionError

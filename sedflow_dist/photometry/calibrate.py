@@ -24,6 +24,7 @@ _MAG = 0.4 * np.log(10)
 #: Galaxy, is nothing to be seen. What lies outside is a code for "not known", such as -9, 50 or 99, or another quantity.
 _EXTINCTIONS = (-0.01, 20.0)
 _R_V = 3.1
+_LAST_PLACES = 3
 #: AB magnitudes that a galaxy may have: Andromeda has 3.4, and at 40 no telescope sees one photon a year. What lies outside
 #: is a code for "not known", such as -99, -9, 0, 50 or 99, that the survey does not declare.
 _MAGNITUDES = (1.0, 40.0)
@@ -126,7 +127,8 @@ def calibrate(
 
 
 def is_coded(values: np.ndarray, codes: Sequence[float]) -> np.ndarray:
-    """Return which values (galaxy,) are one of the codes, as values of their own type have them: 99.99 also in float32.
+    """Return which values (galaxy,) are one of the codes, as values of their own type have them: 99.99 also in float32, and of
+    packed integers.
 
     The code NaN is also what a mask hides; no other is.
     """
@@ -136,9 +138,20 @@ def is_coded(values: np.ndarray, codes: Sequence[float]) -> np.ndarray:
         if np.isnan(code):
             found |= hidden | np.isnan(data)
         else:
-            with np.errstate(over="ignore"):
-                found |= ~hidden & (data == (data.dtype.type(code) if data.dtype.kind == "f" else code))
+            found |= ~hidden & (_equal(data, code) if data.dtype.kind == "f" else data == code)
     return found
+
+
+def _equal(values: np.ndarray, code: float) -> np.ndarray:
+    """Which values (galaxy,) are a code, written as a decimal number, in their own type, or that of packed integers.
+
+    -9999 times a scale of 0.01 is -99.99000000000001: scale, product and decimal are each rounded by half a unit in the last place
+    at most, together to within `_LAST_PLACES` of them. The next packed value lies a whole scale off, and a measurement that is
+    no code differs from it by more than its type's last digits: none is taken for one. Zero has no such neighbours.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        own = values.dtype.type(code)
+        return (values == own) | (np.abs(values - own) <= _LAST_PLACES * np.abs(np.spacing(own)))
 
 
 def _nanomaggies(survey: Survey, pivot: np.ndarray | None) -> np.ndarray:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_NUMERIC = re.compile(r"[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})([eE][+-]?\d{1,4})?", re.ASCII)
+_TRUTH = {"true": 1, "false": 0}
+_LARGEST = 2.0**1023
 
 
 class Cut(BaseModel):
@@ -57,16 +64,17 @@ class Cut(BaseModel):
         return found
 
     def _is_of_class(self, values: np.ndarray) -> np.ndarray:
-        """Text, whatever its case and the blanks around it, or numbers."""
+        """Numbers, or text, whatever its case and the blanks around it; numbers that are written as text are numbers."""
+        known = [number for one in self.classes if (number := _number(str(one))) is not None]
         if values.dtype.kind in "TU":
-            wanted = {str(one).strip().casefold() for one in self.classes}
-            return np.array([str(value).strip().casefold() in wanted for value in values], bool)
-        try:
-            return np.isin(values, np.array(self.classes, np.float64))
-        except ValueError:
-            raise ValueError(
-                f"cut on classes {self.classes} of {self.column}, which is {values.dtype} and no text"
-            ) from None
+            words = {str(one).strip().casefold() for one in self.classes}
+            texts = {str(value) for value in values}
+            hit = {text for text in texts if text.strip().casefold() in words or _number(text) in known}
+            return np.array([str(value) in hit for value in values], bool)
+        if len(known) < len(self.classes) or values.dtype.kind not in "biuf":
+            raise ValueError(f"cut on classes {self.classes} of {self.column}, which is {values.dtype} and no text")
+        values = values.view(np.uint8) if values.dtype.kind == "b" else values
+        return np.isin(values, np.array([number for number in known if _fits(number, values.dtype)], values.dtype))
 
     def _has_bits(self, values: np.ndarray) -> np.ndarray:
         if values.dtype.kind == "f":
@@ -84,3 +92,22 @@ class Cut(BaseModel):
             )
         words = values.view(f"u{values.dtype.itemsize}")
         return (words & words.dtype.type(self.bits & np.iinfo(words.dtype).max)) != 0
+
+
+def _number(text: str) -> int | float | None:
+    """What number a text is: integers exactly, the truth values of tables of text as others have them, 1 and 0."""
+    plain = text.strip()
+    if plain.casefold() in _TRUTH:
+        return _TRUTH[plain.casefold()]
+    if not _NUMERIC.fullmatch(plain):
+        return None
+    return int(plain) if plain.lstrip("+-").isdigit() else float(plain)
+
+
+def _fits(number: float, dtype: np.dtype[Any]) -> bool:
+    """Whether values of a dtype can be a number; integers exactly: 2^53 + 1 is no float64."""
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            held = float(dtype.type(number)) if abs(number) < _LARGEST else np.inf
+        return np.isfinite(held) and (held == number or isinstance(number, float))
+    return number == int(number) and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max

@@ -34,6 +34,8 @@ _PLURALS = {"nanomaggies": "nanomaggy", "maggies": "maggy", "counts": "count"}
 _COUNTED = {"ct", "adu", "DN", "electron", "ph", "s"}
 #: By which astropy converts maggies to other flux densities.
 MAGGY = u.zero_point_flux(JANSKY_PER_MAGGY * u.Jy)
+#: Data numbers are what analog-to-digital units are.
+_SYNONYMS = {u.DN: u.adu}
 _ROUNDING = 1e-14
 
 
@@ -47,7 +49,7 @@ def kind(unit: str) -> Kind:
     Raises:
         ValueError: it is none of these, or no unit; says what is allowed.
     """
-    found = _parsed(unit)
+    found = parsed(unit)
     if found == u.mag:
         return "magnitude"
     if is_counts(found):
@@ -76,6 +78,39 @@ def is_counts(unit: u.UnitBase) -> bool:
     return bases.keys() <= _COUNTED and bases.get("s", -1) == -1
 
 
+def counts(unit: u.UnitBase, expected: u.UnitBase) -> float:
+    """Return how many of the counts that a survey expects one of a unit is.
+
+    Plain counts (or a number) are of whatever an instrument counts, per second or not: the zero point is that of one.
+
+    >>> counts(u.Unit("1000 adu"), u.ct), counts(u.electron / u.s, u.ct), counts(u.ct / u.s, u.ct / u.min)
+    (1000.0, 1.0, 60.0)
+
+    Raises:
+        u.UnitConversionError: they are of something else; or per minute, say, where a zero point of plain counts does not tell
+            of what.
+    """
+    if expected in (u.ct, u.dimensionless_unscaled):
+        plain = unit.decompose()
+        if not is_counts(unit) or (u.s in plain.bases and rounded(plain.scale) != 1):
+            raise u.UnitConversionError
+        return rounded(float(plain.scale))
+    return rounded(float(unit.to(expected, equivalencies=list(_SYNONYMS.items()))))
+
+
+def counted(unit: u.UnitBase) -> str:
+    """Return what a unit of counts counts, per second or not, in whatever number; a pure number is of counts.
+
+    >>> counted(u.Unit("1000 DN / min")), counted(u.percent)
+    ('adu / s', 'ct')
+    """
+    plain = unit.decompose()
+    powers = {_SYNONYMS.get(base, base): power for base, power in zip(plain.bases, plain.powers, strict=True)}
+    if powers.keys() <= {u.s}:
+        powers[u.ct] = 1
+    return u.CompositeUnit(1, list(powers), list(powers.values())).to_string()
+
+
 @cache
 def per_nanomaggy(unit: str, pivot: float | None = None) -> float:
     """Return how many of a flux density a nanomaggy is; ``pivot`` [A] is needed of a flux per wavelength.
@@ -87,9 +122,9 @@ def per_nanomaggy(unit: str, pivot: float | None = None) -> float:
     if kind(unit) == "flux per wavelength":
         if pivot is None:
             raise ValueError(f"unit {unit!r} is a flux per wavelength: a pivot wavelength is needed")
-        value = nanomaggy.to_value(_parsed(unit), equivalencies=u.spectral_density(pivot * u.AA))
+        value = nanomaggy.to_value(parsed(unit), equivalencies=u.spectral_density(pivot * u.AA))
     else:
-        value = nanomaggy.to_value(_parsed(unit), equivalencies=MAGGY)
+        value = nanomaggy.to_value(parsed(unit), equivalencies=MAGGY)
     return rounded(float(value))
 
 
@@ -99,7 +134,12 @@ def rounded(factor: float) -> float:
     return round_number if abs(round_number / factor - 1) < _ROUNDING else factor
 
 
-def _parsed(text: str) -> u.UnitBase:
+def parsed(text: str) -> u.UnitBase:
+    """Return a unit that a survey declares of its fluxes.
+
+    Raises:
+        ValueError: it is none, or of a scale that no flux has; says what is allowed.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # several slashes are discouraged, and mean what they say
         try:

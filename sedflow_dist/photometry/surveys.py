@@ -188,7 +188,8 @@ class Survey(BaseModel):
                 raise ValueError(f"survey {self.name}: {field} has {twice[0]!r} twice")
         if problem := self._unit_problem() or self._error_problem():
             raise ValueError(f"survey {self.name}: {problem}")
-        columns = {name.lower() for name in self.expected_units}
+        limited = [cut.column for cut in self.cuts.values() if not cut.is_exact]
+        columns = {name.lower() for name in (*self.expected_units, *limited)}
         if unused := [name for name in self.units if not {name.lower(), f"{name.lower()}[0]"} & columns]:
             raise ValueError(
                 f"survey {self.name}: units name {', '.join(unused)}, whose numbers the survey does not take"
@@ -282,8 +283,10 @@ class Survey(BaseModel):
 
 
 def healpix(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Return the HEALPix pixels of order 29, nested, of positions [deg]; -1 where there is none."""
-    good = np.isfinite(ra) & (np.abs(dec) <= 90)
+    """Return the HEALPix pixels of order 29, nested, of positions [deg]; -1 where there is none, as of the code -999."""
+    good = (
+        (ra >= -180) & (ra <= 360) & (np.abs(dec) <= 90)
+    )  # right ascensions are counted from 0, or to both sides of it
     pixels = np.full(len(ra), -1, np.int64)
     pixels[good] = cdshealpix.nested.lonlat_to_healpix(Longitude(ra[good], "deg"), Latitude(dec[good], "deg"), 29)
     return pixels

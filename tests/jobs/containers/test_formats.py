@@ -3,6 +3,7 @@ of a header."""
 
 import json
 import resource
+import shutil
 import warnings
 
 import astropy.units as u
@@ -435,6 +436,39 @@ def test_margins_and_catalogs_with_a_lost_leaf_are_refused(tmp_path):
     (folder / "dataset/Norder=0/Dir=0/Npix=4.parquet").unlink()
     with pytest.raises(FileNotFoundError, match="lacks Norder=0, Npix=4"):
         inputs.expand(folder, tiny.location(tmp_path))
+
+
+def test_what_lies_in_a_hats_catalog_and_is_none_of_it_is_not_read(tmp_path):
+    """Rows would be there twice: a margin has properties of its own; of anything else nobody knows what it is."""
+    folder, place = hats(tmp_path / "h"), tiny.location(tmp_path)
+    hats(folder / "margin", "margin")
+    hats(folder / "dataset/other")
+    assert len(inputs.expand(folder, place)) == 2
+    (folder / "margin/hats.properties").unlink()
+    with pytest.raises(ValueError, match="below dataset/ and margin/dataset/: rows may be there twice"):
+        inputs.expand(folder, place)
+    shutil.rmtree(folder / "margin")
+    (folder / "partition_info.csv").write_text("Norder,Npix\n0,3\n")
+    with pytest.raises(
+        ValueError, match=r"holds dataset/Norder=0/Dir=0/Npix=4.parquet, which its partition_info.csv does not"
+    ):
+        inputs.expand(folder, place)
+
+
+@pytest.mark.parametrize(("n", "refused"), [("2", False), ("20", True), ("", False), ("many", True)])
+@pytest.mark.parametrize("collection", [True, False])
+def test_a_hats_catalog_has_as_many_rows_as_it_says(n, refused, collection, tmp_path):
+    folder, place = hats(tmp_path / "c/main"), tiny.location(tmp_path)
+    with (folder / "hats.properties").open("a") as file:
+        file.write(f"hats_nrows={n}\n")
+    (tmp_path / "c/collection.properties").write_text("hats_primary_table_url=main\n")
+    source = tmp_path / "c" if collection else f"{folder}/"
+    files = [inputs.inspect(file, 100) for file in inputs.expand(source, place)]
+    if refused:
+        with pytest.raises(ValueError, match=f"holds 2 rows, and {n} by the hats_nrows of its properties"):
+            inputs.require_all_rows(source, files, place)
+    else:
+        inputs.require_all_rows([source], files, place)
 
 
 # -- what is said ---------------------------------------------------------------------------------------------------------

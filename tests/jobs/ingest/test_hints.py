@@ -56,6 +56,15 @@ def test_a_declination_alone_under_another_name_is_asked_for_too(tmp_path):
         read(tmp_path, DEC=None, ra_gaia=np.zeros(N), dec_gaia=np.zeros(N))
 
 
+def test_positions_that_are_codes_are_counted_and_found_by_no_cone(tmp_path):
+    ra, dec = np.linspace(0, 300, N), np.linspace(-60, 60, N)
+    ra[0], ra[1], dec[2], dec[3] = -999, 1000, -999, np.nan
+    store = read(tmp_path, RA=ra, DEC=dec)
+    assert store.group.attrs["report"]["no_position"] == 4
+    assert np.flatnonzero(store.group["healpix_29"][:] < 0).tolist() == [0, 1, 2, 3]
+    assert np.isnan(store.group["ra"][:3]).all() & np.isnan(store.group["dec"][:3]).all()
+
+
 def test_a_table_without_any_positions_is_taken_and_says_so(tmp_path, capfd):
     store = read(tmp_path, RA=None, DEC=None, RA_ERR=np.ones(N), DEC_ERR=np.ones(N))
     assert store.group.attrs["report"]["no_position"] == N

@@ -273,3 +273,14 @@ def test_bits_of_floats_are_refused(tmp_path):
     path = parquet(tmp_path / "a.parquet", BITS=np.r_[0.5, np.zeros(N - 1)])
     with pytest.raises(ValueError, match=r"a\.parquet: cut on bits 0x4 of BITS, which is float64 and holds 0\.5"):
         stored(path, tmp_path, cuts={"four": Cut(column="BITS", bits=4)})
+
+
+@pytest.mark.parametrize(("values", "wanted"), [([6.0, 3.0, None], 6), ([True, False, None], 1)])
+def test_classes_of_every_container_are_numbers(values, wanted, tmp_path):
+    """pandas writes integers with nulls as 6.0, and truth values as True."""
+    values = [*values] + [values[1]] * (N - 3)
+    parquet(tmp_path / "a.parquet", T=pa.array(values))
+    csv(tmp_path / "a.csv", ["" if v is None else str(v) for v in values], "T")
+    for number, name in enumerate(("a.parquet", "a.csv")):
+        found = stored(tmp_path / name, tmp_path, name=f"out{number}", cuts={"c": Cut(column="T", classes=(wanted,))})
+        assert np.flatnonzero(has(found, Flag.QUALITY_CUT)).tolist() == [0], name

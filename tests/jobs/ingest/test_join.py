@@ -7,6 +7,8 @@ from pathlib import Path
 
 import astropy.units as u
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from astropy.coordinates import SkyCoord, match_coordinates_sky
@@ -212,6 +214,28 @@ def test_a_column_that_both_have_is_refused_until_it_has_a_name_of_its_own(dask,
     np.testing.assert_array_equal(found(store), by_astropy(table, joined).astype(np.float32))
 
 
+@pytest.mark.parametrize(
+    ("own", "joined_as", "redshift", "message"),
+    [
+        ("Z", "z", "Z", r"p\.fits has Z itself, and the joined table .* z as well.*z_joined"),
+        ("zBest", "ZBEST", "zbest", "may be zBest or ZBEST"),
+    ],
+)
+def test_a_joined_column_in_whose_place_one_in_another_case_would_be_read_is_refused(
+    dask, tmp_path, own, joined_as, redshift, message
+):
+    table = galaxies(*everywhere(N))
+    table[own] = np.full(N, 1.5)
+    joined = redshifts(table)
+    joined["Z"].name = joined_as
+    survey = SURVEY.model_copy(update={"redshift": redshift})
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, dask, table, joined, survey, on="ID", columns=(joined_as,))
+    survey = SURVEY.model_copy(update={"redshift": joined_as})  # as it is written, it is the joined one
+    store = run(tmp_path, dask, table, joined, survey, on="ID", columns=(joined_as,))
+    np.testing.assert_array_equal(found(store), by_astropy(table, joined, joined_as).astype(np.float32))
+
+
 def test_a_flux_that_differs_in_case_from_the_joined_redshift_stays_one(dask, tmp_path):
     table = galaxies(*everywhere(N))
     table["F_I"].name = "z"
@@ -273,6 +297,47 @@ def test_several_joined_files_are_one_table(dask, tmp_path):
         Join(file=str(tmp_path / "z?.*"), on="ID"),
     )  # fmt: skip
     np.testing.assert_array_equal(found(store), by_astropy(table, joined).astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["z.fits", "z.parquet"])
+def test_codes_of_a_joined_column_are_found_in_its_own_type(dask, tmp_path, name):
+    """-99.9 in float32 is -99.90000153, which no float64 made of it tells."""
+    table = galaxies(*everywhere(N))
+    joined = redshifts(table, share=1)
+    joined["F_I"] = np.where(joined["ID"] % 3 == 0, np.float32(-99.9), np.float32(2.0))
+    table.remove_column("F_I")
+    survey = SURVEY.model_copy(update={"not_observed": (-99.9,)})
+    store = run(tmp_path, dask, table, joined, survey, name=name, on="ID", columns=("Z", "F_I"))
+    np.testing.assert_array_equal(store.group["mask"][:, 2], table["ID"] % 3 != 0)
+
+
+def test_a_joined_column_is_float32_in_all_files_or_in_none(dask, tmp_path):
+    table = galaxies(*everywhere(N))
+    joined = redshifts(table)
+    for number, kind in enumerate(("f4", "f8")):
+        joined["Z"] = joined["Z"].astype(kind)
+        joined[number::2].write(tmp_path / f"z{number}.fits")
+    with pytest.raises(ValueError, match=r"joined column Z is float32 in .*z0\.fits, float64 in .*z1\.fits"):
+        run(tmp_path, dask, table, None, name="z?.fits", on="ID")
+
+
+def test_joined_vectors_are_of_one_length_in_all_pieces(dask, tmp_path):
+    table = galaxies(*everywhere(N))
+    for number, length in enumerate((3, 4)):
+        ids = np.asarray(table["ID"][number::2])
+        Table({"ID": ids, "P": np.full((len(ids), length), 0.1)}).write(tmp_path / f"z{number}.fits")
+    with pytest.raises(ValueError, match=r"z1\.fits: the number of entries per row of P is 4, and 3 in .*z0\.fits"):
+        run(tmp_path, dask, table, None, name="z?.fits", on="ID", columns={"Z": "P[1]"})
+
+
+def test_a_joined_column_that_is_null_in_one_file_has_the_type_of_the_others(dask, tmp_path):
+    table = galaxies(*everywhere(N))
+    joined = redshifts(table)
+    joined[:60].write(tmp_path / "z1.parquet")
+    nulls = {"ID": np.asarray(joined["ID"][60:]), "Z": pa.nulls(len(joined) - 60)}
+    pq.write_table(pa.table(nulls), tmp_path / "z0.parquet")
+    store = run(tmp_path, dask, table, None, name="z?.parquet", on="ID")
+    np.testing.assert_array_equal(found(store), by_astropy(table, joined[:60]).astype(np.float32))
 
 
 # -- on the sky -----------------------------------------------------------------------------------------------------------

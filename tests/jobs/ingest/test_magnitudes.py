@@ -1,9 +1,12 @@
 """Tables of magnitudes, counts and fluxes of any unit through ingest: values, contradictions, and what the report says."""
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
 import tiny
+import zarr
+from astropy.io import fits
 from astropy.table import Table
 
 from jobs.ingest.job import ingest
@@ -138,7 +141,9 @@ LUPT = survey(unit="mag", softening=SOFTENING.tolist())
         (survey(), "erg / (s cm2 Angstrom)", "expects nanomaggy"), (survey(), "luptitude", "expects nanomaggy"),
         (survey(unit="erg / (s cm2 Angstrom)"), "nJy", "expects erg"), (survey(zero_point=25.0), "mag", "expects count"),
         (survey(zero_point=25.0), "erg / (s cm2 Angstrom)", "expects count"), (survey(zero_point=25.0), "km", "expects count"),
-        (survey(zero_point=25.0), "s", "expects count"), (survey(), "ABmag", "the survey says `unit: mag`"),
+        (survey(zero_point=25.0), "s", "expects count"), (survey(zero_point=25.0), "ct / min", "expects count"),
+        (survey(zero_point=25.0, unit="adu"), "electron", "expects adu"), (survey(zero_point=25.0, unit="adu"), "1", "expects adu"),
+        (survey(zero_point=25.0, unit="ct / s"), "ct", "expects ct / s"), (survey(), "ABmag", "the survey says `unit: mag`"),
         (survey(unit="nJy"), "electron / s", "the survey gives a zero_point"),
     ],
 )  # fmt: skip
@@ -157,11 +162,29 @@ def test_a_unit_that_contradicts_the_declaration_is_refused(declared, unit, mess
         (survey(zero_point=(25.0, 26.0, 27.0)), "E_g", "nmgy", 10.0),
         (survey(zero_point=25.0, error_kind="ivar"), "E_g", "1 / nmgy2", 0.01),
         (survey(zero_point=25.0, error_kind="ivar"), "E_g", "1 / ct2", 1.0),
+        (survey(zero_point=25.0), "F_g", "1e3 adu", 1e3), (survey(zero_point=25.0), "F_g", "%", 0.01),
+        (survey(zero_point=25.0), "E_g", "1e-3 ct", 1e-3),
+        (survey(zero_point=25.0, unit="ct / min"), "E_g", "ct / s", 60.0),
+        (survey(zero_point=25.0, unit="ct / min", error_kind="ivar"), "E_g", "s2 / ct2", 1 / 3600),
+        (survey(unit="erg / (s cm2 Angstrom)", error_kind="ivar"), "E_g", "1e34 s2 cm4 Angstrom2 / erg2", 1e34),
+        (survey(zero_point=25.0, unit="DN"), "F_g", "adu", 1.0), (survey(zero_point=25.0, unit="counts"), "F_g", "electron", 1.0),
     ],
 )  # fmt: skip
 def test_a_unit_that_agrees_is_taken_or_converted(declared, column, unit, factor):
-    stated = {"F_g": None, **({"F_g": "nmgy"} if column == "E_g" and declared.zero_point else {}), column: unit}
+    stated = {"F_g": None, **({"F_g": declared.unit} if column == "E_g" else {}), column: unit}
     assert conversions(declared, stated).factors[column] == pytest.approx(factor, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("flux", "error"), [("adu", "electron"), ("ct", "ct / s"), ("1", "electron"), ("electron", "%")]
+)
+def test_an_error_that_counts_something_else_than_its_flux_is_refused(flux, error):
+    with pytest.raises(
+        ValueError, match=rf"column F_r is in {flux} and its error E_r in {error}, which cannot be converted"
+    ):
+        conversions(survey(zero_point=25.0), {"F_r": flux, "E_r": error})
+    for same in (flux, f"1e-3 {flux}" if flux != "1" else "ct"):
+        assert conversions(survey(zero_point=25.0), {"F_r": flux, "E_r": same}).factors["E_r"] in (1.0, 1e-3)
 
 
 def test_an_error_in_another_kind_of_unit_than_its_magnitude_is_refused():
@@ -228,3 +251,39 @@ def test_text_in_a_column_of_magnitudes_is_told_as_text(tmp_path):
     (tmp_path / "a.csv").write_text("F_g,F_r,F_i,E_g,E_r,E_i,Z\n20,faint,20,.1,.1,.1,.1\n")
     with pytest.raises(ValueError, match=r"F_r.*faint"):
         ingest(tmp_path / "a.csv", survey(unit="mag", **CODES), tiny.location(tmp_path / "store"), 20)
+
+
+@pytest.mark.parametrize("container", ["fits", "zarr", "zarr-single", "hdf5"])
+def test_codes_of_packed_integers_are_found_as_they_are_written(container, tmp_path):
+    """-9999 times 0.01 is -99.99000000000001, and in float32 something else again."""
+    magnitude = np.full((N, 3), 2000)
+    magnitude[1, 0], magnitude[2, 0] = -9999, 1999
+    columns = {f"E_{b}": np.full(N, 0.1) for b in "gri"} | {"Z": np.full(N, 0.1)}
+    packed = {
+        f"F_{b}": magnitude[:, i].astype("i2" if container == "zarr-single" else "i4") for i, b in enumerate("gri")
+    }
+    if container == "fits":
+        path = tmp_path / "a.fits"
+        fields = [fits.Column(name, "J" if name in packed else "D", array=v) for name, v in (packed | columns).items()]
+        hdu = fits.BinTableHDU.from_columns(fields)
+        hdu.header.update({f"TSCAL{i}": 0.01 for i in (1, 2, 3)})
+        hdu.writeto(path)
+    else:
+        path = tmp_path / ("a.h5" if container == "hdf5" else "a.zarr")
+        group = h5py.File(path, "w") if container == "hdf5" else zarr.open_group(path, mode="w")
+        for name, values in (packed | columns).items():
+            array = (
+                group.create_dataset(name, data=values)
+                if container == "hdf5"
+                else group.create_array(name, data=values)
+            )
+            if name in packed:
+                array.attrs["scale_factor"] = 0.01
+        if container == "hdf5":
+            group.close()
+    declared = survey(unit="mag", not_observed=[-99.99], ra=None, dec=None)
+    found, _, report, mask = photometry(path, declared, tmp_path)
+    assert np.argwhere(~mask).tolist() == [[1, 0]]
+    assert report["missing"] == {"g": 1}
+    assert "BAD_FLUX" not in report["flags"]
+    np.testing.assert_allclose(found[[0, 2], 0], 10 ** (-0.4 * (np.array([20, 19.99]) - 22.5)), rtol=1e-5)

@@ -15,6 +15,7 @@ from astropy.table import QTable, Table
 from jobs.containers.formats import open_catalog
 from jobs.containers.tables import Table as TableOf
 from jobs.containers.units import parse
+from jobs.ingest.calibrated import read
 from jobs.ingest.job import ingest
 from jobs.ingest.units import conversions
 from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
@@ -189,6 +190,16 @@ def test_a_survey_says_units_instead_of_the_file(tmp_path):
     np.testing.assert_allclose(store.group["flux"][:, 0], np.arange(1, N + 1) / 3631, rtol=1e-6)
     with pytest.raises(ValueError, match="units name F_x, whose numbers"):
         Survey.model_validate({**SURVEY.model_dump(), "units": {"F_x": "nJy"}})
+
+
+@pytest.mark.parametrize(("declared", "factor"), [({}, 0.01), ({"Z": ""}, 1.0), ({"Z": "1"}, 1.0), ({"z": "%"}, 0.01)])
+def test_a_survey_says_that_a_column_is_a_pure_number(declared, factor, tmp_path):
+    table = Table({"Z": [0.1, 0.2], **{f"{x}_{b}": [1.0, 2.0] for x in "FE" for b in BANDS}})
+    table["Z"].unit = "%"
+    table.write(tmp_path / "a.ecsv")
+    survey = SURVEY.model_copy(update={"units": declared})
+    redshift = read(tiny.location(tmp_path / "a.ecsv"), slice(0, 2), survey, {})[0]["redshift"]
+    np.testing.assert_allclose(redshift, factor * np.array([0.1, 0.2]), rtol=1e-6)
 
 
 def test_a_cut_on_a_flux_is_in_the_surveys_unit(tmp_path):

@@ -1,5 +1,7 @@
 """Columns in any unit to nanomaggies: the same galaxies are the same, whatever a catalog measures them in."""
 
+from decimal import Decimal
+
 import astropy.units as u
 import numpy as np
 import pytest
@@ -207,6 +209,23 @@ def test_codes_are_compared_in_the_type_of_the_column(dtype):
     hidden = np.ma.masked_array(values, [True] + [False] * len(codes))
     assert is_coded(hidden, codes).tolist() == [False] + [True] * (len(codes) - 1) + [False]
     assert is_coded(hidden, (np.nan,)).tolist() == [True] + [False] * len(codes)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("scale", ["0.01", "0.001", "0.1", "1e-4", "0.3", "1.7e5"])
+def test_codes_are_found_where_integers_are_packed_and_the_values_beside_them_are_none(dtype, scale):
+    """-9999 times 0.01 is -99.99000000000001 in float64."""
+    for packed in (-9999, -32768, 9999, 99, -1, 32767, 0):
+        code = float(Decimal(packed) * Decimal(scale))  # as it is written
+        values = np.array([packed - 1, packed, packed + 1], dtype) * np.dtype(dtype).type(scale)
+        assert is_coded(values, (code,)).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("code", [-99.0, 99.99, 1.0, 0.0, -1e9, np.inf])
+def test_nothing_but_the_last_digits_of_a_type_is_overlooked_in_a_code(code):
+    off = np.array([code * (1 + 1e-6), code * (1 - 1e-6), 1e-300, -1e-300, 1e300])
+    assert not is_coded(off[np.isfinite(off) & (off != code)], (code,)).any()
+    assert is_coded(np.array([code]), (code,)).all()
 
 
 # -- errors that a catalog does not have, or that are too small -----------------------------------------------------------

@@ -16,7 +16,7 @@ from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.calibrate import calibrate
 from sedflow_dist.photometry.cuts import Cut
 from sedflow_dist.photometry.flags import DESCRIPTIONS, REASONS, Flag, names
-from sedflow_dist.photometry.surveys import SURVEYS, Survey
+from sedflow_dist.photometry.surveys import SURVEYS, Survey, healpix
 
 SDSS, NSA = SURVEYS["sdss"], SURVEYS["nsa"]
 FLUX = np.array([[10.0, 30.0, 50.0, 70.0, 80.0]])
@@ -336,6 +336,26 @@ def test_bits_of_floats_that_are_no_exact_integers_are_refused(values):
         Cut(column="x", bits=4).hits(np.array([2.0**24, 0], np.float32))
 
 
+TEXT = np.dtypes.StringDType()
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "hit"),
+    [
+        (np.array([6.0, 3.0, np.nan]), (6,), [0]), (np.array(["6.0", "3", " 6", "x", ""], TEXT), (6,), [0, 2]),
+        (np.array([True, False]), (1,), [0]), (np.array(["True", "FALSE", "1"], TEXT), (1,), [0, 2]),
+        (np.array(["True", "false", "0"], TEXT), (0,), [1, 2]), (np.array(["6", "star"], TEXT), ("STAR", 6), [0, 1]),
+        (np.array([2**53, 2**53 + 1]), (2**53 + 1,), [1]), (np.array([float(2**53)]), (2**53 + 1,), []),
+        (np.array(["9007199254740992", "9007199254740993"], TEXT), (2**53 + 1,), [1]),
+        (np.array([2**64 - 1, 1], np.uint64), (2**64 - 1, -1), [0]), (np.array([-1, 7], np.int8), (255, -1), [0]),
+        (np.array([0.1, 0.2], np.float32), ("0.1",), [0]), (np.array([3, 4]), ("3.0", "4.5"), [0]),
+    ],
+)  # fmt: skip
+def test_classes_that_are_numbers_are_numbers_whatever_the_container_makes_of_them(values, classes, hit):
+    """A table of text writes a column of integers with nulls as 6.0, and truth values as words."""
+    assert np.flatnonzero(Cut(column="x", classes=classes).hits(values)).tolist() == hit
+
+
 def test_no_data_may_be_nan():
     found = calibrate(survey(no_data=float("nan")), FLUX[:, :3], one(np.nan, base=np.ones((1, 3))), None, Z)
     assert flags_of(found) == {"BAND_MISSING", "TOO_FEW_BANDS"}
@@ -421,3 +441,17 @@ def test_a_run_file_declares_a_survey(tmp_path):
     assert run_file.survey("nsa") is surveys.get("nsa")
     with pytest.raises(ValueError, match="no run file"):
         run_file.survey("none.yaml")
+
+
+@pytest.mark.parametrize("ra", [-999.0, 1000.0, -180.1, 360.1, np.nan, np.inf])
+def test_a_right_ascension_that_is_a_code_is_no_position(ra):
+    assert healpix(np.array([ra, 10.0]), np.array([5.0, 5.0])).tolist()[0] == -1
+
+
+def test_right_ascensions_are_counted_from_zero_or_to_both_sides():
+    ra, dec = np.array([0.0, 360.0, -180.0, 180.0, -1.0, 359.0, 10.0, 10.0]), np.array([5.0] * 6 + [90.0, 90.1])
+    found = healpix(ra, dec).tolist()
+    assert found[0] == found[1]
+    assert found[2] == found[3]
+    assert found[4] == found[5]
+    assert found[6] >= 0 > found[7]
