@@ -223,18 +223,18 @@ def count(location: Location) -> int:
         return catalog.n_rows
 
 
-def open_file(location: Location) -> IO[bytes]:
+def open_file(location: Location, may_be_empty: bool = False) -> IO[bytes]:
     """Open one object for reading and seeking.
 
     Raises:
-        FileNotFoundError, ValueError: there is none; it is empty.
+        FileNotFoundError, ValueError: there is none; it is empty, and may not be.
     """
     try:
         file: Any = open(location.url, "rb") if location.is_local else Remote.of(location).open()  # noqa: SIM115
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(f"no catalog {printable(location)}") from error
     file.seek(0, 2)
-    if not file.tell():
+    if not file.tell() and not may_be_empty:
         file.close()
         raise ValueError(f"{printable(location)} is empty")
     file.seek(0)

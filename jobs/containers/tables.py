@@ -62,13 +62,12 @@ class Table:
         self.n_rows = rows.stop - rows.start
         self._factors: dict[str, float] = {}
 
-    def require(self, names: Iterable[str]) -> None:
-        """Raise ValueError, naming what is missing and what was found, unless all columns are there."""
+    def require(self, names: Iterable[str], hint: str = "") -> None:
+        """Raise ValueError, naming what is missing and what was found, and what to do, unless all columns are there."""
         missing = [name for name in names if self._find(name) is None]
         if missing:
             raise ValueError(
-                f"{self.title} lacks {listed(missing)}; its columns are {listed(self.names)}. "
-                "A survey's column map can be declared in the run file"
+                f"{self.title} lacks {listed(missing)}; its columns are {listed(self.names)}{hint and f'. {hint}'}"
             )
 
     def require_numbers(self, names: Iterable[str]) -> None:

@@ -25,6 +25,10 @@ class Zarr(Catalog):
         super().__init__(location)
         self._location = location
         group = zarr.open_group(location.zarr(read_only=True), mode="r")
+        if kind := group.attrs.get("sedflow_kind"):
+            raise ValueError(
+                f"{self.title} is a {shortened(str(kind))} store of sedflow and no table; `sedflow infer` takes photometry"
+            )
         arrays = {name: value for name, value in sorted(group.arrays()) if value.ndim in (1, 2)}
         self.n_rows = max((value.shape[0] for value in arrays.values()), default=0)
         self._arrays = arrays

@@ -267,7 +267,7 @@ def _checksum(location: Location) -> str:
     names = sorted(location.list()) if is_zarr(location) else [""]
     for name in names:
         digest.update(name.encode())
-        with open_file(location / name if name else location) as file:
+        with open_file(location / name if name else location, may_be_empty=bool(name)) as file:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
     return digest.hexdigest()[:32]

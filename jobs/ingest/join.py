@@ -23,6 +23,10 @@ from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, shortened
 
 _VERSION = 2
+_OTHERWISE = (
+    "What it names otherwise than the input is a mapping: `on: {OBJID: CATAID}`, `columns: {Z: ZBEST}` "
+    "(--join FILE,on=OBJID:CATAID)"
+)
 #: What counts of a join are named by.
 MATCHED, SEVERAL = "join matched", "join several"
 
@@ -109,8 +113,12 @@ def look(
     if not any(_takers(survey, columns).values()):
         raise ValueError(
             f"of the columns {listed(list(columns)) or 'none'} of {named} the survey {survey.name} takes none: name the redshift "
-            f"with --redshift, or `ingest: {{redshift: NAME}}`, or let a column be named as the survey has it, "
-            f"`columns: {{{survey.redshift or 'Z'}: NAME}}`"
+            "with --redshift, or `ingest: {redshift: NAME}`"
+            + (
+                f", or let a column be named as the survey has it, `columns: {{{survey.redshift}: NAME}}`"
+                if survey.redshift
+                else ""
+            )
         )
     places = inputs.expand(settings.file, storage, access)
     ids = [*settings.keys.values(), *(column for name, column in columns.items() if name in survey.ids)]
@@ -120,7 +128,9 @@ def look(
     types: dict[str, dict[np.dtype[Any], Table]] = {name: {} for name in columns}
     for number, file in enumerate(file for file in joined if file.n_rows):
         table = Table(file.location, slice(0, 1), columns.values(), (*settings.keys.values(), *columns.values()))
-        table.require((*settings.keys.values(), *columns.values(), *(settings.positions if settings.within else ())))
+        table.require(
+            (*settings.keys.values(), *columns.values(), *(settings.positions if settings.within else ())), _OTHERWISE
+        )
         stated = {name: table.unit(column) for name, column in columns.items()}
         if number and stated != units_of:
             raise ValueError(f"{table.title} states other units than {joined[0].location}: {stated} and {units_of}")

@@ -17,6 +17,8 @@ from sedflow_dist.photometry import flux_units
 from sedflow_dist.photometry.surveys import Survey
 from storage_schemas.backend.printable import shortened
 
+_PURE = "'1'"  # as it is typed: YAML takes a plain 1 for a number
+
 
 @dataclass(frozen=True)
 class Conversions:
@@ -160,5 +162,5 @@ def _remedy(name: str, expected: str) -> str:
     wanted = expected or "a number without a unit"
     return (
         f"the survey's column map expects {wanted}, or what can be converted to it. Where the file is wrong, say the "
-        f"right unit, as `units: {{{shortened(name)}: {expected or '1'}}}` of the survey in the run file"
+        f"right unit, as `units: {{{shortened(name)}: {expected or _PURE}}}` of the survey in the run file"
     )

@@ -306,6 +306,15 @@ def test_arrow_types_that_are_no_columns_are_refused_only_if_they_are_wanted(tmp
             read(tmp_path / "a.parquet", name)
 
 
+def test_a_store_of_ours_is_no_table(tmp_path):
+    """Photometry is inferred, not ingested again; beside its arrays lies an empty lock."""
+    group = zarr.open_group(tmp_path / "z", mode="w", attributes={"sedflow_kind": "photometry"})
+    group.create_array("Z", data=np.full(3, 0.1))
+    (tmp_path / "z" / "sedflow.lock").touch()
+    with pytest.raises(ValueError, match="is a photometry store of sedflow and no table; `sedflow infer`"):
+        inputs.inspect(tiny.location(tmp_path / "z"), 100)
+
+
 def test_an_empty_parquet_file_among_others_is_no_piece(tmp_path):
     pa.parquet.write_table(pa.table({"A": pa.array([], pa.float64())}), tmp_path / "a.parquet")
     assert inputs.inspect(tiny.location(tmp_path / "a.parquet"), 100).borders == (0,)
