@@ -290,10 +290,12 @@ def export(
     release: Release = "main",
 ) -> None:
     """Write a catalog, or the rows in a cone, for other programs, in the catalog's order."""
-    from jobs.export import export as write
+    from jobs.export import export_files as write
 
     names = [name.strip() for name in columns.split(",") if name.strip()]
-    print(f"{write(rows_in(Location.parse(source), release, cone), out, names):,} rows: {out}")
+    n_rows, files = write(rows_in(Location.parse(source), release, cone), out, names)
+    others = f" to {files[-1]} ({len(files)} files)" if len(files) > 1 else ""
+    print(f"{n_rows:,} rows: {files[0]}{others}")
 
 
 def main() -> None:
