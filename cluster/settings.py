@@ -249,7 +249,7 @@ class Engines(_Section):
         try:
             given = cls.model_validate(sizes or {})
         except ValidationError as error:
-            raise ValueError(problems(error, "engines.")) from None
+            raise ValueError(problems(error, "engines.", cls)) from None
         for name, known in (("ray", RaySizes), ("dask", DaskSizes)):
             section = getattr(given, name)
             for key, field in type(section).model_fields.items():
@@ -278,4 +278,4 @@ class Engines(_Section):
         try:
             return cls.model_validate(yaml_files.read(file) or {})
         except ValidationError as error:
-            raise ValueError(f"{file} is not a valid profile:\n{problems(error)}") from None
+            raise ValueError(f"{file} is not a valid profile:\n{problems(error, model=cls)}") from None

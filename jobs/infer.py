@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -34,11 +34,15 @@ from jobs.telemetry.events import Chunk
 from jobs.telemetry.metrics import Fractions
 from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist import curves
+from sedflow_dist.curves import Curve
 from sedflow_dist.flow import model_spec
+from sedflow_dist.flow.model_spec import ModelSpec
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router, Told
+from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Method, Summary
 from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.quantities import described
 from sedflow_dist.sps import unmodelled
 from storage_schemas import model as model_store
@@ -136,6 +140,7 @@ def infer(
     """
     wanted = work(source, model, settings, seed)
     spec = model_spec.parse(wanted.files[1])
+    refuse_amplitude(settings.certificate, spec.amplitude)
     refuse_infer(spec.composition().space, spec.labels, settings, dask)
     for line in unmodelled.warnings(spec.bands, spec.redshift, bool(spec.ssp.get("nebular_emission"))):
         say("infer", f"not in the model: {line}")
@@ -307,11 +312,21 @@ def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
             f"photometry {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run ingest again"
         )
     survey: Mapping[str, Any] = store.group.attrs["settings"]["survey"]  # type: ignore[index, call-overload, assignment]
-    seen, trained = (curves.names(curves.of_json(bands)) for bands in (survey["bands"], flow.spec.bands))
+    _check_bands(f"photometry {store.location}", curves.of_json(survey["bands"]), flow.spec, model)
+
+
+def check_survey(survey: Survey, model: Location, settings: Inference) -> None:
+    """Raise ValueError unless a model can answer a survey's photometry as asked; by its specification, before any is read."""
+    spec = model_spec.parse(model_store.read(model)[1])
+    refuse_amplitude(settings.certificate, spec.amplitude)
+    _check_bands(f"survey {survey.name}", survey.bands, spec, model)
+
+
+def _check_bands(what: str, bands: Sequence[str | Curve], spec: ModelSpec, model: Location) -> None:
+    seen, trained = curves.names(bands), curves.names(spec.bands)
     if seen != trained:
         raise ValueError(
-            f"photometry {store.location} has bands {', '.join(seen)}; model {model} was trained on {', '.join(trained)}. "
-            f"{shipped.serving(seen)}"
+            f"{what} has bands {', '.join(seen)}; model {model} was trained on {', '.join(trained)}. {shipped.serving(seen)}"
         )
 
 

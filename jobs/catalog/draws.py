@@ -1,4 +1,4 @@
-"""draws: rows of a catalog in, their posterior samples out, replayed: the same numbers every time, anywhere.
+"""draws: rows of a catalog in, their posterior samples out, an array or a table: the same numbers every time, anywhere.
 
 Everything needed stands in the catalog itself: photometry, model, seed.
 """
@@ -10,13 +10,17 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from jobs import export
+from jobs.export.rows import Column, Rows
+from jobs.export.whole import Destination
 from jobs.observed import observed
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import names
-from storage_schemas.catalog.schema import model_bytes
+from storage_schemas.backend.location import Location
+from storage_schemas.catalog.schema import model_bytes, open_catalog
 from storage_schemas.photometry import OBSERVED
 
 
@@ -26,10 +30,36 @@ def replay(catalog: xr.Dataset, rows: Sequence[int], n_draws: int) -> tuple[np.n
     Raises:
         ValueError: a row does not exist or has no answer; says why.
     """
+    router = engine(catalog)
+    return _draws(catalog, router, rows, n_draws), router.posterior.columns
+
+
+def _draws(catalog: xr.Dataset, router: Router, rows: Sequence[int], n_draws: int) -> np.ndarray:
     check_rows(catalog, rows)
-    router, at = engine(catalog), np.asarray(rows)
+    at = np.asarray(rows)
     part = catalog[[*OBSERVED, "method"]].isel(galaxy=at).load()
-    return router.draws(observed(part), at, part["method"].values, n_draws), router.posterior.columns
+    return router.draws(observed(part), at, part["method"].values, n_draws)
+
+
+def write(source: Location, out: Destination, rows: Sequence[int], n_draws: int, release: str) -> int:
+    """Write replayed draws to ``out``, a table of row, draw and columns; the ending says how. Return their number.
+
+    Raises:
+        ValueError: a row or the ending of ``out`` is not what it can be; says what is allowed.
+    """
+    export.check_ending(out, export.TABLES)
+    catalog = open_catalog(source, release)
+    router = engine(catalog)
+    draws = _draws(catalog, router, rows, n_draws)
+    values = {"row": np.repeat(rows, n_draws), "draw": np.tile(np.arange(n_draws), len(rows))}
+    columns = [Column("row", values["row"].dtype, description="row in the catalog"),
+               Column("draw", values["draw"].dtype, description="number of the draw")]  # fmt: skip
+    known = {quantity.name: quantity for quantity in router.posterior.flow.columns()}
+    for number, name in enumerate(router.posterior.columns):
+        values[name] = draws[..., number].reshape(-1).astype(np.float32)
+        columns.append(Column(name, values[name].dtype, known[name].unit, known[name].ucd, known[name].meaning))
+    export.write(Rows.of_arrays(columns, values, {"MODEL": str(catalog.attrs["run"]["model"])}), out)
+    return len(values["row"])
 
 
 def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:

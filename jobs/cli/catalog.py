@@ -40,25 +40,17 @@ def show(
 def draws(
     source: CatalogPath,
     rows: Annotated[str, typer.Option(help="row numbers, for example 0,5,7")],
-    out: Annotated[str, typer.Option(help="CSV, here or s3://: row and draw, then parameters and derived properties")],
+    out: Annotated[
+        str,
+        typer.Option(help="OUT.fits, .parquet or .csv, here or s3://: row, draw, parameters, properties"),
+    ],
     n: Annotated[int, typer.Option("-n", min=1, help="draws a row")] = 10_000,
     release: Release = "main",
 ) -> None:
     """Replay posterior draws of some rows: the same numbers every time."""
-    import numpy as np
+    from jobs.catalog.draws import write
 
-    from jobs.catalog.draws import replay
-    from jobs.export.whole import whole_file
-    from storage_schemas import open_catalog
-
-    wanted = numbers(rows, "--rows")
-    with whole_file(out) as file:
-        values, names = replay(open_catalog(Location.parse(source), release), wanted, n)
-        index = np.stack(np.meshgrid(wanted, np.arange(n), indexing="ij"), -1).reshape(-1, 2)
-        table = np.concatenate([index, values.reshape(-1, values.shape[-1])], axis=1)
-        formats = ["%d", "%d", *["%.7g"] * len(names)]
-        np.savetxt(file, table, fmt=formats, delimiter=",", header=",".join(("row", "draw", *names)), comments="")
-    print(f"{len(table):,} draws: {out}")
+    print(f"{write(Location.parse(source), out, numbers(rows, '--rows'), n, release):,} draws: {out}")
 
 
 @catalog_app.command("reweight")

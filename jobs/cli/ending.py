@@ -48,7 +48,7 @@ def words(error: BaseException) -> str:
     error = _cause(error)
     text = _without_traceback(explain(error))[:_LONGEST]
     if isinstance(error, ValidationError):
-        return f"{error.title}:\n{problems(error)}"
+        return f"settings are not valid:\n{problems(error)}"
     if isinstance(error, MemoryError):
         return (
             f"memory is full, in {_where(error)}{f' ({text})' if text else ''}. Give it more, or less at once: fewer rows, "

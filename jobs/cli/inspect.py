@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import AccessText
+from jobs.cli.options import AccessText, read_from_options
 from jobs.config.sections import Inputs
 
 inspect_app = typer.Typer()
@@ -22,7 +22,9 @@ def inspect(
     from jobs.export.whole import whole_file
     from jobs.inspect.job import inspection
 
-    text = "\n".join(inspection(source, out, Inputs.parse(access).access)) + "\n"
+    with read_from_options("--access"):
+        reach = Inputs.parse(access).access
+    text = "\n".join(inspection(source, out, reach)) + "\n"
     print(text, end="")
     if out is not None:
         with whole_file(out) as file:

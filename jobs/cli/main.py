@@ -16,7 +16,17 @@ from jobs.cli.catalog import catalog_app, rows_in, summary
 from jobs.cli.inspect import inspect_app
 from jobs.cli.jobs import jobs_app, submit_app
 from jobs.cli.mcmc import mcmc_app
-from jobs.cli.options import AccessText, CatalogPath, Cone, JoinText, Profile, Release, engines
+from jobs.cli.options import (
+    AccessText,
+    CatalogPath,
+    Cone,
+    JoinText,
+    Profile,
+    Release,
+    engines,
+    read_from_options,
+    refuse_unread,
+)
 from jobs.cli.run import run_app
 from jobs.config import run_file, shipped
 from jobs.config.joining import Join
@@ -25,6 +35,7 @@ from jobs.config.sections import SSP, Inference, Ingest, Inputs
 from jobs.telemetry.progress import say
 from sedflow_dist.photometry import surveys
 from sedflow_dist.sps.fsps_engine import PRESETS
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.remote import Remote
 
@@ -65,6 +76,9 @@ Dec = Annotated[str | None, typer.Option("--dec", help="declination column; repl
 SurveyName = Annotated[
     str, typer.Option("--survey", help=f"{', '.join(surveys.SURVEYS)}, or a run file that declares another")
 ]
+#: Parameters that say how a table is read, and those that a run file says instead.
+_OF_A_TABLE = ("survey", "redshift", "ra", "dec", "join")
+_OF_A_RUN = (*_OF_A_TABLE, "order", "rows_per_chunk", "keep_runs", "workers", "access")
 
 
 @app.command()
@@ -119,7 +133,8 @@ def build_ssp(
     """Make an SSP table store; with FSPS what was interrupted goes on where it stopped."""
     from jobs.simulate.ssp import build_ssp as build
 
-    settings = SSP(source=source, preset=preset, z_solar=z_solar, nebular=nebular, log_u=log_u)
+    with read_from_options():
+        settings = SSP(source=source, preset=preset, z_solar=z_solar, nebular=nebular, log_u=log_u)
     build(source, Location.parse(out), settings.fsps_settings(), Engines().ray.replace(address=ray, actors=actors))
 
 
@@ -148,6 +163,7 @@ def ingest(
     workers: Workers = None,
     join: JoinText = None,
     access: AccessText = None,
+    context: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
     """Turn catalogs into a photometry store, or bring it up to date: every row kept, calibrated, flagged, counted."""
     from jobs.ingest.job import ingest as fill
@@ -156,14 +172,16 @@ def ingest(
     if out is None:
         if len(source) != 1 or Path(source[0]).suffix not in (".yaml", ".yml"):
             raise typer.BadParameter("needed, as INPUT is no run file *.yaml, which says it itself", param_hint="--out")
+        refuse_unread(context, _OF_A_RUN, f"the run file {source[0]} says it (docs/run-file.md)")
         ingest_of(RunFile.load(source[0], engines=profile))
         return
-    settings = Ingest.model_validate(
-        {"order": order, "redshift": redshift, "ra": ra, "dec": dec, "keep_runs": keep_runs}
-    )
+    with read_from_options():
+        settings = Ingest.model_validate(
+            {"order": order, "redshift": redshift, "ra": ra, "dec": dec, "keep_runs": keep_runs}
+        )
     dask = engines(profile).dask.replace(workers=workers)
-    (of, joining), reach = run_file.reading(survey), Inputs.parse(access).access
-    fill(source, of, Location.parse(out), rows_per_chunk, settings, dask, None, Join.parse(join) or joining, reach)
+    (of, joining), reach = run_file.reading(survey), _reach(access)
+    fill(source, of, Location.parse(out), rows_per_chunk, settings, dask, None, _joining(join) or joining, reach)
 
 
 @app.command()
@@ -180,7 +198,10 @@ def infer(
     seed: Annotated[int, typer.Option(min=0)] = 1,
     draws: Annotated[int, typer.Option(min=16, help="draws per galaxy")] = Inference().n_draws,
     keep_draws: Annotated[int, typer.Option(min=0, help="draws stored per galaxy")] = 0,
-    certificate: Annotated[bool, typer.Option(help="weigh draws by the exact likelihood, or quantiles alone")] = True,
+    certificate: Annotated[
+        bool,
+        typer.Option(help="weigh draws by the exact likelihood; without: quantiles alone, of flows with preset: paper"),
+    ] = True,
     rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
     workers: Workers = None,
     redshift: Redshift = None,
@@ -188,8 +209,10 @@ def infer(
     dec: Dec = None,
     join: JoinText = None,
     access: AccessText = None,
+    context: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
     """Answer every galaxy of INPUT and publish the catalog as a release."""
+    from jobs.infer import check_survey
     from jobs.infer import infer as fill
     from jobs.ingest.job import holding
     from jobs.ingest.job import ingest as read
@@ -197,20 +220,32 @@ def infer(
 
     settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
     dask = engines(profile).dask.replace(workers=workers)
-    (of, joining), where, reach = run_file.reading(survey), Location.parse(out), Inputs.parse(access).access
-    joining = Join.parse(join) or joining
-    place = reach.place(source)
-    ours = not (join or access or (isinstance(place, Remote) and place.scheme != "s3"))  # no store is read so
+    (of, joining), where, reach = run_file.reading(survey), Location.parse(out), _reach(access)
+    place, trained = reach.place(source), shipped.model(model)
+    joining = _joining(join) or joining
+    ours = not (access or (isinstance(place, Remote) and place.scheme != "s3"))  # no store is read so
     if (store := _photometry(source) if ours else None) is not None:
-        fill(store, shipped.model(model), where, settings, seed, dask)
+        refuse_unread(context, _OF_A_TABLE, f"{source} is a photometry store, which was made with what it says")
+        fill(store, trained, where, settings, seed, dask)
     else:
+        check_survey(of, trained, settings)
         catalog.repository(where, create=True)  # which refuses a place that holds something else
         location = where / "photometry"
         with holding(location) as lease:
             asked = Ingest(redshift=redshift, ra=ra, dec=dec)
             read(source, of, location, rows_per_shard, asked, dask, lease, joining, reach)
-            fill(location, shipped.model(model), where, settings, seed, dask)
+            fill(location, trained, where, settings, seed, dask)
     summary(where)
+
+
+def _joining(text: str | None) -> Join | None:
+    with read_from_options("--join"):
+        return Join.parse(text)
+
+
+def _reach(text: str | None) -> Access:
+    with read_from_options("--access"):
+        return Inputs.parse(text).access
 
 
 def _photometry(source: str) -> Location | None:
@@ -255,10 +290,12 @@ def export(
     release: Release = "main",
 ) -> None:
     """Write a catalog, or the rows in a cone, for other programs, in the catalog's order."""
-    from jobs.export import export as write
+    from jobs.export import export_files as write
 
     names = [name.strip() for name in columns.split(",") if name.strip()]
-    print(f"{write(rows_in(Location.parse(source), release, cone), out, names):,} rows: {out}")
+    n_rows, files = write(rows_in(Location.parse(source), release, cone), out, names)
+    others = f" to {files[-1]} ({len(files)} files)" if len(files) > 1 else ""
+    print(f"{n_rows:,} rows: {files[0]}{others}")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.options import Profile, engines, numbers
+from jobs.cli.options import Profile, engines, numbers, read_from_options
 from jobs.config import shipped
 from jobs.config.sections import MCMC
 from storage_schemas.backend.location import Location
@@ -43,10 +43,11 @@ def mcmc(
     """Sample galaxies' exact posteriors by MCMC, the flow's reference; what was interrupted goes on where it stopped."""
     from jobs import mcmc as job
 
-    settings = MCMC.model_validate({
-        "sampler": sampler, "walkers": walkers, "steps": steps, "burn_in": burn_in, "thin": thin,
-        "checkpoint_steps": checkpoint_steps, "start": start,
-    })  # fmt: skip
+    with read_from_options():
+        settings = MCMC.model_validate({
+            "sampler": sampler, "walkers": walkers, "steps": steps, "burn_in": burn_in, "thin": thin,
+            "checkpoint_steps": checkpoint_steps, "start": start,
+        })  # fmt: skip
     data = _galaxies(source, model, rows, seed)
     where = engines(profile).ray.replace(address=ray, actors=actors)
     job.sample(data, shipped.model(model), Location.parse(out), settings, seed, where)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
+from cluster.messages import problems
 from cluster.settings import Engines
+from storage_schemas.backend.redaction import shown
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
 Root = Annotated[str | None, typer.Option(help="storage root; replaces the run file's")]
@@ -54,3 +60,39 @@ def numbers(text: str, option: str) -> list[int]:
         return [number for part in parts for number in part]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no list of row numbers such as 0,5,7-20", param_hint=option) from None
+
+
+@contextmanager
+def read_from_options(option: str | None = None) -> Iterator[None]:
+    """Say what is wrong with settings by the option that they were read from: ``option``, or the one of the setting's name.
+
+    Raises:
+        typer.BadParameter: the settings are not valid.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        lines = problems(error)
+        if option is None:  # a setting `burn_in` is the option --burn-in
+            lines = re.sub(r"^  (\w+):", lambda key: f"--{key[1].replace('_', '-')}:", lines, flags=re.MULTILINE)
+        raise typer.BadParameter(shown("; ".join(map(str.strip, lines.splitlines()))), param_hint=option) from None
+    except ValueError as error:
+        raise typer.BadParameter(shown(str(error)), param_hint=option) from None
+
+
+def refuse_unread(context: typer.Context | None, unread: Collection[str], why: str) -> None:
+    """Refuse options that were given and are not read with this input; ``why`` says what is instead.
+
+    Args:
+        context: the command's; None where no command line calls it
+        unread: their parameters
+
+    Raises:
+        typer.BadParameter: there are such options; names them.
+    """
+    if context is None:
+        return
+    names = [name for name in unread if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"]
+    given = [option.opts[0] for option in context.command.params if option.name in names]
+    if given:
+        raise typer.BadParameter(f"not read here: {shown(why)}", param_hint=", ".join(given))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.cli.catalog import report, summary
-from jobs.cli.options import Profile, Root, Run
+from jobs.cli.options import Profile, Root, Run, read_from_options
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Simulation
 from storage_schemas.backend.printable import printable
@@ -72,7 +72,8 @@ def simulate(
 
     run = RunFile.load(path, root=root, engines=profile)
     if engine is not None:
-        simulation = Simulation.model_validate({**run.simulation.model_dump(), "engine": engine})
+        with read_from_options():
+            simulation = Simulation.model_validate({**run.simulation.model_dump(), "engine": engine})
         run = run.model_copy(update={"simulation": simulation})
     fill(run)
 

@@ -13,7 +13,7 @@ from jobs.config.sections import Section
 from storage_schemas.backend.access import Access
 
 _LARGEST = 1.0  # deg
-_KEYS = re.compile(r",(?=(?:on|within|positions|columns|duplicates)=)")
+_NEXT_KEY = re.compile(r"\s*,\s*(?=\w+\s*=)")
 
 
 class Join(Section):
@@ -45,6 +45,11 @@ class Join(Section):
         for entry in (file,) if isinstance(file, str) else file:
             Access().place(entry)
         return file
+
+    @field_validator("within", mode="before")
+    @classmethod
+    def _angle(cls, value: Any) -> Any:
+        return value if value is None else str(value)  # a number, which lacks its unit, is told of in `radius`
 
     @field_validator("on", "columns", mode="before")
     @classmethod
@@ -103,10 +108,17 @@ class Join(Section):
         if text is None:
             return None
         refuse_control_characters(text)
-        file, *rest = _KEYS.split(text)
+        file, *rest = _NEXT_KEY.split(text.strip())
+        keys = [name for name in cls.model_fields if name != "file"]
+        if not file or file.partition("=")[0] in keys:
+            raise ValueError("the table comes first, as FILE,on=COLUMN")
         given: dict[str, Any] = {"file": file}
         for part in rest:
-            key, _, value = part.partition("=")
+            key, value = map(str.strip, part.split("=", 1))
+            if key not in keys:
+                raise ValueError(f"{key[:40]!r} is none of {', '.join(keys)}")
+            if key in given:
+                raise ValueError(f"{key} is there twice")
             given[key] = _several(value) if key in ("on", "positions", "columns") else value
         return cls.model_validate(given)
 

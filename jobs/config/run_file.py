@@ -29,6 +29,7 @@ from jobs.config.sections import (
     Training,
     Validation,
 )
+from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps.filters import rest_range
@@ -94,6 +95,11 @@ class RunFile(Section):
         rest_range(self.survey_definition.bands, self.model.redshift[1], edges)
         return self
 
+    @model_validator(mode="after")
+    def _check_certificate(self) -> RunFile:
+        refuse_amplitude(self.inference.certificate, self.flow.amplitude)
+        return self
+
     @property
     def location(self) -> Location:
         """The run's root."""
@@ -127,7 +133,7 @@ class RunFile(Section):
         if not file.is_file():
             shipped = SHIPPED_RUNS / f"{path}.yaml"
             if not shipped.exists():
-                names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
+                names = ", ".join(sorted(p.stem for p in SHIPPED_RUNS.glob("*.yaml")))
                 raise ValueError(f"no run file {path}; those that come with the package are {names}")
             file = shipped
         content = yaml_files.read(file)
@@ -140,7 +146,9 @@ class RunFile(Section):
             engines_of_run = Engines.of_run(content.get("engines")).replaced(profile)
             return cls.model_validate({**content, "engines": engines_of_run}, context={"folder": file.parent})
         except ValidationError as error:
-            raise ValueError(f"{file} is not a valid run file:\n{without_secrets(problems(error))}") from None
+            raise ValueError(
+                f"{file} is not a valid run file:\n{without_secrets(problems(error, model=cls))}"
+            ) from None
         except ValueError as error:
             raise ValueError(f"{file} is not a valid run file:\n{without_secrets(str(error))}") from None
 

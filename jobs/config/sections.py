@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -34,18 +35,31 @@ def _checked(endpoint: str) -> str:
 Endpoint = Annotated[str, AfterValidator(_checked)]
 
 
+def _of(characters: str, called: str) -> AfterValidator:
+    """Let a text be of some characters, ``called`` so in messages, and of at most 64."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(rf"[{characters}]{{1,64}}", text):
+            raise ValueError(f"one to 64 of {called} are expected")
+        return text
+
+    return AfterValidator(check)
+
+
+Region = Annotated[str, _of("A-Za-z0-9-", "letters, digits and -")]
+ProfileName = Annotated[str, _of(r"\w.@+-", "letters, digits, and _ . @ + -")]
+
+
 class Inputs(Section):
     """How inputs in buckets are reached, where that is not how stores are. Credentials stand in no run file."""
 
     anon: bool = Field(False, description="without credentials: public buckets")
     requester_pays: bool = Field(False, description="who reads is billed, where the bucket asks for that")
-    profile: str | None = Field(
-        None, pattern=r"^[\w.@+-]{1,64}$", description="of AWS's files, whose credentials are used; none: as everywhere"
+    profile: ProfileName | None = Field(
+        None, description="of AWS's files, whose credentials are used; none: as everywhere"
     )
     endpoint: Endpoint | None = Field(None, description="URL of an S3 service; none: that of `storage`")
-    region: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9-]{1,64}$", description="of the bucket; none: that of `storage`"
-    )
+    region: Region | None = Field(None, description="of the bucket; none: that of `storage`")
 
     @property
     def access(self) -> Access:
@@ -72,9 +86,7 @@ class Storage(Section):
     """The object store, where it is not AWS's default."""
 
     endpoint: Endpoint | None = Field(None, description="URL of an S3 service")
-    region: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9-]{1,64}$", description="of the bucket; none: that of AWS_REGION, or us-east-1"
-    )
+    region: Region | None = Field(None, description="of the bucket; none: that of AWS_REGION, or us-east-1")
     tries: int = Field(10, ge=1, description="of a request that fails in a way that may pass")
     timeout: float = Field(60.0, gt=0, description="without any answer, a request has failed [s]")
     inputs: Inputs = Inputs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from jobs.config.run_file import SHIPPED_RUNS, RunFile
 from sedflow_dist.flow import model_spec, shipped
@@ -13,8 +14,17 @@ names = shipped.names
 
 
 def model(name_or_url: str) -> Location:
-    """Return where a model is: one that comes with the package by its name, any other by its path or URL."""
-    return Location.parse(shipped.resolve(name_or_url))
+    """Return where a model is: one that comes with the package by its name, any other by its path or URL.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    where = Location.parse(shipped.resolve(name_or_url))
+    if where.is_local and not Path(where.url).is_dir():
+        raise FileNotFoundError(
+            f"no model {name_or_url}: it is a folder, an s3:// URL, or one that comes along: {', '.join(names())}"
+        )
+    return where
 
 
 def serving(bands: Sequence[str]) -> str:

@@ -13,8 +13,8 @@ from jobs.export import arrow, ensembles, fits_table, hats_catalog, zarr_group
 from jobs.export.rows import Rows, of_catalog
 from jobs.export.whole import Destination
 
-#: By ending: what writes that container.
-CONTAINERS: dict[str, Callable[[Rows, Destination], None]] = {
+#: By ending: what writes that container, and returns the names of what it wrote where they are not the one it was given.
+CONTAINERS: dict[str, Callable[[Rows, Destination], Sequence[str] | None]] = {
     ".fits": fits_table.write, ".parquet": arrow.write_parquet, ".csv": arrow.write_csv,
     ".zarr": zarr_group.write, ".hats": hats_catalog.write, "_hats": hats_catalog.write, ".qp.hdf5": ensembles.write,
 }  # fmt: skip
@@ -22,7 +22,12 @@ TABLES = (".fits", ".parquet", ".csv")
 
 
 def export(catalog: xr.Dataset, out: Destination, columns: Sequence[str] = ()) -> int:
-    """Write rows of a catalog to ``out``, here or in a bucket; the ending says how. Return the number of rows.
+    """Write rows of a catalog to ``out``, here or in a bucket, as `export_files`; return the number of rows."""
+    return export_files(catalog, out, columns)[0]
+
+
+def export_files(catalog: xr.Dataset, out: Destination, columns: Sequence[str] = ()) -> tuple[int, Sequence[str]]:
+    """Write rows of a catalog to ``out``, here or in a bucket; the ending says how. Return their number, and what is written.
 
     Args:
         columns: columns of `rows.of_catalog`, or the parameters and properties whose columns are wanted; all if empty.
@@ -33,8 +38,7 @@ def export(catalog: xr.Dataset, out: Destination, columns: Sequence[str] = ()) -
     """
     check_ending(out, CONTAINERS)
     rows = of_catalog(catalog, columns)
-    write(rows, out)
-    return rows.n_rows
+    return rows.n_rows, write(rows, out)
 
 
 def check_ending(out: Destination, allowed: Iterable[str]) -> str:
@@ -49,6 +53,6 @@ def check_ending(out: Destination, allowed: Iterable[str]) -> str:
     raise ValueError(f"cannot export to {out}: the ending must be one of {', '.join(allowed)}")
 
 
-def write(rows: Rows, out: Destination) -> None:
-    """Write rows; the ending says how. Until all is written there is nothing under that name."""
-    CONTAINERS[check_ending(out, CONTAINERS)](rows, out)
+def write(rows: Rows, out: Destination) -> Sequence[str]:
+    """Write rows; the ending says how. Until all is written there is nothing under that name. Return what is written."""
+    return CONTAINERS[check_ending(out, CONTAINERS)](rows, out) or [str(out)]

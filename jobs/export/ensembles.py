@@ -18,8 +18,10 @@ from sedflow_dist.inference.summary import QUANTILE_NAMES, QUANTILES
 _ENDING = ".qp.hdf5"
 
 
-def write(rows: Rows, out: Destination) -> None:
+def write(rows: Rows, out: Destination) -> list[str]:
     """Write ``OUT_{parameter}.qp.hdf5`` for each parameter of the rows, or ``out`` itself where there is one only.
+
+    Return the files' names.
 
     Raises:
         ValueError: no parameter's quantiles are among the columns, or the ``qp`` package is not installed.
@@ -30,10 +32,12 @@ def write(rows: Rows, out: Destination) -> None:
     if not params:
         raise ValueError("qp ensembles are made of the quantiles of parameters; none are among the columns")
     where = destination(out)
+    stem = where.url[: -len(_ENDING)]
+    names_of = {param: where.url if len(params) == 1 else f"{stem}_{param}{_ENDING}" for param in params}
     with ExitStack() as files:  # they get their names when all are written
-        for param in params:
-            alone = where.url if len(params) == 1 else f"{where.url[: -len(_ENDING)]}_{param}{_ENDING}"
-            _write(rows, param, files.enter_context(whole_file(where.at(alone))))
+        for param, name in names_of.items():
+            _write(rows, param, files.enter_context(whole_file(where.at(name))))
+    return list(names_of.values())
 
 
 def _write(rows: Rows, param: str, file: IO[bytes]) -> None:

@@ -19,6 +19,7 @@ from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
+from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
 from sedflow_dist.parameters import probit, to_16_bits, unit
 from sedflow_dist.photometry.flags import REASONS, Flag, bits
@@ -76,9 +77,7 @@ class Posterior:
     ) -> None:
         self.flow, self.seed, self.n_draws = flow, seed, n_draws
         self.min_effective_fraction, self.n_keep, self.certificate = min_effective_fraction, n_keep, certificate
-        if not certificate and flow.spec.amplitude == "exact":
-            raise ValueError("quantiles without the certificate need a flow that learnt the amplitude (preset paper); this "
-                             "one's is drawn from the exact likelihood, which is most of the certificate's cost")  # fmt: skip
+        refuse_amplitude(certificate, flow.spec.amplitude)
         self.columns = tuple(quantity.name for quantity in flow.columns(certificate))
         self._sobol: dict[int, Tensor] = {}
         self.batch = max(memory // self._draws_memory(1), 1)  # galaxies

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 #: Steps of a chain between kept ones.
@@ -53,6 +55,17 @@ class InferenceSettings(BaseModel):
     keep_draws: int = Field(0, ge=0, description="draws stored per galaxy, 16 bits a coordinate")
     min_effective_fraction: float = Field(0.01, ge=0, le=1, description="below: unweighted and flagged")
     certificate: bool = Field(
-        True, description="weigh draws by the exact likelihood; false: quantiles of the parameters alone, no routing"
+        True,
+        description="weigh draws by the exact likelihood; false: quantiles of the parameters alone, no "
+        "routing; of flows with `preset: paper` only",
     )
     routing: Routing = Routing()
+
+
+def refuse_amplitude(certificate: bool, amplitude: Literal["exact", "learnt"]) -> None:
+    """Raise ValueError if quantiles are to do without the certificate of a flow whose amplitude needs it."""
+    if not certificate and amplitude == "exact":
+        raise ValueError(
+            "quantiles without the certificate need a flow that learnt the amplitude (`flow: {preset: paper}`); this one's is "
+            "drawn from the exact likelihood, which is most of the certificate's cost"
+        )

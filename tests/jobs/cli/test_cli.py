@@ -10,6 +10,7 @@ import tiny
 import torch
 import yaml
 import zarr
+from astropy.table import Table
 from commands import sedflow
 from provabgs import PARAMETERS, SPACE
 
@@ -148,6 +149,35 @@ def test_draws_are_the_same_twice_and_after_the_catalog_moved(catalog, tmp_path)
     assert one == two == three
     assert one.decode().splitlines()[0].startswith("row,draw,log_mstar,beta1")
     assert len(one.splitlines()) == 301
+
+
+@pytest.mark.parametrize("name", ["d.fits", "d.parquet"])
+def test_draws_are_written_as_the_ending_says(catalog, tmp_path, name):
+    for out in (tmp_path / name, tmp_path / "d.csv"):
+        done = sedflow("catalog", "draws", catalog, "--rows", "5,0", "-n", "50", "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert "100 draws" in done.stdout
+    found = Table.read(tmp_path / name)
+    expected = Table.read(tmp_path / "d.csv", format="ascii.csv")
+    assert [column.lower() for column in found.colnames] == expected.colnames
+    for ours, theirs in zip(found.itercols(), expected.itercols(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert found.colnames[2].lower() == "log_mstar" and found.columns[2].unit is not None
+    assert found.columns[0].tolist() == 50 * [5] + 50 * [0]
+
+
+def test_draws_of_another_ending_are_refused(catalog, tmp_path):
+    done = sedflow("catalog", "draws", catalog, "--rows", "5", "-n", "50", "--out", tmp_path / "d.txt")
+    assert done.returncode == 1
+    assert "the ending must be one of .fits, .parquet, .csv" in done.stderr
+    assert not (tmp_path / "d.txt").exists()
+
+
+def test_an_export_names_the_ensembles_it_wrote(catalog, tmp_path):
+    done = sedflow("export", catalog, tmp_path / "x.qp.hdf5", "--columns", "log_mstar,tau_ism")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x_log_mstar.qp.hdf5", "x_tau_ism.qp.hdf5"]
+    assert f"rows: {tmp_path}/x_log_mstar.qp.hdf5 to {tmp_path}/x_tau_ism.qp.hdf5 (2 files)" in done.stdout
 
 
 def test_draws_of_a_row_without_answer_say_why(catalog, tmp_path):

@@ -23,7 +23,10 @@ def test_models_are_small_and_known_by_name():
 
 
 def test_other_names_are_locations(tmp_path):
+    (tmp_path / "sdss").mkdir()
     assert shipped.model(str(tmp_path / "sdss")) == Location.parse(str(tmp_path / "sdss"))
+    with pytest.raises(FileNotFoundError, match=r"no model nosuch: it is .* one that comes along: sdss"):
+        shipped.model("nosuch")
     assert shipped.model("s3://bucket/sdss") == Location.parse("s3://bucket/sdss")
 
 

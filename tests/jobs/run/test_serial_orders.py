@@ -51,7 +51,12 @@ def made(source, learnt_flow, dask, s3_server, tmp_path_factory):
     storage = {"endpoint": s3_server}
 
     def run_of(root, name, path=None):
-        sections = {"engines": {"dask": {"address": dask}}, "inference": INFERENCE, "seed": 7}
+        sections = {
+            "engines": {"dask": {"address": dask}},
+            "inference": INFERENCE,
+            "flow": {"preset": "paper"},
+            "seed": 7,
+        }
         if str(root).startswith("s3:"):
             sections["storage"] = storage
         run = tiny.settings(root, path or folder / f"{name}.fits", **sections)
