@@ -220,20 +220,20 @@ def infer(
 
     settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
     dask = engines(profile).dask.replace(workers=workers)
-    (of, joining), where, reach = run_file.reading(survey), Location.parse(out), _reach(access)
+    where, joining, reach = Location.parse(out), _joining(join), _reach(access)
     place, trained = reach.place(source), shipped.model(model)
-    joining = _joining(join) or joining
     ours = not (access or (isinstance(place, Remote) and place.scheme != "s3"))  # no store is read so
     if (store := _photometry(source) if ours else None) is not None:
         refuse_unread(context, _OF_A_TABLE, f"{source} is a photometry store, which was made with what it says")
         fill(store, trained, where, settings, seed, dask)
     else:
+        of, joined = run_file.reading(survey)
         check_survey(of, trained, settings)
         catalog.repository(where, create=True)  # which refuses a place that holds something else
         location = where / "photometry"
         with holding(location) as lease:
             asked = Ingest(redshift=redshift, ra=ra, dec=dec)
-            read(source, of, location, rows_per_shard, asked, dask, lease, joining, reach)
+            read(source, of, location, rows_per_shard, asked, dask, lease, joining or joined, reach)
             fill(location, trained, where, settings, seed, dask)
     summary(where)
 

@@ -227,7 +227,8 @@ def test_every_container_reaches_a_bucket_as_it_is_on_a_disk(source, bucket, tmp
         assert _TIME.sub(b"", found) == _TIME.sub(b"", wanted) and len(found) == len(wanted)
         (tmp_path / name).unlink()
     done = sedflow("export", source, bucket / "q.qp.hdf5", "--columns", "log_mstar,log_z_mw")
-    assert (done.returncode, done.stdout) == (0, f"{N:,} rows: {bucket}/q.qp.hdf5\n")
+    first, last = (f"{bucket}/q_{name}.qp.hdf5" for name in ("log_mstar", "log_z_mw"))
+    assert (done.returncode, done.stdout) == (0, f"{N:,} rows: {first} to {last} (2 files)\n")
     assert {"q_log_mstar.qp.hdf5", "q_log_z_mw.qp.hdf5"} <= set(bucket.list())
     assert os.listdir(tmp_path) == []  # no folder s3:
 
