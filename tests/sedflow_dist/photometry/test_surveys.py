@@ -439,7 +439,7 @@ def test_a_run_file_declares_a_survey(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"name": "a", "root": "x", "input": "y", "survey": declared}))
     assert run_file.survey(str(tmp_path / "run.yaml")).redshift == "ZBEST"
     assert run_file.survey("nsa") is surveys.get("nsa")
-    with pytest.raises(ValueError, match="no run file"):
+    with pytest.raises(ValueError, match=r"there is no file none\.yaml; surveys by name are sdss"):
         run_file.survey("none.yaml")
 
 
