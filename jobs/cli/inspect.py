@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import AccessText, read_from_options
-from jobs.config.sections import Inputs
+from jobs.cli.options import AccessText, access_of
 
 inspect_app = typer.Typer()
 
@@ -22,9 +21,7 @@ def inspect(
     from jobs.export.whole import whole_file
     from jobs.inspect.job import inspection
 
-    with read_from_options("--access"):
-        reach = Inputs.parse(access).access
-    text = "\n".join(inspection(source, out, reach)) + "\n"
+    text = "\n".join(inspection(source, out, access_of(access))) + "\n"
     print(text, end="")
     if out is not None:
         with whole_file(out) as file:

@@ -23,19 +23,19 @@ from jobs.cli.options import (
     JoinText,
     Profile,
     Release,
+    access_of,
     engines,
+    join_of,
     read_from_options,
     refuse_unread,
 )
 from jobs.cli.run import run_app
 from jobs.config import run_file, shipped
-from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
-from jobs.config.sections import SSP, Inference, Ingest, Inputs
+from jobs.config.sections import SSP, Inference, Ingest
 from jobs.telemetry.progress import say
 from sedflow_dist.photometry import surveys
 from sedflow_dist.sps.fsps_engine import PRESETS
-from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.remote import Remote
 
@@ -180,8 +180,8 @@ def ingest(
             {"order": order, "redshift": redshift, "ra": ra, "dec": dec, "keep_runs": keep_runs}
         )
     dask = engines(profile).dask.replace(workers=workers)
-    (of, joining), reach = run_file.reading(survey), _reach(access)
-    fill(source, of, Location.parse(out), rows_per_chunk, settings, dask, None, _joining(join) or joining, reach)
+    (of, joined), joining, reach = run_file.reading(survey), join_of(join), access_of(access)
+    fill(source, of, Location.parse(out), rows_per_chunk, settings, dask, None, joining or joined, reach)
 
 
 @app.command()
@@ -220,7 +220,7 @@ def infer(
 
     settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
     dask = engines(profile).dask.replace(workers=workers)
-    where, joining, reach = Location.parse(out), _joining(join), _reach(access)
+    where, joining, reach = Location.parse(out), join_of(join), access_of(access)
     place, trained = reach.place(source), shipped.model(model)
     ours = not (access or (isinstance(place, Remote) and place.scheme != "s3"))  # no store is read so
     if (store := _photometry(source) if ours else None) is not None:
@@ -236,16 +236,6 @@ def infer(
             read(source, of, location, rows_per_shard, asked, dask, lease, joining or joined, reach)
             fill(location, trained, where, settings, seed, dask)
     summary(where)
-
-
-def _joining(text: str | None) -> Join | None:
-    with read_from_options("--join"):
-        return Join.parse(text)
-
-
-def _reach(text: str | None) -> Access:
-    with read_from_options("--access"):
-        return Inputs.parse(text).access
 
 
 def _photometry(source: str) -> Location | None:

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 
 from cluster.messages import problems
 from cluster.settings import Engines
+from jobs.config.joining import Join
+from jobs.config.sections import Inputs
+from storage_schemas.backend.access import Access
 from storage_schemas.backend.redaction import shown
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
@@ -96,3 +99,15 @@ def refuse_unread(context: typer.Context | None, unread: Collection[str], why: s
     given = [option.opts[0] for option in context.command.params if option.name in names]
     if given:
         raise typer.BadParameter(f"not read here: {shown(why)}", param_hint=", ".join(given))
+
+
+def join_of(text: str | None) -> Join | None:
+    """Return what --join says."""
+    with read_from_options("--join"):
+        return Join.parse(text)
+
+
+def access_of(text: str | None) -> Access:
+    """Return what --access says."""
+    with read_from_options("--access"):
+        return Inputs.parse(text).access

@@ -10,6 +10,7 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 
+from jobs.containers.exact import plain_text
 from storage_schemas.backend.printable import shortened
 
 #: What writers put where there is no unit.
@@ -73,8 +74,8 @@ def parse(text: str | None) -> u.UnitBase | u.FunctionUnitBase | None:
 
 def said(attributes: Mapping[Any, Any]) -> list[str]:
     """Return every unit that is among what a file says of a column; what is no text is one that nobody knows."""
-    plain = sorted((_plain(key), _plain(value)) for key, value in attributes.items() if _plain(key).lower() in _KEYS)
-    return [text for _, text in plain]
+    plain = sorted((plain_text(key), "" if value is None else plain_text(value)) for key, value in attributes.items())
+    return [text for key, text in plain if key.lower() in _KEYS]
 
 
 def agreed(texts: Iterable[str]) -> tuple[str | None, str | None]:
@@ -96,10 +97,6 @@ def _alike(texts: Sequence[str]) -> bool:
     except ValueError:
         return False
     return first is not None and all(other == first for other in others)
-
-
-def _plain(text: Any) -> str:
-    return text.decode("utf-8", "replace") if isinstance(text, bytes) else "" if text is None else str(text)
 
 
 def _astropys(word: re.Match[str]) -> str:

@@ -87,9 +87,10 @@ class Joined:
             meant = [find(taker, table.names) for taker in takers]
             if (
                 meant and name not in meant
-            ):  # in another case only: the table's own would be read, and the join do nothing
+            ):  # there in another case: the table's own would be read, and the join do nothing
                 both.setdefault(name, str(meant[0]))
-        for name, own in both.items():
+        if both:
+            name, own = next(iter(both.items()))
             column = shortened(self.columns[name])
             raise ValueError(
                 f"{table.title} has {shortened(own)} itself, and {self.named} {column} as well: give the joined column a name "

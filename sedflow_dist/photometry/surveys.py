@@ -284,9 +284,7 @@ class Survey(BaseModel):
 
 def healpix(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     """Return the HEALPix pixels of order 29, nested, of positions [deg]; -1 where there is none, as of the code -999."""
-    good = (
-        (ra >= -180) & (ra <= 360) & (np.abs(dec) <= 90)
-    )  # right ascensions are counted from 0, or to both sides of it
+    good = (ra >= -180) & (ra <= 360) & (np.abs(dec) <= 90)  # counted from 0, or to both sides of it
     pixels = np.full(len(ra), -1, np.int64)
     pixels[good] = cdshealpix.nested.lonlat_to_healpix(Longitude(ra[good], "deg"), Latitude(dec[good], "deg"), 29)
     return pixels
