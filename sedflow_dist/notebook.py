@@ -6,13 +6,14 @@
     post.quantiles(); post.plot()
 
 The draws are those that `sedflow infer` weighs for the same seed and row; rows that it hands on to more draws or to MCMC say so
-here by their effective fraction and flags. Nothing else in the package needs storage or xarray, so both are imported
-where they are used.
+here by their effective fraction and flags. Storage offers itself to read models, by an entry point: the science knows none.
+Nothing else in the package needs xarray, which is imported where it is used.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ _CERTIFICATE = {
     "pareto_k": "of the weights' tail; above 0.7 it is not to be trusted",
 }  # fmt: skip
 _PLOTTED = 4000  # draws
+#: The group of entry points by which storage offers what it reads.
+STORAGE = "sedflow.storage"
 
 
 class Model(TrainedModel):
@@ -71,17 +74,14 @@ def load_model(name_or_url: str | Path, device: torch.device | str = "cpu") -> M
         FileNotFoundError: there is none; says what comes along.
         ValueError: what is there is no model of this version.
     """
-    from storage_schemas import model as model_store
-    from storage_schemas.backend.location import Location
-
-    location = Location.parse(shipped.resolve(str(name_or_url)))
+    (storage,) = entry_points(group=STORAGE, name="models")
     try:
-        files = model_store.read(location)
+        weights, spec = storage.load()(shipped.resolve(str(name_or_url)))
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"no model at {location}; the package comes with {', '.join(shipped.names())}, others are folders or s3:// URLs"
+            f"{error}; the package comes with {', '.join(shipped.names())}, others are folders or s3:// URLs"
         ) from error
-    return Model.from_bytes(*files, device=device)
+    return Model.from_bytes(weights, spec, device=device)
 
 
 class GalaxyPosterior:

@@ -44,6 +44,20 @@ def read(location: Location) -> tuple[bytes, bytes]:
     return location.get(WEIGHTS, _LARGEST[WEIGHTS]), location.get(SPEC, _LARGEST[SPEC])
 
 
+def read_url(url: str) -> tuple[bytes, bytes]:
+    """Return weights and specification of the model at a path or URL: the entry point by which `load_model` finds storage.
+
+    Raises:
+        FileNotFoundError: no finished model there; names the place.
+        ValueError: what is there is too large to be one.
+    """
+    location = Location.parse(url)
+    try:
+        return read(location)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no model at {location}") from error
+
+
 def is_finished(location: Location) -> bool:
     """Whether a finished model is stored here."""
     return SPEC in set(location.list())

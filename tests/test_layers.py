@@ -20,9 +20,9 @@ FORBIDDEN = {
     "storage_schemas": {"cluster", "jobs", "ray", "dask", "distributed"},
     "cluster": {"storage_schemas", "jobs"},
 }  # fmt: skip
-#: What a module may import all the same, inside functions only: the notebook's surface reads a model from wherever it is, and
-#: hands out xarray; who imports the science alone gets neither.
-INSIDE_FUNCTIONS = {"sedflow_dist/notebook.py": {"storage_schemas", "xarray"}}
+#: What a module may import all the same, inside functions only: the notebook's surface hands out xarray; who imports the science
+#: alone does not get it.
+INSIDE_FUNCTIONS = {"sedflow_dist/notebook.py": {"xarray"}}
 #: The only modules that know what the family "maf" is made of.
 MAF = (
     "sedflow_dist.flow.maf",
