@@ -125,7 +125,7 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
     limits, novelty = support.colour_range(seen.photometry), Novelty.fit(mocks, shapes, run.seed)
     flow = new_flow(run, features)
     flow.load_state_dict(checkpoint.best)
-    table = load_ssp(run.store("ssp"))
+    table = run.model.composition().table(load_ssp(run.store("ssp")))
     far = reach(survey.bands, run.model.redshift, table)
     ssp = table.cut(*filters.rest_range(survey.bands, far, table.edges))
     progress = checkpoint.progress

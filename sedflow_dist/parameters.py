@@ -6,7 +6,7 @@ Every prior is a monotone map of a uniform, so the unit cube carries it exactly,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,20 +22,29 @@ _TINY = 2.0**-24
 
 
 class Values:
-    """Parameters of galaxies by name: one (...), or a block of several (..., size); views of ``theta``, tensor or array."""
+    """Parameters of galaxies by name: one (...), or a block of several (..., size); views of ``theta``, tensor or array.
+
+    One that is fixed has its value everywhere.
+    """
 
     def __init__(self, space: ParameterSpace, theta: Any) -> None:
-        self._places, self._theta = space.places, theta
+        self._places, self._fixed, self._theta = space.places, space.fixed, theta
 
     def __getitem__(self, name: str) -> Any:
+        if name in self._fixed:
+            return 0 * self._theta[..., 0] + self._fixed[name]
         return self._theta[..., self._places[name]]
 
 
 @dataclass(frozen=True)
 class ParameterSpace:
-    """Parameters in their order, in blocks that share a prior; ``names`` (param) and ``coordinates`` of the unit cube."""
+    """Parameters in their order, in blocks that share a prior; ``names`` (param) and ``coordinates`` of the unit cube.
+
+    ``fixed``: values of those that a run file fixes; they are no columns and have no coordinates.
+    """
 
     blocks: tuple[Block, ...]
+    fixed: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for what in (self.names, self.coordinates, [block.name for block in self.blocks]):
@@ -157,20 +166,25 @@ class ParameterSpace:
         Raises:
             ValueError: there is no such parameter, or the prior is none; names it.
         """
-        if unknown := sorted(set(wanted) - {block.name for block in self.blocks}):
-            known = ", ".join(block.name for block in self.blocks)
-            raise ValueError(f"prior: unknown parameters {', '.join(unknown)}; known are {known}")
-        blocks = []
+        known = [*(block.name for block in self.blocks), *self.fixed]
+        if unknown := sorted(set(wanted) - set(known)):
+            raise ValueError(f"prior: unknown parameters {', '.join(unknown)}; known are {', '.join(known)}")
+        blocks, fixed = [], dict(self.fixed)
         for block in self.blocks:
+            prior = wanted.get(block.name)
             try:
-                blocks.append(block.with_prior(wanted[block.name]) if block.name in wanted else block)
+                if isinstance(prior, int | float):
+                    fixed[block.name] = _fixed(block, prior)
+                else:
+                    blocks.append(block if prior is None else block.with_prior(prior))
             except ValueError as error:
                 raise ValueError(f"prior of {block.name}: {error}") from None
-        return ParameterSpace(tuple(blocks))
+        return ParameterSpace(tuple(blocks), fixed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the priors as plain values, which `with_priors` takes."""
-        return {block.name: priors.plain(block.prior) for block in self.blocks if isinstance(block, Parameter)}
+        free = {block.name: priors.plain(block.prior) for block in self.blocks if isinstance(block, Parameter)}
+        return free | dict(self.fixed)
 
     def _layout(self) -> Iterator[tuple[Block, slice, slice]]:
         """Blocks, and where their parameters and coordinates stand."""
@@ -179,6 +193,16 @@ class ParameterSpace:
             end, end_coordinate = first + len(block.quantities), first_coordinate + len(block.coordinates)
             yield block, slice(first, end), slice(first_coordinate, end_coordinate)
             first, first_coordinate = end, end_coordinate
+
+
+def _fixed(block: Block, value: float) -> float:
+    """Return the value at which a run file fixes a parameter."""
+    if len(block.quantities) > 1 or block.role != "shape":
+        raise ValueError(f"it cannot be fixed: it is {'several' if len(block.quantities) > 1 else 'the ' + block.role}")
+    lo, hi = block.domain
+    if not lo <= value <= hi:
+        raise ValueError(f"{value:g} is not what {block.name} can be: {lo:g} to {hi:g}")
+    return float(value)
 
 
 def require(name: str, values: Float[Tensor, " galaxy"], domain: tuple[float, float], above: bool = False) -> None:

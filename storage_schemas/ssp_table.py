@@ -15,25 +15,42 @@ ARRAYS = (
     ArraySpec("edges", ("edge",), "float64", "Angstrom", "pixel edges, equally spaced in ln(wavelength)"),
     ArraySpec("age", ("age",), "float64", "Gyr", "age of the population"),
     ArraySpec("metallicity", ("metallicity",), "float64", "1", "metallicity (mass fraction)"),
-    ArraySpec("spectra", ("metallicity", "age", "wavelength"), "float32", "Lsun Angstrom-1 Msun-1",
-              "photon-weighted mean luminosity density in the pixel, per mass formed"),
+    ArraySpec(
+        "spectra",
+        ("metallicity", "age", "wavelength"),
+        "float32",
+        "Lsun Angstrom-1 Msun-1",
+        "photon-weighted mean luminosity density in the pixel, per mass formed",
+    ),
     ArraySpec("surviving", ("metallicity", "age"), "float32", "1", "mass in stars per mass formed"),
+)
+#: Arrays that a table has where components of a galaxy model need them.
+LIBRARIES = (
+    ArraySpec("nebular_age", ("gas_age",), "float64", "Gyr", "age of the stars around which the gas is"),
+    ArraySpec("nebular_log_u", ("log_u",), "float64", "1", "log10 of the ionisation parameter of the gas"),
+    ArraySpec("nebular_spectra", ("log_u", "metallicity", "gas_age", "wavelength"), "float32", "Lsun Angstrom-1 Msun-1",
+              "lines and continuum of gas: mean luminosity density in the pixel, per mass formed"),
+    ArraySpec("dust_u_min", ("u_min",), "float64", "1", "lowest intensity of starlight on dust"),
+    ArraySpec("dust_q_pah", ("q_pah",), "float64", "%", "percentage of the dust's mass in PAHs"),
+    ArraySpec("dust_power", ("kind", "q_pah", "u_min"), "float64", "1", "luminosity per dust mass, of the largest"),
+    ArraySpec("dust_spectra", ("kind", "q_pah", "u_min", "wavelength"), "float32", "Angstrom-1",
+              "emission of dust per luminosity; kinds: one intensity of starlight, and many"),
 )  # fmt: skip
 
 
 def write(location: Location, arrays: dict[str, np.ndarray], provenance: dict[str, Any], checksum: str) -> None:
-    """Write an SSP table (fields of `sedflow_dist.sps.ssp.SSPTable`); it counts as written when its attributes are."""
-    n_z, n_age, n_pixel = arrays["spectra"].shape
-    sizes = {"edge": n_pixel + 1, "age": n_age, "metallicity": n_z, "wavelength": n_pixel}
+    """Write an SSP table (arrays of `sedflow_dist.sps.ssp.SSPTable`); it counts as written when its attributes are."""
     group = begin(location, KIND)
-    for spec in ARRAYS:
-        spec.create(group, sizes, None)
-        array(group, spec.name)[...] = arrays[spec.name]
+    for spec in (*ARRAYS, *LIBRARIES):
+        if spec.name in arrays:
+            spec.create(group, dict(zip(spec.dims, arrays[spec.name].shape, strict=True)), None)
+            array(group, spec.name)[...] = arrays[spec.name]
     seal(group, KIND, {"provenance": provenance, "checksum": checksum})
 
 
 def read(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
     """Return arrays, provenance and checksum of a stored SSP table."""
     group = open_group(location, KIND)
-    arrays = {spec.name: whole(group, spec.name) for spec in ARRAYS}
+    there = [*ARRAYS, *(spec for spec in LIBRARIES if spec.name in group)]
+    arrays = {spec.name: whole(group, spec.name) for spec in there}
     return arrays, dict(group.attrs["provenance"]), str(group.attrs["checksum"])  # type: ignore[arg-type]

@@ -144,10 +144,11 @@ class Model(Section):
 
     birth_cloud_age: float = Field(0.01, gt=0, description="stars younger lie in birth clouds [Gyr]")
     redshift: tuple[float, float] = Field((0.0, 0.2), description="range of the simulations, uniform")
-    prior: dict[str, tuple[float, float] | dict[str, Any]] = Field(
+    prior: dict[str, float | tuple[float, float] | dict[str, Any]] = Field(
         default_factory=dict,
-        description="priors that differ from the default: a range, as `tau_ism: [0, 2]`, or another kind, as `tau_ism: {kind: "
-        "truncated_normal, mean: 0.3, sigma: 0.2, low: 0, high: 3}` (also uniform, log_uniform, normal)",
+        description="priors that differ from the default: a range, as `tau_ism: [0, 2]`; another kind, as `tau_ism: {kind: "
+        "truncated_normal, mean: 0.3, sigma: 0.2, low: 0, high: 3}` (also uniform, log_uniform, normal); or a number, "
+        "as `log_u: -2`, at which the parameter is fixed",
     )
     components: tuple[str, ...] = Field(
         PROVABGS,

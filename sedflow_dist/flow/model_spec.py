@@ -66,7 +66,7 @@ class ModelSpec(BaseModel):
     selection_band: int
     selection: tuple[float, float] = Field(description="observed magnitudes in the selection band")
     components: tuple[str, ...] = Field(PROVABGS, description="sources and screens of the galaxy model")
-    prior: dict[str, tuple[float, float] | dict[str, Any]]
+    prior: dict[str, float | tuple[float, float] | dict[str, Any]]
     ssp: dict[str, Any] = Field(description="provenance of the SSP table")
     training: dict[str, Any] = Field(default_factory=dict, description="settings and result of the training")
 

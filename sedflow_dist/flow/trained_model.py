@@ -31,7 +31,7 @@ from sedflow_dist.sps import derived, filters
 from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 from sedflow_dist.sps.galaxy_model import GalaxyModel
-from sedflow_dist.sps.ssp import SSPTable
+from sedflow_dist.sps.ssp import ARRAYS, LIBRARIES, SSPTable
 
 if TYPE_CHECKING:
     from sbi.inference.posteriors import DirectPosterior
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 #: Redshift up to which a model keeps the wavelengths of its SSP table, if that is beyond the trained range.
 FAR = 0.6
 _NOISE = ("magnitude", "mean", "scatter")
-_SSP = ("edges", "age", "metallicity", "spectra", "surviving")
 
 
 class TrainedModel(nn.Module):
@@ -73,7 +72,7 @@ class TrainedModel(nn.Module):
         self.spec = spec
         self.network, self.features, self.noise, self.novelty = network, features, noise, novelty
         self.register_buffer("colour_range", colour_range)
-        self.ssp = _Tensors({name: torch.as_tensor(getattr(ssp, name)) for name in _SSP})
+        self.ssp = _Tensors({name: torch.as_tensor(value) for name, value in ssp.arrays.items()})
         self.eval()
 
     @property
@@ -98,7 +97,7 @@ class TrainedModel(nn.Module):
     @cached_property
     def ssp_table(self) -> SSPTable:
         """The SSP table of its galaxy model."""
-        return SSPTable(**{name: _numpy(value) for name, value in self.ssp.named_buffers()}, provenance=self.spec.ssp)
+        return SSPTable.of_arrays({name: _numpy(value) for name, value in self.ssp.named_buffers()}, self.spec.ssp)
 
     @cached_property
     def redshift_model(self) -> RedshiftModel:
@@ -166,9 +165,7 @@ class TrainedModel(nn.Module):
         own = part_of(tensors, "network")
         network.check(own)
         network.load_state_dict(own)
-        ssp = SSPTable(
-            **{name: _numpy(value) for name, value in part_of(tensors, "ssp").items()}, provenance=parsed.ssp
-        )
+        ssp = SSPTable.of_arrays({name: _numpy(value) for name, value in part_of(tensors, "ssp").items()}, parsed.ssp)
         model = cls(
             parsed, network, Features(parsed.features, **part_of(tensors, "features")),
             NoiseModel(
@@ -213,10 +210,11 @@ def _shapes(spec: ModelSpec, network: ConditionalFlow, tensors: Mapping[str, Ten
 
 def _check(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raise ValueError if a tensor is missing, is not known, has another shape or is not finite."""
-    expected = {*shapes, *(f"ssp.{name}" for name in _SSP)}
+    expected = {*shapes, *(f"ssp.{name}" for name in ARRAYS)}
     if missing := expected - set(tensors):
         raise ValueError(f"weights do not fit the specification: they lack {', '.join(sorted(missing)[:3])}")
-    if extra := set(tensors) - expected:
+    libraries = tuple(f"ssp.{library}_" for library in LIBRARIES)
+    if extra := {name for name in set(tensors) - expected if not name.startswith(libraries)}:
         raise ValueError(f"weights do not fit the specification: {', '.join(sorted(extra)[:3])} are not in it")
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != shape:

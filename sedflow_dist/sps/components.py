@@ -6,7 +6,7 @@ entry point ``sedflow.components``, so that a run file names them and every work
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -24,6 +24,7 @@ from sedflow_dist.quantities import Block
 if TYPE_CHECKING:
     from sedflow_dist.sps.populations import Epoch, Populations
     from sedflow_dist.sps.ssp import SSPTable
+    from sedflow_dist.sps.stars import Stars
 
 #: What a screen's transmission depends on besides its parameters: tensors over wavelength, zero where it transmits all.
 Curves = tuple[Tensor, ...]
@@ -31,8 +32,11 @@ Curves = tuple[Tensor, ...]
 #: Components of this package, by name: module and class.
 KNOWN = {
     "stars": "sedflow_dist.sps.stars:Stars",
+    "nebular": "sedflow_dist.sps.nebular:Nebular",
     "birth_cloud": "sedflow_dist.sps.dust:BirthCloud",
     "kriek_conroy": "sedflow_dist.sps.dust:KriekConroy",
+    "dust_emission": "sedflow_dist.sps.dust_emission:DustEmission",
+    "igm": "sedflow_dist.sps.igm:Inoue",
 }
 #: The galaxy model of PROVABGS (Hahn et al. 2022).
 PROVABGS = ("stars", "birth_cloud", "kriek_conroy")
@@ -45,10 +49,12 @@ class Component:
     Attributes:
         name: in run files and models
         parameters: what it needs to know of a galaxy, in the order in which the model has them
+        needs: libraries that the SSP table must have for it
     """
 
     name: ClassVar[str]
     parameters: ClassVar[tuple[Block, ...]]
+    needs: ClassVar[tuple[str, ...]] = ()
 
 
 class Screen(Component):
@@ -78,6 +84,17 @@ class Screen(Component):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Light:
+    """What a source adds: ``templates`` (row, column) times ``weights`` (..., row).
+
+    ``weights``: of parameters, populations, their masses by metallicity (..., population, metallicity), and epoch.
+    """
+
+    templates: Tensor
+    weights: Callable[[Values, Populations, Float[Tensor, "*batch population metallicity"], Epoch], Tensor]
+
+
 class Source(Component):
     """Adds light that is linear in the formed mass: templates times weights. (Stars, with their ages, are `Stars`.)
 
@@ -87,12 +104,52 @@ class Source(Component):
 
     inside: ClassVar[bool] = False
 
-    def templates(self, ssp: SSPTable) -> Float[np.ndarray, "row pixel"]:
-        """Return spectra on the table's pixels [Lsun/A per solar mass formed]."""
+    def templates(self, wavelength: Float[np.ndarray, " wavelength"]) -> Float[np.ndarray, "row wavelength"]:
+        """Return spectra [Lsun/A per solar mass formed] at rest wavelengths [A]."""
         raise NotImplementedError
 
     def weights(self, values: Values, populations: Populations, epoch: Epoch) -> Float[Tensor, "*batch row"]:
         """Return how much of each template the galaxies have."""
+        raise NotImplementedError
+
+    def of_clouds(self, spectra: Float[np.ndarray, "metallicity age column"], stars: Stars) -> np.ndarray:
+        """Return what comes out of birth clouds where stars of ``spectra`` lie in them: the same, if this leaves it alone.
+
+        ``stars``: not finished yet; its table, columns and parameters that are fixed are there.
+        """
+        return spectra
+
+    def light(self, stars: Stars) -> Light | None:
+        """Return templates and weights for a model's stars; None: `of_clouds` says all."""
+        templates = self.templates(stars.ssp.wavelength)
+        if (whole := stars.ssp.bolometric) is not None:
+            templates = np.concatenate([templates, self.templates(whole.wavelength) * whole.width], -1)
+        return Light(
+            stars.tensor(templates), lambda values, populations, _, epoch: self.weights(values, populations, epoch)
+        )
+
+
+class Reemission(Component):
+    """Emits, from outside all screens, the energy that these took: rows of a table, each for a luminosity of one."""
+
+    def templates(self, ssp: SSPTable) -> Float[np.ndarray, "row pixel"]:
+        """Return spectra on the table's pixels [1/A]."""
+        raise NotImplementedError
+
+    def mixture(self, ssp: SSPTable, values: Values) -> tuple[Int[Tensor, "*batch part"], Float[Tensor, "*batch part"]]:
+        """Return which rows each galaxy has, and how much of each; these sum to one."""
+        raise NotImplementedError
+
+
+class Foreground(Component):
+    """Absorbs light between the galaxy and the observer, of known redshift: a transmission without parameters."""
+
+    parameters: ClassVar[tuple[Block, ...]] = ()
+
+    def transmission(
+        self, edges: Float[np.ndarray, " edge"], redshift: Float[np.ndarray, " redshift"]
+    ) -> Float[np.ndarray, "redshift edge-1"]:
+        """Return the mean transmitted fraction of each pixel of the rest frame, between ``edges`` [A]."""
         raise NotImplementedError
 
 
@@ -100,12 +157,15 @@ class Source(Component):
 class Composition:
     """What a galaxy is made of: names of its components, and the parameter space that they make up together.
 
-    ``sources``: those besides the stars.
+    ``sources``: those besides the stars; ``reemission``: at most one; ``needs``: libraries of the SSP table.
     """
 
     names: tuple[str, ...]
     sources: tuple[Source, ...]
     screens: tuple[Screen, ...]
+    foregrounds: tuple[Foreground, ...]
+    reemission: Reemission | None
+    needs: tuple[str, ...]
     space: ParameterSpace
 
     @classmethod
@@ -120,10 +180,24 @@ class Composition:
             raise ValueError(f"components are {', '.join(names) or 'none'}: the first is stars, and each is named once")
         space = ParameterSpace(tuple(chain.from_iterable(found.parameters for found in classes)))
         made = [found() for found in classes[1:]]
+        reemission = [c for c in made if isinstance(c, Reemission)]
+        if len(reemission) > 1:
+            raise ValueError(f"components: {' and '.join(c.name for c in reemission)} both emit what the dust absorbs")
         return cls(
             tuple(names), tuple(c for c in made if isinstance(c, Source)), tuple(c for c in made if isinstance(c, Screen)),
+            tuple(c for c in made if isinstance(c, Foreground)), next(iter(reemission), None),
+            tuple(dict.fromkeys(chain.from_iterable(found.needs for found in classes))),
             space.with_priors(prior or {}),
         )  # fmt: skip
+
+    def table(self, ssp: SSPTable) -> SSPTable:
+        """Return an SSP table with what the components need of it: all light of its populations, if dust emits what it takes.
+
+        Raises:
+            ValueError: it lacks a library; says which and for what.
+        """
+        ssp.require(self.needs)
+        return ssp.with_bolometric() if self.reemission else ssp.without_bolometric()
 
     @cached_property
     def breaks_a(self) -> tuple[float, ...]:

@@ -129,7 +129,7 @@ def sources(space: ParameterSpace, labels: Sequence[str], name: str) -> set[str]
     if name in space.names:
         return {space.source(name)}
     found = next(p for p in properties(space, labels) if p.name == name)
-    return set(map(space.source, space.names)) if found.depends is None else set(found.depends)
+    return set(map(space.source, space.names)) if found.depends is None else set(found.depends) - set(space.fixed)
 
 
 def derive(

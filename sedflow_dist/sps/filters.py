@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import speclite.filters
@@ -17,6 +18,9 @@ from jaxtyping import Float, Int
 
 from sedflow_dist.curves import Curve
 from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
+
+if TYPE_CHECKING:
+    from sedflow_dist.sps.components import Foreground
 
 #: AB zero point as f_lambda lambda^2 [erg/s/cm2 A] (c in A/s; a jansky is 1e-23 erg/s/cm2/Hz).
 AB_FLUX = JANSKY_PER_MAGGY * 1e-23 * 2.99792458e18
@@ -126,8 +130,17 @@ class BandWeights:
     step: float
 
     @classmethod
-    def build(cls, bands: Sequence[Named], edges: Float[np.ndarray, " edge"], z_max: float) -> BandWeights:
-        """Integrate each band over each pixel, exactly, at each redshift of the ladder (0 to ``z_max``)."""
+    def build(
+        cls,
+        bands: Sequence[Named],
+        edges: Float[np.ndarray, " edge"],
+        z_max: float,
+        foregrounds: Sequence[Foreground] = (),
+    ) -> BandWeights:
+        """Integrate each band over each pixel, exactly, at each redshift of the ladder (0 to ``z_max``).
+
+        What ``foregrounds`` transmit of a pixel at a redshift is part of its weight.
+        """
         pixel = np.log(edges[-1] / edges[0]) / (len(edges) - 1)
         step = pixel / _SHIFTS_PER_PIXEL
         n_shift = int(np.ceil(np.log1p(z_max) / step)) + 2
@@ -138,7 +151,10 @@ class BandWeights:
             hi = band.range[1]
             zero_point = AB_FLUX * band.moment(np.array([hi]), -1)[0]
             rows.append(np.diff(band.moment(observed, 1), axis=1) / zero_point)
-        return cls(loaded, edges, np.stack(rows, axis=1), step)
+        table = np.stack(rows, axis=1)
+        for foreground in foregrounds:
+            table *= foreground.transmission(edges, np.expm1(step * np.arange(n_shift)))[:, None]
+        return cls(loaded, edges, table, step)
 
     def with_smooth_factor(self, breaks: Sequence[float]) -> SmoothFactorWeights:
         """Weights for a spectrum times a factor that is smooth between rest wavelengths ``breaks`` [A], increasing.

@@ -41,8 +41,8 @@ class _Tables:
     """Light in cells for the rows of the fixed bins (bin, metallicity), the cut bin, the nodes (age, metallicity) and the
     templates of each source besides the stars.
 
-    Leading axis: galaxy, or 1 where all galaxies share the table. ``table`` says which of ``nodes`` is a galaxy's;
-    ``curves`` are those of each screen.
+    Leading axis: galaxy, or 1 where all galaxies share the table. ``table`` says which of ``nodes`` (and of ``dust``, what dust
+    emits per luminosity) is a galaxy's; ``curves`` are those of each screen.
     """
 
     bins: Float[Tensor, "_galaxy bin cell"]
@@ -51,6 +51,7 @@ class _Tables:
     sources: tuple[Float[Tensor, "_galaxy _template cell"], ...]
     curves: tuple[Curves, ...]
     table: Int[Tensor, " galaxy"]
+    dust: Float[Tensor, "_galaxy _part band"] | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class FixedRedshifts:
         epoch = Epoch(**{name: value[galaxy] for name, value in vars(self.epoch).items()})
         sources = tuple(cells[galaxy] for cells in t.sources)
         curves = tuple(tuple(curve[galaxy] for curve in own) for own in t.curves)
-        return FixedRedshifts(epoch, _Tables(t.bins[galaxy], t.cut[galaxy], t.nodes, sources, curves, t.table[galaxy]))
+        tables = _Tables(t.bins[galaxy], t.cut[galaxy], t.nodes, sources, curves, t.table[galaxy], t.dust)
+        return FixedRedshifts(epoch, tables)
 
 
 class RedshiftModel:
@@ -80,17 +82,24 @@ class RedshiftModel:
         self.model, stars = model, model.stars
         nodes = model.weights.with_smooth_factor(model.composition.breaks_a)
         self._node_wavelength = model.tensor(nodes.wavelength)
-        self._node_piece = torch.as_tensor(nodes.piece)
+        breaks = torch.tensor(model.composition.breaks_a, dtype=torch.float64)
+        energy_piece = torch.bucketize(model.energy_wavelength.double(), breaks, right=True)
+        self._piece = torch.cat([torch.as_tensor(nodes.piece), energy_piece])
         self._to_bands = model.tensor(nodes.band[:, None] == np.arange(len(model.bands)))
-        band_table = model.tensor(nodes.table)
-        templates = model.templates
+        self._n_cells, self._n_energy = len(nodes.wavelength), len(model.energy_wavelength)
+        templates = [light.templates for _, light in model.sources]
         self._rows = [len(stars.bin_spectra), len(stars.node_spectra), *map(len, templates)]
-        spectra = torch.cat([stars.bin_spectra, stars.node_spectra, *templates])
-        self._ladder = torch.einsum("rk,sck->src", spectra, band_table)
+        rows = torch.cat([stars.bin_spectra, stars.node_spectra, *templates])
+        n_pixels = len(model.wavelength)
+        self._ladder = torch.einsum("rk,sck->src", rows[:, :n_pixels], model.tensor(nodes.table))
+        #: The rows' light in cells of energy, the same at all redshifts.
+        self._energy = rows[:, n_pixels:]
+        #: What dust emits per luminosity through each band, (rung, row, band).
+        self._dust = model.band_fluxes(model.dust_templates)
         # Rest frame: the same cells at z = 0, and the surviving mass as one more column, which screens leave alone.
         surviving = torch.cat([stars.bin_surviving, stars.node_surviving, *(t.new_zeros(len(t)) for t in templates)])
-        self._rest = torch.cat([self._ladder[0], surviving.unsqueeze(-1)], dim=-1)
-        rest_curves = model.curves(self._node_wavelength, self._node_piece)
+        self._rest = torch.cat([self._ladder[0], self._energy, surviving.unsqueeze(-1)], dim=-1)
+        rest_curves = model.curves(torch.cat([self._node_wavelength, model.energy_wavelength]), self._piece)
         self._rest_curves = [tuple(pad(curve, (0, 1)) for curve in curves) for curves in rest_curves]
 
     def memory(self, n_galaxies: int, n_draws: int) -> int:
@@ -107,10 +116,10 @@ class RedshiftModel:
         populations, weights = self._populations(values, at.epoch)
         flux = self._flux(values, populations, weights, at)
         epoch = self.model.stars.populations.epoch(redshift)
-        rest = self._tables(self._rest.unsqueeze(0), epoch, self._rest_curves)
-        light = self._light(values, populations, weights, at.epoch, rest)
-        absolute = (light[..., :-1] @ self._to_bands) * ABSOLUTE_FACTOR
-        return DrawPhotometry(at.epoch, populations, flux, absolute, light[..., -1])
+        dust = None if self._dust is None else self._dust[:1]
+        rest = self._tables(self._rest.unsqueeze(0), epoch, self._rest_curves, dust)
+        fluxes, light = self._through_bands(values, populations, weights, at.epoch, rest)
+        return DrawPhotometry(at.epoch, populations, flux, fluxes * ABSOLUTE_FACTOR, light[..., -1])
 
     def at(self, redshift: Float[Tensor, " galaxy"]) -> FixedRedshifts:
         """Return what the redshifts alone decide, for `flux`."""
@@ -136,16 +145,49 @@ class RedshiftModel:
         weights: Float[Tensor, "galaxy draw population metallicity"],
         at: FixedRedshifts,
     ) -> Float[Tensor, "galaxy draw band"]:
-        light = self._light(values, populations, weights, at.epoch, at.tables)
-        return (light @ self._to_bands) * at.epoch.flux_factor.unsqueeze(-1)
+        fluxes, _ = self._through_bands(values, populations, weights, at.epoch, at.tables)
+        return fluxes * at.epoch.flux_factor.unsqueeze(-1)
+
+    def _through_bands(
+        self,
+        values: Values,
+        populations: Populations,
+        weights: Float[Tensor, "galaxy draw population metallicity"],
+        epoch: Epoch,
+        tables: _Tables,
+    ) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw cell"]]:
+        """Band fluxes of draws, before the distance, and their attenuated light in cells."""
+        light, absorbed = self._light(values, populations, weights, epoch, tables)
+        fluxes = light[..., : self._n_cells] @ self._to_bands
+        if tables.dust is not None:
+            rows, share = self.model.dust_mixture(values)
+            n_rows, n_bands = tables.dust.shape[1:]
+            rows = rows + (tables.table * n_rows)[:, None, None]
+            amount = (share * absorbed.unsqueeze(-1)).flatten(0, 1)
+            emitted = embedding_bag(
+                rows.flatten(0, 1), tables.dust.reshape(-1, n_bands), mode="sum", per_sample_weights=amount
+            )
+            fluxes = fluxes + emitted.view_as(fluxes)
+        return fluxes, light
 
     def _observed_tables(self, epoch: Epoch) -> _Tables:
         rung, fraction = self.model.rung(epoch.redshift)
-        cells = torch.lerp(self._ladder[rung], self._ladder[rung + 1], fraction[:, None, None])
+        share = fraction[:, None, None]
+        cells = torch.lerp(self._ladder[rung], self._ladder[rung + 1], share)
+        dust = None if self._dust is None else torch.lerp(self._dust[rung], self._dust[rung + 1], share)
         wavelength = self._node_wavelength / (1 + epoch.redshift.unsqueeze(-1))
-        return self._tables(cells, epoch, self.model.curves(wavelength.unsqueeze(1), self._node_piece))
+        if self._n_energy:
+            cells = torch.cat([cells, self._energy.expand(len(cells), -1, -1)], -1)
+            wavelength = torch.cat([wavelength, self.model.energy_wavelength.expand(len(cells), -1)], -1)
+        return self._tables(cells, epoch, self.model.curves(wavelength.unsqueeze(1), self._piece), dust)
 
-    def _tables(self, cells: Float[Tensor, "_galaxy row cell"], epoch: Epoch, curves: Sequence[Curves]) -> _Tables:
+    def _tables(
+        self,
+        cells: Float[Tensor, "_galaxy row cell"],
+        epoch: Epoch,
+        curves: Sequence[Curves],
+        dust: Float[Tensor, "_galaxy row band"] | None,
+    ) -> _Tables:
         """Split rows into bins, nodes and sources and interpolate the cut bin, whose age the redshift fixes, from the nodes."""
         stars = self.model.stars
         bins, nodes, *sources = cells.split(self._rows, dim=1)
@@ -154,7 +196,7 @@ class RedshiftModel:
         (left, t_left), (right, t_right) = stars.age_weights(epoch.cut_age)
         cut = by_age[galaxy, left] * t_left[:, None, None] + by_age[galaxy, right] * t_right[:, None, None]
         # Nodes are made contiguous, as a sampler looks into them again and again.
-        return _Tables(bins, cut, nodes.contiguous(), tuple(sources), tuple(curves), galaxy)
+        return _Tables(bins, cut, nodes.contiguous(), tuple(sources), tuple(curves), galaxy, dust)
 
     def _light(
         self,
@@ -163,8 +205,8 @@ class RedshiftModel:
         weights: Float[Tensor, "galaxy draw population metallicity"],
         epoch: Epoch,
         tables: _Tables,
-    ) -> Float[Tensor, "galaxy draw cell"]:
-        """Attenuated light of draws in cells."""
+    ) -> tuple[Float[Tensor, "galaxy draw cell"], Float[Tensor, "galaxy draw"]]:
+        """Attenuated light of draws in cells, and the energy that was absorbed (0 where no dust emits it)."""
         young_weights, old_weights = self.model.stars.split_bins(weights)
         n = young_weights.shape[-1]
         young = young_weights @ tables.bins[:, :n]
@@ -172,9 +214,12 @@ class RedshiftModel:
         in_cloud, burst = self._burst(populations, weights, tables)
         if in_cloud is not None:
             young = young + in_cloud
-        for source, cells in zip(self.model.composition.sources, tables.sources, strict=True):
-            (young if source.inside else old).add_(source.weights(values, populations, epoch) @ cells)
-        return self.model.dim(young, [old, burst], values, tables.curves)
+        for (inside, light), cells in zip(self.model.sources, tables.sources, strict=True):
+            (young if inside else old).add_(light.weights(values, populations, weights, epoch) @ cells)
+        energy = slice(self._n_cells, self._n_cells + self._n_energy)
+        all_energy = sum((part[..., energy].sum(-1) for part in (old, burst)), young[..., energy].sum(-1))
+        seen = self.model.dim(young, [old, burst], values, tables.curves)
+        return seen, (all_energy - seen[..., energy].sum(-1)).clamp_(min=0)
 
     def _burst(
         self, populations: Populations, weights: Float[Tensor, "galaxy draw population metallicity"], tables: _Tables
@@ -191,7 +236,7 @@ class RedshiftModel:
         table = tables.nodes.flatten(0, 1)
         shape = (n_galaxy * n_draw, 2 * n_z)
 
-        def light(amount: Tensor) -> Tensor:
+        def light(rows: Tensor, amount: Tensor) -> Tensor:
             row_weights = amount.reshape(shape).to(table.dtype)
             bag = embedding_bag(rows.reshape(shape), table, mode="sum", per_sample_weights=row_weights)
             return bag.view(n_galaxy, n_draw, -1)
@@ -199,5 +244,6 @@ class RedshiftModel:
         age = populations.age[..., 1]
         in_cloud = torch.stack([self.model.stars.in_cloud(age, index) for index, _ in pairs], -1).unsqueeze(-1)
         if not bool(in_cloud.any()):
-            return None, light(amount)
-        return light(amount * in_cloud), light(amount * ~in_cloud)
+            return None, light(rows, amount)
+        in_clouds = rows + self.model.stars.cloud_rows * in_cloud
+        return light(in_clouds, amount * in_cloud), light(rows, amount * ~in_cloud)

@@ -1,7 +1,8 @@
 """The galaxy model: parameters and a redshift in, spectra and fluxes out, for whole batches of galaxies.
 
 A composition of sources and screens (`components`), evaluated on every pixel of the SSP table here, and for many draws at
-one redshift in `fixed_redshift`.
+one redshift in `fixed_redshift`. Where dust emits what it absorbed, the table's light in cells of energy stands beside the
+pixels and goes through the same screens: the sum that is missing behind them is what the dust emits.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from sedflow_dist.parameters import ParameterSpace, Values, require
-from sedflow_dist.sps.components import Composition, Curves, Screen
+from sedflow_dist.sps.components import Composition, Curves, Light, Screen
 from sedflow_dist.sps.filters import AB_FLUX, BandWeights, Named, rest_range
 from sedflow_dist.sps.populations import Epoch
 from sedflow_dist.sps.ssp import SSPTable
@@ -49,13 +51,21 @@ class GalaxyModel:
     ) -> None:
         self.bands, self.z_max, self.dtype = tuple(bands), float(z_max), dtype
         self.composition = composition or Composition.of()
+        ssp = self.composition.table(ssp)
         self.ssp = ssp = ssp.cut(*rest_range(bands, z_max, ssp.edges))
-        self.stars = Stars(ssp, z_max, birth_cloud_age, birth_cloud_rule, dtype)
-        self.weights = BandWeights.build(self.bands, ssp.edges, z_max)
+        sources, fixed = self.composition.sources, self.space.fixed
+        self.stars = Stars(ssp, z_max, birth_cloud_age, birth_cloud_rule, dtype, sources, fixed)
+        self.weights = BandWeights.build(self.bands, ssp.edges, z_max, self.composition.foregrounds)
         self.wavelength = torch.as_tensor(ssp.wavelength, dtype=dtype)
-        self._curves = self.curves(self.wavelength)
-        #: Of each source besides the stars, (row, pixel).
-        self.templates = [self.tensor(source.templates(ssp)) for source in self.composition.sources]
+        #: Rest wavelengths [A] of the cells of energy; none where no dust emits.
+        self.energy_wavelength = self.tensor(ssp.bolometric.wavelength if ssp.bolometric else np.empty(0))
+        self._curves = self.curves(torch.cat([self.wavelength, self.energy_wavelength]))
+        #: Of each source besides the stars: whether it is inside birth clouds, and its templates, (row, column).
+        self.sources: list[tuple[bool, Light]] = [
+            (source.inside, light) for source in sources if (light := source.light(self.stars)) is not None
+        ]
+        #: What dust emits per luminosity [1/A], (row, pixel).
+        self.dust_templates = self._dust_templates()
         self._band_table = self.tensor(self.weights.table)
 
     @property
@@ -138,11 +148,21 @@ class GalaxyModel:
                 light = light.mul_(screen.transmission(values, own))
         return light
 
+    def dust_mixture(self, values: Values) -> tuple[Int[Tensor, "*batch part"], Float[Tensor, "*batch part"]]:
+        """Return which rows of `dust_templates` galaxies have, and the share of the energy that each emits."""
+        reemission = self.composition.reemission
+        assert reemission is not None
+        return reemission.mixture(self.ssp, values)
+
     def rung(self, redshift: Float[Tensor, " galaxy"]) -> tuple[Int[Tensor, " galaxy"], Float[Tensor, " galaxy"]]:
         """Rung of the band weights' ladder below each redshift, and the fraction of ln(1+z) on to the next."""
         position = torch.log1p(redshift) / self.weights.step
         left = position.long().clamp(0, len(self._band_table) - 2)
         return left, position - left
+
+    def band_fluxes(self, spectra: Float[Tensor, "row pixel"] | None) -> Float[Tensor, "rung row band"] | None:
+        """Return fluxes through the bands, before the distance, at each rung of the ladder; of none, None."""
+        return None if spectra is None else torch.einsum("rk,sbk->srb", spectra, self._band_table)
 
     def tensor(self, x: np.ndarray) -> Tensor:
         """Return an array as a tensor of the model's dtype."""
@@ -154,12 +174,27 @@ class GalaxyModel:
         return 10 ** values[self.space.amplitude.name]
 
     def _spectra(self, values: Values, epoch: Epoch) -> Float[Tensor, "galaxy wavelength"]:
-        """Attenuated spectra per unit of formed mass."""
+        """Attenuated spectra per unit of formed mass, with what the dust emits."""
         populations = self.stars.populations(values, epoch)
-        young, old = self.stars.light(populations, self.stars.metallicity_weights(populations))
-        for source, templates in zip(self.composition.sources, self.templates, strict=True):
-            (young if source.inside else old).add_(source.weights(values, populations, epoch) @ templates)
-        return self.dim(young, [old], values, self._curves)
+        shares = self.stars.metallicity_weights(populations)
+        young, old = self.stars.light(populations, shares)
+        for inside, light in self.sources:
+            (young if inside else old).add_(light.weights(values, populations, shares, epoch) @ light.templates)
+        if self.dust_templates is None:
+            return self.dim(young, [old], values, self._curves)
+        n_pixels = len(self.wavelength)
+        all_energy = young[..., n_pixels:].sum(-1) + old[..., n_pixels:].sum(-1)
+        seen = self.dim(young, [old], values, self._curves)
+        absorbed = (all_energy - seen[..., n_pixels:].sum(-1)).clamp_(min=0)
+        rows, share = self.dust_mixture(values)
+        emitted = embedding_bag(
+            rows, self.dust_templates, mode="sum", per_sample_weights=share * absorbed.unsqueeze(-1)
+        )
+        return emitted.add_(seen[..., :n_pixels])
+
+    def _dust_templates(self) -> Float[Tensor, "row pixel"] | None:
+        reemission = self.composition.reemission
+        return None if reemission is None else self.tensor(reemission.templates(self.ssp))
 
     def _through_bands(
         self, spectra: Float[Tensor, "galaxy wavelength"], redshift: Float[Tensor, " galaxy"]

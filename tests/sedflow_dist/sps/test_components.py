@@ -35,8 +35,8 @@ class Glow(Source):
     name = "glow"
     parameters = (Parameter("glow", "1", "brightness", "$g$", prior=Uniform(low=0, high=1)),)
 
-    def templates(self, ssp):
-        return np.full((1, len(ssp.wavelength)), 1e-4)
+    def templates(self, wavelength):
+        return np.full((1, len(wavelength)), 1e-4)
 
     def weights(self, values, populations, epoch):
         return (values["glow"] * populations.mass[..., BURST]).unsqueeze(-1)
@@ -107,7 +107,9 @@ def test_light_from_inside_the_clouds_is_behind_them(known, ssp, sdss_bands, gal
 
 
 def test_unknown_components_are_refused_and_the_known_ones_named():
-    with pytest.raises(ValueError, match=r"no component .dust.*known are stars, birth_cloud, kriek_conroy"):
+    with pytest.raises(
+        ValueError, match=r"no component .dust.*known are stars, nebular, birth_cloud, kriek_conroy, dust_emission, igm"
+    ):
         Composition.of(("stars", "dust"))
 
 
