@@ -8,6 +8,7 @@ pixels and goes through the same screens: the sum that is missing behind them is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,30 @@ from sedflow_dist.sps.stars import BIRTH_CLOUD_AGE_GYR, Stars
 
 #: Galaxies worked on at once: their spectra then stay in a core's cache.
 _BLOCK = 512
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Tables over some pixels, ``n_pixels``, and after them the cells of energy."""
+
+    stars: Stars
+    sources: list[tuple[bool, Light]]
+    dust: Float[Tensor, "row pixel"] | None
+    curves: list[Curves]
+    n_pixels: int
+
+    def only(self, pixels: Int[Tensor, " pixel"]) -> _Columns:
+        """Return the same over some of the pixels: those between two bands, which no band sees, cost as much as others."""
+        if len(pixels) == self.n_pixels:
+            return self
+        columns = torch.cat([pixels, torch.arange(self.n_pixels, self.stars.node_spectra.shape[1])])
+        return _Columns(
+            self.stars.only(columns),
+            [(inside, Light(light.templates[:, columns], light.weights)) for inside, light in self.sources],
+            None if self.dust is None else self.dust[:, pixels],
+            [tuple(curve[columns] for curve in own) for own in self.curves],
+            len(pixels),
+        )
 
 
 class GalaxyModel:
@@ -59,7 +84,6 @@ class GalaxyModel:
         self.wavelength = torch.as_tensor(ssp.wavelength, dtype=dtype)
         #: Rest wavelengths [A] of the cells of energy; none where no dust emits.
         self.energy_wavelength = self.tensor(ssp.bolometric.wavelength if ssp.bolometric else np.empty(0))
-        self._curves = self.curves(torch.cat([self.wavelength, self.energy_wavelength]))
         #: Of each source besides the stars: whether it is inside birth clouds, and its templates, (row, column).
         self.sources: list[tuple[bool, Light]] = [
             (source.inside, light) for source in sources if (light := source.light(self.stars)) is not None
@@ -67,6 +91,11 @@ class GalaxyModel:
         #: What dust emits per luminosity [1/A], (row, pixel).
         self.dust_templates = self._dust_templates()
         self._band_table = self.tensor(self.weights.table)
+        curves = self.curves(torch.cat([self.wavelength, self.energy_wavelength]))
+        self._all = _Columns(self.stars, self.sources, self.dust_templates, curves, len(self.wavelength))
+        seen = torch.nonzero((self._band_table != 0).any(0).any(0)).squeeze(1)
+        self._seen = self._all.only(seen)
+        self._seen_table = self._band_table if self._seen is self._all else self._band_table[:, :, seen]
 
     @property
     def space(self) -> ParameterSpace:
@@ -88,7 +117,7 @@ class GalaxyModel:
         for rows in redshift.argsort(stable=True).split(_BLOCK):
             values = self.space.values(theta[rows].to(self.dtype))
             epoch = self.stars.populations.epoch(redshift[rows])
-            per_mass = self._through_bands(self._spectra(values, epoch), epoch.redshift)
+            per_mass = self._through_bands(self._spectra(values, epoch, self._seen), epoch.redshift)
             out[rows] = per_mass * (self._mass(values) * epoch.flux_factor).unsqueeze(-1)
         return out
 
@@ -98,7 +127,8 @@ class GalaxyModel:
         """Return attenuated rest-frame spectra [Lsun/A] on the pixels `wavelength` [A]."""
         check(self.space, theta, redshift, self.z_max)
         values = self.space.values(theta.to(self.dtype))
-        return self._spectra(values, self.stars.populations.epoch(redshift)) * self._mass(values).unsqueeze(-1)
+        epoch = self.stars.populations.epoch(redshift)
+        return self._spectra(values, epoch, self._all) * self._mass(values).unsqueeze(-1)
 
     def observed(
         self, spectrum: Float[Tensor, "galaxy wavelength"], redshift: Float[Tensor, " galaxy"]
@@ -173,24 +203,22 @@ class GalaxyModel:
     def _mass(self, values: Values) -> Float[Tensor, " galaxy"]:
         return 10 ** values[self.space.amplitude.name]
 
-    def _spectra(self, values: Values, epoch: Epoch) -> Float[Tensor, "galaxy wavelength"]:
+    def _spectra(self, values: Values, epoch: Epoch, at: _Columns) -> Float[Tensor, "galaxy pixel"]:
         """Attenuated spectra per unit of formed mass, with what the dust emits."""
-        populations = self.stars.populations(values, epoch)
-        shares = self.stars.metallicity_weights(populations)
-        young, old = self.stars.light(populations, shares)
-        for inside, light in self.sources:
+        populations = at.stars.populations(values, epoch)
+        shares = at.stars.metallicity_weights(populations)
+        young, old = at.stars.light(populations, shares)
+        for inside, light in at.sources:
             (young if inside else old).add_(light.weights(values, populations, shares, epoch) @ light.templates)
-        if self.dust_templates is None:
-            return self.dim(young, [old], values, self._curves)
-        n_pixels = len(self.wavelength)
-        all_energy = young[..., n_pixels:].sum(-1) + old[..., n_pixels:].sum(-1)
-        seen = self.dim(young, [old], values, self._curves)
-        absorbed = (all_energy - seen[..., n_pixels:].sum(-1)).clamp_(min=0)
+        if at.dust is None:
+            return self.dim(young, [old], values, at.curves)
+        energy = slice(at.n_pixels, None)
+        all_energy = young[..., energy].sum(-1) + old[..., energy].sum(-1)
+        seen = self.dim(young, [old], values, at.curves)
+        absorbed = (all_energy - seen[..., energy].sum(-1)).clamp_(min=0)
         rows, share = self.dust_mixture(values)
-        emitted = embedding_bag(
-            rows, self.dust_templates, mode="sum", per_sample_weights=share * absorbed.unsqueeze(-1)
-        )
-        return emitted.add_(seen[..., :n_pixels])
+        emitted = embedding_bag(rows, at.dust, mode="sum", per_sample_weights=share * absorbed.unsqueeze(-1))
+        return emitted.add_(seen[..., : at.n_pixels])
 
     def _dust_templates(self) -> Float[Tensor, "row pixel"] | None:
         reemission = self.composition.reemission
@@ -205,7 +233,7 @@ class GalaxyModel:
         first = 0
         for rung, n in zip(*(x.tolist() for x in left.unique_consecutive(return_counts=True)), strict=True):
             rows = slice(first, first + n)
-            weights = self._band_table[rung : rung + 2].flatten(0, 1)
+            weights = self._seen_table[rung : rung + 2].flatten(0, 1)
             torch.mm(spectra[rows], weights.T, out=both[rows].view(n, -1))
             first += n
         return torch.lerp(both[:, 0], both[:, 1], fraction.unsqueeze(-1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Literal
 
 import numpy as np
@@ -125,6 +126,12 @@ class Stars(Component):
     def _n_young_nodes(self) -> int:
         """Ages of the table from which stars in birth clouds take their light."""
         return min(int(np.searchsorted(self.ssp.age, self.birth_cloud_age * (1 + 1e-6))) + 1, len(self.ssp.age))
+
+    def only(self, columns: Int[Tensor, " column"]) -> Stars:
+        """Return the same with some of the columns."""
+        found = copy(self)
+        found.node_spectra, found.bin_spectra = self.node_spectra[:, columns], self.bin_spectra[:, columns]
+        return found
 
     def rows_of_nodes(self, table: Float[np.ndarray, "metallicity age column"]) -> Float[Tensor, "node column"]:
         """Return what is tabulated at metallicities and ages as rows, the metallicities of an age beside each other."""
