@@ -74,7 +74,7 @@ class Nebular(Source):
             at = _hat(log_u_nodes, values[name])
             return (at.unsqueeze(-2) @ found).squeeze(-2)
 
-        return Light(templates, weights)
+        return Light(templates, weights, numbers=2 * bins.shape[1])
 
 
 def lyman_continuum_absorbed(stars: Stars) -> Float[np.ndarray, " column"]:
