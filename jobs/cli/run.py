@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -101,6 +101,37 @@ def figures(path: Run, root: Root = None) -> None:
 
     for name in draw(RunFile.load(path, root=root)):
         print(name)
+
+
+@run_app.command()
+def zeropoints(
+    path: Run,
+    root: Root = None,
+    profile: Profile = None,
+    out: Annotated[
+        str | None, typer.Option(help="OUT.json, here or s3://; none: zeropoints.json in the run's root")
+    ] = None,
+    fixed: Annotated[str, typer.Option(help="band whose offset is 0, or mean: that of all bands is")] = "mean",
+    prior: Annotated[float, typer.Option(min=1e-6, help="standard deviation of offsets before any data [mag]")] = 0.1,
+    population: Annotated[
+        Literal["unknown", "prior"],
+        typer.Option(help="of the galaxies; prior: they are distributed as the model's prior, as mocks are"),
+    ] = "unknown",
+    scatter: Annotated[
+        float,
+        typer.Option(min=0, help="unknown population: solve where single galaxies scatter by less [mag]"),
+    ] = 0.1,
+    rows: Annotated[int | None, typer.Option(min=1, help="rows to look at, evenly spread; none: all")] = None,
+    n: Annotated[int, typer.Option("-n", min=64, help="draws a row")] = 512,
+    iterations: Annotated[int, typer.Option(min=1, help="at most")] = 10,
+) -> None:
+    """Solve for the zero points of a run's survey from its catalog and print them; nothing is applied (docs/model.md)."""
+    from jobs.catalog.zero_points import zero_points as solve
+    from sedflow_dist.inference.zero_points import Assumptions
+
+    run = RunFile.load(path, root=root, engines=profile)
+    assumptions = Assumptions(fixed=fixed, prior=prior, population=population, scatter=scatter)
+    solve(run, out or run.store("zeropoints.json"), assumptions, n, rows, iterations)
 
 
 @run_app.command()

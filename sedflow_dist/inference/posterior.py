@@ -19,6 +19,7 @@ from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
+from sedflow_dist.inference.importance import Certificate
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
 from sedflow_dist.parameters import probit, to_16_bits, unit
@@ -49,6 +50,26 @@ class Draws:
     log_evidence: Float[Tensor, " galaxy"]
     log_evidence_error: Float[Tensor, " galaxy"]
     pareto_k: Float[Tensor, " galaxy"]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What weighted draws of a block say of its photometry: model fluxes [nanomaggies], their chi^2, and the weights."""
+
+    flux: Float[Tensor, "galaxy draw band"]
+    chi2: Float[Tensor, "galaxy draw"]
+    certificate: Certificate
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """Draws of the flow before they are weighed: base points, unit cube and parameters, prior and flow's density."""
+
+    base: Float[Tensor, "galaxy draw coordinate"]
+    unit: Float[Tensor, "galaxy draw coordinate"]
+    theta: Float[Tensor, "galaxy draw param"]
+    log_prior: Float[Tensor, "galaxy draw"]
+    log_q: Float[Tensor, "galaxy draw"]
 
 
 class Posterior:
@@ -131,30 +152,57 @@ class Posterior:
 
     def draw(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Draws:
         """Draw from the flow and weigh: rows are the galaxies' rows in their catalog, which key the base points."""
+        proposal = self._propose(photometry, rows, n_draws)
+        light = self.flow.redshift_model(proposal.theta, photometry.redshift)
+        model, log_weight = self._weigh(proposal, light.flux, photometry)
+        return Draws(
+            unit=proposal.unit,
+            values=self.values(proposal.theta, light),
+            log_q=proposal.log_q,
+            chi2=likelihood.gaussian(model, photometry)[1],
+            n_bands=photometry.n_bands,
+            **vars(importance.certify(log_weight)),
+        )
+
+    def predict(
+        self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int, as_trained: bool = False
+    ) -> Predicted:
+        """Draw as `draw` does, and return what the galaxy model says of the bands instead of parameters and properties.
+
+        ``as_trained``: uncertainties count as well, by their density given the true fluxes in the training: that is the
+        posterior of mocks, whose uncertainties say how bright they are. Otherwise they are given, as in `draw`.
+        """
+        proposal, model = self._propose(photometry, rows, n_draws), self.flow.redshift_model
+        flux, log_weight = self._weigh(proposal, model.flux(proposal.theta, model.at(photometry.redshift)), photometry)
+        if as_trained:
+            log_weight = log_weight + self.flow.noise.log_prob(flux, photometry)
+        return Predicted(flux, likelihood.gaussian(flux, photometry)[1], importance.certify(log_weight))
+
+    def _propose(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> _Proposal:
+        """Draw from the flow; an amplitude that is exact is still to be filled in."""
         flow, space = self.flow, self.flow.space
         base = self.base_points(rows, n_draws)
         x = flow.features(photometry)
         phi, log_q = flow.network.sample_with_log_prob(probit(base[..., : flow.dimensions]), x)
         log_prior = -0.5 * (phi**2).sum(-1) - 0.5 * flow.dimensions * math.log(2 * math.pi)
-        exact = flow.spec.amplitude == "exact"
-        u = space.join_any(unit(phi)) if exact else unit(phi)  # the exact amplitude is filled in below
-        theta = space.from_unit(u)
-        light = flow.redshift_model(theta, photometry.redshift)
-        if exact:
-            fit = amplitude.fit(light.flux, photometry, base[..., flow.dimensions], space.amplitude.prior.range)
+        u = space.join_any(unit(phi)) if flow.spec.amplitude == "exact" else unit(phi)
+        return _Proposal(base, u, space.from_unit(u), log_prior, log_q)
+
+    def _weigh(
+        self, proposal: _Proposal, per_mass: Float[Tensor, "galaxy draw band"], photometry: Photometry
+    ) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw"]]:
+        """Fill the exact amplitude in; return model fluxes and ln of the weights of draws whose fluxes per mass are known."""
+        flow, space, theta = self.flow, self.flow.space, proposal.theta
+        if flow.spec.amplitude == "exact":
+            uniform = proposal.base[..., flow.dimensions]
+            fit = amplitude.fit(per_mass, photometry, uniform, space.amplitude.prior.range)
             space.values(theta)[space.amplitude.name].copy_(fit.log_mstar)
-            space.split(u)[0].copy_(space.amplitude.prior.to_unit(fit.log_mstar))
-            log_l = fit.log_evidence
+            space.split(proposal.unit)[0].copy_(space.amplitude.prior.to_unit(fit.log_mstar))
+            log_l, model = fit.log_evidence, per_mass * space.scale(theta)
         else:
-            log_l, _ = likelihood.gaussian(light.flux * space.scale(theta), photometry)
-        return Draws(
-            unit=u,
-            values=self.values(theta, light),
-            log_q=log_q,
-            chi2=likelihood.gaussian(light.flux * space.scale(theta), photometry)[1],
-            n_bands=photometry.n_bands,
-            **vars(importance.certify(log_l + log_prior - log_q)),
-        )
+            model = per_mass * space.scale(theta)
+            log_l, _ = likelihood.gaussian(model, photometry)
+        return model, log_l + proposal.log_prior - proposal.log_q
 
     def values(
         self, theta: Float[Tensor, "galaxy draw param"], light: DrawPhotometry

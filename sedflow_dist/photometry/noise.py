@@ -108,6 +108,12 @@ class NoiseModel(nn.Module):
         selected = noisy[:, self.selection_band]
         return noisy, sigma, (sigma > 0).all(1) & (selected <= bright) & (selected >= faint)
 
+    def log_prob(self, flux: Float[Tensor, "galaxy draw band"], photometry: Photometry) -> Float[Tensor, "galaxy draw"]:
+        """Return ln p(sigma | flux) of galaxies' uncertainties at possible true fluxes, as `observe` draws them."""
+        mean, scatter = (x.view_as(flux) for x in self.moments(flux.flatten(0, 1)))
+        pull = (photometry.sigma.unsqueeze(1) - mean) / scatter
+        return torch.where(photometry.mask.unsqueeze(1), -0.5 * pull**2 - scatter.log(), 0.0).sum(-1)
+
     def outside(self, photometry: Photometry) -> Bool[Tensor, " galaxy"]:
         """Return which rows have an uncertainty above mean + 3 scatter in some measured band (HM22, appendix)."""
         mean, scatter = self.moments(photometry.flux)

@@ -1,0 +1,227 @@
+"""Zero points of a survey: photometry and a flow's weighted draws in, offsets of its bands with errors out.
+
+With fluxes x = f exp(delta) + noise (f the model's, C the noise's covariance), the galaxies of a survey share delta. Each has
+draws with importance weights, made with its photometry corrected for the delta of the last iteration, and they say of it
+
+    d ln p(x | delta) / d delta = E[s],  s = f C^-1 (x - f)      (Fisher's identity)
+    - d^2 ln p / d delta^2 = E[f C^-1 f] - Cov[s]                (Louis 1982, JRSS B 44, 226, eq. 3.2)
+
+with expectations over its posterior: what parameters can mimic is taken off by Cov[s]. Sums over galaxies are one normal equation;
+solving it is a step of Newton's method. Memory does not depend on the number of galaxies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+import torch
+from jaxtyping import Float, Int, UInt32
+from torch import Tensor
+
+from sedflow_dist import magnitudes
+from sedflow_dist.inference import goodness_of_fit, importance
+from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.magnitudes import POGSON
+from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.photometry.photometry import Photometry
+
+#: Flags that say nothing against a row's photometry, or that are judged anew.
+_HARMLESS = int(Flag.BAND_MISSING | Flag.NEGATIVE_FLUX | Flag.NO_ID | Flag.LOW_EFFECTIVE_FRACTION)
+_LEAST_EFFECTIVE_DRAWS = 30.0
+_LARGEST_STEP = 0.1  # mag in any band: the normal equation is linear, and weights are not
+MEAN = "mean"
+#: Why a row is left out, in the order in which that is looked for.
+LEFT_OUT = {
+    "redshift": "without a spectroscopic redshift that the model serves",
+    "flagged": "flagged",
+    "weights": "whose importance weights do not serve",
+    "misfit": "that the model does not explain",
+}
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What is assumed of the offsets and of the galaxies.
+
+    Attributes:
+        fixed: the band whose offset is 0, or ``mean``: the mean of all. The mass of every galaxy is free, so an offset that all
+            bands share is none that data could tell
+        prior: standard deviation of the offsets before any data [mag], of each direction that is solved for
+        population: ``prior``: the galaxies are distributed as the model's prior has it, as mocks are; their mean colours then
+            count. ``unknown``: directions in which one galaxy scatters by more than ``scatter`` are not solved for, since
+            there a wrong zero point and another population are the same
+        scatter: of single galaxies about the model in a direction [mag]
+        least_p_value: rows below, by their goodness of fit, are left out
+    """
+
+    fixed: str = MEAN
+    prior: float = 0.1
+    population: Literal["unknown", "prior"] = "unknown"
+    scatter: float = 0.1
+    least_p_value: float = 0.001
+
+
+@dataclass(frozen=True)
+class NormalEquation:
+    """Sums over galaxies: ``score``, observed ``information``, outer products of scores; rows used, also in each band, and
+    those left out by reason."""
+
+    rows: int
+    in_band: Int[np.ndarray, " band"]
+    score: Float[np.ndarray, " band"]
+    information: Float[np.ndarray, "band band"]
+    outer: Float[np.ndarray, "band band"]
+    left_out: Counter[str]
+
+    @classmethod
+    def zero(cls, n_bands: int) -> NormalEquation:
+        """Return that of no galaxy."""
+        square = np.zeros((n_bands, n_bands))
+        return cls(0, np.zeros(n_bands, int), np.zeros(n_bands), square, square, Counter())
+
+    def __add__(self, other: NormalEquation) -> NormalEquation:
+        return NormalEquation(
+            self.rows + other.rows, self.in_band + other.in_band, self.score + other.score,
+            self.information + other.information, self.outer + other.outer, self.left_out + other.left_out,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Offsets [mag], to be added to magnitudes (as a survey's ``ab_offset``), and their standard errors; NaN: not measured.
+
+    ``held``: directions that were not solved for, each of unit length, and ``scatter``: how much single galaxies scatter in
+    each [mag]; infinite where they say nothing.
+    """
+
+    offset: Float[np.ndarray, " band"]
+    error: Float[np.ndarray, " band"]
+    held: Float[np.ndarray, "direction band"]
+    scatter: Float[np.ndarray, " direction"]
+
+
+def corrected(photometry: Photometry, offset: Float[np.ndarray, " band"]) -> Photometry:
+    """Return photometry whose magnitudes have ``offset`` [mag] added."""
+    factor = torch.as_tensor(magnitudes.flux(np.nan_to_num(offset)) / magnitudes.flux(0.0)).to(photometry.flux)
+    return replace(photometry, flux=photometry.flux * factor, sigma=photometry.sigma * factor)
+
+
+def equation(
+    posterior: Posterior,
+    photometry: Photometry,
+    flags: UInt32[np.ndarray, " galaxy"],
+    rows: Int[np.ndarray, " galaxy"],
+    offset: Float[np.ndarray, " band"],
+    assumptions: Assumptions,
+) -> NormalEquation:
+    """Return what galaxies say of the offsets that are left after ``offset`` [mag].
+
+    Args:
+        flags: the galaxies' in their catalog
+        rows: in their catalog, which key the draws
+    """
+    total, data = NormalEquation.zero(len(offset)), corrected(photometry, offset)
+    spectroscopic = photometry.has_exact_redshift.numpy() & posterior.open(photometry, flags & ~np.uint32(_HARMLESS))
+    plain = (flags & ~np.uint32(_HARMLESS)) == 0
+    total.left_out["redshift"] += int((~spectroscopic).sum())
+    total.left_out["flagged"] += int((spectroscopic & ~plain).sum())
+    places = np.flatnonzero(spectroscopic & plain)
+    for start in range(0, len(places), posterior.batch):
+        at = places[start : start + posterior.batch]
+        total = total + _of_batch(posterior, data[at], rows[at], assumptions)
+    return total
+
+
+def _of_batch(
+    posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], assumptions: Assumptions
+) -> NormalEquation:
+    """The sums over galaxies whose weights serve and whose photometry the model explains."""
+    found = posterior.predict(photometry, rows, posterior.n_draws, as_trained=assumptions.population == "prior")
+    certificate, weight = found.certificate, found.certificate.weight
+    serves = (certificate.effective_fraction * posterior.n_draws >= _LEAST_EFFECTIVE_DRAWS).numpy()
+    serves &= (certificate.pareto_k <= importance.LARGEST_K).numpy() & np.isfinite(certificate.log_evidence.numpy())
+    p_value = goodness_of_fit.posterior_predictive(found.chi2.numpy(), photometry.n_bands.numpy(), weight.numpy())
+    fits = p_value >= assumptions.least_p_value
+    use = torch.as_tensor(serves & fits)
+    left = Counter({"weights": int((~serves).sum()), "misfit": int((serves & ~fits).sum())})
+    flux, inverse, w = found.flux[use].double(), photometry.inverse_sigma[use].double(), weight[use].double()
+    model = flux * inverse.unsqueeze(1)  # in standard deviations
+    data = (photometry.flux[use] * photometry.inverse_sigma[use]).double().unsqueeze(1)
+    score, curvature = model * (data - model), model**2
+    if assumptions.population == "prior":
+        by_sigma = _of_uncertainties(posterior.flow.noise, found.flux[use], photometry[use])
+        score, curvature = score + by_sigma[0], curvature + by_sigma[1]
+    mean = torch.einsum("gd,gdb->gb", w, score)
+    deviation = (score - mean.unsqueeze(1)) * w.sqrt().unsqueeze(-1)
+    information = torch.einsum("gd,gdb->b", w, curvature).diag() - torch.einsum("gda,gdb->ab", deviation, deviation)
+    return NormalEquation(
+        int(use.sum()), photometry.mask[use].sum(0).numpy(), mean.sum(0).numpy(), information.numpy(),
+        (mean.T @ mean).numpy(), left,
+    )  # fmt: skip
+
+
+def _of_uncertainties(
+    noise: NoiseModel, flux: Float[Tensor, "galaxy draw band"], photometry: Photometry
+) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw band"]]:
+    """What uncertainties, which a wrong zero point scales as it does fluxes, add to the score and to its derivative."""
+    mean, scatter = (x.view_as(flux).double() for x in noise.moments(flux.flatten(0, 1)))
+    sigma, measured = photometry.sigma.double().unsqueeze(1), photometry.mask.unsqueeze(1)
+    score = sigma * (sigma - mean) / scatter**2 - 1
+    return torch.where(measured, score, 0.0), torch.where(measured, sigma * (2 * sigma - mean) / scatter**2, 0.0)
+
+
+def solve(
+    found: NormalEquation, offset: Float[np.ndarray, " band"], labels: Sequence[str], assumptions: Assumptions
+) -> Solution:
+    """Return the offsets that a normal equation at ``offset`` [mag] asks for, none further than a step from those.
+
+    Errors are those of the "sandwich", information^-1 outer information^-1, right also where the model is not (Huber 1967).
+
+    Raises:
+        ValueError: no galaxy, or one band only, has a say; or the band that is to be fixed is not measured.
+    """
+    seen, fixed = found.in_band > 0, assumptions.fixed
+    if seen.sum() < 2 or (fixed != MEAN and not seen[labels.index(fixed)]):
+        bands = ", ".join(label for label, there in zip(labels, seen, strict=True) if there) or "no band"
+        raise ValueError(
+            f"zero points need galaxies with two bands or more, the fixed one ({fixed}) among them; {found.rows:,} rows could "
+            f"be used, with {bands}; left out: {described(found.left_out)}"
+        )
+    square = np.ix_(seen, seen)
+    information, outer = found.information[square], found.outer[square]
+    delta = np.nan_to_num(offset[seen]) / POGSON
+    delta -= delta.mean()  # an offset of all bands is the masses'
+    basis = scipy.linalg.null_space(np.ones((1, len(delta))))
+    value, vector = np.linalg.eigh(basis.T @ information @ basis)
+    scatter = np.full(len(value), np.inf)
+    scatter[value > 0] = POGSON * np.sqrt(found.rows / value[value > 0])
+    kept = scatter < (assumptions.scatter if assumptions.population == "unknown" else np.inf)
+    directions = basis @ vector[:, kept]
+    prior = (POGSON / assumptions.prior) ** 2 * np.eye(int(kept.sum()))
+    gain = directions @ np.linalg.inv(directions.T @ information @ directions + prior)
+    step = gain @ directions.T @ (found.score[seen] + information @ delta) - delta
+    delta += step * min(1.0, _LARGEST_STEP / max(POGSON * np.abs(step).max(), 1e-30))
+    covariance = gain @ (directions.T @ outer @ directions + prior) @ gain.T
+    if fixed != MEAN:
+        shift = np.eye(len(delta)) - (np.array(labels)[seen] == fixed)  # takes the fixed band's offset from all
+        delta, covariance = shift @ delta, shift @ covariance @ shift.T
+
+    def filled(values: Float[np.ndarray, "*_direction seen"]) -> Float[np.ndarray, "*_direction band"]:
+        everywhere = np.full((*values.shape[:-1], len(seen)), np.nan)
+        everywhere[..., seen] = values
+        return everywhere
+
+    error = np.sqrt(np.diag(covariance).clip(min=0.0))
+    held = np.nan_to_num(filled((basis @ vector[:, ~kept]).T))
+    return Solution(filled(POGSON * delta), filled(POGSON * error), held, scatter[~kept])
+
+
+def described(left_out: Counter[str]) -> str:
+    """Return how many rows were left out, by reason, in words."""
+    return ", ".join(f"{left_out[reason]:,} {LEFT_OUT[reason]}" for reason in LEFT_OUT)
