@@ -23,6 +23,7 @@ from distributed import Client
 
 from cluster import dask_engine, retries
 from cluster.settings import DaskSettings
+from jobs import target_prior
 from jobs.columns import INFERRED
 from jobs.config import shipped
 from jobs.config.run_file import fingerprint
@@ -112,6 +113,7 @@ def work(source: Location, model: Location, settings: Inference, seed: int) -> W
     files = model_store.read(model)
     flow = TrainedModel.from_bytes(*files)
     check(store, flow, model)
+    target_prior.check(flow, settings, seed)
     layout = _layout(store, flow, settings)
     answers = {
         "model": flow.id, "seed": seed,

@@ -16,7 +16,7 @@ from jobs.export.whole import Destination
 from jobs.observed import observed
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router
-from sedflow_dist.inference.settings import InferenceSettings
+from sedflow_dist.inference.settings import InferenceSettings, TargetPrior
 from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import names
 from storage_schemas.backend.location import Location
@@ -74,8 +74,10 @@ def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
             raise ValueError(f"row {row} has no posterior: {', '.join(names(int(flags)))}")
 
 
-def engine(catalog: xr.Dataset) -> Router:
-    """Return what answered a catalog: its model, seed and settings."""
+def engine(catalog: xr.Dataset, target: bool = True) -> Router:
+    """Return what answered a catalog: its model, seed and settings; ``target``: under its target prior, not the interim one."""
     run = catalog.attrs["run"]
     settings = InferenceSettings.model_validate({name: run[name] for name in InferenceSettings.model_fields})
+    if not target:
+        settings = settings.model_copy(update={"prior": TargetPrior()})
     return Router.of(TrainedModel.from_bytes(*model_bytes(catalog)), run["seed"], settings)

@@ -21,6 +21,7 @@ from sedflow_dist.inference import importance
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.inference.reweight import reweight as new_weights
+from sedflow_dist.inference.settings import TargetPrior
 from sedflow_dist.inference.summary import QUANTILES, Method
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog.schema import open_catalog
@@ -30,12 +31,17 @@ _ROWS_PER_READ = 1024
 
 
 def reweight(
-    source: Location, out: Destination, priors: Sequence[str], rows: Sequence[int] | None, n_draws: int | None, ref: str
+    source: Location,
+    out: Destination,
+    target: TargetPrior,
+    rows: Sequence[int] | None,
+    n_draws: int | None,
+    ref: str,
 ) -> tuple[int, int]:
     """Write rows of a catalog under a new prior to ``out``; return the numbers of rows and of those without an answer.
 
     Args:
-        priors: new densities as `reweight.Density.parse` reads them
+        target: the new prior, in place of the catalog's own target prior where it has one
         rows: all answered ones if None
         n_draws: as many as the catalog's if None
 
@@ -53,12 +59,11 @@ def reweight(
         )
     if not rows:
         raise ValueError(f"no row of {source} has an answer")
-    router, at = engine(catalog), np.asarray(rows)
+    router, at = engine(catalog, target=False), np.asarray(rows)
     posterior = router.posterior
-    redshift = catalog["redshift"].isel(galaxy=at).values
-    prior = NewPrior.build(priors, posterior.flow, (float(redshift.min()), float(redshift.max())), posterior.seed)
-    for density in prior.densities:
-        say("reweight", density.describe())
+    prior = NewPrior.build(target.densities, posterior.flow, posterior.seed, target.relative_to)
+    for line in prior.describe():
+        say("reweight", line)
     n_draws = n_draws or posterior.n_draws
     least = max(posterior.min_effective_fraction, LEAST_EFFECTIVE_DRAWS / n_draws)
     if least > 0.5:
@@ -71,7 +76,10 @@ def reweight(
             parts.append(part)
             progress.update(len(part["weighted"]))
     answer = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    export.write(_rows(catalog, at, answer, least, [density.text for density in prior.densities]), out)
+    export.write(_rows(catalog, at, answer, least, target), out)
+    before, after = answer["interim_effective_draws"], answer["effective_draws"]
+    say("reweight", f"effective draws a row, median: {np.median(before):,.0f} before, {np.median(after):,.0f} after; "
+        f"a tenth of the rows keeps less than {np.quantile(after / before, 0.1):.2g} of them")  # fmt: skip
     return len(at), int(np.sum(~(answer["effective_fraction"] >= least)))
 
 
@@ -98,12 +106,14 @@ def _answers(
             )
             yield {
                 "quantiles": quantiles, "mean": mean, "std": std, "effective_fraction": fraction.float().numpy(),
+                "effective_draws": (n_draws * fraction).float().numpy(),
+                "interim_effective_draws": (1 / (old**2).sum(-1)).float().numpy(),
                 "weighted": methods[at] != Method.FLOW,
             }  # fmt: skip
 
 
 def _rows(
-    catalog: xr.Dataset, at: np.ndarray, answer: dict[str, np.ndarray], least: float, priors: Sequence[str]
+    catalog: xr.Dataset, at: np.ndarray, answer: dict[str, np.ndarray], least: float, target: TargetPrior
 ) -> Rows:
     """The answers as rows of a table: row, identifiers, summaries, how good they are, and why there is none."""
     fraction = answer["effective_fraction"]
@@ -114,6 +124,8 @@ def _rows(
     about = {
         "row": (at, "row in the catalog"), **{column.name: (column.of(identity), "") for column in ids},
         **{column.name: (column.of(answer), "") for column in summaries},
+        "effective_draws": (answer["effective_draws"], "effective draws under the new prior"),
+        "interim_effective_draws": (answer["interim_effective_draws"], "effective draws under the interim prior"),
         "effective_fraction": (fraction, "effective fraction of the draws under the new prior"),
         "weighted": (answer["weighted"], "draws of the exact posterior: weighted, or MCMC"),
         "flags": (catalog["flags"].isel(galaxy=at).values, "the catalog's flags"),
@@ -124,5 +136,9 @@ def _rows(
         known.get(name) or Column(name, str if values.dtype.kind in "TOU" else values.dtype, description=description)
         for name, (values, description) in about.items()
     ]
-    metadata = {"MODEL": str(catalog.attrs["run"]["model"]), "PRIOR": "; ".join(priors)}
+    metadata = {
+        "MODEL": str(catalog.attrs["run"]["model"]),
+        "PRIOR": "; ".join(target.densities),
+        "PRIORREL": target.relative_to,
+    }
     return Rows.of_arrays(columns, {name: values for name, (values, _) in about.items()}, metadata)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.cli.options import CatalogPath, Cone, Release, numbers
+from jobs.cli.options import CatalogPath, Cone, Release, numbers, read_from_options
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 catalog_app = typer.Typer(no_args_is_help=True, help="Look into a posterior catalog, its history and its draws.")
 _ROWS_READ = 1 << 20
+_SHOWN = ["method", "flags", "effective_fraction", "effective_draws", "interim_effective_draws"]
 
 
 @catalog_app.command("show")
@@ -59,19 +60,29 @@ def reweight(
     prior: Annotated[
         list[str],
         typer.Option(
-            help="new prior of a column, as tau_ism=norm(0.3,0.2) or log_sfr_1gyr=flat; arguments are scipy's"
+            help="new prior of a column: tau_ism=norm(0.3,0.2), log_sfr_1gyr=flat, arguments as scipy's; "
+            "log_mstar_surviving=leja2020(min=8), log_z_mw=gallazzi2005(widen=2)"
         ),
     ],
     out: Annotated[str, typer.Option(help="OUT.fits, OUT.parquet or OUT.csv, here or s3://: one row per row")],
     rows: Annotated[str | None, typer.Option(help="row numbers, for example 0,5,7; none: all answered rows")] = None,
     n: Annotated[int | None, typer.Option("-n", min=100, help="draws a row; none: as many as the catalog's")] = None,
+    relative_to: Annotated[
+        Literal["implied", "unity"],
+        typer.Option(
+            help="implied: columns get these priors instead of those they had; unity: what they had, times these"
+        ),
+    ] = "implied",
     release: Release = "main",
 ) -> None:
     """Answer rows under another prior, from the same draws (docs/priors.md)."""
     from jobs.catalog.reweight import reweight as answer
+    from sedflow_dist.inference.settings import TargetPrior
 
     wanted = None if rows is None else numbers(rows, "--rows")
-    done, failed = answer(Location.parse(source), out, prior, wanted, n, release)
+    with read_from_options("--prior"):
+        target = TargetPrior(densities=tuple(prior), relative_to=relative_to)
+    done, failed = answer(Location.parse(source), out, target, wanted, n, release)
     print(f"{done:,} rows, of which {failed:,} have no answer under the new prior (column reason): {out}")
 
 
@@ -177,13 +188,15 @@ def summary(location: Location, release: str = "main", cone: str | None = None) 
 
     data = rows_in(location, release, cone)
     methods, flagged = np.zeros(256, int), Counter[Flag]()
-    fractions = np.zeros(1001, int)
+    fractions, kept = np.zeros(1001, int), np.zeros(1001, int)
     for start in range(0, data.sizes["galaxy"], _ROWS_READ):
-        part = data[["method", "flags", "effective_fraction"]].isel(galaxy=slice(start, start + _ROWS_READ)).load()
+        part = data[_SHOWN].isel(galaxy=slice(start, start + _ROWS_READ)).load()
         methods += np.bincount(part["method"], minlength=256)
         flagged.update({flag: int(np.sum((part["flags"].values & int(flag)) != 0)) for flag in Flag})
         fraction = part["effective_fraction"].values
         fractions += np.bincount((1000 * fraction[np.isfinite(fraction)]).astype(int).clip(0, 1000), minlength=1001)
+        share = part["effective_draws"].values / part["interim_effective_draws"].values
+        kept += np.bincount((1000 * share[np.isfinite(share)]).astype(int).clip(0, 1000), minlength=1001)
     where = f" within {cone}" if cone else ""
     model, n_rows = data.attrs["run"]["model"], data.sizes["galaxy"]
     print(
@@ -197,3 +210,8 @@ def summary(location: Location, release: str = "main", cone: str | None = None) 
     if n_finite := fractions.sum():
         low, middle = np.searchsorted(np.cumsum(fractions), np.array([0.05, 0.5]) * n_finite) / 1000
         print(f"  effective fraction of the draws: median {middle:.2f}, 5 % below {low:.2f}")
+    if n_kept := kept.sum():
+        low, middle = np.searchsorted(np.cumsum(kept), np.array([0.05, 0.5]) * n_kept) / 1000
+        target = data.attrs["run"]["prior"]
+        print(printable(f"  target prior, relative to {target['relative_to']}: {'; '.join(target['densities'])}"))
+        print(f"  it leaves of the effective draws: median {middle:.2f}, 5 % of the rows below {low:.2f}")

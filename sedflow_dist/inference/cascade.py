@@ -19,6 +19,7 @@ from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import importance, likelihood, lockstep, mcmc
 from sedflow_dist.inference.mcmc import State, Target
 from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.inference.reweight import NewPrior
 from sedflow_dist.inference.settings import THIN, InferenceSettings, Routing
 from sedflow_dist.inference.summary import Answer, Method, Summary, latest
 from sedflow_dist.photometry.flags import Flag, bits
@@ -51,8 +52,9 @@ class Router:
     def of(cls, flow: TrainedModel, seed: int, settings: InferenceSettings) -> Router:
         """Return what infers, and replays, the rows of a catalog: of a flow, a seed and settings always the same."""
         posterior = Posterior(
-            flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws, settings.certificate
-        )
+            flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws, settings.certificate,
+            target=NewPrior.of(settings.prior, flow, seed),
+        )  # fmt: skip
         return cls(posterior, settings.routing)
 
     def summarise(
@@ -108,7 +110,7 @@ class Router:
             found = posterior.draw(photometry[plain], rows[plain], n)
             values[plain] = found.values
             weighted = torch.as_tensor(methods[plain] == Method.WEIGHTED).unsqueeze(-1)
-            weight[plain] = torch.where(weighted, found.weight, weight[plain])
+            weight[plain] = torch.where(weighted, found.weight, found.plain)
         for i in np.flatnonzero(~plain).tolist():
             one, row = photometry[i], rows[i : i + 1]
             if methods[i] == Method.MORE_DRAWS:
@@ -117,7 +119,7 @@ class Router:
             else:
                 (chain,) = self._chains(one, row)
                 _, all_values, _ = self._evaluate(chain, one, int(row[0]))
-                own_weight = torch.ones(all_values.shape[:2])
+                own_weight = posterior.prior_weight(all_values, one.redshift)
             values[i] = all_values[0][posterior.resample(own_weight, row, n)[0]]
         return values, weight
 
@@ -194,17 +196,21 @@ class Router:
         posterior = self.posterior
         u, values, chi2 = self._evaluate(chain, photometry, int(at[0]) + row)
         ok = torch.isfinite(torch.cat([values, chi2.unsqueeze(-1)], -1)).all(-1).all(-1).numpy()
-        weight = torch.full(values.shape[:2], 1 / values.shape[1], dtype=torch.float64)
+        weight = posterior.prior_weight(values, photometry.redshift)
+        left = posterior.left(weight, chain.effective_draws)
         said = {
+            Flag.PRIOR_TOO_FAR: ok & (left == 0),
             Flag.NOT_CONVERGED: np.array([chain.rhat > _CONVERGED]),
             Flag.PRIOR_EDGE: posterior.at_edge(u, weight),
         }
         columns = {
             **posterior.describe(u, values, weight, at + row),
             **posterior.judge(chi2, photometry.n_bands, weight),
-            **{name: np.array([getattr(chain, name)]) for name in ("rhat", "effective_draws", "method")},
+            **{name: np.array([getattr(chain, name)]) for name in ("rhat", "method")},
+            "effective_draws": left,
+            **posterior.before_target(np.array([chain.effective_draws])),
         }
-        return Answer(at, ok, bits(1, said), columns)
+        return Answer(at, ok & (left != 0), bits(1, said), columns)
 
     # -- chains -----------------------------------------------------------------------------------------------------------
 
@@ -267,8 +273,8 @@ def start(
         target, place: of the galaxy, the ``place``-th of the target's; ``photometry`` is its own
     """
     found = posterior.draw(photometry, np.array([row]), posterior.n_draws)
-    if not bool(torch.isfinite(found.log_evidence).all() & torch.isfinite(found.unit).all()):
+    if not bool(torch.isfinite(found.interim.log_evidence).all() & torch.isfinite(found.unit).all()):
         return target.start(place, n_walkers, posterior.seed, row)
     return mcmc.choose(
-        posterior.flow.space.split(found.unit[0])[1], found.weight[0].log(), n_walkers, posterior.seed, row
+        posterior.flow.space.split(found.unit[0])[1], found.interim.weight[0].log(), n_walkers, posterior.seed, row
     )

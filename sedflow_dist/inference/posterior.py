@@ -8,7 +8,7 @@ rounding, in any block and on any worker: base points are one scrambled Sobol se
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from sedflow_dist.flow import support
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
 from sedflow_dist.inference.importance import Certificate
+from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
 from sedflow_dist.parameters import probit, to_16_bits, unit
@@ -38,7 +39,10 @@ _OF_WEIGHTS = ("effective_fraction", "log_evidence", "log_evidence_error", "pare
 @dataclass(frozen=True)
 class Draws:
     """Posterior draws of a block: ``unit`` cube, ``values`` (columns as in `columns`), the flow's density ``log_q``,
-    ``chi2``, bands measured, and the rest as in `Certificate`."""
+    ``chi2``, bands measured, and the rest as in `Certificate`, under the target prior; ``interim``: under the interim prior.
+
+    ``plain``: what draws count where their importance weights do not serve, all alike or by the target prior's factor.
+    """
 
     unit: Float[Tensor, "galaxy draw coordinate"]
     values: Float[Tensor, "galaxy draw column"]
@@ -50,6 +54,8 @@ class Draws:
     log_evidence: Float[Tensor, " galaxy"]
     log_evidence_error: Float[Tensor, " galaxy"]
     pareto_k: Float[Tensor, " galaxy"]
+    interim: Certificate = field(kw_only=True)
+    plain: Float[Tensor, "galaxy draw"] = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class Posterior:
         certificate: False: quantiles of the flow's draws alone. Nothing is computed but the flow, nothing says how good an
             answer is, and there are parameters only
         memory: bytes that the draws of a batch of galaxies may take; a batch is one galaxy at least
+        target: another prior than the model's, as a factor of the weights
     """
 
     def __init__(
@@ -95,8 +102,9 @@ class Posterior:
         n_keep: int = 0,
         certificate: bool = True,
         memory: int = MEMORY,
+        target: NewPrior | None = None,
     ) -> None:
-        self.flow, self.seed, self.n_draws = flow, seed, n_draws
+        self.flow, self.seed, self.n_draws, self.target = flow, seed, n_draws, target
         self.min_effective_fraction, self.n_keep, self.certificate = min_effective_fraction, n_keep, certificate
         refuse_amplitude(certificate, flow.spec.amplitude)
         self.columns = tuple(quantity.name for quantity in flow.columns(certificate))
@@ -111,6 +119,7 @@ class Posterior:
     def _draws_memory(self, n_galaxies: int) -> int:
         """The most bytes that draws of so many galaxies need, apart from the sampler: base points, values, photometry."""
         own = 4 * (6 * len(self.flow.space.coordinates) + 3 * len(self.columns) + 6 * len(self.flow.spec.bands) + 30)
+        own += 8 * 12 * len(self.target.densities) if self.target else 0
         return n_galaxies * self.n_draws * own + self.flow.redshift_model.memory(n_galaxies, self.n_draws)
 
     @property
@@ -155,13 +164,19 @@ class Posterior:
         proposal = self._propose(photometry, rows, n_draws)
         light = self.flow.redshift_model(proposal.theta, photometry.redshift)
         model, log_weight = self._weigh(proposal, light.flux, photometry)
+        values = self.values(proposal.theta, light)
+        certificate = interim = importance.certify(log_weight)
+        if self.target:
+            certificate = importance.certify(log_weight + self.target.log_factor(values, photometry.redshift))
         return Draws(
             unit=proposal.unit,
-            values=self.values(proposal.theta, light),
+            values=values,
             log_q=proposal.log_q,
             chi2=likelihood.gaussian(model, photometry)[1],
             n_bands=photometry.n_bands,
-            **vars(importance.certify(log_weight)),
+            **vars(certificate),
+            interim=interim,
+            plain=self.prior_weight(values, photometry.redshift),
         )
 
     def predict(
@@ -204,6 +219,14 @@ class Posterior:
             log_l, _ = likelihood.gaussian(model, photometry)
         return model, log_l + proposal.log_prior - proposal.log_q
 
+    def prior_weight(
+        self, values: Float[Tensor, "galaxy draw column"], redshift: Float[Tensor, " galaxy"]
+    ) -> Float[Tensor, "galaxy draw"]:
+        """Return what draws of the interim posterior count under the target prior: all alike without one; 0 if none fits."""
+        if self.target is None:
+            return values.new_full((len(values), 1), 1 / values.shape[1], dtype=torch.float64).expand(values.shape[:2])
+        return torch.softmax(self.target.log_factor(values, redshift), -1).nan_to_num(nan=0.0)
+
     def values(
         self, theta: Float[Tensor, "galaxy draw param"], light: DrawPhotometry
     ) -> Float[Tensor, "galaxy draw column"]:
@@ -234,21 +257,35 @@ class Posterior:
 
         ``flags`` say which are beyond the trained redshifts: there the flow is no answer by itself.
         """
-        finite = (torch.isfinite(draws.log_evidence) & torch.isfinite(draws.values).all(-1).all(-1)).numpy()
+        finite = (torch.isfinite(draws.interim.log_evidence) & torch.isfinite(draws.values).all(-1).all(-1)).numpy()
         serves, n = self.serves(draws), draws.weight.shape[1]
-        good = serves.numpy()
-        ok = finite & (good | ((flags & int(Flag.REDSHIFT_OUTSIDE_MODEL)) == 0))
-        weight = torch.where(serves.unsqueeze(-1), draws.weight, 1 / n)
+        good, left = serves.numpy(), self.left(draws.plain, n)
+        near = good | (left != 0)
+        ok = finite & near & (good | ((flags & int(Flag.REDSHIFT_OUTSIDE_MODEL)) == 0))
+        weight = torch.where(serves.unsqueeze(-1), draws.weight, draws.plain)
         edge = self.at_edge(draws.unit, weight)
-        said = {Flag.FAILED: ~finite, Flag.LOW_EFFECTIVE_FRACTION: ok & ~good, Flag.PRIOR_EDGE: ok & edge}
+        said = {Flag.FAILED: ~finite, Flag.LOW_EFFECTIVE_FRACTION: ok & ~good, Flag.PRIOR_EDGE: ok & edge,
+                Flag.PRIOR_TOO_FAR: finite & ~near}  # fmt: skip
         columns = {
             **{name: getattr(draws, name).numpy() for name in _OF_WEIGHTS},
             **self.describe(draws.unit, draws.values, weight, rows),
             **self.judge(draws.chi2, draws.n_bands, weight),
-            "effective_draws": np.where(good, n * draws.effective_fraction.numpy(), n),
+            "effective_draws": np.where(good, n * draws.effective_fraction.numpy(), left),
+            **self.before_target(np.where(good, n * draws.interim.effective_fraction.numpy(), n)),
             "method": np.where(good, Method.WEIGHTED, Method.FLOW),
         }
         return Answer(at, ok, bits(len(at), said), columns)
+
+    def left(self, weight: Float[Tensor, "galaxy draw"], effective: float) -> Float[np.ndarray, " galaxy"]:
+        """Return the effective draws that a target prior leaves of ``effective`` ones that are alike; 0 if they are too few."""
+        if self.target is None:
+            return np.full(len(weight), effective, float)
+        fraction = (1 / (weight.shape[1] * (weight**2).sum(-1))).nan_to_num(posinf=0.0).numpy()
+        return np.where(effective * fraction >= LEAST_EFFECTIVE_DRAWS, effective * fraction, 0.0)
+
+    def before_target(self, effective: Float[np.ndarray, " galaxy"]) -> dict[str, Float[np.ndarray, " galaxy"]]:
+        """Return the column of effective draws before a target prior, where there is one."""
+        return {"interim_effective_draws": effective} if self.target else {}
 
     def _plain(
         self, photometry: Photometry, at: Int[np.ndarray, " galaxy"], rows: Int[np.ndarray, " galaxy"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sedflow_dist.inference.densities import Density
 
 #: Steps of a chain between kept ones.
 THIN = 10
@@ -44,6 +46,32 @@ class Routing(BaseModel):
         return self
 
 
+#: What the density of a target prior is relative to: `sedflow_dist.inference.reweight`.
+RelativeTo = Literal["implied", "unity"]
+
+
+class TargetPrior(BaseModel):
+    """Another prior than that of the training, as a factor of the importance weights (docs/priors.md)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    densities: tuple[str, ...] = Field(
+        (), description="one a column, as `log_mstar_surviving=leja2020(min=8)` or `tau_ism=norm(0.3,0.2)`"
+    )
+    relative_to: RelativeTo = Field(
+        "implied",
+        description="implied: the column gets the density, in place of the one that the interim prior implies; unity: the "
+        "interim prior is multiplied by the density as it is",
+    )
+
+    @field_validator("densities")
+    @classmethod
+    def _readable(cls, densities: tuple[str, ...]) -> tuple[str, ...]:
+        for text in densities:
+            Density.parse(text)
+        return densities
+
+
 class InferenceSettings(BaseModel):
     """What a row's answer depends on besides its photometry, the model and the seed."""
 
@@ -60,6 +88,13 @@ class InferenceSettings(BaseModel):
         "routing; of flows with `preset: paper` only",
     )
     routing: Routing = Routing()
+    prior: TargetPrior = TargetPrior()
+
+    @model_validator(mode="after")
+    def _weights(self) -> InferenceSettings:
+        if self.prior.densities and not self.certificate:
+            raise ValueError("prior: without the certificate draws have no weights that another prior could change")
+        return self
 
 
 def refuse_amplitude(certificate: bool, amplitude: Literal["exact", "learnt"]) -> None:

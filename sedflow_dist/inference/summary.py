@@ -20,7 +20,9 @@ from sedflow_dist.photometry.photometry import Photometry
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 QUANTILE_NAMES = ("p025", "p16", "p50", "p84", "p975")
 #: All flags but those that an answer sets anew.
-_KEPT = ~np.uint32(int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE | Flag.NOT_CONVERGED))
+_KEPT = ~np.uint32(
+    int(Flag.FAILED | Flag.LOW_EFFECTIVE_FRACTION | Flag.PRIOR_EDGE | Flag.NOT_CONVERGED | Flag.PRIOR_TOO_FAR)
+)
 
 
 class Method(IntEnum):
@@ -95,6 +97,11 @@ class Summary:
     )
     effective_draws: Float[np.ndarray, " galaxy"] = field(
         metadata=_is("float32", "independent draws that the answer is worth", ucd="meta.number")
+    )
+    interim_effective_draws: Float[np.ndarray, " galaxy"] = field(
+        metadata=_is(
+            "float32", "effective draws before the target prior took its share; NaN without one", ucd="meta.number"
+        )
     )
     effective_fraction: Float[np.ndarray, " galaxy"] = field(
         metadata=_is("float32", "effective fraction of the importance weights", ucd="stat.fit.goodness")

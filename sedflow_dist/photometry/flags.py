@@ -33,6 +33,7 @@ class Flag(IntFlag):
     BAD_EXTINCTION = 1 << 18
     NOT_A_GALAXY = 1 << 19
     NO_MATCH = 1 << 20
+    PRIOR_TOO_FAR = 1 << 21
 
 
 DESCRIPTIONS = {
@@ -57,10 +58,11 @@ DESCRIPTIONS = {
     Flag.BAD_EXTINCTION: "an extinction that no band can have; that band counts as missing",
     Flag.NOT_A_GALAXY: "a star or a QSO by the survey's class; answered by the flow alone, as if it were a galaxy",
     Flag.NO_MATCH: "no row of the joined table fits; what comes from there (a redshift) is missing",
+    Flag.PRIOR_TOO_FAR: "the target prior leaves fewer than 20 effective draws: no answer",
 }
 
 #: Flags for which the flow alone is no answer: values are NaN, unless weights or MCMC serve (a redshift outside the model).
-REASONS = Flag.TOO_FEW_BANDS | Flag.BAD_REDSHIFT | Flag.REDSHIFT_OUTSIDE_MODEL | Flag.FAILED
+REASONS = Flag.TOO_FEW_BANDS | Flag.BAD_REDSHIFT | Flag.REDSHIFT_OUTSIDE_MODEL | Flag.FAILED | Flag.PRIOR_TOO_FAR
 MINIMUM_BANDS = 3
 
 

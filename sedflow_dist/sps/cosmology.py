@@ -21,6 +21,11 @@ def comoving_distance_mpc(z: Float[np.ndarray, "*batch"] | float) -> Float[np.nd
     return Planck13.comoving_distance(z).value
 
 
+def comoving_volume_mpc3(z: Float[np.ndarray, "*batch"] | float) -> Float[np.ndarray, "*batch"] | float:
+    """Return the comoving volume of the whole sky per unit of redshift, dV/dz [Mpc^3], at redshift ``z``."""
+    return 4 * np.pi * Planck13.differential_comoving_volume(z).value
+
+
 def flux_factor(
     z: Float[np.ndarray, "*batch"] | float, comoving_mpc: Float[np.ndarray, "*batch"] | float
 ) -> Float[np.ndarray, "*batch"] | float:

@@ -14,8 +14,11 @@ from jobs.containers import tables
 from jobs.infer import infer
 from jobs.ingest.job import ingest
 from sedflow_dist.inference import importance, reweight
+from sedflow_dist.inference.densities import Density
+from sedflow_dist.inference.interim_prior import InducedPrior, ParameterPrior, Steps, prior_draws
 from sedflow_dist.inference.posterior import Posterior
-from sedflow_dist.inference.reweight import Density, InducedPrior, NewPrior, ParameterPrior
+from sedflow_dist.inference.reweight import NewPrior
+from sedflow_dist.inference.settings import TargetPrior
 from sedflow_dist.inference.summary import QUANTILE_NAMES, QUANTILES, Method
 from sedflow_dist.sps import derived
 from storage_schemas import open_catalog
@@ -26,7 +29,7 @@ TAU, SFR = COLUMNS.index("tau_ism"), COLUMNS.index("log_sfr_1gyr")
 
 
 def new_prior(flow, *texts):
-    return NewPrior.build(texts, flow, (0.05, 0.1), seed=1)
+    return NewPrior.build(texts, flow, seed=1)
 
 
 def gaussian_draws(mean, std, n=20_000):
@@ -109,12 +112,22 @@ def test_old_densities_are_those_of_prior_draws(name):
 # -- derived properties -----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def steps(flow):
+    return Steps(flow, seed=1)
+
+
+@pytest.fixture(scope="module")
+def fresh(flow):
+    """Other prior draws than those of `steps`, at a redshift between two of these."""
+    return prior_draws(flow, 0.063, seed=2, n=100_000)
+
+
 @pytest.mark.parametrize("name", ["log_sfr_1gyr", "log_z_mw", "t_age_mw"])
-def test_flat_on_a_derived_property_makes_prior_draws_flat(flow, name):
+def test_flat_on_a_derived_property_makes_prior_draws_flat(steps, fresh, name):
     """Fresh prior draws at a redshift between two steps, weighted: their distribution is within 1 % of uniform."""
-    old = InducedPrior(name, flow, (0.05, 0.09), seed=1)
-    redshift = np.array([0.063])
-    x = reweight.prior_draws(name, flow, float(redshift[0]), seed=2, n=100_000)
+    old = InducedPrior(COLUMNS.index(name), steps)
+    redshift, x = np.array([0.063]), fresh[:, COLUMNS.index(name)].astype(float)
     (lo,), (hi,) = old.range(redshift)
     inside = np.sort(x[(x > lo) & (x < hi)])
     assert len(inside) > 0.995 * len(x)
@@ -174,7 +187,12 @@ def test_distributions_are_scipys(text, low, high):
     [
         ("tau_ism", "is no prior such as"),
         ("tau_ism=norm(0.3,0.2", "is no prior such as"),
-        ("tau_ism=poisson(3)", "'poisson' is none of flat, beta"),
+        ("tau_ism=poisson(3)", "'poisson' is none of flat, leja2020, gallazzi2005, beta"),
+        ("log_mstar=leja2020()", "leja2020 is a density of log_mstar_surviving, not of log_mstar"),
+        ("log_mstar_surviving=leja2020(min=30)", "less than or equal to 12; defaults are leja2020(min=7)"),
+        ("log_z_mw=gallazzi2005(1,0.02,1,0)", "low = 1 is not below high = 0"),
+        ("log_z_mw=gallazzi2005(scatter=2)", "'scatter' is no argument"),
+        ("redshift=norm(0.1,0.1)", "the same factor for all draws of a row and changes nothing"),
         ("tau_ism=__import__('os')", "'__import__' is none of"),
         ("tau_ism=norm(os.getcwd())", "is no number; the arguments are norm(loc, scale)"),
         ("tau_ism=norm(nan,1)", "'nan' is no number"),
@@ -215,6 +233,7 @@ def test_a_text_that_is_no_prior_is_refused(text, message):
         (["tau_ism=flat", "tau_ism=norm(1,1)"], "has two new priors"),
         (["beta1=flat", "beta2=flat"], "depend on each other through beta"),
         (["log_sfr_1gyr=flat", "log_mstar=norm(10,1)"], "depend on each other through log_mstar"),
+        (["log_z_mw=flat", "log_mstar_surviving=leja2020()"], "depend on each other through beta"),
     ],
 )
 def test_priors_that_make_no_product_are_refused(flow, texts, message):
@@ -223,6 +242,8 @@ def test_priors_that_make_no_product_are_refused(flow, texts, message):
 
 
 # -- catalogs -----------------------------------------------------------------------------------------------------------
+
+OLD = TargetPrior(densities=("tau_ism=flat",))  # what it was
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +269,7 @@ def test_a_catalog_under_its_own_prior_is_what_inference_says(fine_catalog, tmp_
     """
     data = open_catalog(fine_catalog)
     rows = np.flatnonzero(data["method"].values[:60] > 0)
-    done, failed = reweight_catalog(fine_catalog, tmp_path / "o.parquet", ["tau_ism=flat"], rows.tolist(), 4096, "main")
+    done, failed = reweight_catalog(fine_catalog, tmp_path / "o.parquet", OLD, rows.tolist(), 4096, "main")
     table = tables.Table(tmp_path / "o.parquet")
     np.testing.assert_array_equal(table.column("row"), rows)
     posterior = Posterior(engine(data).posterior.flow, data.attrs["run"]["seed"], 4096, LEAST)
@@ -265,6 +286,8 @@ def test_a_catalog_under_its_own_prior_is_what_inference_says(fine_catalog, tmp_
     np.testing.assert_array_equal(answered, fraction >= LEAST)
     assert answered[good].sum() >= 3
     np.testing.assert_allclose(table.column("effective_fraction"), fraction, rtol=2e-3)
+    for name in ("effective_draws", "interim_effective_draws"):  # a prior that is the old one costs nothing
+        np.testing.assert_allclose(table.column(name), 4096 * fraction, rtol=2e-3)
     for i, name in enumerate(COLUMNS):
         for j, quantile in enumerate(QUANTILE_NAMES):
             found = table.column(f"{name}_{quantile}")
@@ -272,9 +295,34 @@ def test_a_catalog_under_its_own_prior_is_what_inference_says(fine_catalog, tmp_
             np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-3, err_msg=name)
 
 
+def test_a_catalog_made_under_a_target_prior_is_the_one_reweighted_to_it(local, fine_catalog, tmp_path):
+    """Its weighted rows have the medians of a table of `reweight`; its columns say what the prior took."""
+    target = TargetPrior(densities=("tau_ism=norm(0.6,0.5)", "n_dust=norm(0,1)"))
+    settings = Inference(n_draws=4096, min_effective_fraction=LEAST, routing=local.inference.routing, prior=target)
+    out = local.location / "sixty_target"
+    infer(local.location / "sixty_photometry", local.store("model"), out, settings, local.seed, local.engines.dask)
+    made, interim = open_catalog(out), open_catalog(fine_catalog)
+    methods = made["method"].values
+    rows = np.flatnonzero((methods == Method.WEIGHTED) & (interim["method"].values == Method.WEIGHTED))
+    assert len(rows) >= 3
+    for number, catalog in enumerate((out, fine_catalog)):  # one has a target prior already, which is replaced
+        reweight_catalog(catalog, tmp_path / f"{number}.parquet", target, rows.tolist(), 4096, "main")
+        table = tables.Table(tmp_path / f"{number}.parquet")
+        for name in ("tau_ism", "log_mstar", "log_z_mw"):
+            wanted = made["quantiles"].values[rows, COLUMNS.index(name), 2]
+            scale = made["std"].values[rows, COLUMNS.index(name)]
+            off = (table.column(f"{name}_p50") - wanted) / scale
+            assert np.nanmax(np.abs(off)) < 0.3, name  # weights are smoothed before, or after, the factor
+    draws = interim["effective_draws"].values[rows]
+    np.testing.assert_allclose(made["interim_effective_draws"].values[rows], draws, rtol=1e-3)
+    assert np.isnan(interim["interim_effective_draws"].values).all()
+    plain = made["effective_draws"].values[methods == Method.FLOW]
+    assert (plain < 4096).all() and (plain >= reweight.LEAST_EFFECTIVE_DRAWS).all()
+
+
 def test_too_few_draws_are_refused(catalog, tmp_path):
     with pytest.raises(ValueError, match="30 draws a row are too few"):
-        reweight_catalog(catalog, tmp_path / "o.csv", ["tau_ism=flat"], [0], 30, "main")
+        reweight_catalog(catalog, tmp_path / "o.csv", OLD, [0], 30, "main")
 
 
 def test_replayed_draws_have_the_columns_of_the_engine(catalog):

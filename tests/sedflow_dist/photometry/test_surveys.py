@@ -429,7 +429,9 @@ def test_every_flag_is_described_and_has_its_own_bit():
     assert set(DESCRIPTIONS) == set(Flag)
     assert len({int(f) for f in Flag}) == len(Flag)
     assert all(bin(int(f)).count("1") == 1 for f in Flag)
-    assert names(int(REASONS)) == ["TOO_FEW_BANDS", "BAD_REDSHIFT", "REDSHIFT_OUTSIDE_MODEL", "FAILED"]
+    assert names(int(REASONS)) == [
+        "TOO_FEW_BANDS", "BAD_REDSHIFT", "REDSHIFT_OUTSIDE_MODEL", "FAILED", "PRIOR_TOO_FAR"
+    ]  # fmt: skip
     for flag in Flag:
         assert ("no answer" in DESCRIPTIONS[flag]) == bool(flag & REASONS)
 
