@@ -77,5 +77,7 @@ def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
 def engine(catalog: xr.Dataset) -> Router:
     """Return what answered a catalog: its model, seed and settings."""
     run = catalog.attrs["run"]
-    settings = InferenceSettings.model_validate({name: run[name] for name in InferenceSettings.model_fields})
+    settings = InferenceSettings.model_validate(
+        {name: run[name] for name in InferenceSettings.model_fields if name in run}
+    )
     return Router.of(TrainedModel.from_bytes(*model_bytes(catalog)), run["seed"], settings)

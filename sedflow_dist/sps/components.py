@@ -33,6 +33,7 @@ KNOWN = {
     "stars": "sedflow_dist.sps.stars:Stars",
     "birth_cloud": "sedflow_dist.sps.dust:BirthCloud",
     "kriek_conroy": "sedflow_dist.sps.dust:KriekConroy",
+    "smc": "sedflow_dist.sps.dust:SmallMagellanicCloud",
 }
 #: The galaxy model of PROVABGS (Hahn et al. 2022).
 PROVABGS = ("stars", "birth_cloud", "kriek_conroy")
