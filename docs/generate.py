@@ -17,7 +17,7 @@ from jobs.columns import INFERRED
 from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
 from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
-from sedflow_dist.inference.summary import METHODS
+from sedflow_dist.inference.summary import COLUMNS, METHODS
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import flags
 from sedflow_dist.photometry.cuts import Cut
@@ -124,6 +124,8 @@ def data_model_page() -> str:
             for s in specs
         ],
     )  # fmt: skip
+    optional = [f"`{column.name}` where `inference.{column.asked}` asks for it" for column in COLUMNS if column.asked]
+    lines += ["", f"Not in every catalog: {', '.join(optional)}."]
     lines += [
         "",
         f"Altogether {sum(SIZES.values()):.0f} bytes a galaxy, without identifiers: `sedflow catalog show --sizes` of 600",

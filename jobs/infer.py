@@ -12,23 +12,23 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import icechunk
 import numpy as np
 import obstore
-import torch
 from distributed import Client
 
 from cluster import dask_engine, retries
 from cluster.settings import DaskSettings
 from jobs import target_prior
-from jobs.columns import INFERRED
+from jobs.columns import asked
 from jobs.config import shipped
 from jobs.config.run_file import fingerprint
 from jobs.config.sections import Inference
 from jobs.observed import observed
+from jobs.on_worker import read_likelihood, router
 from jobs.run.plan import refuse_infer
 from jobs.telemetry import events, metrics
 from jobs.telemetry.events import Chunk
@@ -41,7 +41,7 @@ from sedflow_dist.flow.model_spec import ModelSpec
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router, Told
 from sedflow_dist.inference.settings import refuse_amplitude
-from sedflow_dist.inference.summary import QUANTILES, Method, Summary
+from sedflow_dist.inference.summary import QUANTILES, Method, Summary, unasked
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.quantities import described
@@ -120,6 +120,12 @@ def work(source: Location, model: Location, settings: Inference, seed: int) -> W
         **settings.model_dump(mode="json", exclude=_NOT_OF_AN_ANSWER),
         "software": {name: importlib.metadata.version(name) for name in ("sedflow-dist", "torch", "numpy", "emcee")},
     }  # fmt: skip
+    if settings.learned_likelihood:
+        likelihood = read_likelihood(model)
+        likelihood.check(flow.id)
+        answers["likelihood"] = likelihood.id
+    else:
+        del answers["learned_likelihood"]  # so that a catalog without it is the one that it always was
     digests = store.digests()
     return Work(
         store, model, files, layout, answers, _shard_keys(store, layout, fingerprint(answers), digests), digests
@@ -182,7 +188,8 @@ def _fill_missing(
     missing = releases.missing(repo, branch, wanted.keys)
     clock, shards, topic = Clock(), wanted.layout.shards, f"sedflow-infer-{wanted.run_id}"
     common = {"source": wanted.store.location, "model": wanted.model, "model_id": wanted.answers["model"],
-              "layout": wanted.layout, "settings": settings, "seed": seed, "topic": topic}  # fmt: skip
+              "layout": wanted.layout, "settings": settings, "seed": seed, "topic": topic,
+              "likelihood_id": wanted.answers.get("likelihood", "")}  # fmt: skip
     if not missing:
         return
     there = wanted.store.n_rows - shards.count(missing)
@@ -230,7 +237,10 @@ def _done(repo: icechunk.Repository, wanted: Work, out: Location, release: str) 
 def _without_killers(client: Client, common: Mapping[str, Any], item: Item) -> Item:
     """Find the rows of a shard that kill every worker, so that they are flagged and the others answered."""
     shard, key, digests, _ = item
-    rows, kept = common["layout"].shards.rows(shard), ("source", "model", "model_id", "settings", "seed")
+    rows, kept = (
+        common["layout"].shards.rows(shard),
+        ("source", "model", "model_id", "settings", "seed", "likelihood_id"),
+    )
     say("infer", f"shard {shard}: its workers died again and again; looking for the row that kills them")
     poison = dask_engine.killers(
         client, try_rows, range(rows.start, rows.stop), **{name: common[name] for name in kept}
@@ -239,15 +249,23 @@ def _without_killers(client: Client, common: Mapping[str, Any], item: Item) -> I
     return shard, key, digests, tuple(poison)
 
 
-def try_rows(rows: range, source: Location, model: Location, model_id: str, settings: Inference, seed: int) -> None:
+def try_rows(
+    rows: range,
+    source: Location,
+    model: Location,
+    model_id: str,
+    settings: Inference,
+    seed: int,
+    likelihood_id: str = "",
+) -> None:
     """Answer rows and forget the answers: whether a worker survives it is the question."""
     data = photometry.open(source).read_rows(slice(rows.start, rows.stop), photometry.DATA)
-    _infer(data, rows.start, _router(model, model_id, seed, settings))
+    _infer(data, rows.start, router(model, model_id, seed, settings, likelihood_id))
 
 
 def fill(
     item: Item, fork: Any, source: Location, model: Location, model_id: str, layout: Layout,
-    settings: Inference, seed: int, topic: str = "",
+    settings: Inference, seed: int, topic: str = "", likelihood_id: str = "",
 ) -> tuple[Any, Shard]:  # fmt: skip
     """Answer one shard and write it through the fork; return the fork and what there is to tell.
 
@@ -259,10 +277,10 @@ def fill(
     names = (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(layout.ids))
     data = store.read_rows(rows, names, digests)
     data["flags"][[row - rows.start for row in poison]] |= np.uint32(int(Flag.FAILED))
-    summary = _infer(data, rows.start, _router(model, model_id, seed, settings), _telling(topic, shard))
+    summary = _infer(data, rows.start, router(model, model_id, seed, settings, likelihood_id), _telling(topic, shard))
     values = {**data, **vars(summary)}
-    if not settings.keep_draws:
-        del values["draws"]
+    for name in unasked(settings):
+        del values[name]
     catalog.write_shard(fork, rows, shard, key, values)
     methods = {method.name: int(np.sum(summary.method == method)) for method in Method}
     flags = {flag.name or "": int(np.sum((summary.flags & int(flag)) != 0)) for flag in Flag}
@@ -287,26 +305,6 @@ def _telling(topic: str, shard: int) -> Told:
     return told
 
 
-@cache
-def _router(model: Location, model_id: str, seed: int, settings: Inference) -> Router:
-    """What infers rows on this worker."""
-    return Router.of(load_on_worker(model, model_id), seed, settings)
-
-
-@cache
-def load_on_worker(model: Location, model_id: str) -> TrainedModel:
-    """Load the model of a job, once, on a worker, which computes with one thread and may outlive the model at a location.
-
-    Raises:
-        ValueError: the model at ``model`` is not the one that the job started with.
-    """
-    torch.set_num_threads(1)
-    flow = TrainedModel.from_bytes(*model_store.read(model))
-    if flow.id != model_id:
-        raise ValueError(f"{model} holds model {flow.id}; the job started with {model_id}: it was replaced meanwhile")
-    return flow
-
-
 def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
     """Raise ValueError unless the photometry is finished and has the model's bands."""
     if missing := store.missing():
@@ -321,6 +319,8 @@ def check_survey(survey: Survey, model: Location, settings: Inference) -> None:
     """Raise ValueError unless a model can answer a survey's photometry as asked; by its specification, before any is read."""
     spec = model_spec.parse(model_store.read(model)[1])
     refuse_amplitude(settings.certificate, spec.amplitude)
+    if settings.learned_likelihood:
+        read_likelihood(model)
     _check_bands(f"survey {survey.name}", survey.bands, spec, model)
 
 
@@ -336,7 +336,7 @@ def _layout(store: ChunkedStore, flow: TrainedModel, settings: Inference) -> Lay
     names, units, meanings, ucds = described(flow.columns(settings.certificate))
     return Layout(
         store.n_rows, settings.rows_per_shard, names, units, QUANTILES, flow.space.coordinates, flow.spec.labels,
-        settings.keep_draws, photometry.ids(store), meanings, ucds, inferred=INFERRED,
+        settings.keep_draws, photometry.ids(store), meanings, ucds, inferred=asked(settings),
     )  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""A trained model: two objects, ``weights.safetensors`` and ``spec.json``. The specification is written last."""
+"""A trained model: two objects, ``weights.safetensors`` and ``spec.json``. The specification is written last.
+
+Its learned likelihood, where it has one, is two objects of the same names in the folder ``likelihood`` below it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,14 @@ from storage_schemas.backend.lease import Lease, hold
 from storage_schemas.backend.location import LOCK, Location
 
 WEIGHTS, SPEC = "weights.safetensors", "spec.json"
+LIKELIHOOD = "likelihood"
 #: Bytes: what is larger is no model of ours, and is not read.
 _LARGEST = {WEIGHTS: 4 << 30, SPEC: 64 << 20}
+
+
+def likelihood_of(location: Location) -> Location:
+    """Return where the learned likelihood of the model at ``location`` is."""
+    return location / LIKELIHOOD
 
 
 @contextmanager
@@ -22,7 +31,8 @@ def writing(location: Location) -> Iterator[Lease]:
         RuntimeError: another process makes it.
     """
     ours = {WEIGHTS, SPEC, LOCK}
-    if (other := next((name for name in location.list() if name not in ours), None)) is not None:
+    names = (name for name in location.list() if not name.startswith(f"{LIKELIHOOD}/"))
+    if (other := next((name for name in names if name not in ours), None)) is not None:
         raise FileExistsError(f"{location} holds no model but other things, such as {other}; choose another place")
     with hold(location, "model") as mine:
         yield mine

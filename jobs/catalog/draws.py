@@ -77,7 +77,9 @@ def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
 def engine(catalog: xr.Dataset, target: bool = True) -> Router:
     """Return what answered a catalog: its model, seed and settings; ``target``: under its target prior, not the interim one."""
     run = catalog.attrs["run"]
-    settings = InferenceSettings.model_validate({name: run[name] for name in InferenceSettings.model_fields})
+    settings = InferenceSettings.model_validate(
+        {name: run[name] for name in InferenceSettings.model_fields if name in run}
+    )
     if not target:
         settings = settings.model_copy(update={"prior": TargetPrior()})
     return Router.of(TrainedModel.from_bytes(*model_bytes(catalog)), run["seed"], settings)

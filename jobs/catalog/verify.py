@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import zarr
 
 from jobs.config.run_file import RunFile
+from jobs.on_worker import read_likelihood
 from jobs.simulate import ssp
 from sedflow_dist.flow.trained_model import TrainedModel
 from storage_schemas import model, photometry, ssp_table, training_set, validation
@@ -73,6 +74,8 @@ def _verify_model(location: Location) -> Iterator[str]:
         return
     try:
         TrainedModel.from_bytes(*model.read(location))
+        if model.is_finished(model.likelihood_of(location)):
+            read_likelihood(location)
     except (ValueError, FileNotFoundError) as error:
         yield f"{location}: {error} (this does not mend itself: remove the model, and it is trained again)"
 

@@ -207,6 +207,10 @@ def infer(
         bool,
         typer.Option(help="weigh draws by the exact likelihood; without: quantiles alone, of flows with preset: paper"),
     ] = True,
+    learned_likelihood: Annotated[
+        bool,
+        typer.Option("--learned-likelihood", help="columns that say what points beyond Gaussian noise and the model"),
+    ] = False,
     rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
     workers: Workers = None,
     redshift: Redshift = None,
@@ -223,7 +227,11 @@ def infer(
     from jobs.ingest.job import ingest as read
     from storage_schemas.catalog import schema as catalog
 
-    settings = Inference(n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard)
+    with read_from_options():
+        settings = Inference(
+            n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard,
+            learned_likelihood=learned_likelihood,
+        )  # fmt: skip
     dask = engines(profile).dask.replace(workers=workers)
     where, joining, reach = Location.parse(out), join_of(join), access_of(access)
     place, trained = reach.place(source), shipped.model(model)

@@ -8,6 +8,7 @@ import typer
 
 from jobs.cli.catalog import report, summary
 from jobs.cli.options import Profile, Root, Run, read_from_options
+from jobs.config import shipped
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Simulation
 from storage_schemas.backend.printable import printable
@@ -84,6 +85,20 @@ def train(path: Run, root: Root = None, profile: Profile = None) -> None:
     from jobs.train import train as fit
 
     fit(RunFile.load(path, root=root, engines=profile))
+
+
+@run_app.command("learn-likelihood")
+def learn_likelihood(
+    path: Run,
+    root: Root = None,
+    model: Annotated[
+        str | None, typer.Option(help="a model to learn it for, by folder or URL, in the place of the run's own")
+    ] = None,
+) -> None:
+    """Train the learned likelihood of a run's model, which `inference: {learned_likelihood: true}` asks for."""
+    from jobs.likelihood import learn_likelihood as fit
+
+    fit(RunFile.load(path, root=root), shipped.model(model) if model else None)
 
 
 @run_app.command()

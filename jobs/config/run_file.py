@@ -29,6 +29,7 @@ from jobs.config.sections import (
     Training,
     Validation,
 )
+from sedflow_dist.flow.likelihood_training import LikelihoodSettings
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.surveys import Survey
@@ -65,6 +66,7 @@ class RunFile(Section):
     simulation: Simulation = Simulation()
     flow: FlowSettings = FlowSettings()
     training: Training = Training()
+    likelihood: LikelihoodSettings = LikelihoodSettings()
     inference: Inference = Inference()
     validation: Validation = Validation()
     engines: Engines = Field(Engines(), description="how much of them a run takes; where they are: docs/engines.md")

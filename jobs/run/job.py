@@ -8,6 +8,7 @@ from typing import Any
 from cluster import ray_engine
 from jobs.config.run_file import RunFile
 from jobs.ingest.job import ingest_of
+from jobs.likelihood import learn_likelihood
 from jobs.run.plan import refuse_what_cannot_fit
 from jobs.run.reprocess import infer_of, writing
 from jobs.simulate.job import simulate
@@ -28,5 +29,7 @@ def run_all(run: RunFile) -> dict[str, Any]:
         with ray_engine.session(run.engines.ray) if not model.is_finished(run.store("model")) else nullcontext():
             simulate(run)
             train(run)
+        if run.inference.learned_likelihood:
+            learn_likelihood(run)
         validate(run)
         return infer_of(run, of_catalog)

@@ -111,5 +111,6 @@ def _reasons(wanted: Work, shown: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of what differs; what differs in no setting differs in the photometry itself."""
     if shown["run_id"] == wanted.run_id:
         return ("damaged shards",)
-    names = [name for name, value in wanted.run.items() if name != "photometry" and value != shown["run"].get(name)]
+    every = {**wanted.run, **shown["run"]}  # a setting that is off may be in neither
+    names = [name for name in every if name != "photometry" and wanted.run.get(name) != shown["run"].get(name)]
     return tuple(names) or ("photometry",)

@@ -15,7 +15,7 @@ import numpy as np
 
 from cluster import dask_engine
 from jobs.config.run_file import RunFile
-from jobs.infer import load_on_worker
+from jobs.on_worker import load_on_worker
 from jobs.run.plan import refuse_what_cannot_fit
 from jobs.telemetry import events
 from jobs.telemetry.progress import bar, say

@@ -91,13 +91,20 @@ def log_prob(
     """Return log q(phi | x): equal to sbi's ``network.log_prob`` to float32 rounding."""
     log_det = phi.new_zeros(len(phi))
     for block in masked:
-        s = torch.sigmoid(torch.addmm(block.context_bias, x, block.context.T))
-        s = torch.sigmoid(torch.addmm(block.bias, phi, block.inputs.T).add(s, alpha=4))
-        for weight, bias in block.hidden:
-            s = torch.sigmoid(torch.addmm(bias, s, weight.T))
-        out = torch.addmm(block.output[1], s, block.output[0].T).to(phi.dtype)  # under autocast: back to float32
-        raw, shift = out.unflatten(1, (-1, 2)).unbind(-1)
-        scale = softplus(raw) + SCALE_FLOOR
+        scale, shift = scale_and_shift(block, phi, x)
         log_det = log_det + torch.log(scale).sum(1)
         phi = (scale * phi + shift)[:, block.permutation]
     return log_det - 0.5 * (phi**2).sum(1) - 0.5 * phi.shape[1] * math.log(2 * math.pi)
+
+
+def scale_and_shift(
+    block: Block, phi: Float[Tensor, "row dimension"], x: Float[Tensor, "row feature"]
+) -> tuple[Float[Tensor, "row dimension"], Float[Tensor, "row dimension"]]:
+    """Return by what a block multiplies each dimension, and what it adds then; of the dimensions before it and of x."""
+    s = torch.sigmoid(torch.addmm(block.context_bias, x, block.context.T))
+    s = torch.sigmoid(torch.addmm(block.bias, phi, block.inputs.T).add(s, alpha=4))
+    for weight, bias in block.hidden:
+        s = torch.sigmoid(torch.addmm(bias, s, weight.T))
+    out = torch.addmm(block.output[1], s, block.output[0].T).to(phi.dtype)  # under autocast: back to float32
+    raw, shift = out.unflatten(1, (-1, 2)).unbind(-1)
+    return softplus(raw) + SCALE_FLOOR, shift

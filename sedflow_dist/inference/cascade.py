@@ -6,6 +6,7 @@ are the exact posterior's whatever the flow has seen. Costs are bounded: see `Ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int, Integer, UInt32
 from torch import Tensor
 
 from sedflow_dist import keyed_random
+from sedflow_dist.flow.learned_likelihood import LearnedLikelihood
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import importance, likelihood, lockstep, mcmc
 from sedflow_dist.inference.mcmc import State, Target
@@ -49,11 +51,17 @@ class Router:
         self.posterior, self.routing = posterior, routing
 
     @classmethod
-    def of(cls, flow: TrainedModel, seed: int, settings: InferenceSettings) -> Router:
-        """Return what infers, and replays, the rows of a catalog: of a flow, a seed and settings always the same."""
+    def of(
+        cls, flow: TrainedModel, seed: int, settings: InferenceSettings, likelihood: LearnedLikelihood | None = None
+    ) -> Router:
+        """Return what infers, and replays, the rows of a catalog: of a flow, a seed and settings always the same.
+
+        ``likelihood`` is the learned one, where evidences are to be compared; draws do not depend on it.
+        """
         posterior = Posterior(
             flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws, settings.certificate,
             target=NewPrior.of(settings.prior, flow, seed),
+            likelihood=likelihood,
         )  # fmt: skip
         return cls(posterior, settings.routing)
 
@@ -118,7 +126,7 @@ class Router:
                 all_values, own_weight = found.values, found.weight
             else:
                 (chain,) = self._chains(one, row)
-                _, all_values, _ = self._evaluate(chain, one, int(row[0]))
+                all_values = self._evaluate(chain, one, int(row[0]))[1]
                 own_weight = posterior.prior_weight(all_values, one.redshift)
             values[i] = all_values[0][posterior.resample(own_weight, row, n)[0]]
         return values, weight
@@ -194,7 +202,7 @@ class Router:
     def _of_chain(self, chain: _Chain, photometry: Photometry, at: Int[np.ndarray, " 1"], row: int) -> Answer:
         """Return what the chain of one galaxy says."""
         posterior = self.posterior
-        u, values, chi2 = self._evaluate(chain, photometry, int(at[0]) + row)
+        u, values, chi2, compared = self._evaluate(chain, photometry, int(at[0]) + row)
         ok = torch.isfinite(torch.cat([values, chi2.unsqueeze(-1)], -1)).all(-1).all(-1).numpy()
         weight = posterior.prior_weight(values, photometry.redshift)
         left = posterior.left(weight, chain.effective_draws)
@@ -206,6 +214,7 @@ class Router:
         columns = {
             **posterior.describe(u, values, weight, at + row),
             **posterior.judge(chi2, photometry.n_bands, weight),
+            **{name: found.numpy() for name, found in compared.items()},
             **{name: np.array([getattr(chain, name)]) for name in ("rhat", "method")},
             "effective_draws": left,
             **posterior.before_target(np.array([chain.effective_draws])),
@@ -252,16 +261,22 @@ class Router:
 
     def _evaluate(
         self, chain: _Chain, photometry: Photometry, row: int
-    ) -> tuple[Float[Tensor, "1 draw coordinate"], Float[Tensor, "1 draw column"], Float[Tensor, "1 draw"]]:
-        """Return a chain's draws with exact amplitudes: the unit cube, columns, and chi^2."""
+    ) -> tuple[
+        Float[Tensor, "1 draw coordinate"], Float[Tensor, "1 draw column"], Float[Tensor, "1 draw"], dict[str, Tensor]
+    ]:
+        """Return a chain's draws with exact amplitudes: the unit cube, columns, chi^2, and what `Posterior.compare` says."""
         posterior, model = self.posterior, self.posterior.flow.redshift_model
         space, n_draws = posterior.flow.space, chain.phi.shape[0] * chain.phi.shape[1]
         uniform = keyed_random.uniforms(posterior.seed, f"route/{row}", 0, n_draws, 1)
         u = Target(model, photometry).whole(0, chain.phi, uniform)
         theta = space.from_unit(u)
         light = model(theta, photometry.redshift)
-        _, chi2 = likelihood.gaussian(light.flux * space.scale(theta), photometry)
-        return u, posterior.values(theta, light), chi2
+        flux = light.flux * space.scale(theta)
+        _, chi2 = likelihood.gaussian(flux, photometry)
+        compared = posterior.compare(flux, photometry, torch.zeros_like(chi2))
+        if "log_bayes_factor_error" in compared:  # draws of a chain are worth less than as many independent ones
+            compared["log_bayes_factor_error"] *= math.sqrt(n_draws / chain.effective_draws)
+        return u, posterior.values(theta, light), chi2, compared
 
 
 def start(

@@ -50,6 +50,23 @@ def certify(log_weight: Float[Tensor, "galaxy draw"]) -> Certificate:
     return Certificate(smoothed, fraction, total - math.log(n), error, k)
 
 
+def log_bayes_factor(
+    log_weight: Float[Tensor, "galaxy draw"], log_ratio: Float[Tensor, "galaxy draw"]
+) -> tuple[Float[Tensor, " galaxy"], Float[Tensor, " galaxy"]]:
+    """Return ln of another likelihood's evidence over that of the likelihood in the weights, and its standard error.
+
+    The same draws serve both: Z' / Z = sum w r / sum w. The error is that of a ratio of means over independent draws.
+
+    Args:
+        log_ratio: ln of the other likelihood over the one in the weights, at each draw
+    """
+    one = log_weight.double().nan_to_num(nan=-math.inf, neginf=-math.inf)
+    other = torch.where(one == -math.inf, one, one + log_ratio.double())
+    value = torch.logsumexp(other, -1) - torch.logsumexp(one, -1)
+    error = (torch.softmax(other, -1) - torch.softmax(one, -1)).square().sum(-1).sqrt()
+    return value, error
+
+
 def pareto_smooth(
     weight: Float[Tensor, "galaxy draw"],
 ) -> tuple[Float[Tensor, "galaxy draw"], Float[Tensor, " galaxy"]]:

@@ -87,6 +87,11 @@ class InferenceSettings(BaseModel):
         description="weigh draws by the exact likelihood; false: quantiles of the parameters alone, no "
         "routing; of flows with `preset: paper` only",
     )
+    learned_likelihood: bool = Field(
+        False,
+        description="compare the evidence with that under a learned likelihood of imperfect data: columns log_bayes_factor "
+        "and log_bayes_factor_error (docs/model.md)",
+    )
     routing: Routing = Routing()
     prior: TargetPrior = TargetPrior()
 
@@ -94,6 +99,12 @@ class InferenceSettings(BaseModel):
     def _weights(self) -> InferenceSettings:
         if self.prior.densities and not self.certificate:
             raise ValueError("prior: without the certificate draws have no weights that another prior could change")
+        return self
+
+    @model_validator(mode="after")
+    def _check(self) -> InferenceSettings:
+        if self.learned_likelihood and not self.certificate:
+            raise ValueError("learned_likelihood compares evidences, which certificate: false does not compute")
         return self
 
 

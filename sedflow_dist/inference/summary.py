@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8, UInt16, UInt32
 
+from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.photometry import Photometry
 
@@ -45,7 +46,10 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a `Summary`: ``dims`` that it has beside the galaxy, what stands where nothing was inferred, UCD."""
+    """One column of a `Summary`: ``dims`` that it has beside the galaxy, what stands where nothing was inferred, UCD.
+
+    ``asked``: the setting of `InferenceSettings` without which a catalog has no such column; none: every catalog has it.
+    """
 
     name: str
     dtype: str
@@ -54,6 +58,7 @@ class Column:
     unit: str = "1"
     ucd: str = ""
     missing: float = math.nan
+    asked: str = ""
 
     def empty(self, n: int, sizes: Mapping[str, int]) -> Shaped[np.ndarray, "galaxy ..."]:
         """Return the column of ``n`` galaxies of which nothing was inferred."""
@@ -124,9 +129,22 @@ class Summary:
     rhat: Float[np.ndarray, " galaxy"] = field(
         metadata=_is("float32", "split R-hat of the chain, where MCMC answered", ucd="stat.fit.goodness")
     )
+    log_bayes_factor: Float[np.ndarray, " galaxy"] = field(
+        metadata=_is(
+            "float32", "ln of the evidence under the learned likelihood of imperfect data over log_evidence's",
+            ucd="stat.likelihood", asked="learned_likelihood",
+        )
+    )  # fmt: skip
+    log_bayes_factor_error: Float[np.ndarray, " galaxy"] = field(
+        metadata=_is(
+            "float32", "standard error of log_bayes_factor from its draws", ucd="stat.error", asked="learned_likelihood"
+        )
+    )
     flags: UInt32[np.ndarray, " galaxy"]
     draws: UInt16[np.ndarray, "galaxy draw coordinate"] = field(
-        metadata=_is("uint16", "kept draws: prior quantile times 2^16", "draw", "coordinate", missing=0)
+        metadata=_is(
+            "uint16", "kept draws: prior quantile times 2^16", "draw", "coordinate", missing=0, asked="keep_draws"
+        )
     )
 
     @classmethod
@@ -148,6 +166,13 @@ class Summary:
 
 #: All columns but the flags, in the order of an export.
 COLUMNS = tuple(Column(f.name, **f.metadata) for f in fields(Summary) if f.metadata)
+
+
+def unasked(settings: InferenceSettings) -> set[str]:
+    """Return the names of columns that these settings do not ask for."""
+    return {column.name for column in COLUMNS if column.asked and not getattr(settings, column.asked)}
+
+
 _BY_NAME = {column.name: column for column in COLUMNS}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
@@ -17,11 +17,12 @@ from sedflow_dist.simulation.shapes import Shapes
 
 @dataclass(frozen=True)
 class Mocks:
-    """Mock observations and the truth behind them: ``phi`` in probit space, ``log_mstar``."""
+    """Mock observations and the truth behind them: ``phi`` in probit space, ``log_mstar``, and the ``number`` of the shape."""
 
     phi: Float[Tensor, "galaxy shape"]
     log_mstar: Float[Tensor, " galaxy"]
     photometry: Photometry
+    number: Int[Tensor, " galaxy"]
 
     def __len__(self) -> int:
         return len(self.phi)
@@ -37,6 +38,7 @@ class Mocks:
             torch.cat([part.phi for part in parts]),
             torch.cat([part.log_mstar for part in parts]),
             Photometry.concatenate([part.photometry for part in parts]),
+            torch.cat([part.number for part in parts]),
         )
 
 
@@ -74,7 +76,7 @@ class MockSurvey:
         index, log_mstar, flux, sigma = (torch.cat(column)[:n] for column in zip(*parts, strict=True))
         redshift = shapes.redshift[index]
         whole = Photometry(flux, sigma, torch.ones_like(flux, dtype=torch.bool), redshift, torch.zeros_like(redshift))
-        return Mocks(shapes.phi[index], log_mstar, whole.with_bands(self._missing(flux.shape, generator)))
+        return Mocks(shapes.phi[index], log_mstar, whole.with_bands(self._missing(flux.shape, generator)), index)
 
     def _missing(self, shape: torch.Size, generator: Generator) -> Bool[Tensor, "galaxy band"]:
         """Any subset of bands that keeps at least three: the number missing is uniform, and so are the bands."""

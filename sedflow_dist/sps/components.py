@@ -37,6 +37,7 @@ KNOWN = {
     "kriek_conroy": "sedflow_dist.sps.dust:KriekConroy",
     "dust_emission": "sedflow_dist.sps.dust_emission:DustEmission",
     "igm": "sedflow_dist.sps.igm:Inoue",
+    "smc": "sedflow_dist.sps.dust:SmallMagellanicCloud",
 }
 #: The galaxy model of PROVABGS (Hahn et al. 2022).
 PROVABGS = ("stars", "birth_cloud", "kriek_conroy")

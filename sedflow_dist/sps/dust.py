@@ -1,7 +1,8 @@
 """Dust attenuation: wavelengths [A] and optical depths in, transmitted fractions out.
 
 FSPS's ``dust_type=4``: Kriek & Conroy 2013 (arXiv 1308.1099, equations 1-4) on Calzetti et al. 2000 for all stars;
-a power law of slope -1 for stars still in their birth clouds (Charlot & Fall 2000).
+a power law of slope -1 for stars still in their birth clouds (Charlot & Fall 2000). Another law for all stars: the Small
+Magellanic Cloud's (Pei 1992, ApJ 395, 130).
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from sedflow_dist.sps.components import Curves, Screen
 CALZETTI_BREAKS_A = (6300.0, 1.04e4 / (1.857 - 1.78 / 1.17))
 _REFERENCE_A = 5500.0
 _R_V = 4.05
+#: Pei 1992, table 4: a, lambda [micron], b and n of the six terms of the Small Magellanic Cloud's extinction.
+_SMC_TERMS = (
+    (185.0, 0.042, 90.0, 2.0), (27.0, 0.08, 5.5, 4.0), (0.005, 0.22, -1.95, 2.0),
+    (0.010, 9.7, -1.95, 2.0), (0.012, 18.0, -1.80, 2.0), (0.030, 25.0, 0.0, 2.0),
+)  # fmt: skip
 _OPTICAL_DEPTH = "phys.absorption.opticalDepth"
 
 
@@ -87,6 +93,31 @@ class KriekConroy(Screen):
         curve = torch.exp(n_dust.unsqueeze(-1) * log_wavelength)
         curve.mul_(torch.addcmul(calzetti, bump_strength, bump))
         return curve.mul_(-values["tau_ism"].unsqueeze(-1)).exp_()
+
+
+class SmallMagellanicCloud(Screen):
+    """Diffuse dust in front of all stars with the Small Magellanic Cloud's extinction: steep, without a bump (Pei 1992)."""
+
+    name = "smc"
+    parameters = tuple(parameter for parameter in KriekConroy.parameters if parameter.name == "tau_ism")
+    covers = "all stars"
+
+    def curves(
+        self, wavelength: Float[Tensor, "*batch wavelength"], piece: Int[Tensor, "*#batch wavelength"]
+    ) -> Curves:
+        """Return A(lambda) / A(5500 A), equation 20: smooth, so there are no pieces."""
+        reference = wavelength.new_tensor([_REFERENCE_A])
+        return (_smc(wavelength) / _smc(reference),)
+
+    def transmission(self, values: Values, curves: Curves) -> Float[Tensor, "*batch wavelength"]:
+        """Return exp(-tau_ism A(lambda) / A(5500 A)), what every star's light is multiplied with."""
+        return torch.mul(-values["tau_ism"].unsqueeze(-1), curves[0]).exp_()
+
+
+def _smc(wavelength: Float[Tensor, "*batch wavelength"]) -> Float[Tensor, "*batch wavelength"]:
+    um = wavelength / 1e4
+    terms = [a / ((um / at) ** n + (at / um) ** n + b) for a, at, b, n in _SMC_TERMS]
+    return torch.stack(terms).sum(0)
 
 
 def drude(wavelength: Float[Tensor, "*batch wavelength"]) -> Float[Tensor, "*batch wavelength"]:

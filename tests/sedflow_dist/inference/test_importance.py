@@ -162,3 +162,22 @@ def test_rows_of_all_kinds_beside_each_other_are_those_alone():
             torch.testing.assert_close(
                 getattr(together, name)[i], value[0], rtol=1e-12, atol=0, equal_nan=False, msg=name
             )
+
+
+def test_evidences_of_two_likelihoods_are_compared_by_the_draws_of_one():
+    """Data x ~ N(theta, 1) or N(theta, 2^2), theta ~ N(0, 1): both evidences are known. Within 4 stated standard errors."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.tensor([0.3, 4.0]).unsqueeze(1)
+    theta = 0.5 * x + 0.8 * torch.randn(2, 20_000, generator=generator)
+    normal = torch.distributions.Normal
+    weight = normal(theta, 1).log_prob(x) + normal(0.0, 1.0).log_prob(theta) - normal(0.5 * x, 0.8).log_prob(theta)
+    ratio = normal(theta, 2).log_prob(x) - normal(theta, 1).log_prob(x)
+    value, error = importance.log_bayes_factor(weight, ratio)
+    expected = (normal(0.0, 5**0.5).log_prob(x) - normal(0.0, 2**0.5).log_prob(x))[:, 0]
+    assert ((value - expected).abs() < 4 * error).all() and (error < 0.05).all()
+
+
+def test_draws_that_do_not_count_say_nothing_of_another_likelihood():
+    weight = torch.tensor([[0.0, 0.0, -math.inf, math.nan]])
+    value, error = importance.log_bayes_factor(weight, torch.tensor([[1.0, 1.0, 700.0, math.nan]]))
+    assert float(value) == pytest.approx(1) and float(error) == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sedflow_dist.parameters import Values
-from sedflow_dist.sps.dust import CALZETTI_BREAKS_A, BirthCloud, KriekConroy
+from sedflow_dist.sps.dust import CALZETTI_BREAKS_A, BirthCloud, KriekConroy, SmallMagellanicCloud
 
 WAVELENGTHS = torch.tensor([1000.0, 1500.0, 2175.0, 3000.0, 5500.0, 6299.0, 6300.0, 8000.0, 22_000.0, 40_000.0])
 
@@ -106,7 +106,20 @@ def test_inputs_are_not_changed():
     assert all(torch.equal(curve, copy) for curve, copy in zip(curves, copies, strict=True))
 
 
-@pytest.mark.parametrize("screen", [BirthCloud(), KriekConroy()])
+#: Gordon et al. 2003 (ApJ 594, 279), SMC bar: A(lambda) / A(V) at wavelengths in Angstrom, table 4.
+GORDON = {2960: 2.000, 3700: 1.672, 4400: 1.374, 5500: 1.000, 6500: 0.801, 8100: 0.567, 12_500: 0.25, 16_500: 0.169}
+
+
+def test_the_small_clouds_curve_is_the_one_measured_later():
+    """Pei's fit, six terms of a paper, against measurements of another: 7 % in the optical and near infrared."""
+    lam = torch.tensor([float(at) for at in GORDON], dtype=torch.float64)
+    (curve,) = SmallMagellanicCloud().curves(lam, pieces(lam))
+    np.testing.assert_allclose(curve.numpy(), list(GORDON.values()), rtol=0.07)
+    found = SmallMagellanicCloud().transmission(Given(tau_ism=torch.tensor(0.7)), (curve,))
+    np.testing.assert_allclose(found, np.exp(-0.7 * curve.numpy()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("screen", [BirthCloud(), KriekConroy(), SmallMagellanicCloud()])
 def test_zero_curves_transmit_everything(screen):
     """What screens leave alone, such as the surviving mass, has zeros for its curves."""
     curves = tuple(torch.zeros(3) for _ in screen.curves(WAVELENGTHS.double(), pieces(WAVELENGTHS)))
