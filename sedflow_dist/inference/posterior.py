@@ -8,7 +8,6 @@ rounding, in any block and on any worker: base points are one scrambled Sobol se
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from sedflow_dist.flow import support
 from sedflow_dist.flow.learned_likelihood import LearnedLikelihood
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
-from sedflow_dist.inference.importance import Certificate
+from sedflow_dist.inference.draws import Draws, Predicted, Proposal
 from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
@@ -35,50 +34,6 @@ from sedflow_dist.sps.fixed_redshift import DrawPhotometry
 MEMORY = 32_000_000
 _EDGE_SHARE, _EDGE_WIDTH = 0.05, 0.005
 _OF_WEIGHTS = ("effective_fraction", "log_evidence", "log_evidence_error", "pareto_k")
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Posterior draws of a block: ``unit`` cube, ``values`` (columns as in `columns`), the flow's density ``log_q``,
-    ``chi2``, bands measured, what `Posterior.compare` says, and the rest as in `Certificate`, under the target prior;
-    ``interim``: under the interim prior.
-
-    ``plain``: what draws count where their importance weights do not serve, all alike or by the target prior's factor.
-    """
-
-    unit: Float[Tensor, "galaxy draw coordinate"]
-    values: Float[Tensor, "galaxy draw column"]
-    log_q: Float[Tensor, "galaxy draw"]
-    chi2: Float[Tensor, "galaxy draw"]
-    n_bands: Int[Tensor, " galaxy"]
-    compared: dict[str, Float[Tensor, " galaxy"]]
-    weight: Float[Tensor, "galaxy draw"]
-    effective_fraction: Float[Tensor, " galaxy"]
-    log_evidence: Float[Tensor, " galaxy"]
-    log_evidence_error: Float[Tensor, " galaxy"]
-    pareto_k: Float[Tensor, " galaxy"]
-    interim: Certificate = field(kw_only=True)
-    plain: Float[Tensor, "galaxy draw"] = field(kw_only=True)
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What weighted draws of a block say of its photometry: model fluxes [nanomaggies], their chi^2, and the weights."""
-
-    flux: Float[Tensor, "galaxy draw band"]
-    chi2: Float[Tensor, "galaxy draw"]
-    certificate: Certificate
-
-
-@dataclass(frozen=True)
-class _Proposal:
-    """Draws of the flow before they are weighed: base points, unit cube and parameters, prior and flow's density."""
-
-    base: Float[Tensor, "galaxy draw coordinate"]
-    unit: Float[Tensor, "galaxy draw coordinate"]
-    theta: Float[Tensor, "galaxy draw param"]
-    log_prior: Float[Tensor, "galaxy draw"]
-    log_q: Float[Tensor, "galaxy draw"]
 
 
 class Posterior:
@@ -206,7 +161,7 @@ class Posterior:
             log_weight = log_weight + self.flow.noise.log_prob(flux, photometry)
         return Predicted(flux, likelihood.gaussian(flux, photometry)[1], importance.certify(log_weight))
 
-    def _propose(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> _Proposal:
+    def _propose(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Proposal:
         """Draw from the flow; an amplitude that is exact is still to be filled in."""
         flow, space = self.flow, self.flow.space
         base = self.base_points(rows, n_draws)
@@ -214,10 +169,10 @@ class Posterior:
         phi, log_q = flow.network.sample_with_log_prob(probit(base[..., : flow.dimensions]), x)
         log_prior = -0.5 * (phi**2).sum(-1) - 0.5 * flow.dimensions * math.log(2 * math.pi)
         u = space.join_any(unit(phi)) if flow.spec.amplitude == "exact" else unit(phi)
-        return _Proposal(base, u, space.from_unit(u), log_prior, log_q)
+        return Proposal(base, u, space.from_unit(u), log_prior, log_q)
 
     def _weigh(
-        self, proposal: _Proposal, per_mass: Float[Tensor, "galaxy draw band"], photometry: Photometry
+        self, proposal: Proposal, per_mass: Float[Tensor, "galaxy draw band"], photometry: Photometry
     ) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw"]]:
         """Fill the exact amplitude in; return model fluxes and ln of the weights of draws whose fluxes per mass are known."""
         flow, space, theta = self.flow, self.flow.space, proposal.theta

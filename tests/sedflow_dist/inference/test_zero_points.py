@@ -122,7 +122,7 @@ def test_a_band_that_nobody_measured_has_no_offset():
 
 def test_no_row_at_all_is_refused():
     nothing = replace(NormalEquation.zero(5), left_out=Counter(flagged=7))
-    with pytest.raises(ValueError, match="0 rows could be used, with no band; left out: .* 7 flagged"):
+    with pytest.raises(ValueError, match=r"0 rows could be used, with no band; left out: .* 7 flagged"):
         solve(nothing, np.zeros(5), LABELS, MOCKS)
 
 
