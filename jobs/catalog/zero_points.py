@@ -153,7 +153,7 @@ def _report(
     for label, offset, error, rows in zip(labels, solution.offset, solution.error, total.in_band, strict=True):
         print(f"{label:<8}{offset:>+14.4f}{error:>9.4f}{rows:>10,}")
     print(f"{total.rows:,} rows used; left out: {science.described(total.left_out)}")
-    print(f"held at zero: the {'mean of all bands' if assumptions.fixed == science.MEAN else assumptions.fixed}, "
+    print(f"held at zero: {'the mean of all bands' if assumptions.fixed == science.MEAN else assumptions.fixed}, "
           "since the mass of every galaxy is free")  # fmt: skip
     if len(solution.held):
         print(f"errors contain {assumptions.prior:g} mag along each of these, which another population would mimic:")

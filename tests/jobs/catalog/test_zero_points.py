@@ -51,7 +51,7 @@ def test_streamed_sums_are_those_of_all_rows_at_once(run, found):
         sums = science.equation(
             posterior, observed(catalog), catalog["flags"].values, np.arange(ROWS), offset, Assumptions(fixed="r")
         )
-        solution = science.solve(sums, offset, "ugriz", Assumptions(fixed="r"))
+        solution = science.solve(sums, offset, tuple("ugriz"), Assumptions(fixed="r"))
         offset = solution.offset
     assert found["rows_used"] == sums.rows and found["left_out"] == {
         **dict.fromkeys(science.LEFT_OUT, 0),
