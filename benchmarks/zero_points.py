@@ -45,7 +45,7 @@ def main(n: int) -> None:
             f"population {population}: {equation.rows:,} rows ({zero_points.described(equation.left_out)}), {clock.seconds:.0f} s"
         )
         for name, values in (
-            ("injected", wanted), ("found", solution.offset), ("error", solution.error), ("off by", solution.offset - wanted),
+            ("injected", wanted), ("found", solution.offset), ("error", solution.statistical), ("off by", solution.offset - wanted),
         ):  # fmt: skip
             print(f"  {name:<9}" + "".join(f"{value:+9.4f}" for value in values), flush=True)
         print(f"  held {solution.held.round(2).tolist()}, scatter {solution.scatter.round(3).tolist()}", flush=True)

@@ -153,8 +153,10 @@ def _report(
     for label, offset, error, rows in zip(labels, solution.offset, solution.error, total.in_band, strict=True):
         print(f"{label:<8}{offset:>+14.4f}{error:>9.4f}{rows:>10,}")
     print(f"{total.rows:,} rows used; left out: {science.described(total.left_out)}")
-    print(f"held at zero: the {'mean of all bands' if assumptions.fixed == science.MEAN else assumptions.fixed}, "
+    print(f"held at zero: {'the mean of all bands' if assumptions.fixed == science.MEAN else assumptions.fixed}, "
           "since the mass of every galaxy is free")  # fmt: skip
+    if len(solution.held):
+        print(f"errors contain {assumptions.prior:g} mag along each of these, which another population would mimic:")
     for direction, scatter in zip(solution.held, solution.scatter, strict=True):
         mixture = " ".join(f"{part:+.2f} {label}" for label, part in zip(labels, direction, strict=True))
         print(f"held at zero: {mixture}, in which single galaxies scatter by {scatter:.2g} mag")
@@ -166,6 +168,7 @@ def _report(
 
     return {
         "offset_mag": plain(solution.offset), "error_mag": plain(solution.error),
+        "statistical_error_mag": plain(solution.statistical),
         "rows": dict(zip(labels, total.in_band.tolist(), strict=True)), "rows_used": total.rows,
         "left_out": {reason: total.left_out[reason] for reason in science.LEFT_OUT}, "assumptions": vars(assumptions),
         "held": [

@@ -123,7 +123,7 @@ class Survey(BaseModel):
     )
     cuts: dict[str, Cut] = Field(default_factory=dict, description="quality cuts by name")
     ab_offset: tuple[float, ...] | None = Field(None, description="added to magnitudes to make them AB [mag]")
-    floor: tuple[float, ...] | None = Field(None, description="calibration error added in quadrature [mag]")
+    floor: tuple[float, ...] | None = Field(None, description="error of each band's zero point [mag], in quadrature")
     model_error: float | tuple[float, ...] = Field(
         0.025, description="error of the stellar models themselves, fraction of the flux; one number or one a band"
     )

@@ -24,7 +24,8 @@ from storage_schemas.backend.location import Location
 COMMANDS = ("demo", "run", "plan", "status", "submit", "jobs", "jobs status", "jobs logs", "jobs stop", "doctor", "build-ssp",
             "ingest", "simulate", "train", "validate",
             "infer", "mcmc", "flux", "export", "catalog", "catalog show", "catalog draws", "catalog history", "catalog diff",
-            "catalog reweight", "catalog rollback", "catalog clean", "catalog verify", "reprocess", "verify")  # fmt: skip
+            "catalog reweight", "catalog rollback", "catalog clean", "catalog verify", "reprocess", "verify",
+            "zeropoints")  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,6 +1,6 @@
 """Zero points: offsets planted in mock photometry are found again; what cannot be told is held; bad rows do not count.
 
-`benchmarks/zero_points.py` does the same with 10,000 galaxies of the model that comes along, to 3 mmag.
+`benchmarks/zero_points.py` does the same with 10,000 galaxies; what it found is in RESULTS.md.
 """
 
 from collections import Counter
@@ -106,7 +106,9 @@ def test_what_population_and_zero_points_share_is_held_unless_the_population_is_
     assert scatter == pytest.approx(0.4 * POGSON * np.linalg.norm(colours), rel=0.05)
     assert unknown.offset @ direction == pytest.approx(0, abs=1e-9)
     wanted = true - direction * (true @ direction)
-    np.testing.assert_allclose(unknown.offset, wanted, atol=4 * unknown.error.max())
+    np.testing.assert_allclose(unknown.offset, wanted, atol=4 * unknown.statistical.max())
+    np.testing.assert_allclose(unknown.error**2, unknown.statistical**2 + (0.1 * direction) ** 2)
+    np.testing.assert_array_equal(known.error, known.statistical)
 
 
 def test_a_band_that_nobody_measured_has_no_offset():
@@ -196,7 +198,7 @@ def test_the_score_is_the_derivative_of_the_evidence(posterior, photometry):
     )
     # The density of fluxes in the catalog's own units: corrected fluxes are smaller by a factor that each band brings in.
     jacobian = -2 * step / POGSON
-    serves = torch.stack([c.effective_fraction * DRAWS >= 30 for c in (low, high)]).all(0)
+    serves = torch.stack([c.effective_fraction * DRAWS >= 10 for c in (low, high)]).all(0)
     difference = (high.log_evidence - low.log_evidence + jacobian)[serves].sum()
     quotient = float(difference) / (2 * step / POGSON)
     scale = np.sqrt(found.outer[2, 2])
