@@ -231,8 +231,8 @@ def summary(location: Location, release: str = "main", cone: str | None = None) 
     if n_finite := fractions.sum():
         low, middle = np.searchsorted(np.cumsum(fractions), np.array([0.05, 0.5]) * n_finite) / 1000
         print(f"  effective fraction of the draws: median {middle:.2f}, 5 % below {low:.2f}")
-    if n_kept := kept.sum():
+    target = data.attrs["run"].get("prior", {})  # an average has none of its own
+    if target.get("densities") and (n_kept := kept.sum()):
         low, middle = np.searchsorted(np.cumsum(kept), np.array([0.05, 0.5]) * n_kept) / 1000
-        target = data.attrs["run"]["prior"]
         print(printable(f"  target prior, relative to {target['relative_to']}: {'; '.join(target['densities'])}"))
         print(f"  it leaves of the effective draws: median {middle:.2f}, 5 % of the rows below {low:.2f}")
