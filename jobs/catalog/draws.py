@@ -23,6 +23,9 @@ from storage_schemas.backend.location import Location
 from storage_schemas.catalog.schema import model_bytes, open_catalog
 from storage_schemas.photometry import OBSERVED
 
+#: What an average over models is made of: an attribute of its run.
+AVERAGED = "averaged"
+
 
 def replay(catalog: xr.Dataset, rows: Sequence[int], n_draws: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return equally weighted draws (row, draw, column) of catalog rows, and the columns' names.
@@ -77,6 +80,11 @@ def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
 def engine(catalog: xr.Dataset, target: bool = True) -> Router:
     """Return what answered a catalog: its model, seed and settings; ``target``: under its target prior, not the interim one."""
     run = catalog.attrs["run"]
+    if AVERAGED in run:
+        raise ValueError(
+            "this catalog is an average over models and has no draws of its own; ask the catalogs that it was made of: "
+            + ", ".join(str(one["catalog"]) for one in run[AVERAGED])
+        )
     settings = InferenceSettings.model_validate(
         {name: run[name] for name in InferenceSettings.model_fields if name in run}
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.cli.options import CatalogPath, Cone, Release, numbers, read_from_options
+from jobs.cli.options import CatalogPath, Cone, Profile, Release, engines, numbers, read_from_options
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable
 
@@ -84,6 +84,27 @@ def reweight(
         target = TargetPrior(densities=tuple(prior), relative_to=relative_to)
     done, failed = answer(Location.parse(source), out, target, wanted, n, release)
     print(f"{done:,} rows, of which {failed:,} have no answer under the new prior (column reason): {out}")
+
+
+@catalog_app.command("average")
+def average(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="CATALOG...", help="two or more, of the same photometry under other models")
+    ],
+    out: Annotated[str, typer.Option(help="the catalog of the average, a path or s3:// URL")],
+    odds: Annotated[
+        str | None, typer.Option(help="of the models before the data, in the catalogs' order, as 2,1; none: alike")
+    ] = None,
+    profile: Profile = None,
+) -> None:
+    """Average catalogs over their models, row by row, by their evidences (docs/query.md)."""
+    from jobs.catalog.average import average_catalogs
+
+    with read_from_options("--odds"):
+        shares = None if odds is None else [float(part) for part in odds.split(",")]
+    found = average_catalogs([Location.parse(s) for s in sources], Location.parse(out), shares, engines(profile).dask)
+    counts = ", ".join(f"{name}: {number:,}" for name, number in found.items() if name not in ("release", "shards"))
+    print(printable(f"{found['release']}: {counts}: {out}"))
 
 
 @catalog_app.command("history")
@@ -210,8 +231,8 @@ def summary(location: Location, release: str = "main", cone: str | None = None) 
     if n_finite := fractions.sum():
         low, middle = np.searchsorted(np.cumsum(fractions), np.array([0.05, 0.5]) * n_finite) / 1000
         print(f"  effective fraction of the draws: median {middle:.2f}, 5 % below {low:.2f}")
-    if n_kept := kept.sum():
+    target = data.attrs["run"].get("prior", {})  # an average has none of its own
+    if target.get("densities") and (n_kept := kept.sum()):
         low, middle = np.searchsorted(np.cumsum(kept), np.array([0.05, 0.5]) * n_kept) / 1000
-        target = data.attrs["run"]["prior"]
         print(printable(f"  target prior, relative to {target['relative_to']}: {'; '.join(target['densities'])}"))
         print(f"  it leaves of the effective draws: median {middle:.2f}, 5 % of the rows below {low:.2f}")

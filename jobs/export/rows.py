@@ -153,7 +153,8 @@ def read(catalog: xr.Dataset, columns: Sequence[Column]) -> Iterator[dict[str, n
 
 def row_columns(catalog: xr.Dataset) -> list[Column]:
     """Return the columns with one number a row: identifiers, position, quality."""
-    return [*id_columns(catalog), *(_column(catalog, name) for name in ROW_COLUMNS if name in catalog)]
+    more = catalog.attrs["run"].get("columns", ())  # of an average over models
+    return [*id_columns(catalog), *(_column(catalog, name) for name in (*ROW_COLUMNS, *more) if name in catalog)]
 
 
 def id_columns(catalog: xr.Dataset) -> list[Column]:

@@ -35,12 +35,14 @@ class Method(IntEnum):
     MORE_DRAWS = 3
     SHORT_MCMC = 4
     MCMC = 5
+    AVERAGE = 6
 
 
 METHODS = {
     Method.NONE: "none", Method.FLOW: "flow", Method.WEIGHTED: "importance-weighted flow",
     Method.MORE_DRAWS: "importance-weighted flow, more draws",
     Method.SHORT_MCMC: "short MCMC from the flow's draws", Method.MCMC: "MCMC",
+    Method.AVERAGE: "average over models (catalog average)",
 }  # fmt: skip
 
 

@@ -34,6 +34,9 @@ class Flag(IntFlag):
     NOT_A_GALAXY = 1 << 19
     NO_MATCH = 1 << 20
     PRIOR_TOO_FAR = 1 << 21
+    MODEL_MISSING = 1 << 22
+    MODEL_UNRELIABLE = 1 << 23
+    MODELS_DISAGREE = 1 << 24
 
 
 DESCRIPTIONS = {
@@ -59,6 +62,9 @@ DESCRIPTIONS = {
     Flag.NOT_A_GALAXY: "a star or a QSO by the survey's class; answered by the flow alone, as if it were a galaxy",
     Flag.NO_MATCH: "no row of the joined table fits; what comes from there (a redshift) is missing",
     Flag.PRIOR_TOO_FAR: "the target prior leaves fewer than 20 effective draws: no answer",
+    Flag.MODEL_MISSING: "averaged over models, of which one or more lack an answer or an evidence: the others' average",
+    Flag.MODEL_UNRELIABLE: "averaged over models; an evidence has an error above 0.5 in ln, or a Pareto k above 0.7 or unknown",
+    Flag.MODELS_DISAGREE: "averaged over models; more of the variance of the surviving mass lies between them than within",
 }
 
 #: Flags for which the flow alone is no answer: values are NaN, unless weights or MCMC serve (a redshift outside the model).
