@@ -11,7 +11,7 @@ from jobs import infer as job
 from jobs.catalog.draws import engine
 from jobs.config.sections import Inference
 from jobs.on_worker import router
-from sedflow_dist.inference.settings import InferenceSettings, Routing
+from sedflow_dist.inference.settings import InferenceSettings, Routing, TargetPrior
 from storage_schemas import open_catalog
 
 
@@ -38,6 +38,7 @@ def test_every_setting_is_part_of_the_key_but_how_work_is_cut(run):
     changes = {
         "n_draws": 128, "keep_draws": 3, "min_effective_fraction": 0.5, "certificate": False, "temperature": 2.0,
         "routing": settings.routing.model_copy(update={"walkers": 30}),
+        "prior": TargetPrior(densities=("tau_ism=norm(0.3,0.2)",)),
     }  # fmt: skip
     # tests/jobs/test_likelihood.py has the one setting that needs a likelihood beside the model
     assert {*changes, "learned_likelihood"} == set(Newer.model_fields) - job._NOT_OF_AN_ANSWER
