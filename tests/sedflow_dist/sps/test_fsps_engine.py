@@ -28,7 +28,7 @@ from paths import ROOT
 from provabgs import PARAMETERS, SPACE
 
 from sedflow_dist import keyed_random
-from sedflow_dist.sps import cosmology, fsps_engine, fsps_home
+from sedflow_dist.sps import cosmology, fsps_engine, fsps_home, fsps_tables
 from sedflow_dist.sps.filters import Band
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import SSPTable
@@ -143,7 +143,7 @@ def engine(home: Path, draws, tmp_path_factory: pytest.TempPathFactory) -> dict[
 @pytest.fixture(scope="session")
 def table(engine) -> SSPTable:
     grids = list(zip(engine["spectra"], engine["surviving"], strict=True))
-    return fsps_engine.ssp_table_from_grids(
+    return fsps_tables.table(
         engine["wavelength"], engine["age"], engine["metallicity"], grids, engine["provenance"]
     )
 
@@ -421,7 +421,7 @@ def test_a_table_with_nebulae_equals_fsps_and_has_lines(home, engine, draws, tmp
     h_alpha = np.argmin(np.abs(engine["wavelength"] - 6564.6))
     assert nebula["spectra"][10, 0, h_alpha] > 2 * engine["spectra"][10, 0, h_alpha]
     grids = list(zip(nebula["spectra"], nebula["surviving"], strict=True))
-    table = fsps_engine.ssp_table_from_grids(
+    table = fsps_tables.table(
         engine["wavelength"], engine["age"], engine["metallicity"], grids, provenance
     )
     model = GalaxyModel(table, SDSS, z_max=0.2)
