@@ -46,11 +46,12 @@ class DustEmission(Reemission):
     def mixture(self, ssp: SSPTable, values: Values) -> tuple[Int[Tensor, "*batch part"], Float[Tensor, "*batch part"]]:
         """Return the eight rows around (q_PAH, U_min) of both kinds, and the share of the energy that each radiates.
 
-        Dust masses are interpolated, so the shares are of mass times power; U_min in its logarithm.
+        Dust masses are interpolated, so the shares are of mass times power: linear in both parameters, as in FSPS and bagpipes
+        (between neighbours a step apart, 0.5 % in W4; linear in log U_min, 0.7 %).
         """
         library = ssp.dust
         assert library is not None
-        u_row, u_share = _between(np.log(library.u_min), torch.log(values["u_min"]))
+        u_row, u_share = _between(library.u_min, values["u_min"])
         q_row, q_share = _between(library.q_pah, values["q_pah"])
         gamma = values["gamma_dust"]
         kind_share = torch.stack([1 - gamma, gamma], -1)
