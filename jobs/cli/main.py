@@ -17,13 +17,16 @@ from jobs.cli.inspect import inspect_app
 from jobs.cli.jobs import jobs_app, submit_app
 from jobs.cli.mcmc import mcmc_app
 from jobs.cli.options import (
+    DEFAULT_COMPONENTS,
     AccessText,
     CatalogPath,
+    Components,
     Cone,
     JoinText,
     Profile,
     Release,
     access_of,
+    composition_of,
     engines,
     join_of,
     read_from_options,
@@ -129,13 +132,15 @@ def build_ssp(
     log_u: Annotated[float, typer.Option(help="log10 of that gas's ionisation parameter, -4 to -1")] = -2.0,
     actors: Annotated[int, typer.Option(min=1, help="FSPS actors on this machine, or on the cluster of --ray")] = 2,
     ray: Annotated[str | None, typer.Option(help="address of a Ray cluster")] = None,
+    components: Components = DEFAULT_COMPONENTS,
 ) -> None:
     """Make an SSP table store; with FSPS what was interrupted goes on where it stopped."""
     from jobs.simulate.ssp import build_ssp as build
 
     with read_from_options():
         settings = SSP(source=source, preset=preset, z_solar=z_solar, nebular=nebular, log_u=log_u)
-    build(source, Location.parse(out), settings.fsps_settings(), Engines().ray.replace(address=ray, actors=actors))
+    engine, libraries = Engines().ray.replace(address=ray, actors=actors), composition_of(components).needs
+    build(source, Location.parse(out), settings.fsps_settings(), engine, libraries)
 
 
 @app.command()
@@ -255,11 +260,12 @@ def flux(
     survey: SurveyName = "sdss",
     ssp: Annotated[str, typer.Option(help="bc03, or the URL of a stored SSP table")] = "bc03",
     birth_cloud_age: Annotated[float, typer.Option(help="Gyr")] = 0.01,
+    components: Components = DEFAULT_COMPONENTS,
 ) -> None:
     """Model fluxes of galaxies with given parameters, one row per row."""
     from jobs.flux import flux as evaluate
 
-    rows = evaluate(parameters, run_file.survey(survey), ssp, out, birth_cloud_age)
+    rows = evaluate(parameters, run_file.survey(survey), ssp, out, birth_cloud_age, composition_of(components))
     print(f"{rows:,} rows: {out}")
 
 

@@ -14,6 +14,7 @@ from cluster.messages import problems
 from cluster.settings import Engines
 from jobs.config.joining import Join
 from jobs.config.sections import Inputs
+from sedflow_dist.sps.components import KNOWN, PROVABGS, Composition
 from storage_schemas.backend.access import Access
 from storage_schemas.backend.redaction import shown
 
@@ -46,6 +47,12 @@ AccessText = Annotated[
         help="how inputs in buckets are reached: any of these; none: with the credentials of AWS's tools",
     ),
 ]
+
+Components = Annotated[
+    str, typer.Option(metavar="NAMES", help=f"what a galaxy is made of, separated by commas: {', '.join(KNOWN)}")
+]
+#: Components of a galaxy model where a command names none.
+DEFAULT_COMPONENTS = ",".join(PROVABGS)
 
 
 def engines(profile: str | None) -> Engines:
@@ -111,3 +118,9 @@ def access_of(text: str | None) -> Access:
     """Return what --access says."""
     with read_from_options("--access"):
         return Inputs.parse(text).access
+
+
+def composition_of(text: str) -> Composition:
+    """Return the galaxy model of which --components has the names."""
+    with read_from_options("--components"):
+        return Composition.of([name.strip() for name in text.split(",") if name.strip()])

@@ -89,11 +89,13 @@ class Screen(Component):
 class Light:
     """What a source adds: ``templates`` (row, column) times ``weights`` (..., row).
 
-    ``weights``: of parameters, populations, their masses by metallicity (..., population, metallicity), and epoch.
+    ``weights``: of parameters, populations, their masses by metallicity (..., population, metallicity), and epoch;
+    ``numbers``: how many numbers it needs for that of each galaxy, beside the weights.
     """
 
     templates: Tensor
     weights: Callable[[Values, Populations, Float[Tensor, "*batch population metallicity"], Epoch], Tensor]
+    numbers: int = 0
 
 
 class Source(Component):

@@ -86,7 +86,7 @@ class Nebular(Source):
                 found = of_stars(bins, table, populations, shares).unflatten(-1, (len(log_u), -1))
                 return (hat(log_u, values[name]).unsqueeze(-2) @ found).squeeze(-2)
 
-            return Light(stars.tensor(templates), weights)
+            return Light(stars.tensor(templates), weights, numbers=2 * bins.shape[1])
 
         found = [(True, light(stars.in_clouds, stars.bins_in_clouds(table)))]
         if library.stars is not None and not stars.all_in_clouds(len(library.age)):

@@ -56,4 +56,4 @@ class Torus(Source):
             of_stars = of_stars + stars.outside_clouds(outside, table, populations, shares)
             return values["f_agn"].unsqueeze(-1) * of_stars * hat(tau, values["tau_agn"])
 
-        return Light(stars.tensor(np.pad(library.spectra, ((0, 0), (0, cells)))), weights)
+        return Light(stars.tensor(np.pad(library.spectra, ((0, 0), (0, cells)))), weights, numbers=4 + 2 * len(tau))

@@ -1,6 +1,7 @@
 """The command line, as a user has it: exit codes, clear messages, files that other programs read."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.csv
@@ -51,6 +52,25 @@ def test_flux_agrees_with_an_independent_evaluation(tmp_path, reference_ssp):
         for row, redshift in zip(theta, z, strict=True)
     ])  # fmt: skip
     assert np.abs(2.5 * np.log10(found / expected)).max() < 0.003
+
+
+def test_other_components_have_columns_of_their_own_and_a_table_that_lacks_their_light_is_refused(tmp_path):
+    components = "stars,nebular,birth_cloud,kriek_conroy"
+    names = (*PARAMETERS[:9], "log_u", *PARAMETERS[9:], "z")
+    row = "10,0.25,0.25,0.25,0.25,0.9,0.003,0.001,0.001,{},0.1,0.1,0,0.1"
+    (tmp_path / "p.csv").write_text(f"{','.join(names)}\n" + "".join(f"{row.format(log_u)}\n" for log_u in (-4, -1)))
+    for where, known in (("plain", "stars"), ("gas", components)):
+        assert sedflow("build-ssp", "--out", tmp_path / where, "--components", known).returncode == 0
+    flux = ("flux", tmp_path / "p.csv", "--components", components)
+    refused = sedflow(*flux, "--ssp", tmp_path / "plain", "--out", tmp_path / "f.csv")
+    assert refused.returncode == 1
+    assert "has no emission of gas, which components of the galaxy model need" in refused.stderr
+    for ssp in ("bc03", tmp_path / "gas"):
+        assert sedflow(*flux, "--ssp", ssp, "--out", tmp_path / f"{Path(ssp).name}.csv").returncode == 0
+    assert (tmp_path / "bc03.csv").read_text() == (tmp_path / "gas.csv").read_text()
+    found = np.loadtxt(tmp_path / "bc03.csv", delimiter=",", skiprows=1)
+    # Highly ionised gas around a young burst shines in [O III], which lies in r at z = 0.1.
+    assert found[1, 2] > 1.1 * found[0, 2]
 
 
 def test_a_bad_parameter_is_named_with_its_row(tmp_path):
