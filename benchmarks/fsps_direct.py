@@ -20,9 +20,10 @@ import mini_sps_home
 from cluster import ray_engine
 from cluster.settings import RaySettings
 from sedflow_dist.simulation.shapes import draw_parameters
+from sedflow_dist.sps import fsps_tables
 from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.filters import Band
-from sedflow_dist.sps.fsps_engine import FSPS, band_fluxes, ssp_table_from_grids
+from sedflow_dist.sps.fsps_engine import FSPS, band_fluxes
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 
 SPACE = Composition.of().space
@@ -73,7 +74,7 @@ def main() -> None:
         worker = Worker()
         fsps = worker.fsps
         grids = [fsps.ssp_grid(z) for z in fsps.metallicity]
-        table = ssp_table_from_grids(fsps.wavelength, fsps.age, fsps.metallicity, grids, fsps.provenance)
+        table = fsps_tables.table(fsps.wavelength, fsps.age, fsps.metallicity, grids, fsps.provenance)
         model = GalaxyModel(table, BANDS, 0.2)
         theta, redshift = galaxies(N_TABLE)
         direct = best_of(3, worker.galaxies) / N_DIRECT

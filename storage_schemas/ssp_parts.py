@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from storage_schemas.backend.arrays import ArraySpec
@@ -20,12 +20,38 @@ ARRAYS = (
     ArraySpec("surviving", (_Z, "age"), "float64", "1", "mass in stars per mass formed"),
 )
 NAMES = tuple(spec.name for spec in ARRAYS)
+#: What a library of the table needs besides.
+LIBRARIES = {
+    "nebular": (
+        ArraySpec("gas", (_Z, "log_u", "gas_age", "wavelength"), "float64", "Lsun Angstrom-1 Msun-1", "light of gas"),
+    ),
+    "dust": (
+        ArraySpec("dust", (_Z, "kind", "q_pah", "u_min", "wavelength"), "float32", "1", "emission per frequency and dust mass"),
+    ),
+    "torus": (
+        ArraySpec("tau", (_Z, "tau"), "float64", "1", "optical depth of a torus' cloud"),
+        ArraySpec("torus", (_Z, "tau", "wavelength"), "float64", "Hz-1", "emission of a torus per luminosity"),
+        ArraySpec("luminosity", (_Z, "age"), "float64", "Lsun Msun-1", "bolometric luminosity of the stars"),
+    ),
+}  # fmt: skip
 
 
-def create(location: Location, shape: tuple[int, int, int], settings: Mapping[str, Any]) -> ChunkedStore:
-    """Create or reopen a store of SSPs of ``shape`` (metallicity, age, wavelength)."""
-    sizes = dict(zip((_Z, "age", "wavelength"), shape, strict=True))
-    return ChunkedStore.create(location, KIND, ARRAYS, sizes, 1, settings, {})
+def names(libraries: Collection[str]) -> tuple[str, ...]:
+    """Return the arrays of a store that serves some libraries."""
+    return tuple(spec.name for spec in _arrays(libraries))
+
+
+def create(
+    location: Location, sizes: Mapping[str, int], settings: Mapping[str, Any], libraries: Collection[str] = ()
+) -> ChunkedStore:
+    """Create or reopen a store of SSPs: ``sizes`` of metallicity, age, wavelength and what libraries have."""
+    if libraries:
+        settings = {**settings, "libraries": sorted(libraries)}
+    return ChunkedStore.create(location, KIND, _arrays(libraries), sizes, 1, settings, {})
+
+
+def _arrays(libraries: Collection[str]) -> tuple[ArraySpec, ...]:
+    return (*ARRAYS, *(spec for name in LIBRARIES if name in libraries for spec in LIBRARIES[name]))
 
 
 def open(location: Location) -> ChunkedStore:  # noqa: A001

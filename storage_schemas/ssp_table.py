@@ -30,11 +30,17 @@ LIBRARIES = (
     ArraySpec("nebular_log_u", ("log_u",), "float64", "1", "log10 of the ionisation parameter of the gas"),
     ArraySpec("nebular_spectra", ("log_u", "metallicity", "gas_age", "wavelength"), "float32", "Lsun Angstrom-1 Msun-1",
               "lines and continuum of gas: mean luminosity density in the pixel, per mass formed"),
+    ArraySpec("nebular_stars", ("metallicity", "gas_age", "wavelength"), "float32", "Lsun Angstrom-1 Msun-1",
+              "what gas leaves of the light of stars of these ages, all of which have it around them"),
     ArraySpec("dust_u_min", ("u_min",), "float64", "1", "lowest intensity of starlight on dust"),
     ArraySpec("dust_q_pah", ("q_pah",), "float64", "%", "percentage of the dust's mass in PAHs"),
     ArraySpec("dust_power", ("kind", "q_pah", "u_min"), "float64", "1", "luminosity per hydrogen atom, of the largest"),
     ArraySpec("dust_spectra", ("kind", "q_pah", "u_min", "wavelength"), "float32", "Angstrom-1",
               "emission of dust per luminosity; kinds: one intensity of starlight, and many"),
+    ArraySpec("torus_tau", ("tau",), "float64", "1", "optical depth at 5500 A of a cloud in an active nucleus' torus"),
+    ArraySpec("torus_spectra", ("tau", "wavelength"), "float32", "Angstrom-1", "emission of a torus per luminosity"),
+    ArraySpec("torus_luminosity", ("metallicity", "age"), "float32", "Lsun Msun-1",
+              "bolometric luminosity of the stars, of which a torus' is a fraction"),
 )  # fmt: skip
 
 

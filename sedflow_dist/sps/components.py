@@ -38,6 +38,7 @@ KNOWN = {
     "dust_emission": "sedflow_dist.sps.dust_emission:DustEmission",
     "igm": "sedflow_dist.sps.igm:Inoue",
     "smc": "sedflow_dist.sps.dust:SmallMagellanicCloud",
+    "torus": "sedflow_dist.sps.torus:Torus",
 }
 #: The galaxy model of PROVABGS (Hahn et al. 2022).
 PROVABGS = ("stars", "birth_cloud", "kriek_conroy")
@@ -115,6 +116,10 @@ class Source(Component):
         """Return how much of each template the galaxies have."""
         raise NotImplementedError
 
+    def of_stars(self, spectra: Float[np.ndarray, "metallicity age column"], stars: Stars) -> np.ndarray:
+        """Return what is seen of all stars of ``spectra``, in birth clouds or not: the same, if this leaves them alone."""
+        return spectra
+
     def of_clouds(self, spectra: Float[np.ndarray, "metallicity age column"], stars: Stars) -> np.ndarray:
         """Return what comes out of birth clouds where stars of ``spectra`` lie in them: the same, if this leaves it alone.
 
@@ -122,8 +127,13 @@ class Source(Component):
         """
         return spectra
 
+    def lights(self, stars: Stars) -> list[tuple[bool, Light]]:
+        """Return whether each part of it shines inside birth clouds, and its templates and weights for a model's stars."""
+        found = self.light(stars)
+        return [] if found is None else [(self.inside, found)]
+
     def light(self, stars: Stars) -> Light | None:
-        """Return templates and weights for a model's stars; None: `of_clouds` says all."""
+        """Return templates and weights for a model's stars; None: `of_clouds` and `of_stars` say all."""
         templates = self.templates(stars.ssp.wavelength)
         if (whole := stars.ssp.bolometric) is not None:
             templates = np.concatenate([templates, self.templates(whole.wavelength) * whole.width], -1)
@@ -197,9 +207,18 @@ class Composition:
         """Return an SSP table with what the components need of it: all light of its populations, if dust emits what it takes.
 
         Raises:
-            ValueError: it lacks a library; says which and for what.
+            ValueError: it lacks a library, or one does not have all values that a parameter can take; says which and for what.
         """
         ssp.require(self.needs)
+        for library in self.needs:
+            for name, (low, high) in getattr(ssp, library).ranges.items():
+                fixed = self.space.fixed.get(name)
+                lowest, highest = self.space.block_of(name).prior.range if fixed is None else (fixed, fixed)
+                if lowest < low - 1e-6 or highest > high + 1e-6:
+                    raise ValueError(
+                        f"{name} can be {lowest:g} to {highest:g}, and the SSP table ({ssp.provenance.get('code')}) has it from "
+                        f"{low:g} to {high:g}: give it a prior inside (model: {{prior: {{{name}: [{low:g}, {high:g}]}}}})"
+                    )
         return ssp.with_bolometric() if self.reemission else ssp.without_bolometric()
 
     @cached_property

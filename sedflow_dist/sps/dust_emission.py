@@ -46,7 +46,8 @@ class DustEmission(Reemission):
     def mixture(self, ssp: SSPTable, values: Values) -> tuple[Int[Tensor, "*batch part"], Float[Tensor, "*batch part"]]:
         """Return the eight rows around (q_PAH, U_min) of both kinds, and the share of the energy that each radiates.
 
-        Emission per hydrogen is interpolated, linearly in both, so the shares are weights times power.
+        Emission per hydrogen is interpolated, linearly in both as in FSPS and bagpipes, so the shares are weights times power
+        (between neighbours a step apart, 0.5 % in W4).
         """
         library = ssp.dust
         assert library is not None

@@ -27,7 +27,6 @@ from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.filters import AB_FLUX, Band
 from sedflow_dist.sps.fsps_home import check_home
 from sedflow_dist.sps.galaxy_model import check
-from sedflow_dist.sps.ssp import PIXEL, SSPTable, pixel_edges, pixel_means
 from sedflow_dist.sps.stars import BIRTH_CLOUD_AGE_GYR
 
 #: The solar metallicity with which PROVABGS turns a mass fraction into FSPS's logzsol.
@@ -121,11 +120,9 @@ class FSPS:
         self.settings, self.home = settings, path
         self._log = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         with self._working_on(f"setting up on {path}"):
-            nebula = settings.nebula
             self._population = fsps.StellarPopulation(
                 zcontinuous=1, imf_type=1, sfh=0, dust_type=4, add_dust_emission=False,
                 dust_tesc=round(float(np.log10(settings.birth_cloud_age)) + 9, 6),
-                add_neb_emission=nebula is not None, gas_logu=-2.0 if nebula is None else nebula.log_u,
             )  # fmt: skip
         self._log_z = np.log10(self._population.zlegend / self._population.solar_metallicity)
         self._libraries = [name.decode().strip() for name in self._population.libraries]
@@ -153,13 +150,16 @@ class FSPS:
 
     # -- simple stellar populations ---------------------------------------------------------------------------------
 
-    def ssp_grid(self, metallicity: float) -> tuple[Float[np.ndarray, "age wavelength"], Float[np.ndarray, " age"]]:
+    def ssp_grid(
+        self, metallicity: float, nebula: Nebula | None = None
+    ) -> tuple[Float[np.ndarray, "age wavelength"], Float[np.ndarray, " age"]]:
         """Return spectra [Lsun/A] and surviving masses, per Msun formed, at all of `age`.
 
-        The same in every process, whatever was asked before. Surviving mass includes remnants.
+        The same in every process, whatever was asked before. Surviving mass includes remnants. ``nebula``: in the place of the
+        settings'.
         """
-        with self._working_on(f"SSPs of metallicity {metallicity:g}"):
-            spectra = self._luminosity(0.0, self._log_metallicity(metallicity), 0.0, 0.0, 0.0)
+        with self._working_on(f"SSPs of metallicity {metallicity:g}" + (f" with {nebula}" if nebula else "")):
+            spectra = self._luminosity(0.0, self._log_metallicity(metallicity), 0.0, 0.0, 0.0, nebula)
             surviving = np.array(self._population.stellar_mass)
         good = np.isfinite(spectra).all(1) & (spectra > 0).all(1) & (surviving > 0) & (surviving < 1.01)
         if not good.all():
@@ -168,6 +168,12 @@ class FSPS:
                 f"not finite and positive: data in {self.home} are bad"
             )
         return spectra, surviving
+
+    def ssp_luminosity(self, metallicity: float) -> Float[np.ndarray, " age"]:
+        """Return bolometric luminosities [Lsun per Msun formed] at all of `age`: the isochrones', as FSPS has them."""
+        with self._working_on(f"luminosities of metallicity {metallicity:g}"):
+            self._luminosity(0.0, self._log_metallicity(metallicity), 0.0, 0.0, 0.0)
+            return np.asarray(10.0 ** np.array(self._population.log_lbol))
 
     def ssp_spectrum(
         self, age: float, metallicity: float, tau_bc: float = 0.0, tau_ism: float = 0.0, n_dust: float = 0.0
@@ -197,14 +203,16 @@ class FSPS:
         return float(nearest if abs(nearest - log_z) < 1e-9 else log_z)
 
     def _luminosity(
-        self, age: float, log_z: float, tau_bc: float, tau_ism: float, n_dust: float
+        self, age: float, log_z: float, tau_bc: float, tau_ism: float, n_dust: float, nebula: Nebula | None = None
     ) -> Float[np.ndarray, "*age wavelength"]:
         """[Lsun/A]; converted with FSPS's own speed of light, so that the luminosity of a spectrum is FSPS's."""
         parameters = self._population.params
         parameters["logzsol"] = log_z
         parameters["dust1"], parameters["dust2"], parameters["dust_index"] = tau_bc, tau_ism, n_dust
-        nebula = self.settings.nebula
+        nebula = nebula or self.settings.nebula
+        parameters["add_neb_emission"] = nebula is not None
         if nebula is not None:
+            parameters["gas_logu"] = nebula.log_u
             parameters["gas_logz"] = log_z if nebula.log_z_gas is None else nebula.log_z_gas
         _, per_hertz = self._population.get_spectrum(tage=float(age), peraa=False)
         return per_hertz * self._to_per_angstrom
@@ -296,32 +304,6 @@ def band_fluxes(
         photons = offset @ np.diff(band.moment(observed, 1)) + slope @ np.diff(band.moment(observed, 2))
         fluxes.append(photons / (AB_FLUX * band.moment(np.array([band.range[1]]), -1)[0]))
     return np.array(fluxes)
-
-
-def ssp_table_from_grids(
-    wavelength: Float[np.ndarray, " wavelength"],
-    age: Float[np.ndarray, " age"],
-    metallicity: Sequence[float] | Float[np.ndarray, " metallicity"],
-    grids: Sequence[tuple[Float[np.ndarray, "age wavelength"], Float[np.ndarray, " age"]]],
-    provenance: dict[str, Any],
-    pixel: float = PIXEL,
-) -> SSPTable:
-    """Put grids of `FSPS.ssp_grid`, one a metallicity, on logarithmic pixels.
-
-    Each grid is averaged on its own, so it does not matter which process made it, nor in which order.
-
-    Args:
-        wavelength, age: of the grids, as `FSPS` has them [A], [Gyr]
-        metallicity: mass fractions, increasing
-        grids: (spectra, surviving masses) of each metallicity
-        provenance: as `FSPS.provenance` gives it
-        pixel: width in ln(lambda)
-    """
-    edges = pixel_edges(pixel)
-    spectra = np.stack([pixel_means(wavelength, grid, edges).astype(np.float32) for grid, _ in grids])
-    surviving = np.stack([mass for _, mass in grids]).astype(np.float32)
-    facts = {**provenance, "pixel_ln_wavelength": pixel}
-    return SSPTable(edges, np.asarray(age), np.asarray(metallicity, float), spectra, surviving, facts)
 
 
 def _check(theta: Float[np.ndarray, " param"], redshift: float, row: int) -> None:

@@ -85,9 +85,7 @@ class GalaxyModel:
         #: Rest wavelengths [A] of the cells of energy; none where no dust emits.
         self.energy_wavelength = self.tensor(ssp.bolometric.wavelength if ssp.bolometric else np.empty(0))
         #: Of each source besides the stars: whether it is inside birth clouds, and its templates, (row, column).
-        self.sources: list[tuple[bool, Light]] = [
-            (source.inside, light) for source in sources if (light := source.light(self.stars)) is not None
-        ]
+        self.sources: list[tuple[bool, Light]] = [part for source in sources for part in source.lights(self.stars)]
         #: What dust emits per luminosity [1/A], (row, pixel).
         self.dust_templates = self._dust_templates()
         self._band_table = self.tensor(self.weights.table)

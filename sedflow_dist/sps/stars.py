@@ -100,17 +100,17 @@ class Stars(Component):
 
         self._young, self._old = young, old
         spectra = ssp.spectra if ssp.bolometric is None else np.concatenate([ssp.spectra, ssp.bolometric.spectra], -1)
+        for source in sources:
+            spectra = source.of_stars(spectra, self)
         seen = spectra
         for source in sources:
             seen = source.of_clouds(seen, self)
         self.node_spectra = self.rows_of_nodes(spectra)
         self.node_surviving = self.tensor(ssp.surviving.T.reshape(-1))
         of_clouds = self.node_spectra if seen is spectra else self.rows_of_nodes(seen)
-        bins_outside = self._between_ages(self.node_spectra, *old)[self.first_old * self.n_metallicities :]
-        self.bin_spectra = torch.cat([self.bins_in_clouds(of_clouds), bins_outside])
+        self.bin_spectra = torch.cat([self.bins_in_clouds(of_clouds), self.bins_outside(self.node_spectra)])
         surviving = self.node_surviving.unsqueeze(-1)
-        surviving_outside = self._between_ages(surviving, *old)[self.first_old * self.n_metallicities :]
-        self.bin_surviving = torch.cat([self.bins_in_clouds(surviving), surviving_outside]).squeeze(-1)
+        self.bin_surviving = torch.cat([self.bins_in_clouds(surviving), self.bins_outside(surviving)]).squeeze(-1)
         self.cloud_rows = 0 if seen is spectra else len(self.node_spectra)
         if self.cloud_rows:
             n = self._n_young_nodes * self.n_metallicities
@@ -141,6 +141,10 @@ class Stars(Component):
         """Return what is tabulated at nodes for the bins with stars in birth clouds: those stars' share of the bin."""
         return self._between_ages(nodes, *self._young)[: self.n_young_rows]
 
+    def bins_outside(self, nodes: Float[Tensor, "node column"]) -> Float[Tensor, "row column"]:
+        """Return what is tabulated at nodes for the bins with stars outside birth clouds: those stars' share of the bin."""
+        return self._between_ages(nodes, *self._old)[self.first_old * self.n_metallicities :]
+
     def in_clouds(
         self,
         bins: Float[Tensor, "row column"],
@@ -149,12 +153,19 @@ class Stars(Component):
         weights: Float[Tensor, "*batch population metallicity"],
     ) -> Float[Tensor, "*batch column"]:
         """Sum what is tabulated over the stars of galaxies that lie in birth clouds; ``bins`` as `bins_in_clouds` has them."""
-        found = self.split_bins(weights)[0] @ bins
         rows, row_weights, in_cloud = self._node_rows(populations, weights)
-        if bool(in_cloud.any()):
-            amount = (row_weights * in_cloud).flatten(0, -2)
-            found += embedding_bag(rows.flatten(0, -2), nodes, mode="sum", per_sample_weights=amount).view(found.shape)
-        return found
+        return _sum(self.split_bins(weights)[0] @ bins, rows, nodes, row_weights, in_cloud)
+
+    def outside_clouds(
+        self,
+        bins: Float[Tensor, "row column"],
+        nodes: Float[Tensor, "node column"],
+        populations: Populations,
+        weights: Float[Tensor, "*batch population metallicity"],
+    ) -> Float[Tensor, "*batch column"]:
+        """Sum what is tabulated over the others; ``bins``: as many rows of `bins_outside` as are not zero."""
+        rows, row_weights, in_cloud = self._node_rows(populations, weights)
+        return _sum(self.split_bins(weights)[1][..., : len(bins)] @ bins, rows, nodes, row_weights, ~in_cloud)
 
     def light(
         self, populations: Populations, weights: Float[Tensor, "galaxy population metallicity"]
@@ -193,6 +204,10 @@ class Stars(Component):
     ) -> tuple[Float[Tensor, "*batch young"], Float[Tensor, "*batch old"]]:
         """Weights of the fixed bins, flattened over (bin, metallicity): those in birth clouds and the others."""
         return weights[..., : self.n_young, :].flatten(-2), weights[..., self.first_old : N_FIXED, :].flatten(-2)
+
+    def all_in_clouds(self, n: int) -> bool:
+        """Whether all light that is taken from the table's ``n`` youngest ages comes from inside birth clouds."""
+        return self.birth_cloud_rule == "node" and bool(self._node_in_cloud[:n].all())
 
     def in_cloud(self, age: Float[Tensor, "*batch"], node: Int[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
         """Whether the light that stars of an age take from a node of the table comes from inside a birth cloud."""
@@ -240,3 +255,17 @@ class Stars(Component):
     def tensor(self, x: np.ndarray) -> Tensor:
         """Return an array as a tensor of the model's dtype."""
         return torch.as_tensor(np.ascontiguousarray(x)).to(self.dtype)
+
+
+def _sum(
+    found: Float[Tensor, "*batch column"],
+    rows: Int[Tensor, "*batch row"],
+    nodes: Float[Tensor, "node column"],
+    row_weights: Float[Tensor, "*batch row"],
+    wanted: Bool[Tensor, "*batch row"],
+) -> Float[Tensor, "*batch column"]:
+    """Add to a sum over bins the wanted rows of nodes."""
+    if bool(wanted.any()):
+        amount = (row_weights * wanted).flatten(0, -2)
+        found += embedding_bag(rows.flatten(0, -2), nodes, mode="sum", per_sample_weights=amount).view(found.shape)
+    return found

@@ -253,14 +253,18 @@ def write_other_spectra(put: Folder) -> None:
 
 
 def write_dust(put: Folder, lam: Array) -> None:
-    """Emission by dust (Draine & Li's shapes as grey bodies); dust around AGB stars and tori do nothing or little."""
+    """Emission by dust per mass (Draine & Li's shapes as grey bodies) and by tori; dust around AGB stars does nothing."""
     field_tenths = (1, 1.5, 2, 3, 4, 5, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 80, 120, 150, 200, 250)
     um = np.geomspace(1.0, 1.0e4, 161)
-    pah = 0.05 * np.exp(-0.5 * ((um - 8.0) / 2.0) ** 2) + 1e-30
-    bodies = [planck(um * 1e4, t * (u / 10) ** (1 / 6)) * (100.0 / um) ** 2 for u in field_tenths for t in (18.0, 54.0)]
-    table = padded(um, np.array([body / body.max() + pah for body in bodies]).T, N_DUST)
-    names = [f"DL07_MW3.1_{k}0.dat" for k in range(7)]
-    put(f"dust/dustem/{names[0]}", f"# toy dust emission\n#\n{table}", same=names[1:])
+    pah = np.exp(-0.5 * ((um - 8.0) / 2.0) ** 2) + 1e-30
+    # Heated by one intensity, and by a power law up to 10^6: thirteen times as bright.
+    heated = [
+        (u / 10, t * (u / 10) ** (1 / 6), bright) for u in field_tenths for t, bright in ((18.0, 1.0), (54.0, 4.5))
+    ]
+    bodies = [(u, bright, planck(um * 1e4, t) * (100.0 / um) ** 2) for u, t, bright in heated]
+    for k, q_pah in enumerate((0.47, 1.12, 1.77, 2.50, 3.19, 3.90, 4.58)):
+        rows = np.array([u * bright * (body / body.max() + 0.01 * q_pah * pah) for u, bright, body in bodies])
+        put(f"dust/dustem/DL07_MW3.1_{k}0.dat", f"# toy dust emission\n#\n{padded(um, rows.T, N_DUST)}")
 
     # Flux out / flux in = 1 everywhere. The first wavelength must not lie below the first of the main grid.
     grid = [f"{t:.0f} {tau:.4f}\n2*1." for t in np.linspace(2000, 4500, 6) for tau in np.linspace(-5, 1.5, 50)]
@@ -268,9 +272,10 @@ def write_dust(put: Folder, lam: Array) -> None:
     put("dust/dusty/Orich_dusty.spec", shells, same=["Crich_dusty.spec"])
 
     torus_lam = np.concatenate([lam[:1], np.geomspace(lam[0], 1e7, 125)[1:]])
-    torus = zip(torus_lam, black_body(torus_lam, 300.0) + 1e-25, strict=True)
-    header = "#\n#\n#\n5 10 20 30 40 60 80 100 150\n"
-    put("dust/Nenkova08_y010_torusg_n10_q2.0.dat", header + "".join(f"{x:.10g} 9*{f:.4E}\n" for x, f in torus))
+    depths = (5, 10, 20, 30, 40, 60, 80, 100, 150)  # the deeper, the colder
+    torus = np.array([black_body(torus_lam, 600.0 * depth**-0.25) + 1e-25 for depth in depths]).T
+    rows = "".join(f"{x:.10g} {row(f, '%.4E')}\n" for x, f in zip(torus_lam, torus, strict=True))
+    put("dust/Nenkova08_y010_torusg_n10_q2.0.dat", f"#\n#\n#\n{row(depths, '%g')}\n{rows}")
 
     depths, far = np.geomspace(0.25, 50, 18), np.linspace(1000, 30000, 25)  # Witt & Gordon
     lines = [f"{x:.1f} {tau:.2f} 6*{tau * (5500 / x) ** 0.7:.4f}" for tau in depths for x in far]
@@ -280,20 +285,30 @@ def write_dust(put: Folder, lam: Array) -> None:
 
 
 def write_nebula(put: Folder) -> None:
-    """166 lines of hydrogen at Rydberg's wavelengths, seven of them bright (case B), the same in every nebula."""
+    """166 lines of hydrogen at Rydberg's wavelengths, seven of them bright (case B).
+
+    The one at 4863 A stands for [O III]: it depends on metallicity, age and ionisation; the others are the same in all nebulae.
+    """
     rydberg = 1.0 / 1.0967758e-3  # A
     pairs = [(low, up) for low in range(1, 8) for up in range(low + 1, low + 26)]
     lines = sorted((rydberg / (1 / low**2 - 1 / up**2), low, up) for low, up in pairs)[:N_LINE]
     h_beta = 4.78e-13 / L_SUN  # Lsun per ionising photon
     bright = {(1, 2): 23.0, (2, 3): 2.86, (2, 4): 1.0, (2, 5): 0.468, (2, 6): 0.259, (3, 4): 0.332, (3, 5): 0.162}
-    strengths = groupby(h_beta * bright.get((low, up), 0.0) for _, low, up in lines)
-    line_row = " ".join(f"{len(list(same))}*{strength:.3E}" for strength, same in strengths)
+
+    def line_row(z: float, age: float, u: float) -> str:
+        oxygen = 10 ** (0.8 * (u + 2.5) + 0.5 * z) * (age / 1e6) ** -0.3
+        light = {**bright, (2, 4): bright[2, 4] * (1 + 3 * oxygen)}
+        strengths = groupby(h_beta * light.get((low, up), 0.0) for _, low, up in lines)
+        return " ".join(f"{len(list(same))}*{strength:.3E}" for strength, same in strengths)
+
     lam = [90.0, 911.0, *np.geomspace(912.5, 1e8, N_CONTINUUM - 2)]
 
     log_z = (-1.98, -1.5, -0.98, -0.58, -0.39, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2)
     ages = (0.5e6, 1e6, 2e6, 3e6, 4e6, 5e6, 6e6, 7e6, 1e7, 2e7)
-    nodes = [f"{z:g} {age:g} {u:g}\n" for z in log_z for age in ages for u in np.linspace(-4, -1, 7)]
-    line_text = f"# toy lines\n{row([x for x, _, _ in lines], '%.6E')}\n" + "".join(f"{n}{line_row}\n" for n in nodes)
+    grid = [(z, age, u) for z in log_z for age in ages for u in np.linspace(-4, -1, 7)]
+    nodes = ["{:g} {:g} {:g}\n".format(*node) for node in grid]
+    rows = "".join(f"{n}{line_row(*node)}\n" for n, node in zip(nodes, grid, strict=True))
+    line_text = f"# toy lines\n{row([x for x, _, _ in lines], '%.6E')}\n{rows}"
     continuum = f"2*0. {N_CONTINUUM - 2}*1E-60\n"
     continuum_text = f"# toy continuum\n{row(lam, '%.6g')}\n" + "".join(n + continuum for n in nodes)
     put("nebular/ZAU_ND_mist.lines", line_text, same=["ZAU_WD_mist.lines"])

@@ -31,7 +31,7 @@ from jobs.simulate import job as simulate
 from jobs.simulate import ssp as build_ssp
 from jobs.simulate.fsps_actor import map_fsps
 from sedflow_dist.simulation.shapes import draw_parameters
-from sedflow_dist.sps import fsps_engine, fsps_home
+from sedflow_dist.sps import fsps_engine, fsps_tables
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from storage_schemas import ssp_parts, training_set
 from storage_schemas.backend.arrays import array
@@ -170,7 +170,7 @@ def test_two_actors_with_faults_make_the_table_of_one_byte_for_byte(cluster, tab
 @pytest.mark.slow
 def test_an_actor_adds_the_light_of_gas_to_young_stars_only(cluster, tmp_path):
     settings, parts = SSP(source="fsps", nebular=True, log_u=-2.0).fsps_settings(), Location.parse(tmp_path / "parts")
-    store = ssp_parts.create(parts, fsps_home.GRID_SHAPE, {})
+    store = ssp_parts.create(parts, fsps_tables.SIZES, {})
     map_fsps(fsps_grids.SSPMaker, settings, (parts,), "make", [10], RaySettings(actors=1), [].append, list, pytest.fail)
     with_gas = store.read(10, ssp_parts.NAMES)
     assert json.loads(str(with_gas["provenance"][0]))["nebular_emission"] == {"log_u": -2.0, "log_z_gas": None}

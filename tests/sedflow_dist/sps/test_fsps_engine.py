@@ -28,7 +28,7 @@ from paths import ROOT
 from provabgs import PARAMETERS, SPACE
 
 from sedflow_dist import keyed_random
-from sedflow_dist.sps import cosmology, fsps_engine, fsps_home
+from sedflow_dist.sps import cosmology, fsps_engine, fsps_home, fsps_tables
 from sedflow_dist.sps.filters import Band
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import SSPTable
@@ -143,9 +143,7 @@ def engine(home: Path, draws, tmp_path_factory: pytest.TempPathFactory) -> dict[
 @pytest.fixture(scope="session")
 def table(engine) -> SSPTable:
     grids = list(zip(engine["spectra"], engine["surviving"], strict=True))
-    return fsps_engine.ssp_table_from_grids(
-        engine["wavelength"], engine["age"], engine["metallicity"], grids, engine["provenance"]
-    )
+    return fsps_tables.table(engine["wavelength"], engine["age"], engine["metallicity"], grids, engine["provenance"])
 
 
 def magnitude_differences(model: GalaxyModel, theta, redshift, wavelength, luminosities) -> np.ndarray:
@@ -421,9 +419,7 @@ def test_a_table_with_nebulae_equals_fsps_and_has_lines(home, engine, draws, tmp
     h_alpha = np.argmin(np.abs(engine["wavelength"] - 6564.6))
     assert nebula["spectra"][10, 0, h_alpha] > 2 * engine["spectra"][10, 0, h_alpha]
     grids = list(zip(nebula["spectra"], nebula["surviving"], strict=True))
-    table = fsps_engine.ssp_table_from_grids(
-        engine["wavelength"], engine["age"], engine["metallicity"], grids, provenance
-    )
+    table = fsps_tables.table(engine["wavelength"], engine["age"], engine["metallicity"], grids, provenance)
     model = GalaxyModel(table, SDSS, z_max=0.2)
     difference = magnitude_differences(model, theta, redshift, engine["wavelength"], nebula["galaxies"])
     assert np.abs(difference).max() <= 0.002
