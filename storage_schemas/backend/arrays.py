@@ -6,25 +6,21 @@ store that was being created when its job died is created anew.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
-from zarr.core.sync import sync
 
 VERSION = 1
 #: The attribute of a group in which a store is being made: its kind.
 MAKING = "sedflow_making"
 #: More is no store of ours, and is not read: rows, chunks and bytes of arrays.
 MOST_ROWS, _MOST_CHUNKS, _LARGEST_CHUNK, _LARGEST_WHOLE = 1 << 40, 1 << 26, 4 << 30, 16 << 30
-#: Bytes that are read or written at once: what is compressed takes memory beside what is not.
-_AT_ONCE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -108,52 +104,6 @@ def whole(group: zarr.Group, name: str) -> np.ndarray:
             f"{values.store_path} says that it has {values.nbytes:,} bytes; at most {_LARGEST_WHOLE:,} are read"
         )
     return np.asarray(values[...])
-
-
-def read_rows(arrays: Mapping[str, zarr.Array[Any]], rows: slice) -> dict[str, np.ndarray | BaseException]:
-    """Read rows of several arrays, small ones at once: one after the other, each would wait for its own request.
-
-    What cannot be read comes back as the error.
-    """
-    found: dict[str, Any] = {}
-    for names in _at_once({name: _nbytes(values, rows) for name, values in arrays.items()}):
-        answers = _together([arrays[name].async_array.getitem(rows) for name in names])
-        found |= dict(zip(names, answers, strict=True))
-    return {name: value if isinstance(value, BaseException) else np.asarray(value) for name, value in found.items()}
-
-
-def write_rows(arrays: Mapping[str, zarr.Array[Any]], rows: slice, values: Mapping[str, np.ndarray]) -> None:
-    """Write rows of several arrays, small ones at once."""
-    for names in _at_once({name: values[name].nbytes for name in arrays}):
-        for answer in _together([arrays[name].async_array.setitem(rows, values[name]) for name in names]):
-            if isinstance(answer, BaseException):
-                raise answer
-
-
-def _nbytes(values: zarr.Array[Any], rows: slice) -> int:
-    return values.nbytes * (rows.stop - rows.start) // max(values.shape[0], 1)
-
-
-def _at_once(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Part names so that each part has one, or few bytes."""
-    part, total = list[str](), 0
-    for name, size in sizes.items():
-        if part and total + size > _AT_ONCE:
-            yield part
-            part, total = [], 0
-        part.append(name)
-        total += size
-    if part:
-        yield part
-
-
-def _together(calls: Sequence[Awaitable[Any]]) -> list[Any]:
-    """Return what each call returns or raises, when all have ended: none works on behind the back of who heard of an error."""
-
-    async def wait() -> list[Any]:
-        return await asyncio.gather(*calls, return_exceptions=True)
-
-    return sync(wait())
 
 
 def all_arrays(group: zarr.Group) -> dict[str, zarr.Array[Any]]:

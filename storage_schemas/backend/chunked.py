@@ -20,7 +20,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import zarr
 
-from storage_schemas.backend import arrays as arrays_of
 from storage_schemas.backend.arrays import MOST_ROWS, ArraySpec, all_arrays, array, as_json, seal, write_coordinate
 from storage_schemas.backend.location import Location, open_group
 from storage_schemas.backend.ours import begin
@@ -64,8 +63,7 @@ class ChunkedStore:
         self.n_rows = _count(self.group, "n_rows", 0)
         self.rows_per_chunk = _count(self.group, "rows_per_chunk", 1)
         self.chunks = Chunks(self.n_rows, self.rows_per_chunk)
-        self._opened: dict[str, zarr.Array[Any]] = {}
-        self._array(_DIGEST.name)  # there, and of a size that can be
+        array(self.group, "chunk_digest")  # there, and of a size that can be
 
     @classmethod
     def create(
@@ -114,12 +112,6 @@ class ChunkedStore:
         seal(group, kind, attributes)
         return cls(location, kind, "r+")
 
-    def _array(self, name: str) -> zarr.Array[Any]:
-        """Return an array, whose description is read once: a chunk of a store of 20 arrays would cost 20 requests more."""
-        if name not in self._opened:
-            self._opened[name] = array(self.group, name)
-        return self._opened[name]
-
     @property
     def n_chunks(self) -> int:
         """Number of chunks."""
@@ -144,13 +136,15 @@ class ChunkedStore:
         """
         chunks = range(chunk, chunk + 1) if isinstance(chunk, int) else chunk
         rows = slice(self.rows(chunks[0]).start, self.rows(chunks[-1]).stop)
+        stored = {}
         for name, values in arrays.items():
             if len(values) != rows.stop - rows.start:
                 raise ValueError(f"{self.location}, chunk {chunk}: {name} has {len(values)} rows, expected {rows}")
-        # NaN and -0.0 come back otherwise where an object holds nothing else.
-        there = {name: self._array(name).with_config({"write_empty_chunks": True}) for name in arrays}
-        stored = {name: np.asarray(values, there[name].dtype) for name, values in arrays.items()}
-        arrays_of.write_rows(there, rows, stored)
+            there = array(self.group, name).with_config(
+                {"write_empty_chunks": True}
+            )  # or NaN and -0.0 come back otherwise
+            stored[name] = np.asarray(values, there.dtype)
+            there[rows] = stored[name]
         parts = [{name: values[self._within(at, rows)] for name, values in stored.items()} for at in chunks]
         columns, written = self._columns, np.zeros((len(chunks), len(self._columns)), np.uint64)
         for line, part in zip(written, parts, strict=True):
@@ -158,23 +152,23 @@ class ChunkedStore:
                 line[columns[name]] = digest({name: values})
         if fence:
             fence()
-        self._array(_ARRAY_DIGEST.name)[chunks.start : chunks.stop] = written
-        self._array(_DIGEST.name)[chunks.start : chunks.stop] = np.array([digest(part) for part in parts])
+        array(self.group, _ARRAY_DIGEST.name)[chunks.start : chunks.stop] = written
+        array(self.group, _DIGEST.name)[chunks.start : chunks.stop] = np.array([digest(part) for part in parts])
 
     def forget(self, chunks: Iterable[int]) -> None:
         """Make chunks count as missing: what is written there is about to change."""
         for chunk in chunks:
             for spec in (_DIGEST, _ARRAY_DIGEST):
-                self._array(spec.name)[chunk] = 0
+                array(self.group, spec.name)[chunk] = 0
 
     def digests(self, chunks: slice = slice(None)) -> np.ndarray:
         """Return the digests of chunks (chunk,), 0 where they are missing."""
-        return np.asarray(self._array(_DIGEST.name)[chunks])
+        return np.asarray(array(self.group, _DIGEST.name)[chunks])
 
     @property
     def _columns(self) -> dict[str, int]:
         """Where the digests of arrays stand."""
-        names = cast("list[str]", self._array(_ARRAY_DIGEST.name).attrs["arrays"])
+        names = cast("list[str]", array(self.group, _ARRAY_DIGEST.name).attrs["arrays"])
         return {name: column for column, name in enumerate(names)}
 
     def _within(self, chunk: int, rows: slice) -> slice:
@@ -200,7 +194,6 @@ class ChunkedStore:
             digests = array(self.group, name)
             digests.resize((len(Chunks(n_rows, self.rows_per_chunk)), *digests.shape[1:]))
         self.group.attrs["n_rows"] = n_rows
-        self._opened.clear()
         return ChunkedStore(self.location, self.kind, "r+")
 
     def read(self, chunk: int, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -217,20 +210,18 @@ class ChunkedStore:
             ValueError: a stored object is gone or damaged, or a chunk is not written, or not what it was; names array and rows.
         """
         if rows.stop <= rows.start:
-            return {name: np.asarray(self._array(name)[:0]) for name in names}
+            return {name: np.asarray(array(self.group, name)[:0]) for name in names}
         at = chunks_of(rows, self.rows_per_chunk)
         chunks = range(at.start, at.stop)
         whole = slice(self.rows(chunks[0]).start, self.rows(chunks[-1]).stop)
-        written = np.asarray(self._array(_ARRAY_DIGEST.name)[at])
-        values, columns = dict[str, np.ndarray](), self._columns
-        found_rows = arrays_of.read_rows({name: self._array(name) for name in names}, whole)
-        for name, answer in found_rows.items():
-            if isinstance(answer, ValueError):  # of the codecs
-                raise self._damage(name, rows, str(answer)) from answer
-            if isinstance(answer, BaseException):
-                raise answer
-            values[name] = answer
-            for chunk, found in zip(chunks, written[:, columns[name]], strict=True):
+        written = np.asarray(array(self.group, _ARRAY_DIGEST.name)[at])
+        values = {}
+        for name in names:
+            try:
+                values[name] = np.asarray(array(self.group, name)[whole])
+            except ValueError as error:  # of the codecs
+                raise self._damage(name, rows, str(error)) from error
+            for chunk, found in zip(chunks, written[:, self._columns[name]], strict=True):
                 content = values[name][self._within(chunk, whole)]
                 if digest({name: content}) != found or (_is_constant(content) and not self._is_stored(name, chunk)):
                     raise self._damage(name, self.rows(chunk), self._reason(name, chunk, found))
@@ -255,7 +246,7 @@ class ChunkedStore:
 
     def _is_stored(self, name: str, chunk: int) -> bool:
         """Whether there is an object of a chunk, which Zarr does not say: what is gone reads as fill values."""
-        return self.location.has("/".join([name, "c", str(chunk), *["0"] * (self._array(name).ndim - 1)]))
+        return self.location.has("/".join([name, "c", str(chunk), *["0"] * (array(self.group, name).ndim - 1)]))
 
     def _damage(self, name: str, rows: slice, reason: str) -> ValueError:
         return ValueError(
@@ -271,8 +262,8 @@ class ChunkedStore:
         names = list(self._columns)
         for name in sorted(set(all_arrays(self.group)) - {*names, _DIGEST.name, _ARRAY_DIGEST.name}):
             try:
-                np.asarray(self._array(name)[:])
-                if self._array(name).size and next(self.location.list(f"{name}/c"), None) is None:
+                np.asarray(array(self.group, name)[:])
+                if array(self.group, name).size and next(self.location.list(f"{name}/c"), None) is None:
                     yield 0, f"array {name}: the stored object is gone"
             except ValueError as error:
                 yield 0, f"array {name}: {error}"

@@ -18,15 +18,7 @@ import xarray as xr
 import zarr
 
 from storage_schemas import photometry
-from storage_schemas.backend.arrays import (
-    ArraySpec,
-    all_arrays,
-    array,
-    check_version,
-    dimensions,
-    refuse_absurd,
-    write_rows,
-)
+from storage_schemas.backend.arrays import ArraySpec, all_arrays, array, check_version, dimensions, refuse_absurd
 from storage_schemas.backend.chunked import Chunks
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import query
@@ -180,7 +172,7 @@ def write_shard(session: Any, rows: slice, shard: int, key: int, values: Mapping
     for name, value in values.items():
         if len(value) != rows.stop - rows.start:
             raise ValueError(f"shard {shard}: {name} has {len(value)} rows, expected {rows.stop - rows.start}")
-    write_rows({name: array(group, name) for name in values}, rows, values)
+        array(group, name)[rows] = value
     names = [str(name) for name in np.asarray(array(group, "indexed")[:])]
     present = dict(values)
     if photometry.ID_MISSING in values:
