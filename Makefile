@@ -2,6 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD ?= build
+# Tests start many processes. Where the environment forbids bytecode, each would compile all it imports; and threads of
+# numerical libraries in each would wait for one another.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+test test-all: export OMP_NUM_THREADS = 1
+test test-all: export OPENBLAS_NUM_THREADS = 1
 # Tests wait for servers and other processes a third of their time: three at once keep two cores busy.
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 

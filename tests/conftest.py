@@ -5,6 +5,14 @@ import os
 
 import shape_checks
 
+# What every process of Dask looks at 10 to 50 times a second costs an idle cluster of two workers a thirtieth of a core, and
+# each process of the tests keeps one or two as long as it lives.
+for _name, _value in {
+    "ADMIN__TICK__INTERVAL": "1s", "ADMIN__SYSTEM_MONITOR__INTERVAL": "10s", "WORKER__MEMORY__MONITOR_INTERVAL": "500ms",
+    "WORKER__PROFILE__ENABLED": "False",
+}.items():  # fmt: skip
+    os.environ.setdefault(f"DASK_DISTRIBUTED__{_name}", _value)
+
 shape_checks.switch_on()  # before the first module that it is to check is imported
 
 # ruff: noqa: E402

@@ -7,6 +7,7 @@ Source: PROVABGS (Hahn et al. 2022, arXiv 2202.01809, section 4.1).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -49,6 +50,13 @@ class Populations:
     age: Float[Tensor, "*batch 2"]
 
 
+@cache
+def _cosmology_table(z_max: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Redshifts, and the age [Gyr] and comoving distance [Mpc] there: 4,097 integrals, a second's work that models share."""
+    z = np.linspace(0.0, z_max, 4097)
+    return z, np.asarray(cosmology.age_gyr(z)), np.asarray(cosmology.comoving_distance_mpc(z))
+
+
 class PopulationModel:
     """Turn parameters into populations; metallicities are clipped to ``metallicity_range`` (mass fractions)."""
 
@@ -64,9 +72,7 @@ class PopulationModel:
         self._bin_mass = tensor(np.diff(cumulative, axis=0).T)  # (basis, bin)
         self._edge_cumulative = tensor(cumulative)  # (edge, basis)
         self._fixed_metallicity = tensor(histories.metallicity_basis(FIXED_AGES_GYR).T)  # (basis, bin)
-        self._z_grid = np.linspace(0.0, z_max, 4097)
-        self._age_grid = cosmology.age_gyr(self._z_grid)
-        self._distance_grid = cosmology.comoving_distance_mpc(self._z_grid)
+        self._z_grid, self._age_grid, self._distance_grid = _cosmology_table(z_max)
         self.dtype = dtype
 
     def epoch(self, redshift: Float[Tensor, " galaxy"]) -> Epoch:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-import corner
 import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float
@@ -49,6 +48,8 @@ def posterior_and_sed(
         photometry: of the galaxy; bands that are not measured are left out
         sed_wavelength, sed_flux: model spectra of some draws [A, nanomaggies]
     """
+    import corner  # which loads arviz where that is installed: seconds
+
     seen, band_wavelength = photometry.bands(photometry.mask[0]), band_wavelength[photometry.mask[0].numpy()]
     flux, sigma = seen.flux[0].numpy(), seen.sigma[0].numpy()
     size = 1.5 * len(quantities)

@@ -6,6 +6,10 @@ costs time. Processes that a test starts (workers of Dask and Ray, commands) are
 """
 
 import ast
+import importlib._bootstrap_external
+from functools import partial
+from importlib.machinery import SourceFileLoader
+from unittest.mock import patch
 
 import numpy as np
 from beartype import BeartypeConf, BeartypeHintOverrides, beartype
@@ -42,7 +46,24 @@ class _ArrayFunctions(jaxtyping_hook.JaxtypingTransformer):
         return node
 
 
+class _OwnBytecodeOnly(jaxtyping_hook._JaxtypingLoader):
+    """jaxtyping's loader, which keeps the bytecode of a checked module under a name of its own, but of that module alone.
+
+    jaxtyping's renames while the module is executed, and so for every module that it imports: torch, pandas and Ray would be
+    compiled anew in every process.
+    """
+
+    def get_code(self, fullname):
+        own_name = partial(jaxtyping_hook._optimized_cache_from_source, self._typechecker.get_hash())
+        with patch.object(importlib._bootstrap_external, "cache_from_source", own_name):
+            return super().get_code(fullname)
+
+    def exec_module(self, module):
+        SourceFileLoader.exec_module(self, module)
+
+
 def switch_on():
     """Check the shapes of all modules of the packages that are imported from now on."""
     jaxtyping_hook.JaxtypingTransformer = _ArrayFunctions
+    jaxtyping_hook._JaxtypingLoader = _OwnBytecodeOnly
     jaxtyping_hook.install_import_hook(PACKAGES, "shape_checks.checked")

@@ -55,6 +55,18 @@ def cluster():
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Actors are objects here, for tests of something else than Ray: each of its processes imports for seconds."""
+
+    def map_actors(actor_class, arguments, method, items, settings, on_result, on_death):
+        actor = actor_class(*arguments)
+        for item in items:
+            on_result(getattr(actor, method)(item))
+
+    monkeypatch.setattr(ray_engine, "map_actors", map_actors)
+
+
 @pytest.fixture(scope="module")
 def data(flow):
     return mcmc.mocks(flow, N, seed=5)
@@ -145,6 +157,7 @@ def test_two_actors_make_the_chains_of_one(of_one, stored_model, data, tmp_path)
     assert contents(other)["segments/chain"][0].tobytes() != contents(out)["segments/chain"][0].tobytes()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_row_has_its_chain_whatever_is_sampled_beside_it(of_one, stored_model, data, tmp_path):
     out = Location.parse(tmp_path / "chains")
     mcmc.sample(data[2:3], stored_model, out, SHORT, 5, ONE)
@@ -237,6 +250,7 @@ def test_draws_lie_inside_the_prior_and_the_summary_is_of_them(of_one, flow):
     assert min(widths) > 0.005 and max(widths) < 1.0
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_walkers_may_start_at_the_flows_draws(cluster, flow, stored_model, data, tmp_path):
     """The first segment of a galaxy's chain is what the library makes of walkers that the flow's weighted draws are."""
     settings, row = SHORT.model_copy(update={"sampler": "emcee", "start": "flow"}), 2
@@ -321,6 +335,7 @@ def test_the_command_samples_mock_galaxies(cluster, of_one, stored_model, tmp_pa
     assert found["segments/chain"].shape == (6, 4, 22, 11)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_command_samples_rows_of_a_store(cluster, stored_model, store, tmp_path):
     """Rows keep the numbers they have in the store, which key their chains."""
     out, alone = Location.parse(tmp_path / "chains"), Location.parse(tmp_path / "alone")

@@ -1,16 +1,12 @@
 """Bad days of object storage: each fault passes, or ends in one clear error and a store from which the next run goes on."""
 
-import os
-import resource
-import subprocess
-import sys
-
 import numpy as np
 import obstore
 import pytest
 import small
 import tiny
 from fault_proxy import Fault, FaultProxy
+from forked import sedflow
 from icechunk import IcechunkError
 
 import jobs.infer
@@ -150,15 +146,9 @@ def test_ingest_ends_in_a_clear_error_and_goes_on_afterwards(proxy, root, source
     assert rows_of(store) == ingested
 
 
-def sedflow(*arguments, **more):
-    command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
-
-
 def test_the_command_line_says_it_in_one_message(proxy, root, source):
     proxy.faults = [Fault("expired")]
-    environment = {**os.environ, "AWS_ENDPOINT_URL": proxy.url}
-    done = sedflow("ingest", source, "--out", f"{root}/photometry", env=environment)
+    done = sedflow("ingest", source, "--out", f"{root}/photometry", AWS_ENDPOINT_URL=proxy.url)
     assert done.returncode == 1
     assert "sedflow: the credentials for S3 have expired; renew them and run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
@@ -167,7 +157,7 @@ def test_the_command_line_says_it_in_one_message(proxy, root, source):
 def test_a_full_disk(source, tmp_path):
     """What the limit of a file's size brings about is what a full disk does: a write fails half-way."""
     command = ("ingest", source, "--out", tmp_path / "photometry", "--rows-per-chunk", 250)
-    done = sedflow(*command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)))
+    done = sedflow(*command, limits={"RLIMIT_FSIZE": (4000, 4000)})
     assert done.returncode == 1
     assert "sedflow: " in done.stderr
     assert "Traceback" not in done.stderr

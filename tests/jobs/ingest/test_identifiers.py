@@ -10,7 +10,6 @@ import zarr
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
-from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
@@ -54,10 +53,9 @@ def csv(path, rows, header="ID"):
 
 
 @pytest.fixture(scope="module")
-def dask():
-    """A worker for what takes several pieces or files."""
-    with dask_engine.client(DaskSettings(workers=1)) as client:
-        yield DaskSettings(address=client.scheduler.address)
+def dask(dask):
+    """The workers of all tests, as settings, for what takes several pieces or files."""
+    return DaskSettings(address=dask)
 
 
 def stored(source, tmp_path, *ids, name="out", dask=None, **changes):

@@ -6,12 +6,12 @@ the run must go on afterwards as if nothing had been.
 """
 
 import json
-import multiprocessing
 import os
 import random
 import signal
 import time
 
+import forked
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -87,22 +87,8 @@ def fingerprint(where, release):
     )
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that start in no time, as a clean one forks them that has imported all."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["writers"])
-    return context
-
-
-def start(processes, *arguments):
-    process = processes.Process(target=writers.act, args=arguments, daemon=True)
-    process.start()
-    return process
-
-
 @pytest.mark.parametrize(("storage", "seed"), SEEDS)
-def test_every_release_is_that_of_some_serial_order(made, processes, s3_server, tmp_path, storage, seed):
+def test_every_release_is_that_of_some_serial_order(made, s3_server, tmp_path, storage, seed):
     run_of, folder, alone = made
     chance = random.Random(seed)
     root = (
@@ -121,7 +107,7 @@ def test_every_release_is_that_of_some_serial_order(made, processes, s3_server, 
             if chance.random() < 0.7:
                 os.replace(write(folder / f"{chance.choice(INPUTS)}.fits", tmp_path / "new.fits"), path)
             what, out = chance.choice(WHAT), tmp_path / f"{number}.parquet"
-            process = start(processes, what, settings, out, complaints)
+            process = forked.start(writers.act, what, settings, out, complaints)
             end = time.monotonic() + chance.uniform(0.1, 3.0) if chance.random() < 0.6 else None
             started.append((what, process, end))
             time.sleep(chance.uniform(0, 1.0))
