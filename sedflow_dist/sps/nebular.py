@@ -80,7 +80,7 @@ class Nebular(Source):
     ) -> tuple[Float[np.ndarray, "row part"], Float[np.ndarray, "part column"]]:
         """Return `_BASIS` spectra and how much of each a row is: principal axes of the gas's light, relative to all light.
 
-        A row counts by the light that gas and stars of its age and metallicity have together, a column by what all rows have
+        A row counts by the light that comes from gas and stars of its age and metallicity together, a column by what all rows have
         there: the axes then leave the same fraction of any band. An eigenproblem of as many rows, as these are fewer than
         the columns.
         """
@@ -91,7 +91,7 @@ class Nebular(Source):
         )
         nearest = np.abs(np.log(table.age) - np.log(library.age)[:, None]).argmin(1)
         flat = rows.reshape(-1, rows.shape[-1]).astype(np.float64)
-        light = (rows + own[:, nearest]).reshape(flat.shape).astype(np.float64)
+        light = (rows + own[:, nearest] * lyman_continuum_absorbed(stars)).reshape(flat.shape).astype(np.float64)
         n_pixels = len(table.wavelength)
         whole = (light[:, :n_pixels] @ np.diff(table.edges))[:, None]
         scale = np.sqrt(((light / whole) ** 2).mean(0)) + 1e-30
