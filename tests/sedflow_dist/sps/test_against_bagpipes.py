@@ -32,7 +32,7 @@ def in_bins(ssp):
     shares = np.minimum(ends[1:], EDGES[1:, None]) - np.maximum(ends[:-1], EDGES[:-1, None])
     shares = np.clip(shares, 0, None)
     shares[:, 1] += shares[:, 0]  # age 0 has the spectrum of the next
-    shares = shares[:, 1:] / shares.sum(1, keepdims=True)
+    shares = shares[:, 1:] / shares[:, 1:].sum(1, keepdims=True)
     spectra = np.einsum("ja,zak->zjk", shares, ssp.spectra.astype(float)).astype(np.float32)
     return replace(ssp, age=AGE, spectra=spectra, surviving=(ssp.surviving @ shares.T).astype(np.float32))
 
