@@ -116,7 +116,7 @@ class Nebular(Source):
         )
         nearest = np.abs(np.log(table.age) - np.log(library.age)[:, None]).argmin(1)
         flat = rows.reshape(-1, rows.shape[-1]).astype(np.float64)
-        light = (rows + own[:, nearest]).reshape(flat.shape).astype(np.float64)
+        light = (rows + own[:, nearest] * lyman_continuum_absorbed(stars)).reshape(flat.shape).astype(np.float64)
         n_pixels = len(table.wavelength)
         whole = (light[:, :n_pixels] @ np.diff(table.edges))[:, None]
         scale = np.sqrt(((light / whole) ** 2).mean(0)) + 1e-30

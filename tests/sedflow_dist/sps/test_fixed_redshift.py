@@ -18,6 +18,7 @@ OTHER_BANDS = {
     "galex": (("galex-fuv", "galex-nuv"), 0.2),
     "twomass": (("twomass-J", "twomass-H", "twomass-Ks"), 0.2),
     "lsst, z = 1": (("lsst2023-u", "lsst2023-g", "lsst2023-r", "lsst2023-i"), 1.0),
+    "u, z = 3": (("sdss2010-u", "wise2010-W4"), 3.0),
 }
 
 

@@ -60,7 +60,7 @@ def test_the_series_has_the_lines_of_table_2(table_2):
 
 @pytest.mark.parametrize("z", [2.0, 3.0, 4.0, 5.0])
 def test_just_below_lyman_alpha_it_is_the_forest_that_is_observed(z):
-    """Faucher-Giguere et al. 2008 (table 4): optical depth 0.0018 (1+z)^3.92, without metals and damped systems; to 20 %."""
+    """Faucher-Giguere et al. 2008 (table 4): effective optical depth 0.0018 (1+z)^3.92, metals aside; to 20 %."""
     tau = -math.log(igm.transmission(np.array([1215.0 * (1 + z)]), z)[0])
     assert tau == pytest.approx(0.0018 * (1 + z) ** 3.92, rel=0.2)
 

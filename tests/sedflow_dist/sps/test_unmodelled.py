@@ -51,7 +51,24 @@ def test_a_table_with_the_emission_of_gas_has_its_lines():
     bands = [f"lsst2016-{band}" for band in "ugrizy"]
     lines = warnings(bands, (0.0, 1.5))
     assert sum("emission lines" in line for line in lines) == 2
-    assert not warnings(bands, (0.0, 1.5), nebular=True)
+    assert not warnings(bands, (0.0, 1.5), ("stars", "nebular"))
+
+
+@pytest.mark.parametrize(
+    ("component", "brings"),
+    [("igm", {"intergalactic"}), ("nebular", {"gas"}), ("dust_emission", {"PAHs", "hot dust"})],
+)
+def test_what_a_component_brings_is_not_told(component, brings):
+    bands = ["galex-fuv", *(f"sdss2010-{band}" for band in "ugriz"), "wise2010-W1", "wise2010-W3"]
+    effects = {"intergalactic", "gas", "PAHs", "hot dust:", "nucleus"}
+    told = {effect for effect in effects for line in warnings(bands, (0.0, 3.0)) if effect in line}
+    left = {
+        effect for effect in effects for line in warnings(bands, (0.0, 3.0), ("stars", component)) if effect in line
+    }
+    assert told == effects
+    assert {effect.rstrip(":") for effect in told - left} == brings
+    everything = ("stars", "nebular", "dust_emission", "igm")
+    assert [line for line in warnings(bands, (0.0, 3.0), everything) if "nucleus" not in line] == []
 
 
 def test_a_band_under_another_name_is_told_of_by_its_wavelengths():
