@@ -17,7 +17,6 @@ from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
-from sedflow_dist.flow.learned_likelihood import LearnedLikelihood
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
 from sedflow_dist.inference.settings import refuse_amplitude
@@ -38,14 +37,13 @@ _OF_WEIGHTS = ("effective_fraction", "log_evidence", "log_evidence_error", "pare
 @dataclass(frozen=True)
 class Draws:
     """Posterior draws of a block: ``unit`` cube, ``values`` (columns as in `columns`), the flow's density ``log_q``,
-    ``chi2``, bands measured, what `Posterior.compare` says, and the rest as in `Certificate`."""
+    ``chi2``, bands measured, and the rest as in `Certificate`."""
 
     unit: Float[Tensor, "galaxy draw coordinate"]
     values: Float[Tensor, "galaxy draw column"]
     log_q: Float[Tensor, "galaxy draw"]
     chi2: Float[Tensor, "galaxy draw"]
     n_bands: Int[Tensor, " galaxy"]
-    compared: dict[str, Float[Tensor, " galaxy"]]
     weight: Float[Tensor, "galaxy draw"]
     effective_fraction: Float[Tensor, " galaxy"]
     log_evidence: Float[Tensor, " galaxy"]
@@ -65,10 +63,6 @@ class Posterior:
         certificate: False: quantiles of the flow's draws alone. Nothing is computed but the flow, nothing says how good an
             answer is, and there are parameters only
         memory: bytes that the draws of a batch of galaxies may take; a batch is one galaxy at least
-        likelihood: the learned likelihood that evidences are compared with; None: nothing is compared
-
-    Raises:
-        ValueError: the learned likelihood was trained for another model.
     """
 
     def __init__(
@@ -80,14 +74,10 @@ class Posterior:
         n_keep: int = 0,
         certificate: bool = True,
         memory: int = MEMORY,
-        likelihood: LearnedLikelihood | None = None,
     ) -> None:
         self.flow, self.seed, self.n_draws = flow, seed, n_draws
         self.min_effective_fraction, self.n_keep, self.certificate = min_effective_fraction, n_keep, certificate
         refuse_amplitude(certificate, flow.spec.amplitude)
-        self.likelihood = likelihood
-        if likelihood:
-            likelihood.check(flow.id)
         self.columns = tuple(quantity.name for quantity in flow.columns(certificate))
         self._sobol: dict[int, Tensor] = {}
         self.batch = max(memory // self._draws_memory(1), 1)  # galaxies
@@ -95,8 +85,7 @@ class Posterior:
     def memory(self) -> int:
         """Return the most bytes that `summarise` needs beside its arguments and results."""
         rows = self.batch * self.n_draws
-        compared = self.likelihood.memory(self.n_draws) if self.likelihood else 0
-        return self._draws_memory(self.batch) + max(self.flow.network.memory(rows), compared)
+        return self._draws_memory(self.batch) + self.flow.network.memory(rows)
 
     def _draws_memory(self, n_galaxies: int) -> int:
         """The most bytes that draws of so many galaxies need, apart from the sampler: base points, values, photometry."""
@@ -158,33 +147,14 @@ class Posterior:
             log_l = fit.log_evidence
         else:
             log_l, _ = likelihood.gaussian(light.flux * space.scale(theta), photometry)
-        flux, log_weight = light.flux * space.scale(theta), log_l + log_prior - log_q
         return Draws(
             unit=u,
             values=self.values(theta, light),
             log_q=log_q,
-            chi2=likelihood.gaussian(flux, photometry)[1],
+            chi2=likelihood.gaussian(light.flux * space.scale(theta), photometry)[1],
             n_bands=photometry.n_bands,
-            compared=self.compare(flux, photometry, log_weight),
-            **vars(importance.certify(log_weight)),
+            **vars(importance.certify(log_l + log_prior - log_q)),
         )
-
-    def compare(
-        self,
-        model: Float[Tensor, "galaxy draw band"],
-        photometry: Photometry,
-        log_weight: Float[Tensor, "galaxy draw"],
-    ) -> dict[str, Float[Tensor, " galaxy"]]:
-        """Return, by column, how the evidence under the learned likelihood compares; nothing where there is none.
-
-        Args:
-            model: fluxes of the draws [nanomaggies]
-            log_weight: of each draw, ln of (Gaussian likelihood x prior / density that it was drawn from)
-        """
-        if self.likelihood is None:
-            return {}
-        value, error = importance.log_bayes_factor(log_weight, self.likelihood.log_ratio(model, photometry))
-        return {"log_bayes_factor": value, "log_bayes_factor_error": error}
 
     def values(
         self, theta: Float[Tensor, "galaxy draw param"], light: DrawPhotometry
@@ -227,7 +197,6 @@ class Posterior:
             **{name: getattr(draws, name).numpy() for name in _OF_WEIGHTS},
             **self.describe(draws.unit, draws.values, weight, rows),
             **self.judge(draws.chi2, draws.n_bands, weight),
-            **{name: values.numpy() for name, values in draws.compared.items()},
             "effective_draws": np.where(good, n * draws.effective_fraction.numpy(), n),
             "method": np.where(good, Method.WEIGHTED, Method.FLOW),
         }
