@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import small
 import tiny
-from commands import sedflow
 
 from jobs import infer as infer_job
 from jobs.catalog.draws import replay
@@ -95,4 +94,3 @@ def test_the_shipped_model_has_the_likelihood_of_its_run_file():
     likelihood, run = read_likelihood(shipped.model("sdss")), RunFile.load("sdss")
     assert likelihood.spec.training["key"] == fingerprint(run.likelihood, run.seed, likelihood.spec.model)
     assert len(likelihood.to_bytes()[0]) < 1_000_000
-    assert sedflow("learn-likelihood", "--help").returncode == 0
