@@ -22,8 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from sedflow_dist.flow.features import COLOURS, Features, encoders, size
-from sedflow_dist.flow.maf_flow import MAFSettings
-from sedflow_dist.flow.maf_residuals import ResidualFlow
+from sedflow_dist.flow.maf_residuals import ResidualFlow, ResidualSettings
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.imperfections import Imperfections
 
@@ -39,7 +38,7 @@ class LikelihoodSpec(BaseModel):
     format: int = FORMAT
     model: str = Field(description="id of the trained model whose galaxies and noise it knows")
     labels: tuple[str, ...] = Field(max_length=1000, description="of the bands")
-    flow: MAFSettings
+    flow: ResidualSettings
     features: tuple[str, ...] = Field(
         COLOURS, description="encoders of what the model says, in the order of their columns"
     )

@@ -18,7 +18,7 @@ from sedflow_dist import keyed_random
 from sedflow_dist.flow import training
 from sedflow_dist.flow.features import COLOURS, Features
 from sedflow_dist.flow.learned_likelihood import LearnedLikelihood, LikelihoodSpec
-from sedflow_dist.flow.maf_flow import MAFSettings
+from sedflow_dist.flow.maf_residuals import ResidualSettings
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.flow.training import Progress
 from sedflow_dist.photometry.photometry import Photometry
@@ -31,7 +31,7 @@ _FARTHEST = 50.0  # sigma: data beyond need no likelihood to be found, and would
 
 
 class LikelihoodSettings(BaseModel):
-    """The learned likelihood of data that may be imperfect."""
+    """The learned likelihood of data that may be imperfect, where `inference.learned_likelihood` asks for it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -85,7 +85,7 @@ def train(
     context = features(truth)
     spec = LikelihoodSpec(
         model=model.id, labels=model.spec.labels, share=settings.share, imperfections=settings.imperfections,
-        flow=MAFSettings(transforms=settings.transforms, hidden=settings.hidden),
+        flow=ResidualSettings(transforms=settings.transforms, hidden=settings.hidden),
     )  # fmt: skip
     flow = spec.build_flow(seed)
     optimizer, progress, best = training.optimizer(flow), Progress(), copy.deepcopy(flow.state_dict())

@@ -21,6 +21,10 @@ _UNIT_SCALE = 0.5397424697875977
 _HIDDEN_BYTES = 4 * 8  # a row and hidden unit: layers, their sums and what PyTorch keeps of them
 
 
+class ResidualSettings(MAFSettings):
+    """Size of the flow of residuals."""
+
+
 class ResidualFlow(MaskedAutoregressiveFlow):
     """A density of normalised residuals given a context: N(0, I) as long as nothing was learnt, exactly.
 
@@ -28,7 +32,9 @@ class ResidualFlow(MaskedAutoregressiveFlow):
     each depends on measured bands before it alone.
     """
 
-    def __init__(self, bands: int, features: int, settings: MAFSettings, seed: int) -> None:
+    Settings = ResidualSettings
+
+    def __init__(self, bands: int, features: int, settings: ResidualSettings, seed: int) -> None:
         super().__init__(bands, features, settings, seed)
         with torch.no_grad():
             net: Any = self.net

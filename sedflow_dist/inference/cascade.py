@@ -6,7 +6,6 @@ are the exact posterior's whatever the flow has seen. Costs are bounded: see `Ro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +18,7 @@ from sedflow_dist import keyed_random
 from sedflow_dist.flow.learned_likelihood import LearnedLikelihood
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import importance, likelihood, lockstep, mcmc
+from sedflow_dist.inference.comparison import Comparison
 from sedflow_dist.inference.mcmc import State, Target
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.reweight import NewPrior
@@ -45,25 +45,25 @@ class _Chain:
 
 
 class Router:
-    """Infers blocks of galaxies as `Posterior.summarise` does, and goes on where that does not serve."""
+    """Infers blocks of galaxies as `Posterior.summarise` does, and goes on where that does not serve.
 
-    def __init__(self, posterior: Posterior, routing: Routing) -> None:
+    With a learned likelihood it compares evidences of all rows that have an answer, whatever method gave it.
+    """
+
+    def __init__(self, posterior: Posterior, routing: Routing, learned: LearnedLikelihood | None = None) -> None:
         self.posterior, self.routing = posterior, routing
+        self.comparison = Comparison(posterior, learned) if learned else None
 
     @classmethod
     def of(
-        cls, flow: TrainedModel, seed: int, settings: InferenceSettings, likelihood: LearnedLikelihood | None = None
+        cls, flow: TrainedModel, seed: int, settings: InferenceSettings, learned: LearnedLikelihood | None = None
     ) -> Router:
-        """Return what infers, and replays, the rows of a catalog: of a flow, a seed and settings always the same.
-
-        ``likelihood`` is the learned one, where evidences are to be compared; draws do not depend on it.
-        """
+        """Return what infers, and replays, the rows of a catalog: of a flow, a seed and settings always the same."""
         posterior = Posterior(
             flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws, settings.certificate,
             target=NewPrior.of(settings.prior, flow, seed),
-            likelihood=likelihood,
         )  # fmt: skip
-        return cls(posterior, settings.routing)
+        return cls(posterior, settings.routing, learned)
 
     def summarise(
         self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int, told: Told = lambda *_: None
@@ -78,7 +78,13 @@ class Router:
         if posterior.certificate:
             answers += self._more(photometry, flags, answers, row)
             answers += self._mcmc(photometry, flags, answers, row, told)
-        return Summary.of(photometry, flags, answers, posterior.sizes)
+        summary = Summary.of(photometry, flags, answers, posterior.sizes)
+        if self.comparison is None:
+            return summary
+        answered = np.flatnonzero(summary.method != Method.NONE)
+        value, error = self.comparison(photometry[answered], answered + row)
+        summary.log_bayes_factor[answered], summary.log_bayes_factor_error[answered] = value, error
+        return summary
 
     def draws(
         self,
@@ -126,7 +132,7 @@ class Router:
                 all_values, own_weight = found.values, found.weight
             else:
                 (chain,) = self._chains(one, row)
-                all_values = self._evaluate(chain, one, int(row[0]))[1]
+                _, all_values, _ = self._evaluate(chain, one, int(row[0]))
                 own_weight = posterior.prior_weight(all_values, one.redshift)
             values[i] = all_values[0][posterior.resample(own_weight, row, n)[0]]
         return values, weight
@@ -202,7 +208,7 @@ class Router:
     def _of_chain(self, chain: _Chain, photometry: Photometry, at: Int[np.ndarray, " 1"], row: int) -> Answer:
         """Return what the chain of one galaxy says."""
         posterior = self.posterior
-        u, values, chi2, compared = self._evaluate(chain, photometry, int(at[0]) + row)
+        u, values, chi2 = self._evaluate(chain, photometry, int(at[0]) + row)
         ok = torch.isfinite(torch.cat([values, chi2.unsqueeze(-1)], -1)).all(-1).all(-1).numpy()
         weight = posterior.prior_weight(values, photometry.redshift)
         left = posterior.left(weight, chain.effective_draws)
@@ -214,7 +220,6 @@ class Router:
         columns = {
             **posterior.describe(u, values, weight, at + row),
             **posterior.judge(chi2, photometry.n_bands, weight),
-            **{name: found.numpy() for name, found in compared.items()},
             **{name: np.array([getattr(chain, name)]) for name in ("rhat", "method")},
             "effective_draws": left,
             **posterior.before_target(np.array([chain.effective_draws])),
@@ -261,22 +266,16 @@ class Router:
 
     def _evaluate(
         self, chain: _Chain, photometry: Photometry, row: int
-    ) -> tuple[
-        Float[Tensor, "1 draw coordinate"], Float[Tensor, "1 draw column"], Float[Tensor, "1 draw"], dict[str, Tensor]
-    ]:
-        """Return a chain's draws with exact amplitudes: the unit cube, columns, chi^2, and what `Posterior.compare` says."""
+    ) -> tuple[Float[Tensor, "1 draw coordinate"], Float[Tensor, "1 draw column"], Float[Tensor, "1 draw"]]:
+        """Return a chain's draws with exact amplitudes: the unit cube, columns, and chi^2."""
         posterior, model = self.posterior, self.posterior.flow.redshift_model
         space, n_draws = posterior.flow.space, chain.phi.shape[0] * chain.phi.shape[1]
         uniform = keyed_random.uniforms(posterior.seed, f"route/{row}", 0, n_draws, 1)
         u = Target(model, photometry).whole(0, chain.phi, uniform)
         theta = space.from_unit(u)
         light = model(theta, photometry.redshift)
-        flux = light.flux * space.scale(theta)
-        _, chi2 = likelihood.gaussian(flux, photometry)
-        compared = posterior.compare(flux, photometry, torch.zeros_like(chi2))
-        if "log_bayes_factor_error" in compared:  # draws of a chain are worth less than as many independent ones
-            compared["log_bayes_factor_error"] *= math.sqrt(n_draws / chain.effective_draws)
-        return u, posterior.values(theta, light), chi2, compared
+        _, chi2 = likelihood.gaussian(light.flux * space.scale(theta), photometry)
+        return u, posterior.values(theta, light), chi2
 
 
 def start(

@@ -13,7 +13,7 @@ from sedflow_dist.inference.importance import Certificate
 @dataclass(frozen=True)
 class Draws:
     """Posterior draws of a block: ``unit`` cube, ``values`` (columns as in `columns`), the flow's density ``log_q``,
-    ``chi2``, bands measured, what `Posterior.compare` says, and the rest as in `Certificate`, under the target prior;
+    ``chi2``, bands measured, and the rest as in `Certificate`, under the target prior;
     ``interim``: under the interim prior.
 
     ``plain``: what draws count where their importance weights do not serve, all alike or by the target prior's factor.
@@ -24,7 +24,6 @@ class Draws:
     log_q: Float[Tensor, "galaxy draw"]
     chi2: Float[Tensor, "galaxy draw"]
     n_bands: Int[Tensor, " galaxy"]
-    compared: dict[str, Float[Tensor, " galaxy"]]
     weight: Float[Tensor, "galaxy draw"]
     effective_fraction: Float[Tensor, " galaxy"]
     log_evidence: Float[Tensor, " galaxy"]

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
-from sedflow_dist.flow.learned_likelihood import LearnedLikelihood
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
 from sedflow_dist.inference.draws import Draws, Predicted, Proposal
@@ -49,10 +48,6 @@ class Posterior:
             answer is, and there are parameters only
         memory: bytes that the draws of a batch of galaxies may take; a batch is one galaxy at least
         target: another prior than the model's, as a factor of the weights
-        likelihood: the learned likelihood that evidences are compared with; None: nothing is compared
-
-    Raises:
-        ValueError: the learned likelihood was trained for another model.
     """
 
     def __init__(
@@ -65,14 +60,10 @@ class Posterior:
         certificate: bool = True,
         memory: int = MEMORY,
         target: NewPrior | None = None,
-        likelihood: LearnedLikelihood | None = None,
     ) -> None:
         self.flow, self.seed, self.n_draws, self.target = flow, seed, n_draws, target
         self.min_effective_fraction, self.n_keep, self.certificate = min_effective_fraction, n_keep, certificate
         refuse_amplitude(certificate, flow.spec.amplitude)
-        self.likelihood = likelihood
-        if likelihood:
-            likelihood.check(flow.id)
         self.columns = tuple(quantity.name for quantity in flow.columns(certificate))
         self._sobol: dict[int, Tensor] = {}
         self.batch = max(memory // self._draws_memory(1), 1)  # galaxies
@@ -80,8 +71,7 @@ class Posterior:
     def memory(self) -> int:
         """Return the most bytes that `summarise` needs beside its arguments and results."""
         rows = self.batch * self.n_draws
-        compared = self.likelihood.memory(self.n_draws) if self.likelihood else 0
-        return self._draws_memory(self.batch) + max(self.flow.network.memory(rows), compared)
+        return self._draws_memory(self.batch) + self.flow.network.memory(rows)
 
     def _draws_memory(self, n_galaxies: int) -> int:
         """The most bytes that draws of so many galaxies need, apart from the sampler: base points, values, photometry."""
@@ -144,7 +134,6 @@ class Posterior:
             **vars(certificate),
             interim=interim,
             plain=self.prior_weight(values, photometry.redshift),
-            compared=self.compare(model, photometry, log_weight),
         )
 
     def predict(
@@ -195,23 +184,6 @@ class Posterior:
             return values.new_full((len(values), 1), 1 / values.shape[1], dtype=torch.float64).expand(values.shape[:2])
         return torch.softmax(self.target.log_factor(values, redshift), -1).nan_to_num(nan=0.0)
 
-    def compare(
-        self,
-        model: Float[Tensor, "galaxy draw band"],
-        photometry: Photometry,
-        log_weight: Float[Tensor, "galaxy draw"],
-    ) -> dict[str, Float[Tensor, " galaxy"]]:
-        """Return, by column, how the evidence under the learned likelihood compares; nothing where there is none.
-
-        Args:
-            model: fluxes of the draws [nanomaggies]
-            log_weight: of each draw, ln of (Gaussian likelihood x prior / density that it was drawn from)
-        """
-        if self.likelihood is None:
-            return {}
-        value, error = importance.log_bayes_factor(log_weight, self.likelihood.log_ratio(model, photometry))
-        return {"log_bayes_factor": value, "log_bayes_factor_error": error}
-
     def values(
         self, theta: Float[Tensor, "galaxy draw param"], light: DrawPhotometry
     ) -> Float[Tensor, "galaxy draw column"]:
@@ -255,7 +227,6 @@ class Posterior:
             **{name: getattr(draws, name).numpy() for name in _OF_WEIGHTS},
             **self.describe(draws.unit, draws.values, weight, rows),
             **self.judge(draws.chi2, draws.n_bands, weight),
-            **{name: values.numpy() for name, values in draws.compared.items()},
             "effective_draws": np.where(good, n * draws.effective_fraction.numpy(), left),
             **self.before_target(np.where(good, n * draws.interim.effective_fraction.numpy(), n)),
             "method": np.where(good, Method.WEIGHTED, Method.FLOW),

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import small
 import tiny
-from commands import sedflow
 
 from jobs import infer as infer_job
 from jobs.catalog.draws import replay
@@ -67,23 +66,6 @@ def test_a_catalog_without_it_says_nothing_of_it(run):
     assert on["likelihood"] == read_likelihood(run.model).id
 
 
-def test_chains_are_compared_too(run):
-    routing = {
-        "effective_draws": 10_000,
-        "more_draws": 1,
-        "walkers": 22,
-        "short_steps": 60,
-        "long_steps": 60,
-        "share": 0.1,
-    }
-    run.infer(out=run.root / "chains", learned_likelihood=True, routing=Inference(routing=routing).routing)
-    found = open_catalog(run.root / "chains")
-    chains = found["method"].values >= 4
-    assert chains.any()
-    assert (found["log_bayes_factor"].values[chains] > np.log(1 - TINY.share) - 1e-6).all()
-    assert (found["log_bayes_factor_error"].values[chains] >= 0).all()
-
-
 def test_a_likelihood_that_is_there_is_not_made_again_and_no_other_in_its_place(run):
     where = model_store.likelihood_of(run.model)
     before = model_store.read(where)
@@ -112,4 +94,3 @@ def test_the_shipped_model_has_the_likelihood_of_its_run_file():
     likelihood, run = read_likelihood(shipped.model("sdss")), RunFile.load("sdss")
     assert likelihood.spec.training["key"] == fingerprint(run.likelihood, run.seed, likelihood.spec.model)
     assert len(likelihood.to_bytes()[0]) < 1_000_000
-    assert sedflow("learn-likelihood", "--help").returncode == 0

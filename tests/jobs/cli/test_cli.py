@@ -22,7 +22,7 @@ from sedflow_dist.inference.settings import Routing
 from storage_schemas.backend.location import Location
 
 COMMANDS = ("demo", "run", "plan", "status", "submit", "jobs", "jobs status", "jobs logs", "jobs stop", "doctor", "build-ssp",
-            "ingest", "simulate", "train", "validate", "catalog average",
+            "ingest", "simulate", "train", "learn-likelihood", "validate", "catalog average",
             "infer", "mcmc", "flux", "export", "catalog", "catalog show", "catalog draws", "catalog history", "catalog diff",
             "catalog reweight", "catalog rollback", "catalog clean", "catalog verify", "reprocess", "verify",
             "zeropoints")  # fmt: skip
