@@ -7,7 +7,7 @@ sps_setup.f90.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,10 @@ def table(
 
 
 def with_gas(
-    table: SSPTable, wavelength: Float[np.ndarray, " wavelength"], spectra: Sequence[np.ndarray], light: Sequence[np.ndarray]
+    table: SSPTable,
+    wavelength: Float[np.ndarray, " wavelength"],
+    spectra: Sequence[np.ndarray],
+    light: Sequence[np.ndarray],
 ) -> SSPTable:
     """Return a table with the library of gas: spectra of stars (age, wavelength) and `gas` of each metallicity."""
     age = gas_ages(table.age)
@@ -141,7 +144,9 @@ def with_gas(
 
 
 def with_dust(
-    table: SSPTable, wavelength: Float[np.ndarray, " wavelength"], per_mass: Float[np.ndarray, "2 q_pah u_min wavelength"]
+    table: SSPTable,
+    wavelength: Float[np.ndarray, " wavelength"],
+    per_mass: Float[np.ndarray, "2 q_pah u_min wavelength"],
 ) -> SSPTable:
     """Return a table with the library of dust: `dust_spectra`."""
     power = _integral(wavelength, per_mass)

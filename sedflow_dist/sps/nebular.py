@@ -81,7 +81,10 @@ class Nebular(Source):
 
         def light(of_stars: Callable[..., Tensor], bins: Tensor) -> Light:
             def weights(
-                values: Values, populations: Populations, shares: Float[Tensor, "*batch population metallicity"], _: Epoch
+                values: Values,
+                populations: Populations,
+                shares: Float[Tensor, "*batch population metallicity"],
+                _: Epoch,
             ) -> Tensor:
                 found = of_stars(bins, table, populations, shares).unflatten(-1, (len(log_u), -1))
                 return (hat(log_u, values[name]).unsqueeze(-2) @ found).squeeze(-2)

@@ -258,7 +258,9 @@ def write_dust(put: Folder, lam: Array) -> None:
     um = np.geomspace(1.0, 1.0e4, 161)
     pah = np.exp(-0.5 * ((um - 8.0) / 2.0) ** 2) + 1e-30
     # Heated by one intensity, and by a power law up to 10^6: thirteen times as bright.
-    heated = [(u / 10, t * (u / 10) ** (1 / 6), bright) for u in field_tenths for t, bright in ((18.0, 1.0), (54.0, 4.5))]
+    heated = [
+        (u / 10, t * (u / 10) ** (1 / 6), bright) for u in field_tenths for t, bright in ((18.0, 1.0), (54.0, 4.5))
+    ]
     bodies = [(u, bright, planck(um * 1e4, t) * (100.0 / um) ** 2) for u, t, bright in heated]
     for k, q_pah in enumerate((0.47, 1.12, 1.77, 2.50, 3.19, 3.90, 4.58)):
         rows = np.array([u * bright * (body / body.max() + 0.01 * q_pah * pah) for u, bright, body in bodies])
