@@ -202,7 +202,7 @@ def test_a_torus_is_fsps_torus(table, fsps, plain):
     assert np.abs(difference(plain, fsps, "torus")).max() > 0.5
 
 
-def test_all_together(table, fsps):
+def test_everything_at_once_is_fsps_galaxy(table, fsps):
     found = difference(fluxes(table, ALL), fsps, "all")
     assert np.abs(found).max() <= 0.05 and np.abs(found[:, [0, 1, 2, 3, 4, -2, -1]]).max() <= 0.004
 
