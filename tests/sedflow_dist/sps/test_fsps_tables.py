@@ -30,23 +30,23 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("fsps") is None, reason="python-fsps is not installed: pip install 'sedflow-dist[fsps]'"
 )
 ALL = ("stars", "nebular", "birth_cloud", "kriek_conroy", "dust_emission", "torus")
-BANDS = [f"sdss2010-{b}" for b in "ugriz"] + ["twomass-J", "twomass-Ks"] + [f"wise2010-W{i}" for i in (1, 2, 3, 4)]
+BANDS = [f"sdss2010-{b}" for b in "uri"] + ["twomass-J", "wise2010-W1", "wise2010-W3", "wise2010-W4"]
 MODEL = Composition.of(ALL)
-N, Z_MAX = 3, 0.45
+N, Z_MAX = 2, 0.45
 #: Nodes of metallicity of the tables here: three are enough to interpolate.
 NODES = (5, 6, 7)
 
 
 def draws() -> tuple[torch.Tensor, torch.Tensor]:
-    """Galaxies from the prior of all components, at nodes of log U; two with bursts of 5 and 15 Myr."""
+    """Galaxies from the prior of all components, at nodes of log U; with bursts of 5 and 15 Myr."""
     u = torch.as_tensor(keyed_random.uniforms(5, "tests/test_fsps_tables", 0, N, len(MODEL.space.coordinates) + 1))
     theta, redshift = MODEL.space.from_unit(u[:, :-1]), 0.01 + (Z_MAX - 0.01) * u[:, -1]
     values = MODEL.space.values(theta)
-    values["log_u"].copy_(torch.tensor([-3.0, -2.5, -1.5]))
-    values["f_burst"].copy_(torch.tensor([0.02, 0.1, 0.2]))
-    values["t_burst"].copy_(torch.tensor([0.005, 0.015, 1.0]))
+    values["log_u"].copy_(torch.tensor([-2.5, -1.5]))
+    values["f_burst"].copy_(torch.tensor([0.02, 0.1]))
+    values["t_burst"].copy_(torch.tensor([0.005, 0.015]))
     values["gamma"].copy_(torch.tensor([0.0012, 0.0014]))  # metallicities between the three nodes
-    values["f_agn"].copy_(torch.tensor([1e-3, 0.1, 1.0]))
+    values["f_agn"].copy_(torch.tensor([0.05, 1.0]))
     return theta, redshift
 
 
@@ -148,6 +148,7 @@ def test_stars_and_gas_together_are_fsps_spectra_at_its_nodes(table, fsps):
     assert not gas.stars[..., ionising].any() and table.spectra[:, :47, ionising].min() > 0
 
 
+@pytest.mark.slow
 def test_fixed_log_u_makes_the_table_that_fsps_makes(table, fsps):
     """The component's stars are those of a table with gas in it: in birth clouds and outside."""
     composition = Composition.of(("stars", "nebular"), {"log_u": -2.5})
@@ -204,18 +205,16 @@ def test_a_torus_is_fsps_torus(table, fsps, plain):
 
 def test_everything_at_once_is_fsps_galaxy(table, fsps):
     found = difference(fluxes(table, ALL), fsps, "all")
-    assert np.abs(found).max() <= 0.05 and np.abs(found[:, [0, 1, 2, 3, 4, -2, -1]]).max() <= 0.004
+    assert np.abs(found).max() <= 0.05 and np.abs(found[:, [0, 1, 2, -2, -1]]).max() <= 0.004
 
 
 def test_both_evaluators_agree_with_everything_on(table):
     model = GalaxyModel(table, BANDS, Z_MAX, MODEL)
     fast = RedshiftModel(model)
-    u = torch.as_tensor(
-        keyed_random.uniforms(6, "tests/test_fsps_tables", 0, 100, len(MODEL.space.coordinates))
-    ).float()
+    u = torch.as_tensor(keyed_random.uniforms(6, "tests/test_fsps_tables", 0, 60, len(MODEL.space.coordinates))).float()
     theta = MODEL.space.from_unit(u)
     for z in (0.01, 0.449):
-        full = model.fluxes(theta, torch.full((100,), z))
+        full = model.fluxes(theta, torch.full((60,), z))
         found = fast(theta.unsqueeze(0), torch.tensor([z])).flux[0] * 10 ** theta[:, :1]
         assert float((2.5 * torch.log10(found / full)).abs().max()) <= 0.002
         assert bool((full > 0).all() and torch.isfinite(full).all())
@@ -266,9 +265,9 @@ def test_no_torus_without_fsps(table):
     with pytest.raises(
         ValueError, match=r"is of BC03.*no package has spectra of an active nucleus' torus.*leave the component"
     ):
-        GalaxyModel(of_bc03, BANDS[:5], 0.2, composition)
+        GalaxyModel(of_bc03, BANDS[:3], 0.2, composition)
     with pytest.raises(ValueError, match=r"no emission of an active nucleus' torus, .*build it anew"):
-        GalaxyModel(replace(table, torus=None), BANDS[:5], 0.2, composition)
+        GalaxyModel(replace(table, torus=None), BANDS[:3], 0.2, composition)
 
 
 def test_a_file_that_fsps_would_not_read_is_named(tmp_path):
