@@ -93,10 +93,10 @@ def build_fsps(out: Location, settings: FSPSSettings, ray: RaySettings, librarie
                     f"{parts}: metallicity {chunk} was made with another {name} than the first: the nodes have different "
                     "versions of FSPS; remove the store once they are the same"
                 )
-    return _put_together([{name: values[0] for name, values in row.items()} for row in rows], libraries)
+    return put_together([{name: values[0] for name, values in row.items()} for row in rows], libraries)
 
 
-def _put_together(rows: Sequence[dict[str, Any]], libraries: Sequence[str]) -> SSPTable:
+def put_together(rows: Sequence[dict[str, Any]], libraries: Sequence[str]) -> SSPTable:
     """Return the table of all metallicities, with its libraries."""
     first = rows[0]
     wavelength, spectra = first["wavelength"], [row["spectra"] for row in rows]

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sedflow_dist.parameters import ParameterSpace, Values
-from sedflow_dist.quantities import Block
+from sedflow_dist.quantities import Block, Parameter
 
 if TYPE_CHECKING:
     from sedflow_dist.sps.populations import Epoch, Populations
@@ -212,14 +212,18 @@ class Composition:
         ssp.require(self.needs)
         for library in self.needs:
             for name, (low, high) in getattr(ssp, library).ranges.items():
-                fixed = self.space.fixed.get(name)
-                lowest, highest = self.space.block_of(name).prior.range if fixed is None else (fixed, fixed)
-                if lowest < low - 1e-6 or highest > high + 1e-6:
-                    raise ValueError(
-                        f"{name} can be {lowest:g} to {highest:g}, and the SSP table ({ssp.provenance.get('code')}) has it from "
-                        f"{low:g} to {high:g}: give it a prior inside (model: {{prior: {{{name}: [{low:g}, {high:g}]}}}})"
-                    )
+                for lowest, highest in self._values_of(name):
+                    if lowest < low - 1e-6 or highest > high + 1e-6:
+                        raise ValueError(
+                            f"{name} can be {lowest:g} to {highest:g}, and the SSP table ({ssp.provenance.get('code')}) has it "
+                            f"from {low:g} to {high:g}: give it a prior inside (model: {{prior: {{{name}: [{low:g}, {high:g}]}}}})"
+                        )
         return ssp.with_bolometric() if self.reemission else ssp.without_bolometric()
+
+    def _values_of(self, name: str) -> list[tuple[float, float]]:
+        """The range that a parameter can take; empty where the model has none of that name."""
+        free = [block.prior.range for block in self.space.blocks if isinstance(block, Parameter) and block.name == name]
+        return free + [(value, value) for fixed, value in self.space.fixed.items() if fixed == name]
 
     @cached_property
     def breaks_a(self) -> tuple[float, ...]:

@@ -189,7 +189,7 @@ class RedshiftModel:
         cells: Float[Tensor, "_galaxy row cell"],
         epoch: Epoch,
         curves: Sequence[Curves],
-        dust: Float[Tensor, "_galaxy row band"] | None,
+        dust: Float[Tensor, "_galaxy _part band"] | None,
     ) -> _Tables:
         """Split rows into bins, nodes and sources and interpolate the cut bin, whose age the redshift fixes, from the nodes."""
         stars = self.model.stars

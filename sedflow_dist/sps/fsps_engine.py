@@ -159,7 +159,7 @@ class FSPS:
         settings'.
         """
         with self._working_on(f"SSPs of metallicity {metallicity:g}" + (f" with {nebula}" if nebula else "")):
-            spectra = self._luminosity(0.0, self._log_metallicity(metallicity), 0.0, 0.0, 0.0, nebula)
+            spectra = self._luminosity(0.0, self._log_metallicity(metallicity), 0.0, 0.0, 0.0, nebula=nebula)
             surviving = np.array(self._population.stellar_mass)
         good = np.isfinite(spectra).all(1) & (spectra > 0).all(1) & (surviving > 0) & (surviving < 1.01)
         if not good.all():
@@ -203,7 +203,7 @@ class FSPS:
         return float(nearest if abs(nearest - log_z) < 1e-9 else log_z)
 
     def _luminosity(
-        self, age: float, log_z: float, tau_bc: float, tau_ism: float, n_dust: float, nebula: Nebula | None = None
+        self, age: float, log_z: float, tau_bc: float, tau_ism: float, n_dust: float, *, nebula: Nebula | None = None
     ) -> Float[np.ndarray, "*age wavelength"]:
         """[Lsun/A]; converted with FSPS's own speed of light, so that the luminosity of a spectrum is FSPS's."""
         parameters = self._population.params

@@ -33,7 +33,7 @@ from jobs.simulate.fsps_actor import map_fsps
 from sedflow_dist.simulation.shapes import draw_parameters
 from sedflow_dist.sps import fsps_engine, fsps_tables
 from sedflow_dist.sps.galaxy_model import GalaxyModel
-from storage_schemas import ssp_parts, training_set
+from storage_schemas import ssp_parts, ssp_table, training_set
 from storage_schemas.backend.arrays import array
 from storage_schemas.backend.location import LOCK, WORKING, Location
 
@@ -182,6 +182,37 @@ def test_an_actor_adds_the_light_of_gas_to_young_stars_only(cluster, tmp_path):
     ratio = with_gas["spectra"][0, :, h_alpha] / without["spectra"][0, :, h_alpha]
     age = with_gas["age"][0]
     assert (ratio[age < 0.003] > 1.05).all() and np.array_equal(ratio[age > 0.02], np.ones((age > 0.02).sum()))
+
+
+def test_an_actor_makes_what_libraries_need_and_the_store_keeps_it(cluster, tmp_path):
+    """Of two metallicities; what the numbers must be: tests/sedflow_dist/sps/test_fsps_tables.py."""
+    parts, libraries = Location.parse(tmp_path / "parts"), ("nebular", "dust", "torus")
+    store = ssp_parts.create(parts, fsps_tables.SIZES, {}, libraries)
+    map_fsps(
+        fsps_grids.SSPMaker, SSP().fsps_settings(), (parts, libraries), "make", [5, 6], RaySettings(actors=1), [].append, list,
+        pytest.fail,
+    )  # fmt: skip
+    assert store.missing() == [0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12]
+    rows = [store.read(chunk, ssp_parts.names(libraries)) for chunk in (5, 6)]
+    table = fsps_grids.put_together([{name: values[0] for name, values in row.items()} for row in rows], libraries)
+    table.require(libraries)
+    where = Location.parse(tmp_path / "ssp")
+    ssp_table.write(where, table.arrays, table.provenance, table.checksum)
+    again = build_ssp.load(where)
+    assert set(again.arrays) == set(table.arrays) >= {"nebular_stars", "dust_power", "torus_luminosity"}
+    with pytest.raises(ValueError, match="was made with libraries"):
+        ssp_parts.create(parts, fsps_tables.SIZES, {}, ("dust",))
+
+
+def test_gas_is_not_made_twice(tmp_path):
+    settings = SSP(source="fsps", nebular=True).fsps_settings()
+    with pytest.raises(ValueError, match="counted twice"):
+        build_ssp.build_ssp("fsps", Location.parse(tmp_path / "ssp"), settings, libraries=("nebular",))
+    with pytest.raises(ValueError, match="counted twice"):
+        RunFile(
+            name="gas", root=str(tmp_path), input="none", ssp=SSP(source="fsps", nebular=True),
+            model={"components": ["stars", "nebular"]},
+        )  # fmt: skip
 
 
 # -- simulations ----------------------------------------------------------------------------------------------------------

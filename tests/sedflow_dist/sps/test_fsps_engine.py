@@ -9,12 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
-import secrets
 import shutil
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +19,7 @@ import numpy as np
 import pytest
 import reference_galaxy
 import torch
-from paths import ROOT
+from fsps_process import in_subprocess
 from provabgs import PARAMETERS, SPACE
 
 from sedflow_dist import keyed_random
@@ -44,28 +39,6 @@ GALAXY = {
     "gamma1": 3e-3, "gamma2": 5e-3, "tau_bc": 1.2, "tau_ism": 0.7, "n_dust": -0.4,
 }  # fmt: skip
 REDSHIFT = 0.07
-
-
-def in_subprocess(home: Path, code: str, folder: Path) -> dict[str, Any]:
-    """Run ``code``, which knows ``folder`` and leaves a dict ``answer`` of plain values; return that.
-
-    Raises:
-        AssertionError: it printed no token; whatever its exit status
-    """
-    token = secrets.token_hex(16)
-    script = (
-        f"import json, pathlib\nimport numpy as np\nfolder = pathlib.Path({str(folder)!r})\n{textwrap.dedent(code)}\n"
-        f"print('\\n{token}' + json.dumps(answer), flush=True)\n"
-    )
-    environment = {**os.environ, "SPS_HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    child = subprocess.run(
-        [sys.executable, "-c", script], env=environment, cwd=folder, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, timeout=300,
-    )  # fmt: skip
-    answer = re.search(rf"^{token}(.*)$", child.stdout, re.MULTILINE)
-    if answer is None:
-        raise AssertionError(f"no token (exit status {child.returncode}); it printed:\n{child.stdout}")
-    return json.loads(answer[1])
 
 
 @pytest.fixture(scope="session")
