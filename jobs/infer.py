@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,26 +24,22 @@ from cluster import dask_engine, retries
 from cluster.settings import DaskSettings
 from jobs import target_prior
 from jobs.columns import asked
-from jobs.config import shipped
 from jobs.config.run_file import fingerprint
 from jobs.config.sections import Inference
 from jobs.observed import observed
 from jobs.on_worker import read_likelihood, router
 from jobs.run.plan import refuse_infer
+from jobs.serving import check
 from jobs.telemetry import events, metrics
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.metrics import Fractions
 from jobs.telemetry.progress import Clock, bar, say
-from sedflow_dist import curves
-from sedflow_dist.curves import Curve
 from sedflow_dist.flow import model_spec
-from sedflow_dist.flow.model_spec import ModelSpec
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router, Told
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Method, Summary, unasked
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.surveys import Survey
 from sedflow_dist.quantities import described
 from sedflow_dist.sps import unmodelled
 from storage_schemas import model as model_store
@@ -304,33 +300,6 @@ def _telling(topic: str, shard: int) -> Told:
             dask_engine.tell(topic, {"chunk": shard, "galaxies": galaxies, "steps": steps, "most": most})
 
     return told
-
-
-def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
-    """Raise ValueError unless the photometry is finished and has the model's bands."""
-    if missing := store.missing():
-        raise ValueError(
-            f"photometry {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run ingest again"
-        )
-    survey: Mapping[str, Any] = store.group.attrs["settings"]["survey"]  # type: ignore[index, call-overload, assignment]
-    _check_bands(f"photometry {store.location}", curves.of_json(survey["bands"]), flow.spec, model)
-
-
-def check_survey(survey: Survey, model: Location, settings: Inference) -> None:
-    """Raise ValueError unless a model can answer a survey's photometry as asked; by its specification, before any is read."""
-    spec = model_spec.parse(model_store.read(model)[1])
-    refuse_amplitude(settings.certificate, spec.amplitude)
-    if settings.learned_likelihood:
-        read_likelihood(model)
-    _check_bands(f"survey {survey.name}", survey.bands, spec, model)
-
-
-def _check_bands(what: str, bands: Sequence[str | Curve], spec: ModelSpec, model: Location) -> None:
-    seen, trained = curves.names(bands), curves.names(spec.bands)
-    if seen != trained:
-        raise ValueError(
-            f"{what} has bands {', '.join(seen)}; model {model} was trained on {', '.join(trained)}. {shipped.serving(seen)}"
-        )
 
 
 def _layout(store: ChunkedStore, flow: TrainedModel, settings: Inference) -> Layout:

@@ -19,9 +19,9 @@ from cluster import ray_engine
 from cluster.settings import RaySettings
 from jobs.config.run_file import fingerprint
 from jobs.config.sections import MCMC
-from jobs.infer import check
 from jobs.observed import observed
 from jobs.on_worker import load_on_worker
+from jobs.serving import check
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist import curves, keyed_random

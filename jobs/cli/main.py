@@ -221,10 +221,10 @@ def infer(
     context: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
     """Answer every galaxy of INPUT and publish the catalog as a release."""
-    from jobs.infer import check_survey
     from jobs.infer import infer as fill
     from jobs.ingest.job import holding
     from jobs.ingest.job import ingest as read
+    from jobs.serving import check_survey
     from storage_schemas.catalog import schema as catalog
 
     with read_from_options():

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from jobs.cli.main import app
 from jobs.config.run_file import RunFile, fingerprint
-from jobs.infer import check
+from jobs.serving import check
 from sedflow_dist.curves import Curve
 from sedflow_dist.flow import model_spec
 from sedflow_dist.flow.trained_model import TrainedModel

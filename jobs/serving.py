@@ -1,0 +1,47 @@
+"""Whether a model can answer photometry as asked: refused before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jobs.config import shipped
+from jobs.config.sections import Inference
+from jobs.on_worker import read_likelihood
+from sedflow_dist import curves
+from sedflow_dist.curves import Curve
+from sedflow_dist.flow import model_spec
+from sedflow_dist.flow.model_spec import ModelSpec
+from sedflow_dist.flow.trained_model import TrainedModel
+from sedflow_dist.inference.settings import refuse_amplitude
+from sedflow_dist.photometry.surveys import Survey
+from storage_schemas import model as model_store
+from storage_schemas.backend.chunked import ChunkedStore
+from storage_schemas.backend.location import Location
+
+
+def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
+    """Raise ValueError unless the photometry is finished and has the model's bands."""
+    if missing := store.missing():
+        raise ValueError(
+            f"photometry {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run ingest again"
+        )
+    survey: Mapping[str, Any] = store.group.attrs["settings"]["survey"]  # type: ignore[index, call-overload, assignment]
+    _check_bands(f"photometry {store.location}", curves.of_json(survey["bands"]), flow.spec, model)
+
+
+def check_survey(survey: Survey, model: Location, settings: Inference) -> None:
+    """Raise ValueError unless a model can answer a survey's photometry as asked; by its specification, before any is read."""
+    spec = model_spec.parse(model_store.read(model)[1])
+    refuse_amplitude(settings.certificate, spec.amplitude)
+    if settings.learned_likelihood:
+        read_likelihood(model)
+    _check_bands(f"survey {survey.name}", survey.bands, spec, model)
+
+
+def _check_bands(what: str, bands: Sequence[str | Curve], spec: ModelSpec, model: Location) -> None:
+    seen, trained = curves.names(bands), curves.names(spec.bands)
+    if seen != trained:
+        raise ValueError(
+            f"{what} has bands {', '.join(seen)}; model {model} was trained on {', '.join(trained)}. {shipped.serving(seen)}"
+        )
