@@ -35,9 +35,9 @@ KNOWN = {
     "nebular": "sedflow_dist.sps.nebular:Nebular",
     "birth_cloud": "sedflow_dist.sps.dust:BirthCloud",
     "kriek_conroy": "sedflow_dist.sps.dust:KriekConroy",
+    "smc": "sedflow_dist.sps.dust:SmallMagellanicCloud",
     "dust_emission": "sedflow_dist.sps.dust_emission:DustEmission",
     "igm": "sedflow_dist.sps.igm:Inoue",
-    "smc": "sedflow_dist.sps.dust:SmallMagellanicCloud",
     "torus": "sedflow_dist.sps.torus:Torus",
 }
 #: The galaxy model of PROVABGS (Hahn et al. 2022).

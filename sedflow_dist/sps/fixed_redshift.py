@@ -162,6 +162,8 @@ class RedshiftModel:
         """Band fluxes of draws, before the distance, and their attenuated light in cells."""
         light, absorbed = self._light(values, populations, weights, epoch, tables)
         fluxes = light[..., : self._n_cells] @ self._to_bands
+        if self.model.sources:  # as in the full model: no light is negative
+            fluxes = fluxes.clamp_(min=0)
         if tables.dust is not None:
             rows, share = self.model.dust_mixture(values)
             n_rows, n_bands = tables.dust.shape[1:]

@@ -109,7 +109,7 @@ def test_light_from_inside_the_clouds_is_behind_them(known, ssp, sdss_bands, gal
 def test_unknown_components_are_refused_and_the_known_ones_named():
     with pytest.raises(
         ValueError,
-        match=r"no component .dust.*known are stars, nebular, birth_cloud, kriek_conroy, dust_emission, igm, torus",
+        match=r"no component .dust.*known are stars, nebular, birth_cloud, kriek_conroy, smc, dust_emission, igm, torus",
     ):
         Composition.of(("stars", "dust"))
 

@@ -141,6 +141,9 @@ def test_no_flux_is_negative_or_undefined_or_falls_with_mass(table):
     model = GalaxyModel(table, bands, 3.0, composition)
     theta = draws(composition.space, 300, 5, log_mstar=10.0).float()
     redshift = torch.linspace(0.003, 3.0, 300)
+    # A third have all their light in birth clouds, whose gas leaves nothing below the Lyman limit.
+    composition.space.values(theta)["f_burst"][::3] = 1.0
+    composition.space.values(theta)["t_burst"][::3] = 0.005
     fluxes = model.fluxes(theta, redshift)
     assert bool(torch.isfinite(fluxes).all()) and bool((fluxes >= 0).all())
     heavier = theta.clone()
