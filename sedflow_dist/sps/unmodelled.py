@@ -60,7 +60,7 @@ EFFECTS = (
     ),
     Effect(
         "an active nucleus (hot dust around it)", "masses of galaxies with one are too high",
-        lambda blue, red, mean: (-math.inf, mean / AGN_DUST - 1),
+        lambda blue, red, mean: (-math.inf, mean / AGN_DUST - 1), "torus",
     ),
 )  # fmt: skip
 

@@ -56,7 +56,7 @@ def test_a_table_with_the_emission_of_gas_has_its_lines():
 
 @pytest.mark.parametrize(
     ("component", "brings"),
-    [("igm", {"intergalactic"}), ("nebular", {"gas"}), ("dust_emission", {"PAHs", "hot dust"})],
+    [("igm", {"intergalactic"}), ("torus", {"nucleus"}), ("nebular", {"gas"}), ("dust_emission", {"PAHs", "hot dust"})],
 )
 def test_what_a_component_brings_is_not_told(component, brings):
     bands = ["galex-fuv", *(f"sdss2010-{band}" for band in "ugriz"), "wise2010-W1", "wise2010-W3"]
@@ -67,8 +67,8 @@ def test_what_a_component_brings_is_not_told(component, brings):
     }
     assert told == effects
     assert {effect.rstrip(":") for effect in told - left} == brings
-    everything = ("stars", "nebular", "dust_emission", "igm")
-    assert [line for line in warnings(bands, (0.0, 3.0), everything) if "nucleus" not in line] == []
+    everything = ("stars", "nebular", "dust_emission", "igm", "torus")
+    assert warnings(bands, (0.0, 3.0), everything) == []
 
 
 def test_a_band_under_another_name_is_told_of_by_its_wavelengths():
