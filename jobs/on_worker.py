@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import torch
 
@@ -13,8 +13,12 @@ from sedflow_dist.inference.cascade import Router
 from storage_schemas import model as model_store
 from storage_schemas.backend.location import Location
 
+#: Models that a worker keeps: one is in use, and one comes when a release changes it. A cluster that runs for months sees many,
+#: and each has tables of a hundred megabytes.
+KEPT = 2
 
-@cache
+
+@lru_cache(KEPT)
 def load_on_worker(model: Location, model_id: str) -> TrainedModel:
     """Load the model of a job, once, on a worker, which computes with one thread and may outlive the model at a location.
 
@@ -28,7 +32,7 @@ def load_on_worker(model: Location, model_id: str) -> TrainedModel:
     return flow
 
 
-@cache
+@lru_cache(KEPT)
 def router(model: Location, model_id: str, seed: int, settings: Inference, likelihood_id: str = "") -> Router:
     """Return what infers rows on this worker; ``likelihood_id``: of the learned likelihood, where evidences are compared.
 

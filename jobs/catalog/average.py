@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -165,7 +165,11 @@ def fill(
     return fork, shard, {"rows": len(flags), "answered": int(np.sum(found["method"] != Method.NONE)), **counts}
 
 
-@cache
+#: Models that a worker keeps: an average is over a few, and a cluster sees many averages.
+_KEPT = 8
+
+
+@lru_cache(_KEPT)
 def _router(source: Source) -> Router:
     """What replays a catalog's draws, on this worker."""
     return engine(source.open())

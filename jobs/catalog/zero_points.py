@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -130,7 +130,7 @@ def sums(
     return shard, len(rows), found
 
 
-@cache
+@lru_cache(1)
 def _on_worker(source: Location, run_id: str, n_draws: int) -> tuple[xr.Dataset, Posterior]:
     """The catalog and what infers its rows, once on a worker.
 

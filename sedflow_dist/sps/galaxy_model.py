@@ -208,7 +208,9 @@ class GalaxyModel:
         young, old = at.stars.light(populations, shares)
         for inside, light in at.sources:
             (young if inside else old).add_(light.weights(values, populations, shares, epoch) @ light.templates)
-        if at.sources:  # the gas's principal axes leave nothing where there is nothing, to rounding: and no light is negative
+        if (
+            at.sources
+        ):  # the gas's principal axes leave nothing where there is nothing, to rounding: and no light is negative
             young[..., : at.n_pixels].clamp_(min=0)
             old[..., : at.n_pixels].clamp_(min=0)
         if at.dust is None:

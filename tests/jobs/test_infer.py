@@ -1,6 +1,8 @@
 """What a shard's key knows, and that a catalog is replayed by what made it."""
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import tiny
 from pydantic import Field
 
 from jobs import infer as job
+from jobs import on_worker
 from jobs.catalog.draws import engine
 from jobs.config.sections import Inference
 from jobs.on_worker import router
@@ -78,3 +81,14 @@ def test_a_shard_that_samples_is_heard_of_before_it_is_done(run, monkeypatch, ca
         if line["event"] == "sampling":
             assert line["chunk"] in (0, 1) and 1 <= line["galaxies"] <= 4
             assert 0 <= line["steps"] <= line["most"] == line["galaxies"] * 60
+
+
+def test_a_worker_lets_models_go_that_it_no_longer_uses(run):
+    """On a cluster that runs for months every release with another model would stay in memory otherwise."""
+    run.infer()
+    model_id = open_catalog(run.catalog).attrs["run"]["model"]
+    first = weakref.ref(router(run.model, model_id, 1, Inference()))
+    for seed in range(2, 2 + on_worker.KEPT):
+        router(run.model, model_id, seed, Inference())
+    gc.collect()
+    assert first() is None
