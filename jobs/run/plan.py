@@ -187,7 +187,7 @@ def _train(run: RunFile) -> Stage:
     location, n_bands = run.store("model"), len(run.survey_definition.bands)
     part = 0 if model_store.is_finished(location) else 1
     amplitude = run.flow.amplitude
-    n_features = features.size(features.preset(amplitude), n_bands)
+    n_features = features.size(run.flow.encoders, n_bands)
     weights = run.flow.spec().n_weights(dimensions(amplitude, run.model.space), n_features)
     presentations = run.training.steps * run.training.batch
     cores = run.training.workers * run.training.threads
@@ -231,5 +231,5 @@ def lines(stages: Iterator[Stage]) -> Iterator[str]:
 
 def left_out(run: RunFile) -> list[str]:
     """Return what the galaxy model lacks of the light that the run's bands see at its redshifts, a line each."""
-    nebular = run.ssp.source == "fsps" and run.ssp.fsps_settings().nebula is not None
-    return unmodelled.warnings(run.survey_definition.bands, run.model.redshift, nebular)
+    in_table = ("nebular",) if run.ssp.source == "fsps" and run.ssp.fsps_settings().nebula else ()
+    return unmodelled.warnings(run.survey_definition.bands, run.model.redshift, (*run.model.components, *in_table))
