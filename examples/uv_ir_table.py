@@ -1,4 +1,4 @@
-"""One table for the run file uv-ir of catalogs that mix units: GALEX's microjansky, SDSS's nanomaggies, 2MASS's Vega magnitudes.
+"""One table for the run file uv-ir of catalogs that mix units: GALEX's counts per second, SDSS's nanomaggies, 2MASS's Vega magnitudes.
 
 Argument: the table to write. In: the 10,000 galaxies of SDSS, GALEX and 2MASS that kcorrect carries (its test of galaxies of
 three surveys). Out: FLUX and IVAR [AB nanomaggies, and their inverse squares; IVAR 0: not observed], EXTINCTION [mag], RA, DEC
@@ -18,7 +18,9 @@ from astropy.table import Table
 from jobs.containers.tables import resolve
 
 BANDS = ("fuv", "nuv", *"ugriz", "j", "h", "ks", "w1", "w2", "w3", "w4")
-MICROJANSKY_PER_NANOMAGGY = 3.631
+#: AB magnitude of one count per second: Morrissey et al. 2007. (FLUX_AUTO of GALEX's catalogs is in counts per second, unlike
+#: their FLUX, which is in microjansky.)
+GALEX_ZERO_POINTS = {"FUV": 18.82, "NUV": 20.08}
 #: AB minus Vega [mag]: Blanton & Roweis 2007.
 VEGA_TO_AB = {"J": 0.91, "H": 1.39, "K": 1.85}
 #: A / E(B-V) of Schlegel et al. 1998. GALEX: Wyder et al. 2007; 2MASS: Schlegel et al., table 6; WISE: Legacy Surveys
@@ -34,8 +36,8 @@ def table(rows: Table) -> Table:
     """Return the table of all bands for rows of kcorrect's sample."""
     flux, ivar = np.zeros((2, len(rows), len(BANDS)))
     for band, name in (("fuv", "FUV"), ("nuv", "NUV")):
-        error = np.asarray(rows[f"{name}_FLUXERR_AUTO"], float) / MICROJANSKY_PER_NANOMAGGY
-        value = np.asarray(rows[f"{name}_FLUX_AUTO"], float) / MICROJANSKY_PER_NANOMAGGY
+        count = 10 ** (0.4 * (22.5 - GALEX_ZERO_POINTS[name]))
+        value, error = (count * np.asarray(rows[f"{name}_{what}_AUTO"], float) for what in ("FLUX", "FLUXERR"))
         put(flux, ivar, band, value, error, seen=error > 0)  # 0 and -99: not observed
     sdss = slice(BANDS.index("u"), BANDS.index("z") + 1)
     flux[:, sdss], ivar[:, sdss] = rows["MODELFLUX"], rows["MODELFLUX_IVAR"]

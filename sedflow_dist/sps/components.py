@@ -104,6 +104,10 @@ class Source(Component):
 
     inside: ClassVar[bool] = False
 
+    def table(self, ssp: SSPTable, fixed: Mapping[str, float]) -> SSPTable:
+        """Return an SSP table with as much of this source's library as a model needs in which some parameters are fixed."""
+        return ssp
+
     def templates(self, wavelength: Float[np.ndarray, " wavelength"]) -> Float[np.ndarray, "row wavelength"]:
         """Return spectra [Lsun/A per solar mass formed] at rest wavelengths [A]."""
         raise NotImplementedError
@@ -197,6 +201,8 @@ class Composition:
             ValueError: it lacks a library; says which and for what.
         """
         ssp.require(self.needs)
+        for source in self.sources:
+            ssp = source.table(ssp, self.space.fixed)
         return ssp.with_bolometric() if self.reemission else ssp.without_bolometric()
 
     @cached_property
