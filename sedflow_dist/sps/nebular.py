@@ -24,8 +24,10 @@ from sedflow_dist.sps.populations import Epoch, Populations
 from sedflow_dist.sps.ssp import SSPTable
 from sedflow_dist.sps.stars import Stars
 
-#: Spectra of gas at all ages, metallicities and ionisations, as sums of so many: to 0.2 mmag in a band (its test).
+#: Spectra of gas at all ages, metallicities and ionisations, as sums of so many: to 0.3 mmag in a band (its test).
 _BASIS = 80
+#: How much more a cell of energy counts among the columns than a pixel: there are fewer.
+_ENERGY = 5.0
 
 
 class Nebular(Source):
@@ -72,15 +74,11 @@ class Nebular(Source):
         library = stars.ssp.nebular
         assert library is not None
         rows = _columns(library)
-        # The largest principal axes of all rows: an eigenproblem of as many rows, as these are fewer than the columns.
-        flat = rows.reshape(-1, rows.shape[-1]).astype(np.float64)
-        scale = np.sqrt((flat**2).mean(0)) + 1e-30
-        _, vectors = np.linalg.eigh((flat / scale) @ (flat / scale).T)
-        axes = vectors[:, -_BASIS:]
+        axes, templates = self._axes(rows, stars)
         parts = axes.reshape(*rows.shape[:-1], -1)
         nodes = np.moveaxis(_at_ages(parts, library.age, stars.ssp.age), 0, 2)  # metallicity, age, log U, part
         table = stars.rows_of_nodes(nodes.reshape(*nodes.shape[:2], -1))
-        bins, templates = stars.bins_in_clouds(table), stars.tensor(axes.T @ flat)
+        bins = stars.bins_in_clouds(table)
         log_u_nodes = library.log_u
 
         def weights(
@@ -90,7 +88,34 @@ class Nebular(Source):
             at = _hat(log_u_nodes, values[name])
             return (at.unsqueeze(-2) @ found).squeeze(-2)
 
-        return Light(templates, weights)
+        return Light(stars.tensor(templates), weights)
+
+    @staticmethod
+    def _axes(
+        rows: Float[np.ndarray, "log_u metallicity age column"], stars: Stars
+    ) -> tuple[Float[np.ndarray, "row part"], Float[np.ndarray, "part column"]]:
+        """Return `_BASIS` spectra and how much of each a row is: principal axes of the gas's light, relative to all light.
+
+        A row counts by the light that gas and stars of its age and metallicity have together, a column by what all rows have
+        there: the axes then leave the same fraction of any band. An eigenproblem of as many rows, as these are fewer than
+        the columns.
+        """
+        table, library = stars.ssp, stars.ssp.nebular
+        assert library is not None
+        own = (
+            table.spectra if table.bolometric is None else np.concatenate([table.spectra, table.bolometric.spectra], -1)
+        )
+        nearest = np.abs(np.log(table.age) - np.log(library.age)[:, None]).argmin(1)
+        flat = rows.reshape(-1, rows.shape[-1]).astype(np.float64)
+        light = (rows + own[:, nearest]).reshape(flat.shape).astype(np.float64)
+        n_pixels = len(table.wavelength)
+        whole = (light[:, :n_pixels] @ np.diff(table.edges))[:, None]
+        scale = np.sqrt(((light / whole) ** 2).mean(0)) + 1e-30
+        scale[n_pixels:] /= _ENERGY
+        flat /= whole
+        _, vectors = np.linalg.eigh((flat / scale) @ (flat / scale).T)
+        axes = vectors[:, -_BASIS:]
+        return whole * axes, axes.T @ flat
 
 
 def lyman_continuum_absorbed(stars: Stars) -> Float[np.ndarray, " column"]:

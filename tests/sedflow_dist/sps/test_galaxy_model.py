@@ -9,6 +9,7 @@ import torch
 from astropy.cosmology import Planck13
 from provabgs import PARAMETERS, SPACE
 
+from sedflow_dist.curves import Curve
 from sedflow_dist.sps import histories
 from sedflow_dist.sps.galaxy_model import GalaxyModel, check
 from sedflow_dist.sps.populations import BURST, PopulationModel
@@ -200,12 +201,22 @@ def test_wrong_shapes_are_refused(model):
         model.spectra(theta(), torch.tensor([0.1, 0.1]))
 
 
-@pytest.mark.parametrize("band", ["wise2010-W3", "wise2010-W4"])
-def test_a_band_outside_the_table_is_refused(ssp, band):
-    with pytest.raises(ValueError, match=rf"band {band} needs rest wavelengths"):
-        GalaxyModel(ssp, [band], 0.2)
+@pytest.mark.parametrize("wavelength", [(340_000.0, 380_000.0), (600_000.0, 800_000.0)])
+def test_a_band_outside_the_table_is_refused(ssp, wavelength):
+    """The table ends at 35 micron."""
+    lam = np.linspace(*wavelength, 5)
+    curve = Curve(name="far", wavelength=tuple(lam), response=(0, 1, 1, 1, 0))
+    with pytest.raises(ValueError, match=r"band far needs rest wavelengths .*; the SSP table holds 101-35"):
+        GalaxyModel(ssp, [curve], 0.2)
+
+
+def test_bands_of_the_mid_infrared_are_served(ssp, galaxies):
+    parameters, redshift = galaxies(5, seed=10)
+    fluxes = GalaxyModel(ssp, ["wise2010-W3", "wise2010-W4"], 0.2).fluxes(parameters, redshift)
+    assert bool((fluxes > 0).all())
 
 
 def test_a_redshift_that_pushes_a_band_off_the_table_is_refused(ssp):
-    with pytest.raises(ValueError, match=r"band galex-fuv needs .* for z = 0 to 1; the SSP table holds"):
-        GalaxyModel(ssp, ["galex-fuv"], 1.0)
+    GalaxyModel(ssp, ["galex-fuv"], 3.0)
+    with pytest.raises(ValueError, match=r"band galex-fuv needs .* for z = 0 to 13; the SSP table holds"):
+        GalaxyModel(ssp, ["galex-fuv"], 13.0)

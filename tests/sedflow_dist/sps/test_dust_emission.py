@@ -1,0 +1,148 @@
+"""Emission of dust: the library against its own physics, and the energy balance against sums over whole spectra."""
+
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from scipy.interpolate import RegularGridInterpolator
+
+from sedflow_dist.sps import bagpipes_libraries, galaxy_model
+from sedflow_dist.sps.components import PROVABGS, Composition
+from sedflow_dist.sps.dust import CALZETTI_BREAKS_A
+from sedflow_dist.sps.galaxy_model import GalaxyModel
+from sedflow_dist.sps.libraries import _PIECES_A
+from sedflow_dist.sps.ssp import bagpipes_grids
+
+GAS = ("stars", "nebular", "birth_cloud", "kriek_conroy")
+ALL = (*GAS, "dust_emission", "igm")
+#: A dust that is fixed.
+FIXED, LOG_U = {"u_min": 1.0, "q_pah": 2.5, "gamma_dust": 0.01}, -2.3
+
+
+@pytest.fixture(scope="module")
+def table(ssp):
+    return bagpipes_libraries.add(ssp, ["nebular", "dust"])
+
+
+def draws(space, n, seed, log_mstar=0.0):
+    """Parameters of galaxies drawn from a composition's prior, float64."""
+    unit = torch.rand(n, len(space.coordinates), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    theta = space.from_unit(unit)
+    space.values(theta)["log_mstar"].fill_(log_mstar)
+    return theta
+
+
+# -- the library --------------------------------------------------------------------------------------------------------
+
+
+def powers(kind):
+    """What dust of each file's column emits per hydrogen atom, by its sum over wavelength: (q_PAH, column)."""
+    with fits.open(bagpipes_grids() / f"dl07_grids_umin_{kind}_no_norm.fits") as hdus:
+        columns = [hdus[f"QPAH_{q:.2f}"].data for q in bagpipes_libraries.Q_PAH]
+        return np.stack([np.trapezoid(c[:, 1:].T, c[:, 0]) for c in columns])
+
+
+def test_the_columns_are_the_intensities_that_they_are_taken_for():
+    """Dust absorbs in proportion to the starlight; bagpipes' list, which has 10.0 as well, would be wrong by 20 % and more."""
+    ratio = powers("only") / np.array(bagpipes_libraries.U_MIN)
+    assert np.ptp(ratio, axis=1).max() / ratio.min() < 0.003
+
+
+def test_many_intensities_emit_what_their_mean_intensity_would():
+    """dM/dU as U^-2 from U_min to 10^6 has a mean of U_min ln(10^6 / U_min) / (1 - U_min / 10^6): gamma is not off by ten."""
+    u_min = np.array(bagpipes_libraries.U_MIN)
+    mean = np.log(1e6 / u_min) / (1 - u_min / 1e6)
+    np.testing.assert_allclose(powers("umax") / powers("only"), np.broadcast_to(mean, (7, 22)), rtol=0.004)
+
+
+def test_more_pahs_are_brighter_at_3_and_8_micron(table):
+    """One sequence of dust: 3.3 and 7.7 micron rise with q_PAH, for the same energy; the continuum at 22 micron by no leaps."""
+    library = table.dust
+    at = [int(np.searchsorted(table.edges, lam)) - 1 for lam in (33_000.0, 77_000.0, 220_000.0)]
+    three, eight, warm = np.moveaxis(library.spectra[0][..., at], -1, 0)
+    assert np.all(np.diff(three, axis=0) > 0) and np.all(np.diff(eight, axis=0) > 0)
+    assert np.abs(np.diff(np.log(warm), axis=0)).max() < 0.35
+
+
+def test_a_mixture_is_the_files_own_spectra_mixed(table):
+    """Against the sum of un-normalised spectra, normalised afterwards: as Draine & Li define gamma."""
+    composition = Composition.of((*PROVABGS, "dust_emission"))
+    theta = draws(composition.space, 50, 3)
+    values, component, library = composition.space.values(theta), composition.reemission, table.dust
+    rows, share = component.mixture(table, values)
+    found = torch.einsum("gpk,gp->gk", torch.as_tensor(component.templates(table)).double()[rows], share).numpy()
+    raw = library.spectra.astype(float) * library.power[..., None]  # per hydrogen atom
+    at = np.stack([values["q_pah"].numpy(), values["u_min"].numpy()], -1)
+    one, many = (RegularGridInterpolator((library.q_pah, library.u_min), kind)(at) for kind in raw)
+    gamma = values["gamma_dust"].numpy()[:, None]
+    power = np.stack([RegularGridInterpolator((library.q_pah, library.u_min), kind)(at) for kind in library.power])
+    mixed = gamma * many + (1 - gamma) * one
+    whole = gamma * power[1, :, None] + (1 - gamma) * power[0, :, None]
+    np.testing.assert_allclose(found, mixed / whole, rtol=1e-4, atol=1e-12)
+
+
+# -- energy -------------------------------------------------------------------------------------------------------------
+
+
+def test_pieces_of_energy_end_where_the_dusts_curves_do():
+    for at in CALZETTI_BREAKS_A:
+        assert min(abs(end / at - 1) for end in _PIECES_A) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def absorbed(table):
+    """Parameters of galaxies, their luminosity without dust, and what dust takes of it: sums over all pixels of the table, none
+    cut away. All of the prior; half with a burst of up to 20 Myr, some with five times the prior's dust, some with 1e-3 of it."""
+    composition = Composition.of(GAS, {"log_u": LOG_U})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(galaxy_model, "rest_range", lambda bands, z_max, edges: (edges[0], edges[-1]))
+        model = GalaxyModel(table, ["galex-nuv"], 0.2, composition, dtype=torch.float64)
+    theta = draws(composition.space, 150, 4)
+    values = composition.space.values(theta)
+    values["t_burst"][::2] *= 0.02 / 13.27
+    for name in ("tau_bc", "tau_ism"):
+        values[name][::5] *= 5
+        values[name][1::7] *= 1e-3
+    bare = theta.clone()
+    for name in ("tau_bc", "tau_ism"):
+        composition.space.values(bare)[name].zero_()
+    width, redshift = torch.as_tensor(np.diff(table.edges)), torch.full((150,), 0.1, dtype=torch.float64)
+    before, after = ((model.spectra(of, redshift) * width).sum(-1) for of in (bare, theta))
+    return theta, before, before - after
+
+
+@pytest.mark.parametrize("free", [False, True], ids=["log_u fixed", "log_u free"])
+def test_what_is_absorbed_is_emitted(table, absorbed, free):
+    """1e-4 of it and 1e-6 of all light, where dust absorbs 2e-4 to all of the light; twice that with log U free, whose spectra are
+    sums of a few (measured: 0.5 and 1.24 of 1e-4).
+
+    What is emitted: the spectrum less that of the same galaxy without the emission, over that of dust of luminosity one.
+    """
+    theta, before, expected = absorbed
+    assert float((expected / before).min()) < 2e-3 and float((expected / before).max()) > 0.99
+    prior = {} if free else {"log_u": LOG_U}
+    bands, redshift = ["sdss2010-r", "wise2010-W4"], torch.full((len(theta),), 0.1, dtype=torch.float64)
+    gas, dust = Composition.of(GAS, prior), Composition.of((*GAS, "dust_emission"), {**prior, **FIXED})
+    if free:
+        column = gas.space.names.index("log_u")
+        theta = torch.cat([theta[:, :column], torch.full_like(theta[:, :1], LOG_U), theta[:, column:]], 1)
+    without = GalaxyModel(table, bands, 0.2, gas, dtype=torch.float64).spectra(theta, redshift)
+    model = GalaxyModel(table, bands, 0.2, dust, dtype=torch.float64)
+    rows, share = model.dust_mixture(dust.space.values(theta))
+    template = (model.dust_templates[rows] * share.unsqueeze(-1)).sum(-2)
+    at = int(template[0].argmax())
+    found = (model.spectra(theta, redshift) - without)[:, at] / template[:, at]
+    assert float(((found - expected).abs() / (1e-4 * expected + 1e-6 * before)).max()) < (2 if free else 1)
+
+
+def test_no_flux_is_negative_or_undefined_or_falls_with_mass(table):
+    bands = ["galex-fuv", "sdss2010-u", "wise2010-W4"]
+    composition = Composition.of(ALL)
+    model = GalaxyModel(table, bands, 3.0, composition)
+    theta = draws(composition.space, 300, 5, log_mstar=10.0).float()
+    redshift = torch.linspace(0.003, 3.0, 300)
+    fluxes = model.fluxes(theta, redshift)
+    assert bool(torch.isfinite(fluxes).all()) and bool((fluxes >= 0).all())
+    heavier = theta.clone()
+    composition.space.values(heavier)["log_mstar"].add_(0.3)
+    assert torch.allclose(model.fluxes(heavier, redshift), fluxes * 10**0.3, rtol=2e-5)
