@@ -142,8 +142,7 @@ def infer(
     spec = model_spec.parse(wanted.files[1])
     refuse_amplitude(settings.certificate, spec.amplitude)
     refuse_infer(spec.composition().space, spec.labels, settings, dask)
-    in_table = ("nebular",) if spec.ssp.get("nebular_emission") else ()
-    for line in unmodelled.warnings(spec.bands, spec.redshift, (*spec.components, *in_table)):
+    for line in unmodelled.warnings(spec.bands, spec.redshift, bool(spec.ssp.get("nebular_emission"))):
         say("infer", f"not in the model: {line}")
     repo = catalog.repository(out, create=True)
     if not out.is_local:

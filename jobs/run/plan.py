@@ -231,5 +231,5 @@ def lines(stages: Iterator[Stage]) -> Iterator[str]:
 
 def left_out(run: RunFile) -> list[str]:
     """Return what the galaxy model lacks of the light that the run's bands see at its redshifts, a line each."""
-    in_table = ("nebular",) if run.ssp.source == "fsps" and run.ssp.fsps_settings().nebula else ()
-    return unmodelled.warnings(run.survey_definition.bands, run.model.redshift, (*run.model.components, *in_table))
+    nebular = run.ssp.source == "fsps" and run.ssp.fsps_settings().nebula is not None
+    return unmodelled.warnings(run.survey_definition.bands, run.model.redshift, nebular)

@@ -1,7 +1,7 @@
 """What the galaxy model leaves out: bands and redshifts in, sentences on the light that these see and the model lacks out.
 
-The model is stars and the dust that dims them, and what components of it add (docs/model.md). What else shines or absorbs is
-told by the rest-frame wavelengths that a band covers, whatever its name.
+The model is stars and the dust that dims them (docs/model.md). What else shines or absorbs is told by the rest-frame
+wavelengths that a band covers, whatever its name.
 
 Sources: IGM below Lyman alpha, Inoue et al. 2014; the 3.3 micron feature and hot dust, Draine & Li 2007; AGN in WISE's bands,
 Stern et al. 2012; lines in broad bands, Stark et al. 2013.
@@ -10,7 +10,7 @@ Stern et al. 2012; lines in broad bands, Stark et al. 2013.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +30,12 @@ _LINES_FROM = 0.3
 @dataclass(frozen=True)
 class Effect:
     """Light that is not in the model: what it is, what answers suffer, and the redshifts at which a band sees it, which
-    follow from its ends and its mean wavelength [A]; and the component of a galaxy model that has it, if one does."""
+    follow from its ends and its mean wavelength [A]."""
 
     name: str
     consequence: str
     redshifts: Callable[[float, float, float], tuple[float, float]]
-    component: str | None = None
+    nebular: bool = False
 
 
 def _line(wavelength: float) -> Callable[[float, float, float], tuple[float, float]]:
@@ -46,17 +46,17 @@ _OF_LINES = "10 to 30 % of the flux in starbursts, more than model_error covers:
 EFFECTS = (
     Effect(
         "absorption by the intergalactic medium (below Lyman alpha)", "model fluxes are too bright, and so too much dust",
-        lambda blue, red, mean: (blue / LYMAN_ALPHA - 1, math.inf), component="igm",
+        lambda blue, red, mean: (blue / LYMAN_ALPHA - 1, math.inf),
     ),
-    Effect("emission lines of gas: [O III] 5007", _OF_LINES, _line(O_III), component="nebular"),
-    Effect("emission lines of gas: H alpha", _OF_LINES, _line(H_ALPHA), component="nebular"),
+    Effect("emission lines of gas: [O III] 5007", _OF_LINES, _line(O_III), nebular=True),
+    Effect("emission lines of gas: H alpha", _OF_LINES, _line(H_ALPHA), nebular=True),
     Effect(
         "emission of dust: the 3.3 micron feature of PAHs", "masses of star-forming galaxies are too high",
-        lambda blue, red, mean: (blue / PAH - 1, red / PAH - 1), component="dust_emission",
+        lambda blue, red, mean: (blue / PAH - 1, red / PAH - 1),
     ),
     Effect(
         "emission of dust: hot dust", "masses are too high, and fits bad, unless the band is left out",
-        lambda blue, red, mean: (-math.inf, mean / HOT_DUST - 1), component="dust_emission",
+        lambda blue, red, mean: (-math.inf, mean / HOT_DUST - 1),
     ),
     Effect(
         "an active nucleus (hot dust around it)", "masses of galaxies with one are too high",
@@ -65,11 +65,11 @@ EFFECTS = (
 )  # fmt: skip
 
 
-def warnings(bands: Sequence[Named], redshift: tuple[float, float], components: Collection[str] = ()) -> list[str]:
+def warnings(bands: Sequence[Named], redshift: tuple[float, float], nebular: bool = False) -> list[str]:
     """Return a sentence on each effect that bands (speclite names or curves) see somewhere in a range of redshifts.
 
     Args:
-        components: of the galaxy model; nebular as well where the SSP table has the emission of gas
+        nebular: the SSP table has the emission of gas
 
     >>> for line in warnings(["sdss2010-u", "wise2010-W2"], (0.0, 0.2)):
     ...     print(line.partition(";")[0])
@@ -82,7 +82,7 @@ def warnings(bands: Sequence[Named], redshift: tuple[float, float], components: 
         seen = [
             f"{band.name} {_words(where, redshift)}" for band in loaded if (where := _where(effect, band, redshift))
         ]
-        if seen and effect.component not in components:
+        if seen and not (nebular and effect.nebular):
             found.append(f"{effect.name}: {', '.join(seen)}; {effect.consequence}")
     return found
 

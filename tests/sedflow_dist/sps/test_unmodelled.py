@@ -51,7 +51,7 @@ def test_a_table_with_the_emission_of_gas_has_its_lines():
     bands = [f"lsst2016-{band}" for band in "ugrizy"]
     lines = warnings(bands, (0.0, 1.5))
     assert sum("emission lines" in line for line in lines) == 2
-    assert not warnings(bands, (0.0, 1.5), components=["stars", "nebular"])
+    assert not warnings(bands, (0.0, 1.5), nebular=True)
 
 
 def test_a_band_under_another_name_is_told_of_by_its_wavelengths():
@@ -74,10 +74,3 @@ def test_plan_tells_of_the_runs_that_come_along(name, told, tmp_path):
 
 def test_examples_in_docstrings():
     assert doctest.testmod(unmodelled).failed == 0
-
-
-def test_components_that_the_model_has_are_not_missed():
-    bands, everything = ["galex-fuv", "sdss2010-r", "wise2010-W1", "wise2010-W4"], ("nebular", "igm", "dust_emission")
-    assert {line.partition(":")[0] for line in warnings(bands, (0.0, 0.3), everything)} == {
-        "an active nucleus (hot dust around it)"
-    }
