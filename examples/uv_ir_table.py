@@ -1,4 +1,4 @@
-"""One table for the run file uv-ir of catalogs that mix units: GALEX's counts per second, SDSS's nanomaggies, 2MASS's Vega magnitudes.
+"""One table for the run file uv-ir of catalogs that mix units: counts per second, nanomaggies and Vega magnitudes.
 
 Argument: the table to write. In: the 10,000 galaxies of SDSS, GALEX and 2MASS that kcorrect carries (its test of galaxies of
 three surveys). Out: FLUX and IVAR [AB nanomaggies, and their inverse squares; IVAR 0: not observed], EXTINCTION [mag], RA, DEC

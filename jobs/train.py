@@ -79,7 +79,12 @@ def training_key(run: RunFile) -> str:
     settings = training_set.open(run.store("training")).group.attrs["settings"]
     noise = photometry.open(run.store("photometry")).group.attrs["settings"]
     return fingerprint(
-        settings, noise, _used(run.flow, "features"), _used(run.training, "depth", "instruments"), run.simulation, run.seed
+        settings,
+        noise,
+        _used(run.flow, "features"),
+        _used(run.training, "depth", "instruments"),
+        run.simulation,
+        run.seed,
     )
 
 

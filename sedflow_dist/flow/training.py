@@ -165,9 +165,7 @@ class Trainer:
     best: dict[str, Tensor]
     rank: int = 0
 
-    def run(
-        self, shapes: Shapes, held_out: Shapes, stepped: Callable[[], None], validated: Callable[[], None]
-    ) -> None:
+    def run(self, shapes: Shapes, held_out: Shapes, stepped: Callable[[], None], validated: Callable[[], None]) -> None:
         """Train on shapes, judge on others held out; call ``stepped`` after each step, ``validated`` after each validation."""
         plan, progress = self.schedule, self.progress
         validation = self.batches.draw(held_out, plan.validation_galaxies, "validation")

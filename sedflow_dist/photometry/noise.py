@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from torch import Generator, Tensor, nn
 from sedflow_dist import magnitudes
 from sedflow_dist.magnitudes import POGSON
 from sedflow_dist.photometry.photometry import Photometry
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 #: Of a depth that is declared: how far brighter than it and fainter the bins lie [mag] (there S/N is 1), and how much the depth
@@ -86,11 +90,15 @@ class NoiseModel(nn.Module):
         """
         arrays = photometry.arrays()
         flux, sigma = arrays["flux"], arrays["sigma"]
-        centres, means, scatters = [], [], []
+        centres: list[ArrayLike] = []
+        means: list[ArrayLike] = []
+        scatters: list[np.ndarray] = []
         for band in range(flux.shape[1]):
             if depths and band in depths:
-                for tables, table in zip((centres, means, scatters), depths[band].tables(bins), strict=True):
-                    tables.append(table)
+                centre, mean, scatter = depths[band].tables(bins)
+                centres.append(centre)
+                means.append(mean)
+                scatters.append(scatter)
                 continue
             ok = arrays["mask"][:, band] & (flux[:, band] > sigma[:, band])
             if ok.sum() < 10 * bins:

@@ -75,14 +75,20 @@ def predict(posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, 
         theta, served = draws.values[..., : len(space.names)], posterior.serves(draws)
         flux = model.flux(theta, model.at(photometry[at].redshift)) * space.scale(theta)
         weight = torch.where(served.unsqueeze(-1), draws.weight, 1 / posterior.n_draws)
-        columns = (flux, weight, served, draws.effective_fraction, draws.pareto_k, draws.log_evidence, draws.chi2.amin(-1))
+        columns = (
+            flux,
+            weight,
+            served,
+            draws.effective_fraction,
+            draws.pareto_k,
+            draws.log_evidence,
+            draws.chi2.amin(-1),
+        )
         parts.append(Predictions(*(column.numpy() for column in columns)))
     return Predictions.concatenate(parts)
 
 
-def ranks(
-    predictions: Predictions, measured: Photometry, band: int
-) -> Float[np.ndarray, " galaxy"]:
+def ranks(predictions: Predictions, measured: Photometry, band: int) -> Float[np.ndarray, " galaxy"]:
     """Return the predictive cumulative distribution of a band at the measured fluxes: uniform if all is right.
 
     Exact in the noise: its Gaussian is summed over draws and not drawn. NaN where the band is not measured.
