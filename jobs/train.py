@@ -82,10 +82,15 @@ def training_key(run: RunFile) -> str:
         settings,
         noise,
         _used(run.flow, "features"),
-        _used(run.training, "depth", "instruments"),
+        _training(run),
         run.simulation,
         run.seed,
     )
+
+
+def _training(run: RunFile) -> dict[str, Any]:
+    """Settings of the training that are in use."""
+    return _used(run.training, "depth", "instruments")
 
 
 def _used(section: Section, *later: str) -> dict[str, Any]:
@@ -153,7 +158,7 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
         selection_band=noise.selection_band, selection=noise.selection, prior=run.model.space.to_dict(),
         components=run.model.components,
         ssp=ssp.provenance,
-        training={**run.training.model_dump(mode="json"), "n_simulations": run.simulation.n_galaxies, "key": key,
+        training={**_training(run), "n_simulations": run.simulation.n_galaxies, "key": key,
                   "best": progress.best, "step": progress.step, "history": progress.history},
     )  # fmt: skip
     return TrainedModel(spec, flow, features, noise, limits, novelty, ssp)

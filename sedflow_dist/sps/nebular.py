@@ -148,5 +148,5 @@ def _hat(nodes: np.ndarray, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*b
     """Return weights of linear interpolation between nodes, of the outermost beyond them."""
     x = torch.as_tensor(nodes, dtype=value.dtype)
     below = ((value.unsqueeze(-1) - x[:-1]) / (x[1:] - x[:-1])).clamp_(0, 1)
-    one = torch.ones_like(below[..., :1])
+    one = value.new_ones(*value.shape, 1)  # also where a fixed ionisation is the library's only one
     return torch.cat([one, below], -1) - torch.cat([below, torch.zeros_like(one)], -1)

@@ -54,13 +54,13 @@ def test_transmissions_are_those_of_the_equations(table_2, z):
     np.testing.assert_allclose(igm.transmission(observed, z), expected, rtol=1e-12)
 
 
-def test_the_series_has_the_lines_of_table_2(table_2):
+def test_the_series_has_the_lines_of_the_paper(table_2):
     np.testing.assert_array_equal(igm.LYMAN_SERIES, table_2[:, 1:])
 
 
 @pytest.mark.parametrize("z", [2.0, 3.0, 4.0, 5.0])
 def test_just_below_lyman_alpha_it_is_the_forest_that_is_observed(z):
-    """Faucher-Giguere et al. 2008 (table 4): effective optical depth 0.0018 (1+z)^3.92, metals and damped systems aside; to 20 %."""
+    """Faucher-Giguere et al. 2008 (table 4): effective optical depth 0.0018 (1+z)^3.92, no metals, no damped systems; to 20 %."""
     tau = -math.log(igm.transmission(np.array([1215.0 * (1 + z)]), z)[0])
     assert tau == pytest.approx(0.0018 * (1 + z) ** 3.92, rel=0.2)
 
