@@ -17,6 +17,7 @@ import torch
 from cluster import ray_engine
 from jobs.checkpoint import Checkpoint, latest
 from jobs.config.run_file import RunFile, fingerprint
+from jobs.config.sections import Section
 from jobs.observed import observed
 from jobs.simulate.ssp import load as load_ssp
 from jobs.telemetry import events
@@ -24,13 +25,14 @@ from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import support, training
 from sedflow_dist.flow.conditional_flow import ConditionalFlow
-from sedflow_dist.flow.features import Features, preset
+from sedflow_dist.flow.features import Features
 from sedflow_dist.flow.model_spec import ModelSpec, dimensions
 from sedflow_dist.flow.support import Novelty
 from sedflow_dist.flow.trained_model import TrainedModel, reach
 from sedflow_dist.flow.training import Progress
+from sedflow_dist.photometry.calibrate import relative_errors
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.photometry.noise import Depth, NoiseModel
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
 from sedflow_dist.sps import filters
@@ -76,14 +78,33 @@ def training_key(run: RunFile) -> str:
     """Hash of everything that the trained model depends on."""
     settings = training_set.open(run.store("training")).group.attrs["settings"]
     noise = photometry.open(run.store("photometry")).group.attrs["settings"]
-    return fingerprint(settings, noise, run.flow, run.training, run.simulation, run.seed)
+    return fingerprint(
+        settings,
+        noise,
+        _used(run.flow, "features"),
+        _training(run),
+        run.simulation,
+        run.seed,
+    )
+
+
+def _training(run: RunFile) -> dict[str, Any]:
+    """Settings of the training that are in use."""
+    return _used(run.training, "depth", "instruments")
+
+
+def _used(section: Section, *later: str) -> dict[str, Any]:
+    """A section without the keys that came ``later`` and that it leaves empty: what was trained before is still the run's."""
+    return section.model_dump(mode="json", exclude={name for name in later if not getattr(section, name)})
 
 
 def fit_noise(run: RunFile) -> NoiseModel:
     """Fit the noise of the survey to the run's own photometry, to a part of it where it is large."""
     rows = photometry.sample(photometry.open(run.store("photometry")), photometry.DATA, _NOISE_ROWS)
     reliable, survey = (rows["flags"] & _UNRELIABLE) == 0, run.survey_definition
-    return NoiseModel.fit(observed(rows)[reliable], survey.labels.index(survey.selection_band))
+    told = {survey.labels.index(label): magnitude for label, magnitude in run.training.depth.items()}
+    depths = {band: Depth(magnitude, relative_errors(survey)[band]) for band, magnitude in told.items()}
+    return NoiseModel.fit(observed(rows)[reliable], survey.labels.index(survey.selection_band), depths=depths)
 
 
 def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
@@ -102,12 +123,14 @@ def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
 
 def mock_survey(run: RunFile, noise: NoiseModel) -> MockSurvey:
     """The survey as the training sees it."""
-    return MockSurvey(noise, run.model.space.amplitude.prior.range, run.training.drop_out)
+    labels, settings = run.survey_definition.labels, run.training
+    instruments = tuple(tuple(labels.index(label) for label in one) for one in settings.instruments)
+    return MockSurvey(noise, run.model.space.amplitude.prior.range, settings.drop_out, instruments)
 
 
 def make_features(run: RunFile, survey: MockSurvey, shapes: Shapes) -> Features:
     """Standardise features on the training set."""
-    return training.fit_features(survey, shapes, preset(run.flow.amplitude), run.seed)
+    return training.fit_features(survey, shapes, run.flow.encoders, run.seed)
 
 
 def new_flow(run: RunFile, features: Features) -> ConditionalFlow:
@@ -135,7 +158,7 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
         selection_band=noise.selection_band, selection=noise.selection, prior=run.model.space.to_dict(),
         components=run.model.components,
         ssp=ssp.provenance,
-        training={**run.training.model_dump(mode="json"), "n_simulations": run.simulation.n_galaxies, "key": key,
+        training={**_training(run), "n_simulations": run.simulation.n_galaxies, "key": key,
                   "best": progress.best, "step": progress.step, "history": progress.history},
     )  # fmt: skip
     return TrainedModel(spec, flow, features, noise, limits, novelty, ssp)
@@ -185,7 +208,7 @@ def _loop(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     run = RunFile.model_validate(config["run"])
-    settings, amplitude, space = run.training, run.flow.amplitude, run.model.space
+    settings = run.training
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(settings.threads)
@@ -194,45 +217,32 @@ def _loop(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device() if run.engines.ray.gpus_per_worker else torch.device("cpu")
     flow = new_flow(run, features).to(device)
     optimizer = training.optimizer(flow)
-    best = _copy(flow)
+    best = training.copy(flow)
     if last := _last_checkpoint():
         noise, features, progress, best = last.noise, last.features, last.progress, last.best
         flow.load_state_dict(last.current)
         training.restore_optimizer(flow, optimizer, last.optimizer)
+    batches = training.Batches(
+        mock_survey(run, noise.to(device)), features.to(device), run.flow.amplitude, run.model.space, run.seed
+    )
+    schedule = training.Schedule(
+        settings.steps, max(settings.batch // world, 1), run.learning_rate, settings.warm_up, settings.validate_every,
+        settings.validation_galaxies, settings.patience, training.use_bfloat16(settings.precision, device.type),
+    )  # fmt: skip
     parallel = ray.train.torch.prepare_model(flow) if world > 1 else flow
-    mocks = mock_survey(run, noise)
+    trainer = training.Trainer(flow, optimizer, parallel, batches, schedule, progress, best, rank)
 
-    def observe(source: Shapes, n: int, *names: object) -> tuple[torch.Tensor, torch.Tensor]:
-        generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, *names))
-        seen = mocks.observe(source, n, generator)
-        x = features(seen.photometry)
-        return training.target(seen, amplitude, space).to(device), x.to(device)
-
-    validation = observe(held_out, settings.validation_galaxies, "validation")
-    train_sum, train_count = 0.0, 0
-    bfloat16 = training.use_bfloat16(settings.precision)
-    if rank == 0:
-        config["counter"].add.remote(progress.step)
-    while progress.step < settings.steps and progress.stale < settings.patience:
-        phi, x = observe(shapes, max(settings.batch // world, 1), "train", progress.step, rank)
-        rate = training.learning_rate(progress.step, settings.steps, run.learning_rate, settings.warm_up)
-        train_sum += training.step(parallel, optimizer, phi, x, rate, bfloat16)
-        train_count += 1
-        progress.step += 1
+    def stepped() -> None:
         if rank == 0 and progress.step % _TICK == 0:
             config["counter"].add.remote(_TICK)
-        if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
-            with torch.no_grad():
-                score = flow(*validation).mean().item()
-            if progress.record(score, train_sum / train_count):
-                best = _copy(flow)
-            train_sum, train_count = 0.0, 0
-            moments = training.optimizer_tensors(flow, optimizer)
-            _report(Checkpoint(progress, noise, features, flow.state_dict(), best, moments), rank)
 
+    def validated() -> None:
+        moments = training.optimizer_tensors(flow, optimizer)
+        _report(Checkpoint(progress, noise, features, flow.state_dict(), trainer.best, moments), rank)
 
-def _copy(flow: ConditionalFlow) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in flow.state_dict().items()}
+    if rank == 0:
+        config["counter"].add.remote(progress.step)
+    trainer.run(shapes.to(device), held_out.to(device), stepped, validated)
 
 
 def _last_checkpoint() -> Checkpoint | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,17 @@ class RunFile(Section):
     def _check_gas(self) -> RunFile:
         if self.ssp.source == "fsps" and self.ssp.nebular and "nebular" in self.model.components:
             raise ValueError(GAS_TWICE)
+        return self
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> RunFile:
+        """Labels that the training names are the survey's, each once."""
+        labels, training = self.survey_definition.labels, self.training
+        for key, named in (("instruments", [*chain(*training.instruments)]), ("depth", [*training.depth])):
+            if wrong := [name for name in named if name not in labels or named.count(name) > 1]:
+                raise ValueError(
+                    f"training.{key}: {wrong[0]!r} is none of the bands {', '.join(labels)}, or named twice"
+                )
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from sedflow_dist.flow import features
 from sedflow_dist.flow.model_spec import FlowSpec
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.parameters import ParameterSpace
@@ -191,6 +192,16 @@ class FlowSettings(Section):
     transforms: int | None = Field(None, ge=1, description="of maf: blocks; none: the preset's")
     hidden: int | None = Field(None, ge=10, description="of maf: tanh units in each of two layers; none: the preset's")
     settings: dict[str, Any] = Field({}, description="of another family: its own, by name")
+    features: tuple[str, ...] | None = Field(
+        None,
+        description="encoders of what it is conditioned on; none: colours, relative_uncertainties, measured and redshift, of the "
+        "preset paper magnitudes and uncertainties; log_colours serves bands whose fluxes differ by orders of magnitude",
+    )
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The features, by their encoders."""
+        return self.features or features.preset(self.amplitude)
 
     @property
     def amplitude(self) -> Literal["exact", "learnt"]:
@@ -208,6 +219,7 @@ class FlowSettings(Section):
     @model_validator(mode="after")
     def _check(self) -> FlowSettings:
         self.spec()
+        features.encoders(self.encoders)
         own = {"transforms": self.transforms, "hidden": self.hidden} if self.family != "maf" else self.settings
         if unused := [name for name, value in own.items() if value is not None]:
             raise ValueError(f"flow: {', '.join(unused)} cannot be set for the family {self.family}")
@@ -222,6 +234,15 @@ class Training(Section):
     learning_rate: float | None = Field(None, gt=0, description="its peak; none: 0.008, and 0.001 for the preset paper")
     warm_up: int = Field(100, ge=1, description="steps")
     drop_out: float = Field(0.15, ge=0, le=1, description="fraction of mock galaxies with missing bands")
+    instruments: tuple[tuple[str, ...], ...] = Field(
+        (),
+        description="labels of bands that one instrument observes, as [[fuv, nuv], [j, h, ks]]: half of the galaxies with missing "
+        "bands then lack whole instruments; none: any bands alike",
+    )
+    depth: dict[str, float] = Field(
+        default_factory=dict,
+        description="AB magnitude of 5 sigma, by label, of bands whose noise is not that of the input, which may lack them",
+    )
     held_out: float = Field(0.02, gt=0, lt=1, description="fraction of the training set kept for validation")
     validation_galaxies: int = Field(8192, ge=16, description="held-out mock galaxies of each validation")
     validate_every: int = Field(500, ge=1, description="steps between validations, each with a checkpoint")

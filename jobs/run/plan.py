@@ -187,7 +187,7 @@ def _train(run: RunFile) -> Stage:
     location, n_bands = run.store("model"), len(run.survey_definition.bands)
     part = 0 if model_store.is_finished(location) else 1
     amplitude = run.flow.amplitude
-    n_features = features.size(features.preset(amplitude), n_bands)
+    n_features = features.size(run.flow.encoders, n_bands)
     weights = run.flow.spec().n_weights(dimensions(amplitude, run.model.space), n_features)
     presentations = run.training.steps * run.training.batch
     cores = run.training.workers * run.training.threads

@@ -81,6 +81,21 @@ class AsinhFluxes(Encoder):
 
 
 @dataclass(frozen=True)
+class LogFluxes(Encoder):
+    """ln flux in units of ``scale``, of each band's own uncertainty where that is larger: defined for any flux.
+
+    For bands whose fluxes differ by orders of magnitude: ln flux to 1 % where it is 2.5 sigma, linear below one.
+    """
+
+    scale: Scale = _nanomaggie
+
+    def columns(self, photometry: Photometry) -> Float[Tensor, "galaxy column"]:
+        """Return one column a band: asinh(flux / 2 sigma) + ln(2 sigma / scale)."""
+        twice = 2 * photometry.sigma
+        return (torch.asinh(photometry.flux / twice) + torch.log(twice / self.scale(photometry))) * _keep(photometry)
+
+
+@dataclass(frozen=True)
 class Uncertainties(Encoder):
     """Logarithms of uncertainties in units of ``scale``."""
 
@@ -133,6 +148,7 @@ def register(encoder: Encoder) -> None:
 
 register(AsinhFluxes("colours", scale=_mean_flux, softening=_SOFTENING))
 register(AsinhFluxes("magnitudes", scale=_nanomaggie, softening=_ABSOLUTE_SOFTENING))
+register(LogFluxes("log_colours", scale=_mean_flux))
 register(Uncertainties("relative_uncertainties", scale=_mean_flux))
 register(Uncertainties("uncertainties", scale=_nanomaggie))
 register(Measured("measured", standard=(0.5, 0.5)))

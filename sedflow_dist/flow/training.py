@@ -8,7 +8,7 @@ bit by bit as if it had not been.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,10 +71,13 @@ def optimizer(flow: nn.Module) -> torch.optim.Adam:
     return torch.optim.Adam(flow.parameters(), fused=True)
 
 
-def use_bfloat16(precision: Literal["auto", "float32", "bfloat16"]) -> bool:
-    """Whether the step's matrix products run in bfloat16: a third faster where the processor multiplies it natively."""
+def use_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: str = "cpu") -> bool:
+    """Whether the step's matrix products run in bfloat16: a third faster where the processor multiplies it natively.
+
+    A GPU waits for the next operation longer than it multiplies, and casts are operations: there auto is float32.
+    """
     if precision == "auto":
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return device == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return precision == "bfloat16"
 
 
@@ -93,6 +96,99 @@ class Progress:
         better = log_prob > self.best
         self.best, self.stale = (log_prob, 0) if better else (self.best, self.stale + 1)
         return better
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Mock observations as the flow sees them, made on the device where survey, features and shapes are.
+
+    Attributes:
+        survey, features: what makes observations, and what the flow is conditioned on
+        amplitude, space: what is learnt: see `target`
+        seed: with the names of a batch, the key of everything random in it
+    """
+
+    survey: MockSurvey
+    features: Features
+    amplitude: Literal["exact", "learnt"]
+    space: ParameterSpace
+    seed: int
+
+    def draw(
+        self, shapes: Shapes, n: int, *names: object
+    ) -> tuple[Float[Tensor, "row dimension"], Float[Tensor, "row feature"]]:
+        """Return ``n`` targets and features."""
+        generator = torch.Generator(shapes.phi.device).manual_seed(keyed_random.torch_seed(self.seed, *names))
+        seen = self.survey.observe(shapes, n, generator)
+        return target(seen, self.amplitude, self.space), self.features(seen.photometry)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a worker trains.
+
+    Attributes:
+        steps, batch: at most, and mock galaxies of each
+        peak, warm_up: see `learning_rate`
+        validate_every, validation_galaxies: steps between validations, and how many held-out galaxies each looks at
+        patience: it stops after as many validations without a better one
+        bfloat16: see `use_bfloat16`
+    """
+
+    steps: int
+    batch: int
+    peak: float
+    warm_up: int
+    validate_every: int
+    validation_galaxies: int
+    patience: int
+    bfloat16: bool
+
+
+@dataclass
+class Trainer:
+    """One worker's training, from where ``progress`` stands to its end.
+
+    Attributes:
+        flow, optimizer: what is trained, on the device of the batches
+        parallel: the same flow behind what averages gradients over workers; alone, the flow itself
+        best: the flow's state at its best validation so far
+        rank: of this worker: its batches are its own
+    """
+
+    flow: nn.Module
+    optimizer: torch.optim.Adam
+    parallel: nn.Module
+    batches: Batches
+    schedule: Schedule
+    progress: Progress
+    best: dict[str, Tensor]
+    rank: int = 0
+
+    def run(self, shapes: Shapes, held_out: Shapes, stepped: Callable[[], None], validated: Callable[[], None]) -> None:
+        """Train on shapes, judge on others held out; call ``stepped`` after each step, ``validated`` after each validation."""
+        plan, progress = self.schedule, self.progress
+        validation = self.batches.draw(held_out, plan.validation_galaxies, "validation")
+        total, count = 0.0, 0
+        while progress.step < plan.steps and progress.stale < plan.patience:
+            phi, x = self.batches.draw(shapes, plan.batch, "train", progress.step, self.rank)
+            rate = learning_rate(progress.step, plan.steps, plan.peak, plan.warm_up)
+            total += step(self.parallel, self.optimizer, phi, x, rate, plan.bfloat16)
+            count += 1
+            progress.step += 1
+            stepped()
+            if progress.step % plan.validate_every == 0 or progress.step == plan.steps:
+                with torch.no_grad():
+                    score = self.flow(*validation).mean().item()
+                if progress.record(score, total / count):
+                    self.best = copy(self.flow)
+                total, count = 0.0, 0
+                validated()
+
+
+def copy(flow: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a flow's state."""
+    return {name: value.clone() for name, value in flow.state_dict().items()}
 
 
 def optimizer_tensors(flow: nn.Module, optimizer: torch.optim.Adam) -> dict[str, Tensor]:

@@ -101,9 +101,7 @@ def calibrate(
         if survey.ab_offset is not None:
             factor = factor * np.exp(-_MAG * np.asarray(survey.ab_offset))
         flux, sigma = flux * factor, sigma * factor
-        floor = _MAG * np.asarray(survey.floor or 0.0)
-        fraction2 = np.asarray(survey.model_error) ** 2 + floor**2
-        sigma = np.sqrt(sigma**2 + fraction2 * flux**2)
+        sigma = np.sqrt(sigma**2 + _fraction2(survey) * flux**2)
         if survey.max_snr is not None:
             sigma = np.maximum(sigma, np.abs(flux) / survey.max_snr)
     with np.errstate(over="ignore"):
@@ -124,6 +122,11 @@ def calibrate(
         found[Flag.BAD_EXTINCTION] = (~possible & ~absent).any(1)
     redshift = np.where(found[Flag.BAD_REDSHIFT], np.nan, redshift)
     return Calibrated(Photometry.of(flux, sigma, redshift, mask), bits(len(flux), found), codes.limited & mask)
+
+
+def relative_errors(survey: Survey) -> np.ndarray:
+    """Return the error that calibration and models have in each band (band,), a fraction of the flux."""
+    return np.sqrt(_fraction2(survey))
 
 
 def is_coded(values: np.ndarray, codes: Sequence[float]) -> np.ndarray:
@@ -195,6 +198,11 @@ def _of_magnitudes(survey: Survey, magnitude: np.ndarray) -> tuple[np.ndarray, n
         return magnitudes.asinh_flux(known, np.asarray(survey.softening))
     flux = magnitudes.flux(known)
     return flux, flux / magnitudes.POGSON
+
+
+def _fraction2(survey: Survey) -> np.ndarray:
+    floor = _MAG * np.asarray(survey.floor or 0.0)
+    return np.broadcast_to(np.asarray(survey.model_error) ** 2 + floor**2, len(survey.bands))
 
 
 def _possible(survey: Survey, extinction: np.ndarray) -> np.ndarray:

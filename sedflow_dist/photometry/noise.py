@@ -6,6 +6,10 @@ magnitude, from which uncertainties and noisy fluxes are drawn. Source: SEDflow 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +18,34 @@ from torch import Generator, Tensor, nn
 from sedflow_dist import magnitudes
 from sedflow_dist.magnitudes import POGSON
 from sedflow_dist.photometry.photometry import Photometry
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+#: Of a depth that is declared: how far brighter than it and fainter the bins lie [mag] (there S/N is 1), and how much the depth
+#: differs over the sky and between galaxies, relative to the uncertainty.
+_BRIGHTER, _FAINTER, _UNEVEN = 9.0, 1.75, 0.3
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The noise of a band that is told and not fitted: that of the sky, and an error that is a fraction of the flux.
+
+    Attributes:
+        magnitude: AB magnitude of a flux of five standard deviations of the sky's noise
+        fraction: relative error beside it, of calibration and models
+    """
+
+    magnitude: float
+    fraction: float
+
+    def tables(self, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return magnitudes, mean and scatter of the magnitude error in bins."""
+        magnitude = np.linspace(self.magnitude - _BRIGHTER, self.magnitude + _FAINTER, bins)
+        sky = 0.2 * 10 ** (0.4 * (magnitude - self.magnitude))
+        mean = np.hypot(sky, self.fraction)
+        return magnitude, POGSON * mean, POGSON * np.maximum(_UNEVEN * sky**2 / mean, 0.1 * mean)
 
 
 class NoiseModel(nn.Module):
@@ -44,20 +76,37 @@ class NoiseModel(nn.Module):
         self.selection_band, self.selection = selection_band, selection
 
     @classmethod
-    def fit(cls, photometry: Photometry, selection_band: int, bins: int = 16) -> NoiseModel:
+    def fit(
+        cls,
+        photometry: Photometry,
+        selection_band: int,
+        bins: int = 16,
+        depths: Mapping[int, Depth] | None = None,
+    ) -> NoiseModel:
         """Fit to a survey's measured fluxes and uncertainties [nanomaggies]; bins hold equal numbers of galaxies.
 
-        The selection spans the observed magnitudes but for the outermost 0.05 % at either end.
+        The selection spans the observed magnitudes but for the outermost 0.05 % at either end. ``depths``: noise of bands, by
+        number, that is told and not fitted.
         """
         arrays = photometry.arrays()
         flux, sigma = arrays["flux"], arrays["sigma"]
-        centres, means, scatters = [], [], []
+        centres: list[ArrayLike] = []
+        means: list[ArrayLike] = []
+        scatters: list[np.ndarray] = []
         for band in range(flux.shape[1]):
+            if depths and band in depths:
+                centre, mean, scatter = depths[band].tables(bins)
+                centres.append(centre)
+                means.append(mean)
+                scatters.append(scatter)
+                continue
             ok = arrays["mask"][:, band] & (flux[:, band] > sigma[:, band])
             if ok.sum() < 10 * bins:
                 bins_here = max(int(ok.sum()) // 10, 1)
                 if ok.sum() < 10:
-                    raise ValueError(f"band {band}: only {ok.sum()} fluxes above 1 sigma; a noise model needs 10")
+                    raise ValueError(
+                        f"band {band}: only {ok.sum()} fluxes above 1 sigma; a noise model needs 10, or training.depth"
+                    )
             else:
                 bins_here = bins
             magnitude = magnitudes.magnitude(flux[ok, band])
@@ -102,8 +151,8 @@ class NoiseModel(nn.Module):
             fluxes, sigmas, and which rows the survey would have selected (sigma positive, magnitude in its range).
         """
         mean, scatter = self.moments(flux)
-        sigma = mean + scatter * torch.randn(flux.shape, generator=generator)
-        noisy = flux + sigma * torch.randn(flux.shape, generator=generator)
+        sigma = mean + scatter * torch.randn(flux.shape, generator=generator, device=flux.device)
+        noisy = flux + sigma * torch.randn(flux.shape, generator=generator, device=flux.device)
         bright, faint = map(magnitudes.flux, self.selection)
         selected = noisy[:, self.selection_band]
         return noisy, sigma, (sigma > 0).all(1) & (selected <= bright) & (selected >= faint)

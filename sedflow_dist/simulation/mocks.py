@@ -48,20 +48,27 @@ class MockSurvey:
 
     log_mstar is drawn from its prior and what the survey would not select is rejected, so that the posterior is that of
     the prior and the likelihood alone: selection acts on what is observed.
+
+    Attributes:
+        log_mstar: range of its prior
+        drop_out: fraction of galaxies that lose one band or more
+        instruments: bands (by number) that one instrument observes; where there are some, half of the galaxies that lose
+            bands lose those of whole instruments, each of them half the time
     """
 
     noise: NoiseModel
     log_mstar: tuple[float, float]
-    drop_out: float  # fraction of galaxies that lose one band or more
+    drop_out: float
+    instruments: tuple[tuple[int, ...], ...] = ()
 
     def observe(self, shapes: Shapes, n: int, generator: Generator) -> Mocks:
         """Return ``n`` selected mock galaxies."""
         parts: list[tuple[Tensor, ...]] = []
         found = 0
         for _ in range(200):
-            index = torch.randint(len(shapes.phi), (2 * n,), generator=generator)
+            index = torch.randint(len(shapes.phi), (2 * n,), generator=generator, device=generator.device)
             lo, hi = self.log_mstar
-            log_mstar = lo + (hi - lo) * torch.rand(len(index), generator=generator)
+            log_mstar = lo + (hi - lo) * torch.rand(len(index), generator=generator, device=generator.device)
             true = shapes.per_mass[index] * 10 ** log_mstar.unsqueeze(1)
             flux, sigma, selected = self.noise.observe(true, generator)
             parts.append((index[selected], log_mstar[selected], flux[selected], sigma[selected]))
@@ -81,8 +88,25 @@ class MockSurvey:
     def _missing(self, shape: torch.Size, generator: Generator) -> Bool[Tensor, "galaxy band"]:
         """Any subset of bands that keeps at least three: the number missing is uniform, and so are the bands."""
         n, n_bands = shape
+        device = generator.device
         most = n_bands - MINIMUM_BANDS
-        order = torch.rand(n, n_bands, generator=generator).argsort(1)
-        number = torch.randint(1, most + 1, (n,), generator=generator) if most > 0 else torch.zeros(n, dtype=torch.long)
-        number = torch.where(torch.rand(n, generator=generator) < self.drop_out, number, 0)
-        return order >= number.unsqueeze(1)
+        order = torch.rand(n, n_bands, generator=generator, device=device).argsort(1)
+        number = torch.zeros(n, dtype=torch.long, device=device)
+        if most > 0:
+            number = torch.randint(1, most + 1, (n,), generator=generator, device=device)
+        loses = torch.rand(n, generator=generator, device=device) < self.drop_out
+        kept = order >= torch.where(loses, number, 0).unsqueeze(1)
+        if not self.instruments:
+            return kept
+        whole = loses & (torch.rand(n, generator=generator, device=device) < 0.5)
+        return torch.where(whole.unsqueeze(1), self._of_instruments(n, n_bands, generator), kept)
+
+    def _of_instruments(self, n: int, n_bands: int, generator: Generator) -> Bool[Tensor, "galaxy band"]:
+        """Bands of the instruments that observed a galaxy; all bands where these would be fewer than three."""
+        device = generator.device
+        belongs = torch.zeros(len(self.instruments), n_bands, device=device)
+        for row, bands in zip(belongs, self.instruments, strict=True):
+            row[list(bands)] = 1
+        absent = torch.rand(n, len(belongs), generator=generator, device=device) < 0.5
+        kept = absent.float() @ belongs == 0
+        return kept | (kept.sum(1, keepdim=True) < MINIMUM_BANDS)

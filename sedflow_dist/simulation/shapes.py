@@ -21,6 +21,10 @@ class Shapes:
     per_mass: Float[Tensor, "galaxy band"]
     redshift: Float[Tensor, " galaxy"]
 
+    def to(self, device: torch.device | str) -> Shapes:
+        """Return the same on a device."""
+        return Shapes(self.phi.to(device), self.per_mass.to(device), self.redshift.to(device))
+
 
 def draw_parameters(
     space: ParameterSpace, redshift: tuple[float, float], seed: int, stream: str, first: int, n: int

@@ -108,6 +108,10 @@ class Source(Component):
 
     inside: ClassVar[bool] = False
 
+    def table(self, ssp: SSPTable, fixed: Mapping[str, float]) -> SSPTable:
+        """Return an SSP table with as much of this source's library as a model needs in which some parameters are fixed."""
+        return ssp
+
     def templates(self, wavelength: Float[np.ndarray, " wavelength"]) -> Float[np.ndarray, "row wavelength"]:
         """Return spectra [Lsun/A per solar mass formed] at rest wavelengths [A]."""
         raise NotImplementedError
@@ -218,6 +222,8 @@ class Composition:
                             f"{name} can be {lowest:g} to {highest:g}, and the SSP table ({ssp.provenance.get('code')}) has it "
                             f"from {low:g} to {high:g}: give it a prior inside (model: {{prior: {{{name}: [{low:g}, {high:g}]}}}})"
                         )
+        for source in self.sources:
+            ssp = source.table(ssp, self.space.fixed)
         return ssp.with_bolometric() if self.reemission else ssp.without_bolometric()
 
     def _values_of(self, name: str) -> list[tuple[float, float]]:

@@ -164,7 +164,7 @@ def hat(nodes: Float[np.ndarray, " node"], value: Float[Tensor, "*batch"]) -> Fl
     """Return weights of linear interpolation between a library's nodes, of the outermost beyond them."""
     x = torch.as_tensor(nodes, dtype=value.dtype)
     below = ((value.unsqueeze(-1) - x[:-1]) / (x[1:] - x[:-1])).clamp_(0, 1)
-    one = torch.ones_like(below[..., :1])
+    one = value.new_ones(*value.shape, 1)  # also where a fixed value is the library's only one
     return torch.cat([one, below], -1) - torch.cat([below, torch.zeros_like(one)], -1)
 
 

@@ -7,7 +7,8 @@ Byler et al. 2017, as FSPS has it (`fsps_tables`): around all stars younger than
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from sedflow_dist.quantities import Parameter
 from sedflow_dist.sps.components import Light, Source
 from sedflow_dist.sps.libraries import LYMAN_LIMIT_A, NebularLibrary, hat
 from sedflow_dist.sps.populations import Epoch, Populations
+from sedflow_dist.sps.ssp import SSPTable
 from sedflow_dist.sps.stars import Stars
 
 #: Spectra of gas at all ages, metallicities and ionisations, as sums of so many: to 0.3 mmag in a band (its test).
@@ -40,6 +42,18 @@ class Nebular(Source):
     )  # fmt: skip
     inside = True
     needs = ("nebular",)
+
+    def table(self, ssp: SSPTable, fixed: Mapping[str, float]) -> SSPTable:
+        """Return an SSP table without the gas of other ionisations than those around a fixed one."""
+        log_u, library = fixed.get(self.parameters[0].name), ssp.nebular
+        if log_u is None or library is None:
+            return ssp
+        first = max(int(np.searchsorted(library.log_u, log_u, side="right")) - 1, 0)
+        kept = slice(first, first + (1 if library.log_u[first] >= log_u else 2))
+        energy = None if library.energy is None else library.energy[kept]
+        return replace(
+            ssp, nebular=replace(library, log_u=library.log_u[kept], spectra=library.spectra[kept], energy=energy)
+        )
 
     def of_stars(self, spectra: Float[np.ndarray, "metallicity age column"], stars: Stars) -> np.ndarray:
         """Return the light that gas around all young stars leaves of them, and the gas's if log U is fixed."""

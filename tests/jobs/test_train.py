@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 
+from jobs import train
 from jobs.checkpoint import STATE, TENSORS, Checkpoint, latest
 from sedflow_dist.flow.training import Progress, optimizer, optimizer_tensors
 
@@ -82,3 +83,13 @@ def test_the_state_is_readable_json(checkpoint):
     state = json.loads(checkpoint.to_bytes()[1])
     assert state["progress"]["step"] == 20
     assert state["features"] == list(checkpoint.features.names)
+
+
+def test_settings_that_are_not_in_use_leave_no_trace(tmp_path):
+    """A model that was trained before they existed is still the run's, and one trained now has the same bytes."""
+    plain = tiny.settings(tmp_path, tmp_path / "a.fits")
+    assert not {"depth", "instruments"} & set(train._training(plain))
+    assert "features" not in train._used(plain.flow, "features")
+    used = tiny.settings(tmp_path, tmp_path / "a.fits", training={"depth": {"u": 22.0}, "instruments": [["g", "r"]]})
+    assert train._training(used)["depth"] == {"u": 22.0}
+    assert train._training(used)["instruments"] == [["g", "r"]]

@@ -53,6 +53,21 @@ def test_a_wrong_key_of_a_run_is_told_in_words(tmp_path, sections, line):
     assert found.startswith(f"  {line}")
 
 
+@pytest.mark.parametrize(
+    ("training", "line"),
+    [
+        ({"depth": {"y": 20}}, "training.depth: 'y' is none of the bands g, r, i, or named twice"),
+        ({"instruments": [["g", "y"]]}, "training.instruments: 'y' is none of the bands g, r, i, or named twice"),
+        (
+            {"instruments": [["g", "r"], ["r"]]},
+            "training.instruments: 'r' is none of the bands g, r, i, or named twice",
+        ),
+    ],
+)
+def test_bands_that_the_training_names_are_those_of_the_survey_once(tmp_path, training, line):
+    assert f"  {line}" in refused(tmp_path, survey=SURVEY, training=training)
+
+
 def test_what_no_single_key_is_to_blame_for_has_no_empty_place(tmp_path):
     (line,) = refused(tmp_path, survey={**SURVEY, "bands": ["sdss2010-g", "sdss2010-q", "sdss2010-i"]})
     assert line.startswith("  no band named 'sdss2010-q'")

@@ -109,3 +109,15 @@ def test_inputs_are_not_changed(photometry, standardised):
     standardised[COLOURS](photometry)
     for name, values in photometry.arrays().items():
         np.testing.assert_array_equal(values, before[name])
+
+
+def test_log_colours_resolve_a_band_a_thousand_times_fainter_than_the_rest():
+    """A tenth of its flux changes ln flux by 0.095 in any band; asinh colours, linear there, hardly see it."""
+    flux = torch.tensor([[1.0, 1000.0, 3000.0], [1.1, 1000.0, 3000.0], [-0.5, 1000.0, 3000.0]])
+    seen = Photometry.of(flux, torch.tensor([[0.05, 20.0, 60.0]]).expand(3, 3), 0.1)
+    logs, colours = raw(seen, ("log_colours",)), raw(seen, ("colours",))
+    assert float(logs[1, 0] - logs[0, 0]) == pytest.approx(np.log(1.1), rel=0.03)
+    assert abs(float(colours[1, 0] - colours[0, 0])) < 0.005
+    assert float(logs[0, 1] - logs[0, 2]) == pytest.approx(np.log(1 / 3), abs=1e-3)
+    assert bool(torch.isfinite(logs).all())
+    torch.testing.assert_close(raw(times(seen, 1e4), ("log_colours",)), logs, rtol=1e-5, atol=1e-5)

@@ -12,7 +12,7 @@ from provabgs import SPACE
 from sedflow_dist.flow import training
 from sedflow_dist.flow.conditional_flow import build
 from sedflow_dist.flow.features import COLOURS
-from sedflow_dist.flow.training import Progress, learning_rate, target
+from sedflow_dist.flow.training import Batches, Progress, Schedule, Trainer, learning_rate, target
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
@@ -90,6 +90,33 @@ def test_three_bands_never_lose_one(noise):
     three = NoiseModel(noise.magnitude[1:4], noise.mean[1:4], noise.scatter[1:4], 1, noise.selection)
     shapes = Shapes(torch.randn(100, 10), 1e-9 * (0.5 + torch.rand(100, 3)), torch.full((100,), 0.1))
     assert bool(MockSurvey(three, MASSES, 1.0).observe(shapes, 500, generator(3)).photometry.mask.all())
+
+
+def test_whole_instruments_go_missing(noise, shapes):
+    """Half of those that lose bands lose instruments, each half of the time, and never so many that fewer than three bands stay."""
+    u_alone, gri, z_alone = (0,), (1, 2, 3), (4,)
+    found = (
+        MockSurvey(noise, MASSES, 1.0, (u_alone, gri, z_alone)).observe(shapes, 20_000, generator(4)).photometry.mask
+    )
+    patterns, counts = torch.unique(found, dim=0, return_counts=True)
+    kept = ["".join(label for label, on in zip("ugriz", row, strict=True) if on) for row in patterns.tolist()]
+    share = dict(zip(kept, (counts / len(found)).tolist(), strict=True))
+    # Of the half that lose instruments: all bands stay in 1/8 where nothing is lost, and in the 4/8 where gri is.
+    assert share["ugriz"] == pytest.approx(0.5 * 5 / 8, abs=0.015)
+    # Others lose one of five bands in half of the cases, or two: a fifth of a quarter, and a tenth of one.
+    assert share["griz"] == pytest.approx(0.5 / 8 + 0.25 / 5, abs=0.015)
+    assert share["gri"] == pytest.approx(0.5 / 8 + 0.25 / 10, abs=0.015)
+    assert share["ugr"] == pytest.approx(0.25 / 10, abs=0.01)
+    assert min(map(len, share)) == 3
+
+
+def test_without_instruments_the_same_numbers_are_drawn(noise, shapes):
+    """The key to old trainings: what the option adds is drawn after all else."""
+    plain = MockSurvey(noise, MASSES, 0.4).observe(shapes, 500, generator(5)).photometry
+    grouped = MockSurvey(noise, MASSES, 0.4, ((0,),)).observe(shapes, 500, generator(5)).photometry
+    both = plain.mask & grouped.mask
+    assert torch.equal(plain.flux[both], grouped.flux[both])
+    assert torch.equal(plain.redshift, grouped.redshift)
 
 
 def test_the_same_generator_sees_the_same_galaxies(survey, shapes):
@@ -208,3 +235,60 @@ def test_a_short_training_knows_more_than_the_prior(flow, shapes, noise, mocks):
 def test_the_precision_can_be_forced(precision, expected):
     assert training.use_bfloat16(precision) is expected
     assert isinstance(training.use_bfloat16("auto"), bool)
+
+
+def trained(mocks_of, shapes, schedule, progress, flow, optimizer, best):
+    """A `Trainer` that ran to the end of its schedule, and the steps at which it said something."""
+    features = training.fit_features(mocks_of, shapes, COLOURS, seed=1)
+    batches = Batches(mocks_of, features, "exact", SPACE, seed=3)
+    trainer, said = Trainer(flow, optimizer, flow, batches, schedule, progress, best), []
+    trainer.run(shapes, shapes, lambda: said.append(progress.step), lambda: said.append(("validated", progress.step)))
+    return trainer, said
+
+
+def test_a_trainer_that_is_interrupted_ends_in_the_same_bits(survey, shapes):
+    """Six steps with a validation every two are two, a checkpoint, and four."""
+
+    def start():
+        flow = build("maf", {"transforms": 1, "hidden": 8}, 10, 16, seed=1)
+        return flow, training.optimizer(flow)
+
+    plan = Schedule(6, 64, 5e-3, 2, 2, 128, 10, False)
+    flow, optimizer = start()
+    whole, said = trained(survey, shapes, plan, Progress(), flow, optimizer, training.copy(flow))
+    assert said == [1, 2, ("validated", 2), 3, 4, ("validated", 4), 5, 6, ("validated", 6)]
+    assert whole.progress.best == max(one["validation"] for one in whole.progress.history)
+
+    flow, optimizer = start()
+    stopped = Progress()
+    features = training.fit_features(survey, shapes, COLOURS, seed=1)
+
+    def kill():
+        raise KeyboardInterrupt
+
+    trainer = Trainer(
+        flow, optimizer, flow, Batches(survey, features, "exact", SPACE, 3), plan, stopped, training.copy(flow)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(shapes, shapes, lambda: None, kill)
+    moments = {name: value.clone() for name, value in training.optimizer_tensors(flow, optimizer).items()}
+    resumed, optimizer = start()
+    resumed.load_state_dict(training.copy(flow))
+    training.restore_optimizer(resumed, optimizer, moments)
+    again, _ = trained(survey, shapes, plan, stopped, resumed, optimizer, trainer.best)
+    for name, value in whole.flow.state_dict().items():
+        assert torch.equal(value, again.flow.state_dict()[name]), name
+    assert again.progress.history == whole.progress.history
+
+
+def test_a_trainer_stops_where_nothing_gets_better(survey, shapes):
+    flow = build("maf", {"transforms": 1, "hidden": 8}, 10, 16, seed=1)
+    plan = Schedule(50, 64, 1e-9, 1, 1, 128, 3, False)
+    progress = Progress(best=math.inf)
+    trained(survey, shapes, plan, progress, flow, training.optimizer(flow), training.copy(flow))
+    assert (progress.step, progress.stale) == (3, 3)
+
+
+def test_a_gpu_trains_in_float32_unless_told_otherwise():
+    assert not training.use_bfloat16("auto", "cuda")
+    assert training.use_bfloat16("bfloat16", "cuda")

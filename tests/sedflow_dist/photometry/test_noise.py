@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sedflow_dist.photometry.noise import NoiseModel
+from sedflow_dist.photometry.noise import Depth, NoiseModel
 from sedflow_dist.photometry.photometry import Photometry
 
 POGSON = 2.5 / np.log(10)
@@ -142,3 +142,21 @@ def test_few_galaxies_make_fewer_bins_and_too_few_are_refused(catalog):
     assert bool(torch.isfinite(small.moments(catalog.flux[:40])[0]).all())
     with pytest.raises(ValueError, match="band 0: only 0 fluxes above 1 sigma"):
         NoiseModel.fit(catalog[:40].with_bands(torch.tensor([False, True, True])), 1)
+
+
+def test_a_depth_that_is_told_is_the_noise_of_its_band(catalog):
+    """A fifth of the flux at the depth from the sky, the fraction beside it, in a band of which nothing was measured."""
+    without = catalog.with_bands(torch.tensor([True, True, False]))
+    told = NoiseModel.fit(without, 1, depths={2: Depth(19.0, 0.1)})
+    flux = fluxes_at(13.0, 19.0, 22.0)
+    mean, scatter = told.moments(flux)
+    sky = 0.2 * float(fluxes_at(19.0)[0, 2])
+    expected = np.hypot(sky, 0.1 * flux[:2, 2])
+    np.testing.assert_allclose(mean[:2, 2], expected, rtol=0.06)  # linear between bins 0.7 mag apart
+    assert float(mean[2, 2]) == pytest.approx(
+        np.hypot(sky, 0.1 * 5 * sky * 0.2), rel=0.03
+    )  # below the sky, its noise alone
+    assert bool((scatter[:, 2] > 0.09 * mean[:, 2]).all())
+    fitted = NoiseModel.fit(catalog, 1)
+    for band in range(2):
+        assert torch.equal(told.mean[band], fitted.mean[band])

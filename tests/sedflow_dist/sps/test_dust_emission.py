@@ -111,6 +111,20 @@ def absorbed(table):
     return theta, before, before - after
 
 
+@pytest.mark.parametrize(("log_u", "kept"), [(-2.0, 1), (-2.3, 2), (-4.0, 1), (-1.0, 1)])
+def test_gas_of_a_fixed_ionisation_needs_no_other(table, log_u, kept):
+    """A model carries the library's nodes around it, at a node that alone, and its fluxes are those with all nodes."""
+    composition = Composition.of(GAS, {"log_u": log_u})
+    small = composition.table(table)
+    assert len(small.nebular.log_u) == kept
+    theta, z = draws(composition.space, 8, 3), torch.full((8,), 0.05, dtype=torch.float64)
+    one, other = (
+        GalaxyModel(t, ["galex-nuv", "sdss2010-g"], 0.1, composition).fluxes(theta, z) for t in (small, table)
+    )
+    assert (one > 0).all()
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("free", [False, True], ids=["log_u fixed", "log_u free"])
 def test_what_is_absorbed_is_emitted(table, absorbed, free):
     """1e-4 of it and 1e-6 of all light, where dust absorbs 2e-4 to all of the light; twice that with log U free, whose spectra are

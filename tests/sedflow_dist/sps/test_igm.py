@@ -54,7 +54,7 @@ def test_transmissions_are_those_of_the_equations(table_2, z):
     np.testing.assert_allclose(igm.transmission(observed, z), expected, rtol=1e-12)
 
 
-def test_the_series_has_the_lines_of_the_second_table(table_2):
+def test_the_series_has_the_lines_of_the_paper(table_2):
     np.testing.assert_array_equal(igm.LYMAN_SERIES, table_2[:, 1:])
 
 

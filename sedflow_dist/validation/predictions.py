@@ -1,0 +1,121 @@
+"""Fluxes of real galaxies in bands that the flow was not shown: predicted by the posterior, and measured.
+
+In: photometry with some bands left out, and the same with them. Out: coverage of the predictive intervals and offsets, which
+need no truth. The predictive distribution of a measured flux is that of the posterior's weighted draws, each with the Gaussian
+of the measured error: its cumulative distribution at the measured flux is uniform if model and posterior are right (Gelman et
+al. 2013, Bayesian Data Analysis, chapter 6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from sedflow_dist.inference import importance
+from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.photometry.photometry import Photometry
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the posteriors of some galaxies predict.
+
+    Attributes:
+        flux: of draws in all bands of the model [nanomaggies]
+        weight: of draws; adds up to one for each galaxy. Those of importance where they serve, alike elsewhere
+        served: where they serve
+        effective_fraction, pareto_k, log_evidence: see `importance.Certificate`
+        chi2: of the best draw, in the bands that were shown
+    """
+
+    flux: Float[np.ndarray, "galaxy draw band"]
+    weight: Float[np.ndarray, "galaxy draw"]
+    served: Bool[np.ndarray, " galaxy"]
+    effective_fraction: Float[np.ndarray, " galaxy"]
+    pareto_k: Float[np.ndarray, " galaxy"]
+    log_evidence: Float[np.ndarray, " galaxy"]
+    chi2: Float[np.ndarray, " galaxy"]
+
+    @classmethod
+    def concatenate(cls, parts: list[Predictions]) -> Predictions:
+        """Return those of several blocks of galaxies, one after the other."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How predictions and measurements of a band agree.
+
+    Attributes:
+        galaxies: that were measured in it
+        within_68, within_95: shares inside the central 68.27 and 95.45 % of the predictive distribution
+        offset: median of measured minus predicted magnitude, of galaxies with positive fluxes [mag]
+        scatter: 1.48 times the median absolute deviation from it [mag]
+        error: median measured error [mag]
+    """
+
+    galaxies: int
+    within_68: float
+    within_95: float
+    offset: float
+    scatter: float
+    error: float
+
+
+def predict(posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, " galaxy"]) -> Predictions:
+    """Infer galaxies, ``rows`` of their catalog, and return their draws' fluxes in all bands of the model."""
+    space, model = posterior.flow.space, posterior.flow.redshift_model
+    parts = []
+    for start in range(0, len(photometry), posterior.batch):
+        at = np.arange(start, min(start + posterior.batch, len(photometry)))
+        draws = posterior.draw(photometry[at], rows[at], posterior.n_draws)
+        theta, served = draws.values[..., : len(space.names)], posterior.serves(draws)
+        flux = model.flux(theta, model.at(photometry[at].redshift)) * space.scale(theta)
+        weight = torch.where(served.unsqueeze(-1), draws.weight, 1 / posterior.n_draws)
+        columns = (
+            flux,
+            weight,
+            served,
+            draws.effective_fraction,
+            draws.pareto_k,
+            draws.log_evidence,
+            draws.chi2.amin(-1),
+        )
+        parts.append(Predictions(*(column.numpy() for column in columns)))
+    return Predictions.concatenate(parts)
+
+
+def ranks(predictions: Predictions, measured: Photometry, band: int) -> Float[np.ndarray, " galaxy"]:
+    """Return the predictive cumulative distribution of a band at the measured fluxes: uniform if all is right.
+
+    Exact in the noise: its Gaussian is summed over draws and not drawn. NaN where the band is not measured.
+    """
+    flux, sigma = measured.flux[:, band].double().numpy(), measured.sigma[:, band].double().numpy()
+    known = measured.mask[:, band].numpy()
+    z = (flux[known, None] - predictions.flux[known, :, band]) / sigma[known, None]
+    found = np.full(len(flux), np.nan)
+    found[known] = (predictions.weight[known] * torch.special.ndtr(torch.as_tensor(z)).numpy()).sum(1)
+    return found
+
+
+def agreement(predictions: Predictions, measured: Photometry, band: int) -> Agreement:
+    """Compare a band's predictions with what was measured."""
+    rank = ranks(predictions, measured, band)
+    known = np.isfinite(rank)
+    flux, sigma = measured.flux[:, band].double().numpy(), measured.sigma[:, band].double().numpy()
+    drawn, weight = torch.as_tensor(predictions.flux[..., band : band + 1]), torch.as_tensor(predictions.weight).float()
+    middle = importance.quantiles(drawn, weight, (0.5,))[:, 0, 0].double().numpy()
+    bright = known & (flux > 0) & (middle > 0)
+    difference = -2.5 * np.log10(flux[bright] / middle[bright])
+    offset = float(np.median(difference))
+    return Agreement(
+        galaxies=int(known.sum()),
+        within_68=float(np.mean(np.abs(rank[known] - 0.5) < 0.6827 / 2)),
+        within_95=float(np.mean(np.abs(rank[known] - 0.5) < 0.9545 / 2)),
+        offset=offset,
+        scatter=float(1.4826 * np.median(np.abs(difference - offset))),
+        error=float(np.median(2.5 / np.log(10) * sigma[bright] / flux[bright])),
+    )
