@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 AB_FLUX = JANSKY_PER_MAGGY * 1e-23 * 2.99792458e18
 _SHIFTS_PER_PIXEL = 2
 _BUMP_ENDS_A, _STEEP_BELOW_A = 2400.0, 1700.0
+#: No band that ends before sees a galaxy: our own hydrogen is in the way. Its wavelengths are nanometres, or microns.
+_SHORTEST_A = 912.0
 #: Steps in ln(wavelength) between which 1 / wavelength is linear to 1e-6.
 _FINE = 0.001
 
@@ -214,8 +216,8 @@ def rest_range(bands: Sequence[Named], z_max: float, edges: Float[np.ndarray, " 
     """
     ranges = [(band.name, *band.range) for band in map(Band.load, bands)]
     for name, lo, hi in ranges:
-        if edges[0] * (1 + z_max) > lo or edges[-1] < hi:
-            hint = " (are the band's wavelengths in angstroms?)" if hi < edges[0] or lo > edges[-1] else ""
+        if edges[0] * (1 + z_max) > lo or edges[-1] < hi or hi < _SHORTEST_A:
+            hint = " (are the band's wavelengths in angstroms?)" if hi < _SHORTEST_A or lo > edges[-1] else ""
             raise ValueError(
                 f"band {name} needs rest wavelengths {lo / (1 + z_max):.0f}-{hi:.0f} A for z = 0 to {z_max:g}; "
                 f"the SSP table holds {edges[0]:.0f}-{edges[-1]:.0f} A{hint}"

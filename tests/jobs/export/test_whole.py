@@ -67,7 +67,7 @@ def save(out):
     return _save(figure, Location.parse(out.parent), out.name)
 
 def fluxes(out):
-    return flux(folder.parent / "parameters.csv", surveys.get("sdss"), "bc03", out, 0.01)
+    return flux(folder.parent / "parameters.csv", surveys.get("sdss"), "bc03", out, 0.01, Composition.of())
 
 writers = {name: lambda out: export(source, out, ["log_mstar"] if "qp" in out.name else []) for name in sys.argv[3:]}
 for name, write in (writers | {"figure.png": save, "flux.csv": fluxes}).items():
