@@ -46,7 +46,8 @@ def undeclared(folder, allowed, top_only=None):
     if folder not in PACKAGES:
         own |= {
             path.stem
-            for path in [*(ROOT / folder).rglob("*.py"), *HELPERS.rglob("*.py"), *(ROOT / "docs").glob("*.py")]
+            for part in (ROOT / folder, HELPERS, ROOT / "docs", ROOT / "examples")
+            for path in part.rglob("*.py")
         }
     lost = set()
     for path in sorted((ROOT / folder).rglob("*.py")):

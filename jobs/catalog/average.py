@@ -21,10 +21,11 @@ from cluster import dask_engine
 from cluster.settings import DaskSettings
 from jobs.catalog.average_rows import Rows, average, columns, extra
 from jobs.catalog.draws import AVERAGED, engine
-from jobs.columns import INFERRED
+from jobs.columns import asked
 from jobs.config.run_file import fingerprint
 from jobs.telemetry.progress import bar, say
 from sedflow_dist.inference.cascade import Router
+from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.inference.summary import QUANTILES, Method
 from sedflow_dist.photometry.flags import Flag
 from storage_schemas import photometry
@@ -269,7 +270,8 @@ def _layout(opened: Sequence[xr.Dataset]) -> Layout:
     }  # fmt: skip
     return Layout(
         first.sizes["galaxy"], int(first.attrs["rows_per_shard"]), names, units, QUANTILES, ["none"],
-        [str(label) for label in first["band"].values], 0, ids, meanings, ucds, inferred=(*INFERRED, *extra(len(opened))),
+        [str(label) for label in first["band"].values], 0, ids, meanings, ucds,
+        inferred=(*asked(InferenceSettings()), *extra(len(opened))),
     )  # fmt: skip
 
 

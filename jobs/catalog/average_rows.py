@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from jobs.columns import INFERRED
+from jobs.columns import asked
 from jobs.observed import observed
 from sedflow_dist.inference import model_average
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.model_average import NEGLIGIBLE, Evidences
+from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.inference.summary import QUANTILES, Method
 from sedflow_dist.photometry.flags import Flag, bits
 from storage_schemas.backend.arrays import ArraySpec
@@ -35,7 +36,7 @@ class Rows:
 
 def columns() -> list[str]:
     """Return the arrays of what is inferred that an average is made from."""
-    return [spec.name for spec in INFERRED if spec.name not in ("draws", "flags")]
+    return [spec.name for spec in asked(InferenceSettings()) if spec.name not in ("draws", "flags")]
 
 
 def extra(n_models: int) -> tuple[ArraySpec, ...]:
@@ -96,7 +97,7 @@ def average(rows: Sequence[Rows], start: int, odds: np.ndarray, layout: Layout) 
         "model_probability_error": np.where(known, found.error.max(1), np.nan),
         **{f"model_probability_{i + 1}": np.where(known, p[:, i], np.nan) for i in range(p.shape[1])},
     }  # fmt: skip
-    dtypes = {spec.name: spec.dtype for spec in (*INFERRED, *extra(len(rows)))} | {"flags": "uint32"}
+    dtypes = {spec.name: spec.dtype for spec in (*asked(InferenceSettings()), *extra(len(rows)))} | {"flags": "uint32"}
     values = {name: np.asarray(x).astype(dtypes[name]) for name, x in values.items()}
     nothing = np.full(len(p), np.nan, np.float32)
     return {**{name: nothing for name in columns() if name not in values}, **values}

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat, model_validator
 
 from sedflow_dist.flow import features
 from sedflow_dist.flow.model_spec import FlowSpec
@@ -145,7 +145,7 @@ class Model(Section):
 
     birth_cloud_age: float = Field(0.01, gt=0, description="stars younger lie in birth clouds [Gyr]")
     redshift: tuple[float, float] = Field((0.0, 0.2), description="range of the simulations, uniform")
-    prior: dict[str, float | tuple[float, float] | dict[str, Any]] = Field(
+    prior: dict[str, StrictFloat | tuple[float, float] | dict[str, Any]] = Field(
         default_factory=dict,
         description="priors that differ from the default: a range, as `tau_ism: [0, 2]`; another kind, as `tau_ism: {kind: "
         "truncated_normal, mean: 0.3, sigma: 0.2, low: 0, high: 3}` (also uniform, log_uniform, normal); or a number, "

@@ -21,7 +21,10 @@ from sedflow_dist.sps.ssp import SSPTable
 _DRAWS, _REDSHIFTS = 256, 8
 _NEAREST, _FARTHEST = 0.003, 6.0
 _ENDS = (0.01, 0.99)  # of the draws' light: the rest are dust and bursts that no sample's median shows
-_MARGIN = 1.02  # of the SSP table's ends, which bands must stay within
+_MARGIN = 1.02  # of the ends of what is asked of the table, which bands must stay within
+#: Rest wavelengths [A] at which stars and the dust before them say how bright galaxies are: before, hydrogen absorbs; after, dust
+#: shines.
+_STARLIGHT_A = (900.0, 56_000.0)
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ class ModelRange:
 def model_range(ssp: SSPTable, bands: Sequence[Named]) -> ModelRange:
     """Return the range of the galaxy model's prior in some bands, as far as the SSP table reaches."""
     ends = [Band.load(band).range for band in bands]
-    there = [i for i, (low, high) in enumerate(ends) if low > _MARGIN * ssp.edges[0] and high * _MARGIN < ssp.edges[-1]]
-    farthest = min(_FARTHEST, reach([bands[i] for i in there], _MARGIN * ssp.edges)) if there else _FARTHEST
+    first, last = _MARGIN * max(ssp.edges[0], _STARLIGHT_A[0]), min(ssp.edges[-1], _STARLIGHT_A[1])
+    there = [i for i, (low, high) in enumerate(ends) if low > first and high * _MARGIN < last]
+    farthest = min(_FARTHEST, reach([bands[i] for i in there], np.array([first, last]))) if there else _FARTHEST
     redshift = np.expm1(np.linspace(np.log1p(_NEAREST), np.log1p(max(farthest, 2 * _NEAREST)), _REDSHIFTS))
     light = np.full((_REDSHIFTS, _DRAWS, len(bands)), np.nan)
     space = Composition.of().space

@@ -251,7 +251,6 @@ def test_gas_is_not_counted_twice(table):
     [
         (("stars", "nebular"), {"log_u": [-4, 0]}, r"log_u can be -4 to 0, .*\(FSPS\) has it from -4 to -1"),
         (("stars", "nebular"), {"log_u": -0.5}, "log_u can be -0.5 to -0.5"),
-        ((*PROVABGS, "dust_emission"), {"q_pah": [0.1, 4.58]}, "q_pah can be 0.1 to 4.58, .* from 0.47 to 4.58"),
     ],
 )
 def test_a_parameter_beyond_its_library_is_refused(table, components, prior, words):
