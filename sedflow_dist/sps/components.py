@@ -132,12 +132,14 @@ class Source(Component):
         return spectra
 
     def lights(self, stars: Stars) -> list[tuple[bool, Light]]:
-        """Return whether each part of it shines inside birth clouds, and its templates and weights for a model's stars."""
-        found = self.light(stars)
-        return [] if found is None else [(self.inside, found)]
+        """Return whether each part of it shines inside birth clouds, and its templates and weights for a model's stars.
 
-    def light(self, stars: Stars) -> Light | None:
-        """Return templates and weights for a model's stars; None: `of_clouds` and `of_stars` say all."""
+        Of a source that shines there and outside there are two; of one of which `of_clouds` and `of_stars` say all, none.
+        """
+        return [(self.inside, self.light(stars))]
+
+    def light(self, stars: Stars) -> Light:
+        """Return templates and weights for a model's stars."""
         templates = self.templates(stars.ssp.wavelength)
         if (whole := stars.ssp.bolometric) is not None:
             templates = np.concatenate([templates, self.templates(whole.wavelength) * whole.width], -1)

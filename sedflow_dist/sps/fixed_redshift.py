@@ -71,6 +71,16 @@ class FixedRedshifts:
         return FixedRedshifts(epoch, tables)
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """Draws of galaxies: parameters, what the redshifts decide, populations, and their masses at each metallicity."""
+
+    values: Values
+    epoch: Epoch
+    populations: Populations
+    weights: Float[Tensor, "galaxy draw population metallicity"]
+
+
 class RedshiftModel:
     """Fluxes of many draws for each of some galaxies; agrees with ``model`` to 2 mmag (docs/model.md says where).
 
@@ -95,7 +105,7 @@ class RedshiftModel:
         #: The rows' light in cells of energy, the same at all redshifts.
         self._energy = rows[:, n_pixels:]
         #: What dust emits per luminosity through each band, (rung, row, band).
-        self._dust = model.band_fluxes(model.dust_templates)
+        self._dust = None if model.dust_templates is None else model.band_fluxes(model.dust_templates)
         # Rest frame: the same cells at z = 0, and the surviving mass as one more column, which screens leave alone.
         surviving = torch.cat([stars.bin_surviving, stars.node_surviving, *(t.new_zeros(len(t)) for t in templates)])
         self._rest = torch.cat([self._ladder[0], self._energy, surviving.unsqueeze(-1)], dim=-1)
@@ -115,14 +125,14 @@ class RedshiftModel:
 
     def __call__(self, theta: Float[Tensor, "galaxy draw param"], redshift: Float[Tensor, " galaxy"]) -> DrawPhotometry:
         """Evaluate draws; their amplitude is not used (everything is per solar mass)."""
-        at, values = self.at(redshift), self.model.space.values(theta)
-        populations, weights = self._populations(values, at.epoch)
-        flux = self._flux(values, populations, weights, at)
+        at = self.at(redshift)
+        drawn = self._drawn(theta, at.epoch)
         epoch = self.model.stars.populations.epoch(redshift)
         dust = None if self._dust is None else self._dust[:1]
         rest = self._tables(self._rest.unsqueeze(0), epoch, self._rest_curves, dust)
-        fluxes, light = self._through_bands(values, populations, weights, at.epoch, rest)
-        return DrawPhotometry(at.epoch, populations, flux, fluxes * ABSOLUTE_FACTOR, light[..., -1])
+        flux = self._flux(drawn, at)
+        fluxes, light = self._through_bands(drawn, rest)
+        return DrawPhotometry(at.epoch, drawn.populations, flux, fluxes * ABSOLUTE_FACTOR, light[..., -1])
 
     def at(self, redshift: Float[Tensor, " galaxy"]) -> FixedRedshifts:
         """Return what the redshifts alone decide, for `flux`."""
@@ -132,40 +142,27 @@ class RedshiftModel:
 
     def flux(self, theta: Float[Tensor, "galaxy draw param"], at: FixedRedshifts) -> Float[Tensor, "galaxy draw band"]:
         """Return observed fluxes per solar mass formed [nanomaggies]: what a sampler calls again and again."""
+        return self._flux(self._drawn(theta, at.epoch), at)
+
+    def _drawn(self, theta: Float[Tensor, "galaxy draw param"], epoch: Epoch) -> _Drawn:
         values = self.model.space.values(theta)
-        return self._flux(values, *self._populations(values, at.epoch), at)
-
-    def _populations(
-        self, values: Values, epoch: Epoch
-    ) -> tuple[Populations, Float[Tensor, "galaxy draw population metallicity"]]:
         populations = self.model.stars.populations(values, epoch)
-        return populations, self.model.stars.metallicity_weights(populations)
+        return _Drawn(values, epoch, populations, self.model.stars.metallicity_weights(populations))
 
-    def _flux(
-        self,
-        values: Values,
-        populations: Populations,
-        weights: Float[Tensor, "galaxy draw population metallicity"],
-        at: FixedRedshifts,
-    ) -> Float[Tensor, "galaxy draw band"]:
-        fluxes, _ = self._through_bands(values, populations, weights, at.epoch, at.tables)
+    def _flux(self, drawn: _Drawn, at: FixedRedshifts) -> Float[Tensor, "galaxy draw band"]:
+        fluxes, _ = self._through_bands(drawn, at.tables)
         return fluxes * at.epoch.flux_factor.unsqueeze(-1)
 
     def _through_bands(
-        self,
-        values: Values,
-        populations: Populations,
-        weights: Float[Tensor, "galaxy draw population metallicity"],
-        epoch: Epoch,
-        tables: _Tables,
+        self, drawn: _Drawn, tables: _Tables
     ) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw cell"]]:
         """Band fluxes of draws, before the distance, and their attenuated light in cells."""
-        light, absorbed = self._light(values, populations, weights, epoch, tables)
+        light, absorbed = self._light(drawn, tables)
         fluxes = light[..., : self._n_cells] @ self._to_bands
         if self.model.sources:  # as in the full model: no light is negative
             fluxes = fluxes.clamp_(min=0)
-        if tables.dust is not None:
-            rows, share = self.model.dust_mixture(values)
+        if tables.dust is not None and absorbed is not None:
+            rows, share = self.model.dust_mixture(drawn.values)
             n_rows, n_bands = tables.dust.shape[1:]
             rows = rows + (tables.table * n_rows)[:, None, None]
             amount = (share * absorbed.unsqueeze(-1)).flatten(0, 1)
@@ -204,26 +201,25 @@ class RedshiftModel:
         return _Tables(bins, cut, nodes.contiguous(), tuple(sources), tuple(curves), galaxy, dust)
 
     def _light(
-        self,
-        values: Values,
-        populations: Populations,
-        weights: Float[Tensor, "galaxy draw population metallicity"],
-        epoch: Epoch,
-        tables: _Tables,
-    ) -> tuple[Float[Tensor, "galaxy draw cell"], Float[Tensor, "galaxy draw"]]:
-        """Attenuated light of draws in cells, and the energy that was absorbed (0 where no dust emits it)."""
+        self, drawn: _Drawn, tables: _Tables
+    ) -> tuple[Float[Tensor, "galaxy draw cell"], Float[Tensor, "galaxy draw"] | None]:
+        """Attenuated light of draws in cells, and the energy that was absorbed, where dust emits it."""
+        weights = drawn.weights
         young_weights, old_weights = self.model.stars.split_bins(weights)
         n = young_weights.shape[-1]
         young = young_weights @ tables.bins[:, :n]
         old = old_weights @ tables.bins[:, n:] + weights[..., CUT, :] @ tables.cut
-        in_cloud, burst = self._burst(populations, weights, tables)
+        in_cloud, burst = self._burst(drawn.populations, weights, tables)
         if in_cloud is not None:
             young = young + in_cloud
         for (inside, light), cells in zip(self.model.sources, tables.sources, strict=True):
-            (young if inside else old).add_(light.weights(values, populations, weights, epoch) @ cells)
+            own = light.weights(drawn.values, drawn.populations, weights, drawn.epoch)
+            (young if inside else old).add_(own @ cells)
+        if not self._n_energy:
+            return self.model.dim(young, [old, burst], drawn.values, tables.curves), None
         energy = slice(self._n_cells, self._n_cells + self._n_energy)
         all_energy = sum((part[..., energy].sum(-1) for part in (old, burst)), young[..., energy].sum(-1))
-        seen = self.model.dim(young, [old, burst], values, tables.curves)
+        seen = self.model.dim(young, [old, burst], drawn.values, tables.curves)
         return seen, (all_energy - seen[..., energy].sum(-1)).clamp_(min=0)
 
     def _burst(

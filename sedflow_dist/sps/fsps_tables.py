@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from sedflow_dist.sps.fsps_engine import FSPS, SPEED_OF_LIGHT, Nebula
 from sedflow_dist.sps.fsps_home import GRID_SHAPE
-from sedflow_dist.sps.libraries import DustLibrary, NebularLibrary, TorusLibrary
+from sedflow_dist.sps.libraries import Q_PAH, U_MIN, DustLibrary, NebularLibrary, TorusLibrary
 from sedflow_dist.sps.ssp import PIXEL, SSPTable, pixel_edges, pixel_means
 
 #: FSPS's nodes of log U, and the age [Gyr] of the oldest stars around which it has gas.
@@ -25,11 +25,7 @@ LOG_U = (-4.0, -3.5, -3.0, -2.5, -2.0, -1.5, -1.0)
 GAS_AGE_GYR = 0.02
 #: FSPS lets the gas take all light at its samples up to here [A].
 _LYMAN_SAMPLES_A = 912.0
-#: Of the dust's files: percentages of PAHs, one a file, and lowest intensities, two columns each.
-Q_PAH = (0.47, 1.12, 1.77, 2.50, 3.19, 3.90, 4.58)
-U_MIN = (
-    0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 8.0, 12.0, 15.0, 20.0, 25.0,
-)  # fmt: skip
+#: The dust's files, one a percentage of PAHs, with two columns a lowest intensity.
 _DUST = "dust/dustem/DL07_MW3.1_{}0.dat"
 _TORUS = "dust/Nenkova08_y010_torusg_n10_q2.0.dat"
 _N_TAU = 9

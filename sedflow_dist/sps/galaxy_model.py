@@ -8,7 +8,7 @@ pixels and goes through the same screens: the sum that is missing behind them is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -45,7 +45,7 @@ class _Columns:
         columns = torch.cat([pixels, torch.arange(self.n_pixels, self.stars.node_spectra.shape[1])])
         return _Columns(
             self.stars.only(columns),
-            [(inside, Light(light.templates[:, columns], light.weights)) for inside, light in self.sources],
+            [(inside, replace(light, templates=light.templates[:, columns])) for inside, light in self.sources],
             None if self.dust is None else self.dust[:, pixels],
             [tuple(curve[columns] for curve in own) for own in self.curves],
             len(pixels),
@@ -87,7 +87,8 @@ class GalaxyModel:
         #: Of each source besides the stars: whether it is inside birth clouds, and its templates, (row, column).
         self.sources: list[tuple[bool, Light]] = [part for source in sources for part in source.lights(self.stars)]
         #: What dust emits per luminosity [1/A], (row, pixel).
-        self.dust_templates = self._dust_templates()
+        reemission = self.composition.reemission
+        self.dust_templates = None if reemission is None else self.tensor(reemission.templates(ssp))
         self._band_table = self.tensor(self.weights.table)
         curves = self.curves(torch.cat([self.wavelength, self.energy_wavelength]))
         self._all = _Columns(self.stars, self.sources, self.dust_templates, curves, len(self.wavelength))
@@ -188,9 +189,9 @@ class GalaxyModel:
         left = position.long().clamp(0, len(self._band_table) - 2)
         return left, position - left
 
-    def band_fluxes(self, spectra: Float[Tensor, "row pixel"] | None) -> Float[Tensor, "rung row band"] | None:
-        """Return fluxes through the bands, before the distance, at each rung of the ladder; of none, None."""
-        return None if spectra is None else torch.einsum("rk,sbk->srb", spectra, self._band_table)
+    def band_fluxes(self, spectra: Float[Tensor, "row pixel"]) -> Float[Tensor, "rung row band"]:
+        """Return fluxes through the bands, before the distance, at each rung of the ladder."""
+        return torch.einsum("rk,sbk->srb", spectra, self._band_table)
 
     def tensor(self, x: np.ndarray) -> Tensor:
         """Return an array as a tensor of the model's dtype."""
@@ -208,9 +209,7 @@ class GalaxyModel:
         young, old = at.stars.light(populations, shares)
         for inside, light in at.sources:
             (young if inside else old).add_(light.weights(values, populations, shares, epoch) @ light.templates)
-        if (
-            at.sources
-        ):  # the gas's principal axes leave nothing where there is nothing, to rounding: and no light is negative
+        if at.sources:  # where there is nothing, the gas's principal axes leave rounding: no light is negative
             young[..., : at.n_pixels].clamp_(min=0)
             old[..., : at.n_pixels].clamp_(min=0)
         if at.dust is None:
@@ -222,10 +221,6 @@ class GalaxyModel:
         rows, share = self.dust_mixture(values)
         emitted = embedding_bag(rows, at.dust, mode="sum", per_sample_weights=share * absorbed.unsqueeze(-1))
         return emitted.add_(seen[..., : at.n_pixels])
-
-    def _dust_templates(self) -> Float[Tensor, "row pixel"] | None:
-        reemission = self.composition.reemission
-        return None if reemission is None else self.tensor(reemission.templates(self.ssp))
 
     def _through_bands(
         self, spectra: Float[Tensor, "galaxy wavelength"], redshift: Float[Tensor, " galaxy"]

@@ -25,6 +25,12 @@ _PIECES_A = (
     30_986.274, 4e5,
 )  # fmt: skip
 _NODES = 6
+#: Percentages of PAHs and lowest intensities of starlight of Draine & Li's dust of the Milky Way (R_V = 3.1): one sequence. That
+#: of the Magellanic Clouds has grains of other sizes.
+Q_PAH = (0.47, 1.12, 1.77, 2.50, 3.19, 3.90, 4.58)
+U_MIN = (
+    0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 8.0, 12.0, 15.0, 20.0, 25.0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,11 @@ class NebularLibrary:
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Values of parameters, by name, between which the library can be interpolated."""
         return {"log_u": _ends(self.log_u)}
+
+    @property
+    def columns(self) -> Float[np.ndarray, "log_u metallicity age column"]:
+        """Spectra and, where they are there, the cells of energy after them."""
+        return beside(self.spectra, self.energy)
 
     def over(self, pixels: Callable[[np.ndarray], np.ndarray]) -> NebularLibrary:
         """Return the same over some of its pixels."""
@@ -158,6 +169,13 @@ def nodes_of_energy(
             shares.append(cardinal * width)
     table = np.stack(shares, axis=1)
     return np.concatenate(wavelengths), table.sum(0), table
+
+
+def beside(
+    pixels: Float[np.ndarray, "*batch pixel"], cells: Float[np.ndarray, "*batch cell"] | None
+) -> Float[np.ndarray, "*batch column"]:
+    """Return light on pixels and, where it is there, the same in cells of energy after it."""
+    return pixels if cells is None else np.concatenate([pixels, cells], -1)
 
 
 def hat(nodes: Float[np.ndarray, " node"], value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch node"]:

@@ -7,7 +7,7 @@ Byler et al. 2017, as FSPS has it (`fsps_tables`): around all stars younger than
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from sedflow_dist.parameters import Values
 from sedflow_dist.priors import Uniform
 from sedflow_dist.quantities import Parameter
 from sedflow_dist.sps.components import Light, Source
-from sedflow_dist.sps.libraries import LYMAN_LIMIT_A, NebularLibrary, hat
+from sedflow_dist.sps.libraries import LYMAN_LIMIT_A, NebularLibrary, beside, hat
 from sedflow_dist.sps.populations import Epoch, Populations
 from sedflow_dist.sps.ssp import SSPTable
 from sedflow_dist.sps.stars import Stars
@@ -62,10 +62,9 @@ class Nebular(Source):
         if library.stars is None:
             return spectra
         found, n = spectra.copy(), len(library.age)
-        left = [library.stars] if library.stars_energy is None else [library.stars, library.stars_energy]
-        found[:, :n] = np.concatenate(left, -1)
+        found[:, :n] = beside(library.stars, library.stars_energy)
         if (log_u := stars.fixed.get(self.parameters[0].name)) is not None:
-            found[:, :n] += _at_log_u(_columns(library), library, log_u)
+            found[:, :n] += _at_log_u(library.columns, library, log_u)
         return found
 
     def of_clouds(self, spectra: Float[np.ndarray, "metallicity age column"], stars: Stars) -> np.ndarray:
@@ -78,7 +77,7 @@ class Nebular(Source):
         log_u = stars.fixed.get(self.parameters[0].name)
         if log_u is None:
             return seen
-        return seen + _at_log_u(_at_ages(_columns(library), library.age, stars.ssp.age), library, log_u)
+        return seen + _at_log_u(_at_ages(library.columns, library.age, stars.ssp.age), library, log_u)
 
     def lights(self, stars: Stars) -> list[tuple[bool, Light]]:
         """Return the gas's spectra as sums of a few, and how much of each the galaxies have in birth clouds and outside.
@@ -89,29 +88,29 @@ class Nebular(Source):
         assert library is not None
         if name in stars.fixed:
             return []
-        log_u, rows = library.log_u, _columns(library)
+        log_u, rows = library.log_u, library.columns
         axes, templates = self._axes(rows, stars)
         parts = axes.reshape(*rows.shape[:-1], -1)
         nodes = np.moveaxis(_at_ages(parts, library.age, stars.ssp.age), 0, 2)  # metallicity, age, log U, part
         table = stars.rows_of_nodes(nodes.reshape(*nodes.shape[:2], -1))
 
-        def light(of_stars: Callable[..., Tensor], bins: Tensor) -> Light:
+        def light(inside: bool, bins: Tensor) -> tuple[bool, Light]:
             def weights(
                 values: Values,
                 populations: Populations,
                 shares: Float[Tensor, "*batch population metallicity"],
                 _: Epoch,
             ) -> Tensor:
-                found = of_stars(bins, table, populations, shares).unflatten(-1, (len(log_u), -1))
+                found = stars.sum(inside, bins, table, populations, shares).unflatten(-1, (len(log_u), -1))
                 return (hat(log_u, values[name]).unsqueeze(-2) @ found).squeeze(-2)
 
-            return Light(stars.tensor(templates), weights, numbers=2 * bins.shape[1])
+            return inside, Light(stars.tensor(templates), weights, numbers=2 * bins.shape[1])
 
-        found = [(True, light(stars.in_clouds, stars.bins_in_clouds(table)))]
+        found = [light(True, stars.bins_in_clouds(table))]
         if library.stars is not None and not stars.all_in_clouds(len(library.age)):
             bins = stars.bins_outside(table)
             lit = torch.nonzero(bins.any(1))  # the youngest, which come first
-            found.append((False, light(stars.outside_clouds, bins[: int(lit.max()) + 1 if len(lit) else 0])))
+            found.append(light(False, bins[: int(lit.max()) + 1 if len(lit) else 0]))
         return found
 
     @staticmethod
@@ -125,12 +124,11 @@ class Nebular(Source):
         """
         table, library = stars.ssp, stars.ssp.nebular
         assert library is not None
-        own = (
-            table.spectra if table.bolometric is None else np.concatenate([table.spectra, table.bolometric.spectra], -1)
-        )
         nearest = np.abs(np.log(table.age) - np.log(library.age)[:, None]).argmin(1)
         flat = rows.reshape(-1, rows.shape[-1]).astype(np.float64)
-        light = (rows + own[:, nearest] * lyman_continuum_absorbed(stars)).reshape(flat.shape).astype(np.float64)
+        light = (
+            (rows + table.columns[:, nearest] * lyman_continuum_absorbed(stars)).reshape(flat.shape).astype(np.float64)
+        )
         n_pixels = len(table.wavelength)
         whole = (light[:, :n_pixels] @ np.diff(table.edges))[:, None]
         scale = np.sqrt(((light / whole) ** 2).mean(0)) + 1e-30
@@ -168,10 +166,6 @@ def _principal(
 def _at_log_u(rows: np.ndarray, library: NebularLibrary, log_u: float) -> np.ndarray:
     """Interpolate what is tabulated, (log_u, ...), at one log U."""
     return np.tensordot(hat(library.log_u, torch.tensor(log_u, dtype=torch.float64)).numpy(), rows, 1)
-
-
-def _columns(library: NebularLibrary) -> Float[np.ndarray, "log_u metallicity age column"]:
-    return library.spectra if library.energy is None else np.concatenate([library.spectra, library.energy], -1)
 
 
 def _at_ages(

@@ -7,7 +7,7 @@ Source: PROVABGS (Hahn et al. 2022, arXiv 2202.01809, section 4.1).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class Populations:
     age: Float[Tensor, "*batch 2"]
 
 
-@cache
+@lru_cache(16)
 def _cosmology_table(z_max: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Redshifts, and the age [Gyr] and comoving distance [Mpc] there: 4,097 integrals, a second's work that models share."""
     z = np.linspace(0.0, z_max, 4097)

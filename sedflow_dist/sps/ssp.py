@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
-from sedflow_dist.sps.libraries import Bolometric, DustLibrary, NebularLibrary, TorusLibrary, nodes_of_energy
+from sedflow_dist.sps.libraries import Bolometric, DustLibrary, NebularLibrary, TorusLibrary, beside, nodes_of_energy
 
 #: Width of a pixel in ln(lambda). Costs at most 1.8 mmag in u and 1.1 in griz, 0.35 rms in u (its tests).
 PIXEL = 0.005
@@ -78,6 +78,11 @@ class SSPTable:
     def wavelength(self) -> Float[np.ndarray, " wavelength"]:
         """Geometric centres of the pixels [A]."""
         return np.sqrt(self.edges[1:] * self.edges[:-1])
+
+    @property
+    def columns(self) -> Float[np.ndarray, "metallicity age column"]:
+        """Spectra and, where it is there, `bolometric` light after them."""
+        return beside(self.spectra, None if self.bolometric is None else self.bolometric.spectra)
 
     @property
     def birth_cloud_rule(self) -> str:

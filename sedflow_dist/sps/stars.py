@@ -99,7 +99,7 @@ class Stars(Component):
         self.first_old = N_FIXED - int(torch.stack([t for _, t in old]).sum(0).count_nonzero())
 
         self._young, self._old = young, old
-        spectra = ssp.spectra if ssp.bolometric is None else np.concatenate([ssp.spectra, ssp.bolometric.spectra], -1)
+        spectra = ssp.columns
         for source in sources:
             spectra = source.of_stars(spectra, self)
         seen = spectra
@@ -145,27 +145,28 @@ class Stars(Component):
         """Return what is tabulated at nodes for the bins with stars outside birth clouds: those stars' share of the bin."""
         return self._between_ages(nodes, *self._old)[self.first_old * self.n_metallicities :]
 
-    def in_clouds(
+    def sum(
         self,
+        inside: bool,
         bins: Float[Tensor, "row column"],
         nodes: Float[Tensor, "node column"],
         populations: Populations,
         weights: Float[Tensor, "*batch population metallicity"],
     ) -> Float[Tensor, "*batch column"]:
-        """Sum what is tabulated over the stars of galaxies that lie in birth clouds; ``bins`` as `bins_in_clouds` has them."""
-        rows, row_weights, in_cloud = self._node_rows(populations, weights)
-        return _sum(self.split_bins(weights)[0] @ bins, rows, nodes, row_weights, in_cloud)
+        """Sum what is tabulated over the stars of galaxies that lie in birth clouds, or over the others.
 
-    def outside_clouds(
-        self,
-        bins: Float[Tensor, "row column"],
-        nodes: Float[Tensor, "node column"],
-        populations: Populations,
-        weights: Float[Tensor, "*batch population metallicity"],
-    ) -> Float[Tensor, "*batch column"]:
-        """Sum what is tabulated over the others; ``bins``: as many rows of `bins_outside` as are not zero."""
+        Args:
+            bins: as `bins_in_clouds` has them, or as many rows of `bins_outside` as are not zero
+            weights: `metallicity_weights` of the populations
+        """
+        of_bins = self.split_bins(weights)[0 if inside else 1]
+        found = of_bins[..., : len(bins)] @ bins
         rows, row_weights, in_cloud = self._node_rows(populations, weights)
-        return _sum(self.split_bins(weights)[1][..., : len(bins)] @ bins, rows, nodes, row_weights, ~in_cloud)
+        wanted = in_cloud if inside else ~in_cloud
+        if bool(wanted.any()):
+            amount = (row_weights * wanted).flatten(0, -2)
+            found += embedding_bag(rows.flatten(0, -2), nodes, mode="sum", per_sample_weights=amount).view(found.shape)
+        return found
 
     def light(
         self, populations: Populations, weights: Float[Tensor, "galaxy population metallicity"]
@@ -255,17 +256,3 @@ class Stars(Component):
     def tensor(self, x: np.ndarray) -> Tensor:
         """Return an array as a tensor of the model's dtype."""
         return torch.as_tensor(np.ascontiguousarray(x)).to(self.dtype)
-
-
-def _sum(
-    found: Float[Tensor, "*batch column"],
-    rows: Int[Tensor, "*batch row"],
-    nodes: Float[Tensor, "node column"],
-    row_weights: Float[Tensor, "*batch row"],
-    wanted: Bool[Tensor, "*batch row"],
-) -> Float[Tensor, "*batch column"]:
-    """Add to a sum over bins the wanted rows of nodes."""
-    if bool(wanted.any()):
-        amount = (row_weights * wanted).flatten(0, -2)
-        found += embedding_bag(rows.flatten(0, -2), nodes, mode="sum", per_sample_weights=amount).view(found.shape)
-    return found

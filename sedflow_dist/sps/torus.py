@@ -52,8 +52,8 @@ class Torus(Source):
         def weights(
             values: Values, populations: Populations, shares: Float[Tensor, "*batch population metallicity"], _: Epoch
         ) -> Tensor:
-            of_stars = stars.in_clouds(inside, table, populations, shares)
-            of_stars = of_stars + stars.outside_clouds(outside, table, populations, shares)
+            of_stars = stars.sum(True, inside, table, populations, shares)
+            of_stars = of_stars + stars.sum(False, outside, table, populations, shares)
             return values["f_agn"].unsqueeze(-1) * of_stars * hat(tau, values["tau_agn"])
 
         return Light(stars.tensor(np.pad(library.spectra, ((0, 0), (0, cells)))), weights, numbers=4 + 2 * len(tau))

@@ -6,7 +6,7 @@ import torch
 from astropy.io import fits
 from scipy.interpolate import RegularGridInterpolator
 
-from sedflow_dist.sps import bagpipes_libraries, galaxy_model
+from sedflow_dist.sps import bagpipes_libraries, galaxy_model, libraries
 from sedflow_dist.sps.components import PROVABGS, Composition
 from sedflow_dist.sps.dust import CALZETTI_BREAKS_A
 from sedflow_dist.sps.galaxy_model import GalaxyModel
@@ -38,19 +38,19 @@ def draws(space, n, seed, log_mstar=0.0):
 def powers(kind):
     """What dust of each file's column emits per hydrogen atom, by its sum over wavelength: (q_PAH, column)."""
     with fits.open(bagpipes_grids() / f"dl07_grids_umin_{kind}_no_norm.fits") as hdus:
-        columns = [hdus[f"QPAH_{q:.2f}"].data for q in bagpipes_libraries.Q_PAH]
+        columns = [hdus[f"QPAH_{q:.2f}"].data for q in libraries.Q_PAH]
         return np.stack([np.trapezoid(c[:, 1:].T, c[:, 0]) for c in columns])
 
 
 def test_the_columns_are_the_intensities_that_they_are_taken_for():
     """Dust absorbs in proportion to the starlight; bagpipes' list, which has 10.0 as well, would be wrong by 20 % and more."""
-    ratio = powers("only") / np.array(bagpipes_libraries.U_MIN)
+    ratio = powers("only") / np.array(libraries.U_MIN)
     assert np.ptp(ratio, axis=1).max() / ratio.min() < 0.003
 
 
 def test_many_intensities_emit_what_their_mean_intensity_would():
     """dM/dU as U^-2 from U_min to 10^6 has a mean of U_min ln(10^6 / U_min) / (1 - U_min / 10^6): gamma is not off by ten."""
-    u_min = np.array(bagpipes_libraries.U_MIN)
+    u_min = np.array(libraries.U_MIN)
     mean = np.log(1e6 / u_min) / (1 - u_min / 1e6)
     np.testing.assert_allclose(powers("umax") / powers("only"), np.broadcast_to(mean, (7, 22)), rtol=0.004)
 
