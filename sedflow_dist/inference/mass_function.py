@@ -18,11 +18,8 @@ from jaxtyping import Float
 from pydantic import Field
 from scipy import integrate, special
 
-from sedflow_dist.inference.relation import Relation
+from sedflow_dist.inference.relation import Numbers, Relation
 from sedflow_dist.sps.cosmology import comoving_volume_mpc3
-
-#: Numbers of any shapes that broadcast.
-Values = Float[np.ndarray, "..."] | float
 
 #: Redshifts at which the parameters are given; between them they are quadratic in redshift, beyond them constant.
 ANCHORS = (0.2, 1.6, 3.0)
@@ -32,7 +29,7 @@ _ALPHA = (-0.28, -1.48)
 _LN_10 = math.log(10)
 
 
-def at_redshift(values: tuple[float, float, float], z: Values) -> Values:
+def at_redshift(values: tuple[float, float, float], z: Numbers) -> Numbers:
     """Return a parameter at redshifts: the quadratic through its values at the `ANCHORS`, held at their ends."""
     return np.polyval(np.polyfit(ANCHORS, values, 2), np.clip(z, ANCHORS[0], ANCHORS[-1]))
 
@@ -44,7 +41,7 @@ class Leja2020(Relation):
 
     min: float = Field(7.0, ge=4, le=12, description="log10 of the least surviving mass [Msun]")
 
-    def log_phi(self, log_mass: Values, z: Values) -> Values:
+    def log_phi(self, log_mass: Numbers, z: Numbers) -> Numbers:
         """Return ln of the number of galaxies per Mpc^3 and dex, at any mass; shapes broadcast."""
         x = _LN_10 * (log_mass - at_redshift(_LOG_M, z))  # ln(M / M*)
         first, second = (
@@ -52,7 +49,7 @@ class Leja2020(Relation):
         )
         return math.log(_LN_10) + np.logaddexp(np.asarray(first), np.asarray(second)) - np.exp(np.minimum(x, 700.0))
 
-    def number(self, z: Values) -> Values:
+    def number(self, z: Numbers) -> Numbers:
         """Return the number of galaxies per Mpc^3 more massive than ``min``: incomplete gamma functions."""
         least = 10 ** (self.min - at_redshift(_LOG_M, z))
         parts = zip(_LOG_PHI, _ALPHA, strict=True)
@@ -93,22 +90,22 @@ class NumberDensity:
         )
         self._log_number = math.log(number)
 
-    def _per_redshift(self, z: Values) -> Values:
+    def _per_redshift(self, z: Numbers) -> Numbers:
         return self.mass.number(z) * comoving_volume_mpc3(z)
 
-    def log_pdf(self, z: Values) -> Values:
+    def log_pdf(self, z: Numbers) -> Numbers:
         """Return ln p(z) per unit of redshift; -inf outside the range."""
         inside = (z >= self.low) & (z <= self.high) & (z > 0)
         density = self._per_redshift(np.where(inside, z, 0.5 * (self.low + self.high)))
         return np.where(inside, np.log(density) - self._log_number, -np.inf)
 
-    def log_joint(self, log_mass: Values, z: Values) -> Values:
+    def log_joint(self, log_mass: Numbers, z: Numbers) -> Numbers:
         """Return ln p(z, log M), per unit of redshift and dex: what the weights of draws at many redshifts need."""
         at_z = self.mass.log_phi(log_mass, z) - np.log(self.mass.number(z))
         return np.where(log_mass >= self.mass.min, self.log_pdf(z) + at_z, -np.inf)
 
 
-def _upper_gamma(a: float, x: Values) -> Values:
+def _upper_gamma(a: float, x: Numbers) -> Numbers:
     """Return the upper incomplete gamma function of any a but 0, -1, ...: scipy has a > 0; by its recurrence in a."""
     if a > 0:
         return special.gammaincc(a, x) * special.gamma(a)

@@ -12,12 +12,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 from pydantic import Field, model_validator
-from scipy import special
+from scipy import stats
 
-from sedflow_dist.inference.relation import Relation
-
-#: Numbers of any shapes that broadcast.
-Values = Float[np.ndarray, "..."] | float
+from sedflow_dist.inference.relation import Numbers, Relation
 
 #: Gallazzi et al. 2005 (MNRAS 362, 41), table 2, as Prospector carries it: log10 of the stellar mass [Msun] (0.04 less than
 #: printed: for a Chabrier IMF); of log10(Z / Zsun) the median, the 16 and the 84 % quantile.
@@ -51,7 +48,7 @@ class Gallazzi2005(Relation):
             raise ValueError(f"low = {self.low:g} is not below high = {self.high:g}")
         return self
 
-    def relation(self, log_mass: Values) -> tuple[Values, Values]:
+    def relation(self, log_mass: Numbers) -> tuple[Numbers, Numbers]:
         """Return mean and sigma of log10 Z (mass fraction) of the normal, before it is cut, at log10 of masses [Msun]."""
         mass, median, low, high = TABLE.T
         sigma = 0.5 * self.widen * (np.interp(log_mass, mass, high) - np.interp(log_mass, mass, low))
@@ -69,13 +66,8 @@ class Gallazzi2005(Relation):
         mean, sigma = self.relation(given["log_mstar_surviving"])
         solar = math.log10(self.z_solar)
         lo, hi = np.maximum(lo, self.low + solar), np.minimum(hi, self.high + solar)
-        a, b, u = (lo - mean) / sigma, (hi - mean) / sigma, (x - mean) / sigma
-        swap = a > 0  # the upper tail, where one minus a probability would be nothing
-        a, b = np.where(swap, -b, a), np.where(swap, -a, b)
-        with np.errstate(divide="ignore", invalid="ignore"):  # an empty range has no density
-            log_share = special.log_ndtr(b) + np.log1p(-np.exp(special.log_ndtr(a) - special.log_ndtr(b)))
-        density = -0.5 * u**2 - 0.5 * math.log(2 * math.pi) - np.log(sigma) - log_share
-        return np.where((x >= lo) & (x <= hi) & (lo < hi), density, -np.inf)
+        density = stats.truncnorm.logpdf(x, (lo - mean) / sigma, (hi - mean) / sigma, mean, sigma)
+        return np.where(lo < hi, density, -np.inf)  # an empty range has no density
 
     def describe(self) -> str:
         """Return source and settings, in words."""

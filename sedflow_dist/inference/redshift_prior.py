@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 from scipy import special, stats
 
-#: Numbers of any shapes that broadcast.
-Values = Float[np.ndarray, "..."] | float
+from sedflow_dist.inference.relation import Numbers
 
 Type = Literal["E", "Sbc", "Im"]
 
@@ -46,21 +44,21 @@ BRIGHT, FAINT = 20.0, 32.0
 class Benitez2000:
     """p(z | m), with m the AB magnitude in the I band (HST's F814W, or i without a large error)."""
 
-    def log_pdf(self, z: Values, magnitude: Values, of: Type | None = None) -> Values:
+    def log_pdf(self, z: Numbers, magnitude: Numbers, of: Type | None = None) -> Numbers:
         """Return ln p(z | m, T) of one type, or ln p(z | m), its mean over types; shapes broadcast. A density over z > 0."""
         if of is not None:
             return self._distribution(TYPES[of], magnitude).logpdf(z)
         shares = self.fractions(magnitude)
         return special.logsumexp([self.log_pdf(z, magnitude, name) + np.log(shares[name]) for name in TYPES], axis=0)
 
-    def cdf(self, z: Values, magnitude: Values, of: Type | None = None) -> Values:
+    def cdf(self, z: Numbers, magnitude: Numbers, of: Type | None = None) -> Numbers:
         """Return the probability of a redshift below ``z``."""
         if of is not None:
             return self._distribution(TYPES[of], magnitude).cdf(z)
         shares = self.fractions(magnitude)
         return sum(shares[name] * self.cdf(z, magnitude, name) for name in TYPES)
 
-    def fractions(self, magnitude: Values) -> dict[Type, Values]:
+    def fractions(self, magnitude: Numbers) -> dict[Type, Numbers]:
         """Return p(T | m) of each type; they add up to one."""
         m = np.clip(magnitude, BRIGHT, FAINT) - BRIGHT
         found = {
@@ -71,7 +69,7 @@ class Benitez2000:
         return {name: found.get(name, 1 - sum(found.values())) for name in TYPES}
 
     @staticmethod
-    def _distribution(kind: TypePrior, magnitude: Values) -> stats.rv_frozen:
+    def _distribution(kind: TypePrior, magnitude: Numbers) -> stats.rv_frozen:
         """The same as scipy has it: a generalised gamma distribution, x^(c a - 1) exp(-x^c) with c = alpha, c a - 1 = alpha."""
         z_m = kind.z_0 + kind.k_m * (np.clip(magnitude, BRIGHT, FAINT) - BRIGHT)
         return stats.gengamma(a=(kind.alpha + 1) / kind.alpha, c=kind.alpha, scale=z_m)

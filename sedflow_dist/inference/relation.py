@@ -9,6 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 
+#: Numbers of any shapes that broadcast.
+Numbers = Float[np.ndarray, "..."] | float
+
 
 class Relation(BaseModel):
     """A density of ``column``, given the columns ``given`` and the redshift; its fields are the arguments that texts have.

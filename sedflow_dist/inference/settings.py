@@ -96,13 +96,9 @@ class InferenceSettings(BaseModel):
     prior: TargetPrior = TargetPrior()
 
     @model_validator(mode="after")
-    def _weights(self) -> InferenceSettings:
+    def _check(self) -> InferenceSettings:
         if self.prior.densities and not self.certificate:
             raise ValueError("prior: without the certificate draws have no weights that another prior could change")
-        return self
-
-    @model_validator(mode="after")
-    def _check(self) -> InferenceSettings:
         if self.learned_likelihood and not self.certificate:
             raise ValueError("learned_likelihood compares evidences, which certificate: false does not compute")
         return self
