@@ -19,6 +19,7 @@ from sedflow_dist.flow import support
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
 from sedflow_dist.inference.draws import Draws, Predicted, Proposal
+from sedflow_dist.inference.importance import Certificate
 from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
@@ -294,7 +295,7 @@ class Posterior:
         p_value = goodness_of_fit.posterior_predictive(chi2.numpy(), n_bands.numpy(), weight.numpy())
         return {"p_value": p_value, "chi2": chi2.amin(-1).numpy()}
 
-    def serves(self, draws: Draws) -> Bool[Tensor, " galaxy"]:
+    def serves(self, draws: Draws | Certificate) -> Bool[Tensor, " galaxy"]:
         """Whether weights are worth as many draws as the least fraction of ``n_draws``, however many were drawn."""
         return draws.effective_fraction * draws.weight.shape[1] >= self.min_effective_fraction * self.n_draws
 

@@ -67,23 +67,14 @@ class Agreement:
 
 def predict(posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, " galaxy"]) -> Predictions:
     """Infer galaxies, ``rows`` of their catalog, and return their draws' fluxes in all bands of the model."""
-    space, model = posterior.flow.space, posterior.flow.redshift_model
     parts = []
     for start in range(0, len(photometry), posterior.batch):
         at = np.arange(start, min(start + posterior.batch, len(photometry)))
-        draws = posterior.draw(photometry[at], rows[at], posterior.n_draws)
-        theta, served = draws.values[..., : len(space.names)], posterior.serves(draws)
-        flux = model.flux(theta, model.at(photometry[at].redshift)) * space.scale(theta)
-        weight = torch.where(served.unsqueeze(-1), draws.weight, 1 / posterior.n_draws)
-        columns = (
-            flux,
-            weight,
-            served,
-            draws.effective_fraction,
-            draws.pareto_k,
-            draws.log_evidence,
-            draws.chi2.amin(-1),
-        )
+        found = posterior.predict(photometry[at], rows[at], posterior.n_draws)
+        certificate, served = found.certificate, posterior.serves(found.certificate)
+        weight = torch.where(served.unsqueeze(-1), certificate.weight, 1 / posterior.n_draws)
+        worth = (certificate.effective_fraction, certificate.pareto_k, certificate.log_evidence)
+        columns = (found.flux, weight, served, *worth, found.chi2.amin(-1))
         parts.append(Predictions(*(column.numpy() for column in columns)))
     return Predictions.concatenate(parts)
 
