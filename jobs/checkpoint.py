@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sedflow_dist.flow.features import Features
-from sedflow_dist.flow.trained_model import part_of
+from sedflow_dist.flow.on_disk import part_of
 from sedflow_dist.flow.training import Progress
 from sedflow_dist.photometry.noise import NoiseModel
 from storage_schemas.backend.location import Location

@@ -8,19 +8,16 @@ On disk: tensors (safetensors) and a JSON specification; never a pickle.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
 from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from sedflow_dist.flow import on_disk
 from sedflow_dist.flow.features import COLOURS, Features, encoders, size
 from sedflow_dist.flow.maf_residuals import ResidualFlow, ResidualSettings
 from sedflow_dist.photometry.photometry import Photometry
@@ -68,8 +65,7 @@ class LearnedLikelihood(nn.Module):
     @property
     def id(self) -> str:
         """Hash of weights and specification."""
-        weights, spec = self.to_bytes()
-        return hashlib.sha256(weights + spec).hexdigest()[:16]
+        return on_disk.identity(*self.to_bytes())
 
     @torch.no_grad()
     def log_ratio(
@@ -121,8 +117,7 @@ class LearnedLikelihood(nn.Module):
 
     def to_bytes(self) -> tuple[bytes, bytes]:
         """Return safetensors and JSON: the same likelihood gives the same bytes."""
-        tensors = {name: value.cpu().contiguous() for name, value in sorted(self.state_dict().items())}
-        return save(tensors), json.dumps(self.spec.model_dump(mode="json"), indent=1, sort_keys=True).encode()
+        return on_disk.to_bytes(self, self.spec)
 
     @classmethod
     def from_bytes(cls, weights: bytes, spec: bytes) -> Self:
@@ -144,10 +139,9 @@ class LearnedLikelihood(nn.Module):
         if least > len(weights):
             raise ValueError(f"weights of a learned likelihood: {len(weights):,} bytes, of {least:,} or more")
         try:
-            tensors = load(weights)
-        except Exception as error:
-            said = re.sub(r"[^ -~]|[0-9A-Za-z/+=]{25,}", ".", str(error))[:200]
-            raise ValueError(f"weights of a learned likelihood: not a safetensors file: {said}") from None
+            tensors = on_disk.tensors_of(weights)
+        except ValueError as error:
+            raise ValueError(f"weights of a learned likelihood: {error}") from None
         empty = torch.zeros(n_features)
         made = cls(parsed, parsed.build_flow(seed=0), Features(parsed.features, empty, empty + 1))
         made._take(tensors)
@@ -165,6 +159,5 @@ class LearnedLikelihood(nn.Module):
                     f"weights of a learned likelihood: {name} has shape {tuple(found.shape)}, not {tuple(ours.shape)}, or is "
                     "not finite"
                 )
-        prefix = "network."
-        self.network.check({name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)})
+        self.network.check(on_disk.part_of(tensors, "network"))
         self.load_state_dict(tensors)

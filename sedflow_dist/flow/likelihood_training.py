@@ -6,8 +6,8 @@ keyed by (seed, step), so the same settings give the same weights on the same ma
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from sedflow_dist.flow.training import Progress
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.imperfections import ImperfectGalaxies, Imperfections, Kind, other_dust
 from sedflow_dist.simulation.mocks import MockSurvey
+from sedflow_dist.simulation.shapes import Shapes
 
 _VALIDATIONS = 10  # of a training
 _FIRST = 20_000  # mock galaxies, on which features are standardised
@@ -58,17 +59,37 @@ class Examples:
         self._galaxies = ImperfectGalaxies.draw(galaxies, other, redshift, seed, "imperfect", n)
         self._survey = MockSurvey(model.noise, model.space.amplitude.prior.range, settings.drop_out)
 
+    @property
+    def shapes(self) -> Shapes:
+        """The galaxies as the model has them."""
+        return self._galaxies.shapes
+
     def draw(self, n: int, *names: object) -> tuple[Photometry, Float[Tensor, "galaxy band"]]:
         """Return what the model says of ``n`` galaxies, and residuals of the data; ``names`` key the random numbers.
 
         Galaxies with a residual beyond 50 sigma are left out, so that there are a few less.
         """
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(self.seed, "imperfect", *names))
-        mocks = self._survey.observe(self._galaxies.shapes, n, generator)
+        mocks = self._survey.observe(self.shapes, n, generator)
         kind = torch.randint(len(Kind), (n,), generator=generator)
         residual = self._galaxies.residuals(mocks, kind, self.settings.imperfections, generator)
         near = (residual.nan_to_num(nan=0.0).abs() <= _FARTHEST).all(1)
         return self._galaxies.truth(mocks)[near], residual[near]
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Examples as the flow of residuals sees them."""
+
+    examples: Examples
+    features: Features
+
+    def draw(
+        self, shapes: Shapes, n: int, *names: object
+    ) -> tuple[Float[Tensor, "galaxy band"], Float[Tensor, "galaxy feature"]]:
+        """Return residuals and features of the examples' own galaxies; of ``names`` the first two count: there is one worker."""
+        truth, residual = self.examples.draw(n, *names[:2])
+        return residual, self.features(truth)
 
 
 def train(
@@ -81,27 +102,18 @@ def train(
     """
     examples = Examples(model, settings, seed)
     features = Features.fit(COLOURS, examples.draw(_FIRST, "features")[0])
-    truth, held_out = examples.draw(4 * settings.batch, "validation")
-    context = features(truth)
     spec = LikelihoodSpec(
         model=model.id, labels=model.spec.labels, share=settings.share, imperfections=settings.imperfections,
         flow=ResidualSettings(transforms=settings.transforms, hidden=settings.hidden),
     )  # fmt: skip
-    flow = spec.build_flow(seed)
-    optimizer, progress, best = training.optimizer(flow), Progress(), copy.deepcopy(flow.state_dict())
-    every, total = max(settings.steps // _VALIDATIONS, 1), 0.0
-    for step in range(settings.steps):
-        truth, residual = examples.draw(settings.batch, "train", step)
-        rate = training.learning_rate(step, settings.steps, settings.learning_rate, settings.warm_up)
-        total += training.step(flow, optimizer, residual, features(truth), rate, bfloat16=False)
-        progress.step = step + 1
-        told(1)
-        if progress.step % every == 0 or progress.step == settings.steps:
-            with torch.no_grad():
-                score = flow(held_out, context).mean().item()
-            if progress.record(score, total / ((step % every) + 1)):
-                best = copy.deepcopy(flow.state_dict())
-            total = 0.0
-    flow.load_state_dict(best)
+    flow, progress = spec.build_flow(seed), Progress()
+    schedule = training.Schedule(
+        settings.steps, settings.batch, settings.learning_rate, settings.warm_up, max(settings.steps // _VALIDATIONS, 1),
+        4 * settings.batch, patience=settings.steps, bfloat16=False,
+    )  # fmt: skip
+    optimizer, batches = training.optimizer(flow), _Batches(examples, features)
+    trainer = training.Trainer(flow, optimizer, flow, batches, schedule, progress, training.copy(flow))
+    trainer.run(examples.shapes, examples.shapes, stepped=lambda: told(1), validated=lambda: None)
+    flow.load_state_dict(trainer.best)
     made = {**settings.model_dump(mode="json"), "seed": seed, "best": progress.best, "history": progress.history}
     return LearnedLikelihood(spec.model_copy(update={"training": made}), flow, features)

@@ -5,9 +5,6 @@ On disk: tensors (safetensors) and a JSON specification; never a pickle. The mod
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -15,13 +12,13 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from sedflow_dist.flow import model_spec
+from sedflow_dist.flow import model_spec, on_disk
 from sedflow_dist.flow.conditional_flow import ConditionalFlow
 from sedflow_dist.flow.features import Features
 from sedflow_dist.flow.model_spec import ModelSpec
+from sedflow_dist.flow.on_disk import part_of
 from sedflow_dist.flow.support import Novelty
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
@@ -114,8 +111,7 @@ class TrainedModel(nn.Module):
     @cached_property
     def id(self) -> str:
         """Hash of weights and specification: the same id gives the same answers."""
-        weights, spec = self.to_bytes()
-        return hashlib.sha256(weights + spec).hexdigest()[:16]
+        return on_disk.identity(*self.to_bytes())
 
     def to_sbi(self) -> DirectPosterior:
         """Return an sbi posterior over probit space, conditioned on `features`; prior N(0, I).
@@ -138,8 +134,7 @@ class TrainedModel(nn.Module):
 
     def to_bytes(self) -> tuple[bytes, bytes]:
         """Return safetensors and JSON: the same model gives the same bytes, wherever it is."""
-        tensors = {name: value.cpu().contiguous() for name, value in sorted(self.state_dict().items())}
-        return save(tensors), json.dumps(self.spec.model_dump(mode="json"), indent=1, sort_keys=True).encode()
+        return on_disk.to_bytes(self, self.spec)
 
     @classmethod
     def from_bytes(cls, weights: bytes, spec: bytes, device: torch.device | str = "cpu") -> Self:
@@ -149,11 +144,7 @@ class TrainedModel(nn.Module):
             ValueError: the bytes are not a model of this format; says what was found.
         """
         parsed = model_spec.parse(spec)
-        try:
-            tensors = load(weights)
-        except Exception as error:
-            said = re.sub(r"[^ -~]|[0-9A-Za-z/+=]{25,}", ".", str(error))[:200]
-            raise ValueError(f"not a safetensors file: {said}") from None
+        tensors = on_disk.tensors_of(weights)
         least = 4 * parsed.flow.n_weights(parsed.dimensions, parsed.n_features)  # float32
         if least > len(weights):
             raise ValueError(
@@ -223,11 +214,6 @@ def _check(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]])
             )
         if not torch.isfinite(tensors[name]).all():
             raise ValueError(f"weights: {name} is not finite")
-
-
-def part_of(tensors: Mapping[str, Tensor], module: str) -> dict[str, Tensor]:
-    """Return the tensors of one module by their names in it."""
-    return {name.removeprefix(f"{module}."): value for name, value in tensors.items() if name.startswith(f"{module}.")}
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -98,6 +98,16 @@ class Progress:
         return better
 
 
+@runtime_checkable
+class Examples(Protocol):
+    """What a flow is trained on: targets and features of mock observations of shapes; ``names`` key what is random."""
+
+    def draw(
+        self, shapes: Shapes, n: int, *names: object
+    ) -> tuple[Float[Tensor, "row dimension"], Float[Tensor, "row feature"]]:
+        """Return ``n`` targets and features, or about as many."""
+
+
 @dataclass(frozen=True)
 class Batches:
     """Mock observations as the flow sees them, made on the device where survey, features and shapes are.
@@ -159,7 +169,7 @@ class Trainer:
     flow: nn.Module
     optimizer: torch.optim.Adam
     parallel: nn.Module
-    batches: Batches
+    batches: Examples
     schedule: Schedule
     progress: Progress
     best: dict[str, Tensor]
