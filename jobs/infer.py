@@ -49,8 +49,9 @@ from storage_schemas.backend.chunked import ChunkedStore, chunks_of
 from storage_schemas.backend.faults import explain, may_pass
 from storage_schemas.backend.lease import Lease
 from storage_schemas.backend.location import Location
-from storage_schemas.catalog import releases
+from storage_schemas.catalog import filling, releases
 from storage_schemas.catalog import schema as catalog
+from storage_schemas.catalog.filling import Filling
 from storage_schemas.catalog.schema import Layout
 
 #: A shard, its key, the digests of the photometry that the key was made from, and rows that are not to be inferred.
@@ -149,15 +150,9 @@ def infer(
     gas = ("nebular",) if spec.ssp.get("nebular_emission") else ()
     for line in unmodelled.warnings(spec.bands, spec.redshift, (*spec.components, *gas)):
         say("infer", f"not in the model: {line}")
-    repo = catalog.repository(out, create=True)
-    if not out.is_local:
-        out.require_conditions()
-    with releases.writing(out, held):
-        catalog.check_release(repo.readonly_session(catalog.MAIN), str(out))
-        releases.complete(repo)
-        expected, branch = repo.lookup_branch(catalog.MAIN), releases.branch_of(wanted.run_id)
-        if branch not in repo.list_branches() and (release := releases.find(repo, wanted.run_id)):
-            return _done(repo, wanted, out, release)
+    with filling.opened(out, wanted.run_id, held) as (repo, expected, branch, there):
+        if there:
+            return _done(repo, wanted, out, there)
         counts = Counter[str](shards=0)
         for pause in (*_PAUSES, None):
             try:
@@ -191,31 +186,21 @@ def _fill_missing(
         return
     there = wanted.store.n_rows - shards.count(missing)
     with dask_engine.client(dask) as client, bar("infer", wanted.store.n_rows, "galaxies", there) as progress:
-        session, waiting = repo.writable_session(branch), list[int]()
-
-        def commit() -> None:
-            nonlocal session
-            releases.commit(session, f"{len(waiting)} shards, {min(waiting)} to {max(waiting)}")
-            session = repo.writable_session(branch)  # takes the rest of the forks, too: they write other chunks
-            waiting.clear()
+        filled = Filling(repo, branch, settings.commit_every)
 
         def done(result: tuple[Any, Shard]) -> None:
             fork, shard = result
-            session.merge(fork)
-            waiting.append(shard.chunk.number)
             counts.update(shard.counts, shards=1)
             progress.wrote(shard.chunk)
             metrics.answered(shard.methods, shard.flags, shard.fractions)
-            if len(waiting) == settings.commit_every:
-                commit()
+            filled.merge(fork, shard.chunk.number)
 
         size = wanted.store.rows_per_chunk
         items = [(n, wanted.keys[n], wanted.digests[chunks_of(shards.rows(n), size)], ()) for n in missing]
         blame = partial(_without_killers, client, common)
         with dask_engine.hearing(client, topic, lambda told: progress.sampling(**told)):
-            dask_engine.map_tasks(client, fill, items, done, dask.retries, blame, fork=session.fork(), **common)
-        if waiting:
-            commit()
+            dask_engine.map_tasks(client, fill, items, done, dask.retries, blame, fork=filled.fork(), **common)
+        filled.commit()
     rate = shards.count(missing) / clock.seconds
     say("infer", f"{shards.count(missing):,} galaxies in {clock.seconds:.0f} s ({rate:,.0f}/s)")
 

@@ -15,15 +15,10 @@ ARRAYS = (
     ArraySpec("edges", ("edge",), "float64", "Angstrom", "pixel edges, equally spaced in ln(wavelength)"),
     ArraySpec("age", ("age",), "float64", "Gyr", "age of the population"),
     ArraySpec("metallicity", ("metallicity",), "float64", "1", "metallicity (mass fraction)"),
-    ArraySpec(
-        "spectra",
-        ("metallicity", "age", "wavelength"),
-        "float32",
-        "Lsun Angstrom-1 Msun-1",
-        "photon-weighted mean luminosity density in the pixel, per mass formed",
-    ),
+    ArraySpec("spectra", ("metallicity", "age", "wavelength"), "float32", "Lsun Angstrom-1 Msun-1",
+              "photon-weighted mean luminosity density in the pixel, per mass formed"),
     ArraySpec("surviving", ("metallicity", "age"), "float32", "1", "mass in stars per mass formed"),
-)
+)  # fmt: skip
 #: Arrays that a table has where components of a galaxy model need them.
 LIBRARIES = (
     ArraySpec("nebular_age", ("gas_age",), "float64", "Gyr", "age of the stars around which the gas is"),

@@ -19,21 +19,20 @@ import zarr
 
 from cluster import dask_engine
 from cluster.settings import DaskSettings
-from jobs.catalog.average_rows import Rows, average, columns, extra
+from jobs.catalog.average_rows import INFERRED, Rows, average, columns, extra
 from jobs.catalog.draws import AVERAGED, engine
-from jobs.columns import asked
 from jobs.config.run_file import fingerprint
 from jobs.telemetry.progress import bar, say
 from sedflow_dist.inference.cascade import Router
-from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.inference.summary import QUANTILES, Method
 from sedflow_dist.photometry.flags import Flag
 from storage_schemas import photometry
 from storage_schemas.backend.arrays import array
 from storage_schemas.backend.chunked import Chunks
 from storage_schemas.backend.location import Location
-from storage_schemas.catalog import releases
+from storage_schemas.catalog import filling, releases
 from storage_schemas.catalog import schema as catalog
+from storage_schemas.catalog.filling import Filling
 from storage_schemas.catalog.schema import Layout
 
 _COMMIT_EVERY = 64  # shards
@@ -81,16 +80,10 @@ def average_catalogs(
     run = _run(sources, opened, weights)
     layout = _layout(opened)
     run_id = fingerprint(run, layout.n_galaxies)
-    repo = catalog.repository(out, create=True)
-    if not out.is_local:
-        out.require_conditions()
-    with releases.writing(out):
-        catalog.check_release(repo.readonly_session(catalog.MAIN), str(out))
-        releases.complete(repo)
-        expected, branch = repo.lookup_branch(catalog.MAIN), releases.branch_of(run_id)
-        if branch not in repo.list_branches() and (release := releases.find(repo, run_id)):
-            say("average", f"the average is there already as {release}, nothing has changed: {out}")
-            return {"rows": layout.n_galaxies, "shards": 0, "release": release}
+    with filling.opened(out, run_id) as (repo, expected, _, there):
+        if there:
+            say("average", f"the average is there already as {there}, nothing has changed: {out}")
+            return {"rows": layout.n_galaxies, "shards": 0, "release": there}
         branch = releases.stage(repo, run_id, layout, run, _NO_MODEL)
         keys = [_key(run_id, shard, opened, layout.shards) for shard in range(len(layout.shards))]
         counts = _fill_missing(repo, branch, keys, layout, sources, weights, dask)
@@ -112,28 +105,18 @@ def _fill_missing(
         return counts
     there = layout.n_galaxies - layout.shards.count(missing)
     with dask_engine.client(dask) as client, bar("average", layout.n_galaxies, "galaxies", there) as progress:
-        session, waiting = repo.writable_session(branch), list[int]()
-
-        def commit() -> None:
-            nonlocal session
-            releases.commit(session, f"{len(waiting)} shards, {min(waiting)} to {max(waiting)}")
-            session = repo.writable_session(branch)
-            waiting.clear()
+        filled = Filling(repo, branch, _COMMIT_EVERY)
 
         def done(result: tuple[Any, int, dict[str, int]]) -> None:
             fork, shard, found = result
-            session.merge(fork)
-            waiting.append(shard)
             counts.update(found, shards=1)
             progress.update(layout.shards.count([shard]))
-            if len(waiting) == _COMMIT_EVERY:
-                commit()
+            filled.merge(fork, shard)
 
         items = [(shard, keys[shard]) for shard in missing]
-        common = {"layout": layout, "sources": tuple(sources), "odds": odds, "fork": session.fork()}
+        common = {"layout": layout, "sources": tuple(sources), "odds": odds, "fork": filled.fork()}
         dask_engine.map_tasks(client, fill, items, done, dask.retries, **common)
-        if waiting:
-            commit()
+        filled.commit()
     return counts
 
 
@@ -271,7 +254,7 @@ def _layout(opened: Sequence[xr.Dataset]) -> Layout:
     return Layout(
         first.sizes["galaxy"], int(first.attrs["rows_per_shard"]), names, units, QUANTILES, ["none"],
         [str(label) for label in first["band"].values], 0, ids, meanings, ucds,
-        inferred=(*asked(InferenceSettings()), *extra(len(opened))),
+        inferred=(*INFERRED, *extra(len(opened))),
     )  # fmt: skip
 
 

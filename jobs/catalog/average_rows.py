@@ -20,6 +20,8 @@ from storage_schemas.backend.arrays import ArraySpec
 from storage_schemas.catalog.schema import Layout
 
 _MASS = "log_mstar_surviving"
+#: What an average has of what is inferred: the columns of a catalog that asks for no others.
+INFERRED = asked(InferenceSettings())
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Rows:
 
 def columns() -> list[str]:
     """Return the arrays of what is inferred that an average is made from."""
-    return [spec.name for spec in asked(InferenceSettings()) if spec.name not in ("draws", "flags")]
+    return [spec.name for spec in INFERRED if spec.name not in ("draws", "flags")]
 
 
 def extra(n_models: int) -> tuple[ArraySpec, ...]:
@@ -97,7 +99,7 @@ def average(rows: Sequence[Rows], start: int, odds: np.ndarray, layout: Layout) 
         "model_probability_error": np.where(known, found.error.max(1), np.nan),
         **{f"model_probability_{i + 1}": np.where(known, p[:, i], np.nan) for i in range(p.shape[1])},
     }  # fmt: skip
-    dtypes = {spec.name: spec.dtype for spec in (*asked(InferenceSettings()), *extra(len(rows)))} | {"flags": "uint32"}
+    dtypes = {spec.name: spec.dtype for spec in (*INFERRED, *extra(len(rows)))} | {"flags": "uint32"}
     values = {name: np.asarray(x).astype(dtypes[name]) for name, x in values.items()}
     nothing = np.full(len(p), np.nan, np.float32)
     return {**{name: nothing for name in columns() if name not in values}, **values}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 import typer
 
 from jobs.cli.options import CatalogPath, Cone, Profile, Release, engines, numbers, read_from_options
@@ -202,8 +203,6 @@ def rows_in(location: Location, release: str, cone: str | None) -> xr.Dataset:
 
 def summary(location: Location, release: str = "main", cone: str | None = None) -> None:
     """Print what a catalog, or a cone of it, holds."""
-    import numpy as np
-
     from sedflow_dist.inference.summary import METHODS
     from sedflow_dist.photometry.flags import DESCRIPTIONS, Flag
 
@@ -214,10 +213,8 @@ def summary(location: Location, release: str = "main", cone: str | None = None) 
         part = data[_SHOWN].isel(galaxy=slice(start, start + _ROWS_READ)).load()
         methods += np.bincount(part["method"], minlength=256)
         flagged.update({flag: int(np.sum((part["flags"].values & int(flag)) != 0)) for flag in Flag})
-        fraction = part["effective_fraction"].values
-        fractions += np.bincount((1000 * fraction[np.isfinite(fraction)]).astype(int).clip(0, 1000), minlength=1001)
-        share = part["effective_draws"].values / part["interim_effective_draws"].values
-        kept += np.bincount((1000 * share[np.isfinite(share)]).astype(int).clip(0, 1000), minlength=1001)
+        fractions += _thousandths(part["effective_fraction"].values)
+        kept += _thousandths(part["effective_draws"].values / part["interim_effective_draws"].values)
     where = f" within {cone}" if cone else ""
     model, n_rows = data.attrs["run"]["model"], data.sizes["galaxy"]
     print(
@@ -228,11 +225,22 @@ def summary(location: Location, release: str = "main", cone: str | None = None) 
     for flag in Flag:
         if flagged[flag]:
             print(f"  {flagged[flag]:>9,}  {flag.name}: {DESCRIPTIONS[flag]}")
-    if n_finite := fractions.sum():
-        low, middle = np.searchsorted(np.cumsum(fractions), np.array([0.05, 0.5]) * n_finite) / 1000
+    if fractions.any():
+        low, middle = _low_and_median(fractions)
         print(f"  effective fraction of the draws: median {middle:.2f}, 5 % below {low:.2f}")
     target = data.attrs["run"].get("prior", {})  # an average has none of its own
-    if target.get("densities") and (n_kept := kept.sum()):
-        low, middle = np.searchsorted(np.cumsum(kept), np.array([0.05, 0.5]) * n_kept) / 1000
+    if target.get("densities") and kept.any():
+        low, middle = _low_and_median(kept)
         print(printable(f"  target prior, relative to {target['relative_to']}: {'; '.join(target['densities'])}"))
         print(f"  it leaves of the effective draws: median {middle:.2f}, 5 % of the rows below {low:.2f}")
+
+
+def _thousandths(share: np.ndarray) -> np.ndarray:
+    """Count shares, those that are finite, by thousandths from 0 to 1."""
+    return np.bincount((1000 * share[np.isfinite(share)]).astype(int).clip(0, 1000), minlength=1001)
+
+
+def _low_and_median(counts: np.ndarray) -> tuple[float, float]:
+    """Return the 5 % and the 50 % quantile of shares that were counted."""
+    low, middle = np.searchsorted(np.cumsum(counts), np.array([0.05, 0.5]) * counts.sum()) / 1000
+    return float(low), float(middle)
