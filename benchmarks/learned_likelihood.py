@@ -28,7 +28,6 @@ from sedflow_dist.inference.comparison import Comparison
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.imperfections import ImperfectGalaxies, Imperfections, Kind, other_dust
-from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 from sedflow_dist.sps.galaxy_model import GalaxyModel
@@ -78,7 +77,7 @@ def planted(flow: TrainedModel, name: str, n: int, wrong: Imperfections = PLANTE
     galaxies, model = flow.redshift_model.model, flow.spec.redshift
     other = other_dust(galaxies, PLANTED.dust)
     drawn = ImperfectGalaxies.draw(galaxies, other, model, SEED, f"planted {name}", 20 * n)
-    survey = MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.0)
+    survey = flow.survey()
     generator = torch.Generator().manual_seed(keyed_random.torch_seed(SEED, "planted", name))
     mocks = survey.observe(drawn.shapes, n, generator)
     if name == "clean":

@@ -23,7 +23,6 @@ from common import report
 
 from jobs.config.run_file import RunFile
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import draw_shapes
 from storage_schemas import model
 
@@ -38,7 +37,7 @@ SURVEY = {
 def write_input(folder: Path, n_rows: int, flow: TrainedModel) -> None:
     """Write galaxies of the forward model with the survey's noise as Parquet files, at positions anywhere on the sky."""
     shapes = draw_shapes(flow.redshift_model.model, flow.space, flow.spec.redshift, 1, "scale", 0, SHAPES)
-    survey = MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.05)
+    survey = flow.survey(0.05)
     for first in range(0, n_rows, FILE_ROWS):
         path = folder / f"part-{first // FILE_ROWS:04d}.parquet"
         if path.exists():

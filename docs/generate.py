@@ -21,7 +21,8 @@ from sedflow_dist.inference.summary import COLUMNS, METHODS
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import flags
 from sedflow_dist.photometry.cuts import Cut
-from sedflow_dist.photometry.surveys import SURVEYS, Survey
+from sedflow_dist.photometry.survey import Footprint, Survey
+from sedflow_dist.photometry.surveys import SURVEYS
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.components import Composition
 from storage_schemas.backend.arrays import VERSION
@@ -45,7 +46,7 @@ def run_file_page() -> str:
     sections += [("engines", Sizes), *_sections(Sizes, "engines.")]
     sections.append(("join, where a table is joined (docs/remote.md)", Join))
     sections.append(("survey, where it is declared in the run file", Survey))
-    sections += [("survey.cuts, each", Cut)]
+    sections += [("survey.footprints, each", Footprint), ("survey.cuts, each", Cut)]
     sections += [(f"profile: {name}", model) for name, model in _sections(Engines, "")]
     for title, model in sections:
         lines += ["", f"## {title}", "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
@@ -186,6 +187,7 @@ def your_table_page() -> str:
             ("inverse variance" if survey.error_kind == "ivar" else "uncertainty", survey.error),
             (f"Galactic extinction ({survey.extinction_kind})", survey.extinction or ()),
             ("band unusable where set", survey.band_flags or ()),
+            ("footprint", [rule.column for part in survey.footprints.values() for rule in part.rows]),
             ("quality cuts", [cut.column for cut in survey.cuts.values()]),
             ("redshift", [survey.redshift] if survey.redshift else ["none: name one with --redshift"]),
             ("position", [name for name in (survey.ra, survey.dec) if name]), ("identifiers", survey.ids),

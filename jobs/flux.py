@@ -10,7 +10,7 @@ import torch
 from jobs.containers.tables import Table
 from jobs.export.whole import Destination, whole_file
 from jobs.simulate.ssp import load
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.sps import bagpipes_libraries
 from sedflow_dist.sps import ssp as ssp_module
 from sedflow_dist.sps.components import Composition

@@ -14,7 +14,7 @@ from sedflow_dist.flow import model_spec
 from sedflow_dist.flow.model_spec import ModelSpec
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.settings import refuse_amplitude
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas import model as model_store
 from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.location import Location

@@ -123,9 +123,9 @@ def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
 
 def mock_survey(run: RunFile, noise: NoiseModel) -> MockSurvey:
     """The survey as the training sees it."""
-    labels, settings = run.survey_definition.labels, run.training
-    instruments = tuple(tuple(labels.index(label) for label in one) for one in settings.instruments)
-    return MockSurvey(noise, run.model.space.amplitude.prior.range, settings.drop_out, instruments)
+    survey, settings = run.survey_definition, run.training
+    instruments = tuple(tuple(survey.labels.index(label) for label in one) for one in settings.instruments)
+    return MockSurvey(noise, run.model.space.amplitude.prior.range, settings.drop_out, instruments, survey.band_sets)
 
 
 def make_features(run: RunFile, survey: MockSurvey, shapes: Shapes) -> Features:
@@ -145,7 +145,7 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
     mocks = mock_survey(run, noise)
     generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "colours"))
     seen = mocks.observe(shapes, 50_000, generator)
-    limits, novelty = support.colour_range(seen.photometry), Novelty.fit(mocks, shapes, run.seed)
+    limits, novelty = support.colour_range(seen.photometry, survey.band_sets), Novelty.fit(mocks, shapes, run.seed)
     flow = new_flow(run, features)
     flow.load_state_dict(checkpoint.best)
     table = run.model.composition().table(load_ssp(run.store("ssp")))
@@ -155,7 +155,7 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
     spec = ModelSpec(
         bands=survey.bands, labels=survey.labels, amplitude=run.flow.amplitude, flow=run.flow.spec(),
         features=features.names, redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age,
-        selection_band=noise.selection_band, selection=noise.selection, prior=run.model.space.to_dict(),
+        selection_band=noise.selection_band, selection=noise.selection, band_sets=survey.band_sets, prior=run.model.space.to_dict(),
         components=run.model.components,
         ssp=ssp.provenance,
         training={**_training(run), "n_simulations": run.simulation.n_galaxies, "key": key,

@@ -5,6 +5,8 @@ Source: Oke & Gunn 1983; a maggy is the flux density of magnitude 0, 3631 Jy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,12 +45,22 @@ def asinh_flux(magnitude: np.ndarray, softening: np.ndarray) -> tuple[np.ndarray
     return scale * np.sinh(x), scale * np.cosh(x) / POGSON
 
 
-def colours(flux: Array, mask: Array) -> tuple[Array, Array]:
-    """Return colours of neighbouring bands [mag], (galaxy, band - 1), and whether both fluxes are measured and positive."""
+def neighbours(n_bands: int, band_sets: Sequence[Sequence[int]] = ()) -> tuple[tuple[int, int], ...]:
+    """Return pairs of neighbouring bands, by number; of sets of bands (see `MockSurvey`), those of each set.
+
+    >>> neighbours(5, [(0, 1, 4), (2, 3, 4)])
+    ((0, 1), (1, 4), (2, 3), (3, 4))
+    """
+    return tuple(sorted({pair for bands in band_sets or [range(n_bands)] for pair in pairwise(bands)}))
+
+
+def colours(flux: Array, mask: Array, band_sets: Sequence[Sequence[int]] = ()) -> tuple[Array, Array]:
+    """Return colours of neighbouring bands [mag], (galaxy, colour), and whether both fluxes are measured and positive."""
     arrays = _of(flux)
     good = mask & (flux > 0)
     relative = -2.5 * arrays.log10(arrays.where(good, flux, 1.0))
-    return relative[:, :-1] - relative[:, 1:], good[:, :-1] & good[:, 1:]
+    left, right = map(list, zip(*neighbours(flux.shape[1], band_sets), strict=True))
+    return relative[:, left] - relative[:, right], good[:, left] & good[:, right]
 
 
 def _of(array: Tensor | np.ndarray) -> Any:

@@ -105,7 +105,8 @@ class GalaxyPosterior:
         self.values = np.full((n, n_draws, len(self.columns)), np.nan, np.float32)
         self.importance = np.full((n, n_draws), np.nan)
         self.certificate = {name: np.full(n, np.nan) for name in _CERTIFICATE}
-        found = of_photometry(photometry.flux.numpy(), photometry.mask.numpy(), photometry.redshift.numpy())
+        arrays = photometry.arrays()
+        found = of_photometry(arrays["flux"], arrays["mask"], arrays["redshift"], posterior.flow.spec.band_sets)
         self.served, self.flags = np.zeros(n, bool), posterior.flag(photometry, bits(n, found))
         places = np.flatnonzero(posterior.open(photometry, self.flags))
         for start in range(0, len(places), posterior.batch):

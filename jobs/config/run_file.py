@@ -33,7 +33,7 @@ from jobs.config.sections import (
 from sedflow_dist.flow.likelihood_training import LikelihoodSettings
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.photometry import surveys
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.sps.filters import rest_range
 from sedflow_dist.sps.ssp import GAS_TWICE, pixel_edges
 from storage_schemas.backend.access import Access

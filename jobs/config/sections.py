@@ -12,7 +12,7 @@ from sedflow_dist.flow import features
 from sedflow_dist.flow.model_spec import FlowSpec
 from sedflow_dist.inference.settings import InferenceSettings
 from sedflow_dist.parameters import ParameterSpace
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.sps import fsps_engine
 from sedflow_dist.sps.components import PROVABGS, Composition
 from sedflow_dist.sps.fsps_engine import FSPSSettings, Nebula

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from jobs.containers.tables import Table
 from jobs.containers.units import parse
 from sedflow_dist.photometry import flux_units
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable, shortened
 
@@ -20,6 +20,10 @@ Facts = Mapping[str, str]
 def facts(table: Table, survey: Survey, units: Mapping[str, str | None]) -> dict[str, str]:
     """Return what a piece of a survey's input says; ``units`` are those of columns, as stated or declared, by their address."""
     found = lengths(table, (*survey.required, *(name for name in (survey.ra, survey.dec) if name)))
+    if survey.footprints:  # or a row's footprint would depend on which of them lies beside it
+        deciding = [rule.column for footprint in survey.footprints.values() for rule in footprint.rows]
+        first = next((name for name in deciding if table.found(name)), "")
+        found["the column that tells footprints apart"] = shortened(first)
     converted = {table.found(name) for name in survey.expected_units}
     for cut in survey.cuts.values():
         if not (cut.is_exact or table.found(cut.column) in converted):

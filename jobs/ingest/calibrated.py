@@ -16,7 +16,7 @@ from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.calibrate import Codes, calibrate
 from sedflow_dist.photometry.cuts import Cut
 from sedflow_dist.photometry.flags import REASONS, Flag
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.sps.filters import Band
 from storage_schemas import photometry
 from storage_schemas.backend.location import Location
@@ -26,6 +26,8 @@ from storage_schemas.backend.printable import listed, shortened
 NO_UNIT = "no unit "
 #: Before the label of a band: rows that lack it, and rows in which it holds no more than a limit.
 MISSING, LIMITED = "missing ", "not detected "
+#: Before a column's name: rows of inputs that lack it, to which its cuts were not made.
+NOT_CUT = "not cut by "
 NO_POSITION = "no position"
 
 
@@ -41,6 +43,7 @@ def read(
         ValueError: a column is missing, has the wrong unit, or holds no numbers.
     """
     masks = [cut.column for cut in survey.cuts.values() if cut.is_exact]
+    masks += [rule.column for footprint in survey.footprints.values() for rule in footprint.rows]
     keys = joined.settings.keys if joined else {}
     table = Table(location, rows, (*survey.measured, *_position(survey)), (*ids, *masks, *keys))
     matched, counts = np.ones(table.n_rows, bool), dict[str, int]()
@@ -52,10 +55,13 @@ def read(
         matched, counts = joined_rows.onto(joined, table, _positions(table, survey))
     table.require_numbers(survey.expected_units)
     extinction = table.numbers(survey.extinction) if survey.extinction else None
-    unusable = table.numbers(survey.band_flags) != 0 if survey.band_flags else None
+    unusable = _elsewhere(table, survey)
+    if survey.band_flags:
+        unusable |= table.numbers(survey.band_flags) != 0
     raw = table.numbers(survey.flux), _errors(table, survey), extinction, table.numbers([survey.redshift or ""])[:, 0]
     calibrated = calibrate(survey, *raw, unusable, _codes(table, survey), _pivots(survey))
-    hits = {name: _hits(table, cut) for name, cut in survey.cuts.items()}
+    cuts = {name: cut for name, cut in survey.cuts.items() if cut.required or table.found(cut.column)}
+    hits = {name: _hits(table, cut, calibrated.photometry.redshift.numpy()) for name, cut in cuts.items()}
     for name, hit in hits.items():
         other = Flag.NOT_A_GALAXY if survey.cuts[name].not_a_galaxy else Flag.QUALITY_CUT
         calibrated.flags[hit] |= np.uint32(int(other))
@@ -71,6 +77,7 @@ def read(
         calibrated.flags[arrays[photometry.ID_MISSING].any(axis=1)] |= np.uint32(int(Flag.NO_ID))
     arrays["flags"][~matched] |= np.uint32(int(Flag.NO_MATCH))
     counts |= {f"cut {name}": int(hit.sum()) for name, hit in hits.items()}
+    counts |= {f"{NOT_CUT}{survey.cuts[name].column}": table.n_rows for name in survey.cuts if name not in cuts}
     counts |= {f"{NO_UNIT}{name}": table.n_rows for name in unstated}
     for title, entries in ((MISSING, ~arrays["mask"]), (LIMITED, calibrated.limited)):
         counts |= {f"{title}{label}": int(n) for label, n in zip(survey.labels, entries.sum(0), strict=True) if n}
@@ -96,6 +103,16 @@ def _codes(table: Table, survey: Survey) -> Codes:
 
     errors = [None if name is None else column(name) for name in survey.errors]
     return Codes.of(survey, [column(name) for name in survey.flux], errors)
+
+
+def _elsewhere(table: Table, survey: Survey) -> np.ndarray:
+    """Bands (galaxy, band) that belong to a footprint in which the galaxy does not lie."""
+    found = np.zeros((table.n_rows, len(survey.labels)), bool)
+    for footprint in survey.footprints.values():
+        rule = next((rule for rule in footprint.rows if table.found(rule.column)), footprint.rows[-1])
+        own = np.array([label in footprint.bands for label in survey.labels])
+        found |= ~_hits(table, rule, np.zeros(table.n_rows))[:, None] & own
+    return found
 
 
 def _pivots(survey: Survey) -> np.ndarray | None:
@@ -202,10 +219,11 @@ def _identifiers(table: Table, ids: Mapping[str, str]) -> dict[str, np.ndarray]:
     return {**arrays, photometry.ID_MISSING: np.stack(missing, axis=1)} if ids else {}
 
 
-def _hits(table: Table, cut: Cut) -> np.ndarray:
+def _hits(table: Table, cut: Cut, redshift: np.ndarray) -> np.ndarray:
     """Rows that a cut hits: bits are those of the container's integers, not of floats made of them; classes may be text."""
     if not cut.is_exact:
-        return cut.hits(table.numbers([cut.column])[:, 0])
+        values = table.numbers([cut.column])[:, 0]
+        return cut.hits(values / (1 + redshift.astype(np.float64)) if cut.per_one_plus_z else values)
     column = table.exact(cut.column)
     values = column.values
     if values.dtype.kind == "T" and cut.bits:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from jobs.containers.tables import find
 from jobs.ingest import column_names
-from sedflow_dist.photometry.surveys import SURVEYS, Survey
+from sedflow_dist.photometry.survey import Survey
+from sedflow_dist.photometry.surveys import SURVEYS
 from storage_schemas.backend.printable import listed, shortened
 
 _PROPOSED = 3

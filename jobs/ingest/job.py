@@ -31,7 +31,7 @@ from jobs.run.plan import refuse_ingest
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas import photometry
 from storage_schemas.backend.access import Access
 from storage_schemas.backend.chunked import ChunkedStore
@@ -248,7 +248,8 @@ def _counts(runs: Sequence[Run], n_duplicates: int, joined: join.Joined | None) 
         total.update(run.counts)
     flags = {name: total[name] for name in Flag.__members__ if total[name]}
     parts = {
-        "cuts": "cut ", "no_unit": calibrated.NO_UNIT, "missing": calibrated.MISSING, "not_detected": calibrated.LIMITED,
+        "cuts": "cut ", "not_cut": calibrated.NOT_CUT, "no_unit": calibrated.NO_UNIT, "missing": calibrated.MISSING,
+        "not_detected": calibrated.LIMITED,
     }  # fmt: skip
     report = {
         "rows": total["rows"],
@@ -287,6 +288,9 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
     for part, title in _TOLD.items():
         if counts := report[part]:
             say("ingest", f"{title}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+    if lacking := report["not_cut"]:
+        columns = ", ".join(f"{name} (in {n:,} rows)" for name, n in lacking.items())
+        say("ingest", f"no cuts were made by columns that the input lacks: {columns}")
     if fractions := report["assumed_error"]:
         errors = ", ".join(f"{fraction:.3g} of the flux in {label}" for label, fraction in fractions.items())
         say("ingest", f"the input has no uncertainties of some bands, assumed are {errors}")

@@ -17,7 +17,7 @@ from jobs.containers.exact import Exact
 from jobs.containers.tables import Added, Table, find
 from jobs.ingest import inputs
 from jobs.ingest.inputs import InputFile
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, shortened
@@ -198,7 +198,7 @@ def _require_one_type(column: str, tables: Mapping[np.dtype[Any], Table]) -> Non
 def _takers(survey: Survey, columns: Iterable[str]) -> dict[str, list[str]]:
     """By joined column, what of the survey may mean it."""
     found: dict[str, list[str]] = {name: [] for name in columns}
-    for wanted in (*survey.required, *filter(None, (survey.ra, survey.dec))):
+    for wanted in (*survey.required, *survey.optional, *filter(None, (survey.ra, survey.dec))):
         if (name := find(wanted, tuple(found))) is not None:
             found[name].append(wanted)
     return found

@@ -21,7 +21,7 @@ from jobs.telemetry.events import Chunk
 from jobs.telemetry.progress import Clock
 from sedflow_dist.photometry import duplicates
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas import photometry, photometry_run
 from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.lease import Fence

@@ -14,7 +14,7 @@ import numpy as np
 from jobs.containers.units import parse
 from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
 from sedflow_dist.photometry import flux_units
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas.backend.printable import shortened
 
 _PURE = "'1'"  # as it is typed: YAML takes a plain 1 for a number

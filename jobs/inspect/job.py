@@ -20,7 +20,8 @@ from jobs.ingest.inputs import expand
 from jobs.inspect import table_facts
 from jobs.inspect.proposal import Proposal, propose, redshifts_of
 from jobs.inspect.table_facts import Column, Facts
-from sedflow_dist.photometry.surveys import SURVEYS, Survey
+from sedflow_dist.photometry.survey import Survey
+from sedflow_dist.photometry.surveys import SURVEYS
 from storage_schemas.backend.access import Access
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import listed, printable, shortened

@@ -19,7 +19,6 @@ from sedflow_dist.inference.summary import Method
 from sedflow_dist.magnitudes import POGSON, magnitude
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.photometry import Photometry
-from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
 from sedflow_dist.validation import coverage, plots
 from sedflow_dist.validation.galaxy import figure as galaxy_figure
@@ -70,7 +69,7 @@ def training_data(run: RunFile, catalog, flow: TrainedModel) -> Figure:  # noqa:
     else:
         shapes = Shapes(**{name: torch.as_tensor(values) for name, values in rows.items()})
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(run.seed, "figures"))
-        mocks = MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.0).observe(shapes, _MOCKS, generator)
+        mocks = flow.survey().observe(shapes, _MOCKS, generator)
     seen = observed(catalog)[catalog["method"].values != Method.NONE]
     return plots.training_data(
         flow.spec.labels, flow.spec.selection_band, _magnitudes(mocks.photometry), _magnitudes(seen)

@@ -44,16 +44,20 @@ _PATTERN_ROWS = 10_000_000  # in which patterns of missing bands are counted
 _BINS = 4  # of signal-to-noise
 
 
-def missing_patterns(store: ChunkedStore, n: int) -> list[Pattern]:
+def missing_patterns(store: ChunkedStore, n: int, band_sets: Sequence[Sequence[int]] = ()) -> list[Pattern]:
     """Return the ``n`` most common patterns of missing bands in a photometry store that can be answered.
 
-    Where it has fewer, single missing bands make up for them, the first band first.
+    Where it has fewer, single missing bands make up for them, the first band first. ``band_sets``: see `MockSurvey`.
     """
     found = np.unique(photometry.sample(store, ["mask"], _PATTERN_ROWS)["mask"], axis=0, return_counts=True)
     counts = Counter({tuple(map(bool, row)): int(k) for row, k in zip(*found, strict=True)})
     n_bands = len(next(iter(counts)))
-    counts.update({tuple(band != gone for band in range(n_bands)): 0 for gone in range(n_bands)})
-    return list(islice((p for p, _ in counts.most_common() if MINIMUM_BANDS <= sum(p) < n_bands), n))
+    whole = [tuple(band in bands for band in range(n_bands)) for bands in band_sets or [range(n_bands)]]
+    single = (
+        (*pattern[:gone], False, *pattern[gone + 1 :]) for gone in range(n_bands) for pattern in whole if pattern[gone]
+    )
+    counts.update(dict.fromkeys(single, 0))
+    return list(islice((p for p, _ in counts.most_common() if sum(p) >= MINIMUM_BANDS and p not in whole), n))
 
 
 def ranks(
@@ -97,7 +101,8 @@ def validate(run: RunFile) -> dict[str, Calibration]:
     flow = TrainedModel.from_bytes(*model_store.read(model))
     patterns: tuple[Pattern, ...] = ()
     if run.validation.patterns:
-        patterns = tuple(missing_patterns(photometry.open(run.store("photometry")), run.validation.patterns))
+        store = photometry.open(run.store("photometry"))
+        patterns = tuple(missing_patterns(store, run.validation.patterns, flow.spec.band_sets))
     settings: dict[str, Any] = {
         "model": flow.id, "seed": run.seed, **run.validation.model_dump(), "measured": [list(p) for p in patterns],
     }  # fmt: skip

@@ -23,7 +23,6 @@ from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.flow.training import Progress
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.imperfections import ImperfectGalaxies, Imperfections, Kind, other_dust
-from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
 
 _VALIDATIONS = 10  # of a training
@@ -57,7 +56,7 @@ class Examples:
         other = other_dust(galaxies, settings.imperfections.dust)
         n, redshift = settings.n_galaxies, model.spec.redshift
         self._galaxies = ImperfectGalaxies.draw(galaxies, other, redshift, seed, "imperfect", n)
-        self._survey = MockSurvey(model.noise, model.space.amplitude.prior.range, settings.drop_out)
+        self._survey = model.survey(settings.drop_out)
 
     @property
     def shapes(self) -> Shapes:

@@ -65,6 +65,11 @@ class ModelSpec(BaseModel):
     birth_cloud_age: float = Field(description="Gyr")
     selection_band: int
     selection: tuple[float, float] = Field(description="observed magnitudes in the selection band")
+    band_sets: tuple[tuple[int, ...], ...] = Field(
+        (),
+        exclude_if=lambda sets: not sets,
+        description="bands that a galaxy may have together, one set for each footprint; none: all of them",
+    )
     components: tuple[str, ...] = Field(PROVABGS, description="sources and screens of the galaxy model")
     prior: dict[str, float | tuple[float, float] | dict[str, Any]]
     ssp: dict[str, Any] = Field(description="provenance of the SSP table")
@@ -82,6 +87,8 @@ class ModelSpec(BaseModel):
             raise ValueError(f"labels: {len(self.labels)} for {len(self.bands)} bands")
         if not 0 <= self.selection_band < len(self.bands):
             raise ValueError(f"selection_band {self.selection_band} is none of {len(self.bands)} bands")
+        if wrong := [i for bands in self.band_sets for i in bands if not 0 <= i < len(self.bands)]:
+            raise ValueError(f"band_sets: {wrong[0]} is none of {len(self.bands)} bands")
         if not 0 <= self.redshift[0] < self.redshift[1]:
             raise ValueError(f"redshift range {self.redshift} is not increasing")
         if self.redshift[1] > FARTHEST or not 0 < self.birth_cloud_age < math.inf:

@@ -12,6 +12,7 @@ density is then per volume of the training data's own spread in what was measure
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -82,7 +83,8 @@ class Novelty(nn.Module):
         from threadpoolctl import threadpool_limits
 
         generator = torch.Generator().manual_seed(keyed_random.torch_seed(seed, "novelty"))
-        x = _contrasts(survey.observe(shapes, _N_FIT, generator).photometry)
+        whole = replace(survey, band_sets=())  # though no galaxy has all of them
+        x = _contrasts(whole.observe(shapes, _N_FIT, generator).photometry)
         centre, scale = x.mean(0), x.std(0)
         mixture = GaussianMixture(_COMPONENTS, random_state=keyed_random.torch_seed(seed, "mixture") % 2**32)
         with threadpool_limits(1):
@@ -152,10 +154,11 @@ def flags(
     colour_range: Float[Tensor, "colour limit"],
     novelty: Novelty,
     photometry: Photometry,
+    band_sets: Sequence[Sequence[int]] = (),
 ) -> UInt32[np.ndarray, " galaxy"]:
     """Flag rows outside the training data: redshift (no answer); uncertainty, colour, novelty (answered)."""
     lo, hi = redshift_range
-    colour, measured = colours(photometry)
+    colour, measured = magnitudes.colours(photometry.flux, photometry.mask, band_sets)
     found = {
         Flag.REDSHIFT_OUTSIDE_MODEL: (photometry.redshift <= lo) | (photometry.redshift > hi),
         Flag.NOISE_OUTSIDE_TRAINING: noise.outside(photometry),
@@ -167,22 +170,17 @@ def flags(
     return bits(len(photometry), {flag: rows.cpu().numpy() for flag, rows in found.items()})
 
 
-def colours(photometry: Photometry) -> tuple[Float[Tensor, "galaxy colour"], Bool[Tensor, "galaxy colour"]]:
-    """Return colours of neighbouring bands [mag] and whether both fluxes are measured and positive."""
-    return magnitudes.colours(photometry.flux, photometry.mask)
-
-
-def colour_range(photometry: Photometry) -> Float[Tensor, "colour limit"]:
+def colour_range(photometry: Photometry, band_sets: Sequence[Sequence[int]] = ()) -> Float[Tensor, "colour limit"]:
     """Return the 0.05 and 99.95 % quantiles of each colour of neighbouring bands [mag]."""
-    colour, measured = colours(photometry)
+    colour, measured = magnitudes.colours(photometry.flux, photometry.mask, band_sets)
     edges = torch.tensor(_COLOUR_EDGES, device=photometry.flux.device)
     return torch.stack([torch.quantile(colour[:, i][measured[:, i]], edges) for i in range(colour.shape[1])])
 
 
 def drop(mask: Bool[Tensor, "galaxy band"], n: int, generator: Generator) -> Bool[Tensor, "galaxy band"]:
-    """Take ``n`` bands from every row: 256 random sets of bands in turn."""
-    order = torch.rand(_PATTERNS, mask.shape[1], generator=generator).argsort(1)
-    return mask & (order >= n)[torch.arange(len(mask)) % _PATTERNS]
+    """Take bands from every row until it lacks ``n``, where it has as many: 256 random orders of bands in turn."""
+    order = torch.rand(_PATTERNS, mask.shape[1], generator=generator).argsort(1)[torch.arange(len(mask)) % _PATTERNS]
+    return mask & (order.where(mask, -1).argsort(1).argsort(1) >= n)
 
 
 def _contrasts(photometry: Photometry) -> Float[Tensor, "galaxy contrast"]:

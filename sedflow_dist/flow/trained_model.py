@@ -20,10 +20,12 @@ from sedflow_dist.flow.features import Features
 from sedflow_dist.flow.model_spec import ModelSpec
 from sedflow_dist.flow.on_disk import part_of
 from sedflow_dist.flow.support import Novelty
+from sedflow_dist.magnitudes import neighbours
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.quantities import Quantity
+from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.sps import derived, filters
 from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
@@ -86,6 +88,10 @@ class TrainedModel(nn.Module):
     def space(self) -> ParameterSpace:
         """Its parameters, with the priors that the flow was trained under."""
         return self.composition.space
+
+    def survey(self, drop_out: float = 0.0) -> MockSurvey:
+        """Observe mock galaxies as the survey it was trained for would, this fraction of them without some bands."""
+        return MockSurvey(self.noise, self.space.amplitude.prior.range, drop_out, band_sets=self.spec.band_sets)
 
     def columns(self, certificate: bool = True) -> tuple[Quantity, ...]:
         """Everything that is summarised of a galaxy: parameters, then (with the certificate) derived properties."""
@@ -192,7 +198,7 @@ def _shapes(spec: ModelSpec, network: ConditionalFlow, tensors: Mapping[str, Ten
         **{f"network.{name}": tuple(value.shape) for name, value in network.state_dict().items()},
         **{f"features.{name}": (spec.n_features,) for name in ("mean", "std")},
         **{f"noise.{name}": (n_bands, n_bins) for name in _NOISE},
-        "colour_range": (n_bands - 1, 2),
+        "colour_range": (len(neighbours(n_bands, spec.band_sets)), 2),
         "novelty.weight": (n_components,), "novelty.mean": (n_components, 2 * n_bands),
         "novelty.covariance": (n_components, 2 * n_bands, 2 * n_bands),
         "novelty.limit": (n_bands - MINIMUM_BANDS + 1,),

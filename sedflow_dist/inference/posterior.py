@@ -94,7 +94,9 @@ class Posterior:
     def flag(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"]) -> UInt32[np.ndarray, " galaxy"]:
         """Return the flags of galaxies with those that say why, or why perhaps, the flow serves them not."""
         flow = self.flow
-        found = support.flags(flow.spec.redshift, flow.noise, flow.colour_range, flow.novelty, photometry)
+        found = support.flags(
+            flow.spec.redshift, flow.noise, flow.colour_range, flow.novelty, photometry, flow.spec.band_sets
+        )
         inexact = bits(len(flags), {Flag.BAD_REDSHIFT: ~photometry.has_exact_redshift.numpy()})
         return flags | found | inexact
 

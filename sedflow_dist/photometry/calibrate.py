@@ -17,7 +17,7 @@ from sedflow_dist import magnitudes
 from sedflow_dist.photometry import flux_units
 from sedflow_dist.photometry.flags import Flag, bits, of_photometry
 from sedflow_dist.photometry.photometry import Photometry
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 
 _MAG = 0.4 * np.log(10)
 #: Extinctions that a galaxy may have [mag]: maps scatter about zero by a hundredth, and behind 20 mag, in the plane of the
@@ -78,6 +78,7 @@ def calibrate(
     measurement, whatever its sign: with no more than a limit, of a flux of zero.
 
     Args:
+        survey: its declaration; ``unusable`` says which bands a galaxy's footprint does not have
         flux, error: fluxes or magnitudes and their uncertainties in the survey's unit; errors of bands that have no column
             for them count for nothing
         codes: entries that hold no values; None: they are looked for in ``flux`` and ``error``
@@ -113,10 +114,10 @@ def calibrate(
     mask = good_flux & good_error & ~absent
     flux, sigma = np.where(mask, flux, 0.0), np.where(mask, sigma, 0.0)
     found = {
-        **of_photometry(flux, mask, redshift),
+        **of_photometry(flux, mask, redshift, survey.band_sets),
         Flag.BAD_FLUX: (~good_flux & ~absent).any(1),
         Flag.BAD_ERROR: (~good_error & ~absent).any(1),
-        Flag.ABSURD_COLOUR: _absurd(flux, mask, survey.colour_limits),
+        Flag.ABSURD_COLOUR: _absurd(survey, flux, mask),
     }
     if extinction is not None:
         found[Flag.BAD_EXTINCTION] = (~possible & ~absent).any(1)
@@ -216,7 +217,8 @@ def _possible(survey: Survey, extinction: np.ndarray) -> np.ndarray:
     return np.all([(low <= found) & (found <= high) for found in extinctions], axis=0)
 
 
-def _absurd(flux: np.ndarray, mask: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+def _absurd(survey: Survey, flux: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Rows in which a colour of neighbouring bands with positive fluxes lies outside the limits."""
-    colour, known = magnitudes.colours(flux, mask)
-    return np.any(known & ((colour < limits[0]) | (colour > limits[1])), axis=1)
+    colour, known = magnitudes.colours(flux, mask, survey.band_sets)
+    low, high = survey.colour_limits
+    return np.any(known & ((colour < low) | (colour > high)), axis=1)

@@ -25,6 +25,16 @@ class Cut(BaseModel):
     classes: tuple[str | int, ...] = Field(
         (), description="hits where the value is one of these: STAR, QSO, 6; text in any case"
     )
+    per_one_plus_z: bool = Field(
+        False,
+        exclude_if=lambda scaled: not scaled,
+        description="limits are those of the value divided by 1 + redshift, as of an error of the redshift",
+    )
+    required: bool = Field(
+        True,
+        exclude_if=lambda required: required,
+        description="whether an input must have the column; else an input that lacks it is not cut, and the report says so",
+    )
     not_a_galaxy: bool = Field(
         False,
         description="what is hit is a star or a QSO: it bears NOT_A_GALAXY, and takes no place from galaxies in MCMC",
@@ -41,6 +51,8 @@ class Cut(BaseModel):
             raise ValueError(
                 f"cut on {self.column} has classes, and bits or limits as well: these are two cuts, each with a name of its own"
             )
+        if self.per_one_plus_z and not limits:
+            raise ValueError(f"cut on {self.column} divides by 1 + redshift, and has no limits")
         return self
 
     @property

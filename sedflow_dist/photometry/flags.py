@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntFlag
 
 import numpy as np
@@ -93,13 +93,17 @@ def of_photometry(
     flux: Float[np.ndarray, "galaxy band"],
     mask: Bool[np.ndarray, "galaxy band"],
     redshift: Float[np.ndarray, " galaxy"],
+    band_sets: Sequence[Sequence[int]] = (),
 ) -> dict[Flag, Bool[np.ndarray, " galaxy"]]:
     """Return which galaxies lack bands, too many of them, or a redshift, or have a negative flux.
 
-    ``mask`` says which bands are measured.
+    ``mask`` says which bands are measured; of ``band_sets`` (by number; none: all bands) a galaxy has one at most, and it
+    misses nothing with one of them whole.
     """
+    sets = band_sets or [range(mask.shape[1])]
+    whole = np.any([mask[:, list(bands)].all(1) for bands in sets], axis=0)
     return {
-        Flag.BAND_MISSING: ~mask.all(1),
+        Flag.BAND_MISSING: ~whole,
         Flag.TOO_FEW_BANDS: mask.sum(1) < MINIMUM_BANDS,
         Flag.NEGATIVE_FLUX: (mask & (flux <= 0)).any(1),
         Flag.BAD_REDSHIFT: ~(np.isfinite(redshift) & (redshift > 0)),

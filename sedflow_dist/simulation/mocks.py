@@ -54,12 +54,15 @@ class MockSurvey:
         drop_out: fraction of galaxies that lose one band or more
         instruments: bands (by number) that one instrument observes; where there are some, half of the galaxies that lose
             bands lose those of whole instruments, each of them half the time
+        band_sets: bands (by number) that a galaxy may have together; where there are some, each has those of one of them, all
+            as often, before any go missing
     """
 
     noise: NoiseModel
     log_mstar: tuple[float, float]
     drop_out: float
     instruments: tuple[tuple[int, ...], ...] = ()
+    band_sets: tuple[tuple[int, ...], ...] = ()
 
     def observe(self, shapes: Shapes, n: int, generator: Generator) -> Mocks:
         """Return ``n`` selected mock galaxies."""
@@ -86,27 +89,39 @@ class MockSurvey:
         return Mocks(shapes.phi[index], log_mstar, whole.with_bands(self._missing(flux.shape, generator)), index)
 
     def _missing(self, shape: torch.Size, generator: Generator) -> Bool[Tensor, "galaxy band"]:
-        """Any subset of bands that keeps at least three: the number missing is uniform, and so are the bands."""
+        """Any subset of a galaxy's bands that keeps at least three: the number missing is uniform, and so are the bands."""
         n, n_bands = shape
         device = generator.device
-        most = n_bands - MINIMUM_BANDS
+        most = min(map(len, self.band_sets), default=n_bands) - MINIMUM_BANDS
         order = torch.rand(n, n_bands, generator=generator, device=device).argsort(1)
         number = torch.zeros(n, dtype=torch.long, device=device)
         if most > 0:
             number = torch.randint(1, most + 1, (n,), generator=generator, device=device)
         loses = torch.rand(n, generator=generator, device=device) < self.drop_out
-        kept = order >= torch.where(loses, number, 0).unsqueeze(1)
+        there = torch.ones(shape, dtype=torch.bool, device=device)
+        if self.band_sets:
+            there = _belongs(self.band_sets, n_bands, device)[
+                torch.randint(len(self.band_sets), (n,), generator=generator, device=device)
+            ]
+            order = order.where(there, n_bands).argsort(1).argsort(1)  # places among the bands that are there
+        kept = there & (order >= torch.where(loses, number, 0).unsqueeze(1))
         if not self.instruments:
             return kept
         whole = loses & (torch.rand(n, generator=generator, device=device) < 0.5)
-        return torch.where(whole.unsqueeze(1), self._of_instruments(n, n_bands, generator), kept)
+        return torch.where(whole.unsqueeze(1), self._of_instruments(there, generator), kept)
 
-    def _of_instruments(self, n: int, n_bands: int, generator: Generator) -> Bool[Tensor, "galaxy band"]:
-        """Bands of the instruments that observed a galaxy; all bands where these would be fewer than three."""
-        device = generator.device
-        belongs = torch.zeros(len(self.instruments), n_bands, device=device)
-        for row, bands in zip(belongs, self.instruments, strict=True):
-            row[list(bands)] = 1
+    def _of_instruments(self, there: Bool[Tensor, "galaxy band"], generator: Generator) -> Bool[Tensor, "galaxy band"]:
+        """Those bands of a galaxy whose instruments observed it; all of them where these would be fewer than three."""
+        (n, n_bands), device = there.shape, there.device
+        belongs = _belongs(self.instruments, n_bands, device).float()
         absent = torch.rand(n, len(belongs), generator=generator, device=device) < 0.5
-        kept = absent.float() @ belongs == 0
-        return kept | (kept.sum(1, keepdim=True) < MINIMUM_BANDS)
+        kept = there & (absent.float() @ belongs == 0)
+        return kept | (there & (kept.sum(1, keepdim=True) < MINIMUM_BANDS))
+
+
+def _belongs(groups: Sequence[Sequence[int]], n_bands: int, device: torch.device) -> Bool[Tensor, "group band"]:
+    """Which bands belong to each of some groups."""
+    found = torch.zeros(len(groups), n_bands, dtype=torch.bool, device=device)
+    for row, bands in zip(found, groups, strict=True):
+        row[list(bands)] = True
+    return found

@@ -16,19 +16,23 @@ from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.flow.training import target
 from sedflow_dist.inference.posterior import log_likelihood
 from sedflow_dist.parameters import probit
-from sedflow_dist.simulation.mocks import Mocks, MockSurvey
+from sedflow_dist.simulation.mocks import Mocks
 from sedflow_dist.simulation.shapes import draw_shapes
 
 Pattern = tuple[bool, ...]  # which bands are measured
 
 
 def mock_galaxies(flow: TrainedModel, n: int, seed: int, patterns: Sequence[Pattern] = ()) -> Mocks:
-    """Simulate and observe galaxies that no training saw, as the survey selects them: with all bands, then each pattern."""
-    survey, parts = MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.0), []
+    """Simulate and observe galaxies that no training saw, as the survey selects them: with all bands, then each pattern.
+
+    Where the survey has footprints, all bands are those of one of them, and a pattern is all that is measured.
+    """
+    survey, parts = flow.survey(), []
     for i, pattern in enumerate([(True,) * len(flow.spec.bands), *patterns]):
         stream = ("validate", i) if i else ("validate",)
         shapes = draw_shapes(flow.redshift_model.model, flow.spec.redshift, seed, "validate", 30 * n * i, 30 * n)
         mocks = survey.observe(shapes, n, torch.Generator().manual_seed(keyed_random.torch_seed(seed, *stream)))
+        survey = replace(survey, band_sets=())
         parts.append(replace(mocks, photometry=mocks.photometry.with_bands(torch.tensor(pattern))))
     return Mocks.concatenate(parts)
 

@@ -14,7 +14,7 @@ from jobs.containers.addresses import Entry, addresses, choose
 from jobs.containers.formats import open_catalog, tables_of
 from jobs.ingest import inputs
 from jobs.ingest.job import ingest
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas import photometry
 from storage_schemas.backend.location import Location
 

@@ -10,7 +10,7 @@ from astropy.table import Table
 from jobs.containers.formats import open_catalog
 from jobs.ingest import agreement, calibrated
 from sedflow_dist.photometry.cuts import Cut
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 
 BANDS = "gri"
 

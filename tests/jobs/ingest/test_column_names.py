@@ -9,7 +9,8 @@ import tiny
 from jobs.config.sections import Ingest
 from jobs.containers.tables import Table
 from jobs.ingest.job import ingest
-from sedflow_dist.photometry.surveys import Cut, Survey
+from sedflow_dist.photometry.cuts import Cut
+from sedflow_dist.photometry.survey import Survey
 
 BANDS = "griz"
 ERRORS = tuple(f"E_{b}" for b in BANDS)

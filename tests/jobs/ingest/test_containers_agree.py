@@ -17,7 +17,7 @@ from cluster.settings import DaskSettings
 from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas import photometry
 from storage_schemas.backend.arrays import all_arrays
 

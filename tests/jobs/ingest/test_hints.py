@@ -12,8 +12,8 @@ from jobs.config.sections import Ingest
 from jobs.ingest import column_names
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry import surveys
+from sedflow_dist.photometry.cuts import Cut
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.surveys import Cut
 
 N = 30
 BANDS = "ugriz"
@@ -119,7 +119,7 @@ def test_names_of_magnitudes_and_errors_are_no_redshifts():
 
 def test_photometry_of_other_bands_says_what_would_serve():
     assert "The model sdss" in shipped.serving(surveys.get("nsa").bands)
-    assert "The run file desi-legacy" in shipped.serving(surveys.get("desi-legacy").bands)
+    assert "The run file desi" in shipped.serving(surveys.get("desi-legacy").bands)
     assert "No model that comes along" in shipped.serving(("galex-fuv", "galex-nuv", "wise2010-W1"))
 
 

@@ -13,8 +13,9 @@ from astropy.table import MaskedColumn, Table
 from cluster.settings import DaskSettings
 from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
+from sedflow_dist.photometry.cuts import Cut
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.surveys import Cut, Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas import photometry
 
 N = 24

@@ -21,7 +21,7 @@ from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas import photometry
 from storage_schemas.backend.arrays import all_arrays
 from storage_schemas.backend.location import Location

@@ -23,8 +23,9 @@ from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
+from sedflow_dist.photometry.cuts import Cut
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.surveys import Cut, Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas import photometry
 
 SURVEY = Survey(

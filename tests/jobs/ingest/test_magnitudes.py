@@ -11,7 +11,7 @@ from astropy.table import Table
 
 from jobs.ingest.job import ingest
 from jobs.ingest.units import conversions
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.sps.filters import Band
 
 N = 6

@@ -12,7 +12,7 @@ from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry.duplicates import are_unlike
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 
 BANDS = ("g", "r", "i")
 

@@ -20,7 +20,7 @@ from jobs.ingest.job import ingest
 from jobs.ingest.units import conversions
 from sedflow_dist.magnitudes import JANSKY_PER_MAGGY
 from sedflow_dist.photometry.calibrate import calibrate
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 
 BANDS = "gri"
 SURVEY = Survey(

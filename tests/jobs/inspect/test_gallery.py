@@ -19,7 +19,7 @@ from jobs.ingest.job import ingest
 from jobs.inspect.job import inspection
 from sedflow_dist import curves
 from sedflow_dist.photometry.flags import REASONS
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas import model as model_store
 from storage_schemas import open_catalog
 

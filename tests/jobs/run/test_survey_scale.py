@@ -15,7 +15,7 @@ from jobs.export import export
 from jobs.infer import infer
 from jobs.ingest.job import ingest
 from sedflow_dist.inference.summary import Method
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from storage_schemas import model as model_store
 from storage_schemas import open_catalog
 

@@ -8,6 +8,7 @@ import torch
 from provabgs import SPACE
 from scipy.stats import multivariate_normal
 
+from sedflow_dist import magnitudes
 from sedflow_dist.flow import support
 from sedflow_dist.flow.support import FALSE_ALARMS, Novelty
 from sedflow_dist.photometry.flags import Flag
@@ -179,7 +180,7 @@ def test_uncertainties_far_too_small_are_novel(flow, few, band):
 
 def test_colours_each_in_range_that_no_galaxy_has_together_are_novel(flow, few):
     """Every colour comes from another mock galaxy; uncertainties are those of the noise model."""
-    colour, _ = support.colours(few)
+    colour, _ = magnitudes.colours(few.flux, few.mask)
     colour = torch.stack([colour[torch.randperm(5_000, generator=generator(i)), i] for i in range(4)], dim=1)
     ratio = 10 ** (0.4 * torch.cat([torch.zeros(5_000, 1), colour.cumsum(1)], dim=1))
     flux = few.flux[:, 2:3] * ratio / ratio[:, 2:3]

@@ -110,6 +110,26 @@ def test_whole_instruments_go_missing(noise, shapes):
     assert min(map(len, share)) == 3
 
 
+def test_a_galaxy_has_the_bands_of_one_footprint(noise, shapes):
+    """Two sets of four bands that share two: half of the galaxies lose one more, none keeps fewer than three."""
+    sets = ((0, 1, 2, 4), (0, 2, 3, 4))
+    survey = MockSurvey(noise, MASSES, 0.5, band_sets=sets)
+    found = survey.observe(shapes, 20_000, generator(4)).photometry.mask
+    patterns, counts = torch.unique(found, dim=0, return_counts=True)
+    shares = {tuple(row): float(n) / len(found) for row, n in zip(patterns.int().tolist(), counts, strict=True)}
+    for bands in sets:
+        whole = [int(band in bands) for band in range(5)]
+        assert shares.pop(tuple(whole)) == pytest.approx(0.25, abs=0.015)
+        for gone in set(bands) - {1, 3}:  # bands of both sets; without its own band, neither set tells which it was
+            without = tuple(on if band != gone else 0 for band, on in enumerate(whole))
+            assert shares.pop(without) == pytest.approx(0.25 / 4, abs=0.01)
+    assert shares == {(1, 0, 1, 0, 1): pytest.approx(0.5 / 4, abs=0.015)}
+    instruments = replace(survey, drop_out=1.0, instruments=((0,), (1, 2, 3)))
+    kept = instruments.observe(shapes, 5_000, generator(4)).photometry.mask
+    assert int(kept.sum(1).min()) == 3
+    assert not bool((kept[:, 1] & kept[:, 3]).any())
+
+
 def test_without_instruments_the_same_numbers_are_drawn(noise, shapes):
     """The key to old trainings: what the option adds is drawn after all else."""
     plain = MockSurvey(noise, MASSES, 0.4).observe(shapes, 500, generator(5)).photometry

@@ -8,7 +8,7 @@ from scipy import integrate, stats
 from sedflow_dist.inference import likelihood
 from sedflow_dist.magnitudes import POGSON
 from sedflow_dist.photometry.calibrate import calibrate
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 
 FLOOR = (0.05, 0.02, 0.03)
 FLUX, SIGMA, MODEL = np.array([[12.0, 30.0, -2.0]]), np.array([[0.6, 0.5, 3.0]]), np.array([[11.0, 30.5, 1.0]])

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sedflow_dist.photometry.calibrate import calibrate, is_coded
 from sedflow_dist.photometry.flags import names
 from sedflow_dist.photometry.flux_units import per_nanomaggy
-from sedflow_dist.photometry.surveys import Survey
+from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.sps.filters import Band
 
 BANDS = ("sdss2010-g", "sdss2010-r", "sdss2010-i")

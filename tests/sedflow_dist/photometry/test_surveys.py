@@ -16,7 +16,8 @@ from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.calibrate import calibrate
 from sedflow_dist.photometry.cuts import Cut
 from sedflow_dist.photometry.flags import DESCRIPTIONS, REASONS, Flag, names
-from sedflow_dist.photometry.surveys import SURVEYS, Survey, healpix
+from sedflow_dist.photometry.survey import Survey
+from sedflow_dist.photometry.surveys import SURVEYS, healpix
 
 SDSS, NSA = SURVEYS["sdss"], SURVEYS["nsa"]
 FLUX = np.array([[10.0, 30.0, 50.0, 70.0, 80.0]])
@@ -266,23 +267,66 @@ def test_rows_do_not_touch_each_other():
 # -- surveys with a sky of their own ------------------------------------------------------------------------------------
 
 LEGACY, RUBIN = SURVEYS["desi-legacy"], SURVEYS["rubin"]
+NORTH, SOUTH = ([label in LEGACY.footprints[part].bands for label in LEGACY.labels] for part in ("north", "south"))
+
+
+def legacy(flux, ivar, transmission=None, elsewhere=NORTH):
+    """Calibrate one southern galaxy of five bands (unless it lies elsewhere): columns of g r z stand for both footprints."""
+    columns = [
+        np.concatenate([row[:, :3], row], axis=1)
+        for row in (flux, ivar, np.ones((1, 5)) if transmission is None else transmission)
+    ]
+    return calibrate(LEGACY, *columns, Z, np.array([elsewhere]))
 
 
 def test_no_data_is_not_an_error_and_not_detected_is_not_not_observed():
     """DESI: ivar 0 says that the band was not observed; a negative flux was, and nothing was detected."""
     flux, ivar = one(-0.3, band=0), one(0.0, band=3, base=IVAR)
-    found = calibrate(LEGACY, flux, ivar, np.ones((1, 5)), Z)
-    assert found.photometry.mask.tolist() == [[True, True, True, False, True]]
+    found = legacy(flux, ivar)
+    assert found.photometry.mask.tolist() == [[False] * 3 + [True, True, True, False, True]]
     assert flags_of(found) == {"BAND_MISSING", "NEGATIVE_FLUX"}
-    assert flags_of(calibrate(LEGACY, FLUX, one(-1.0, band=3, base=IVAR), np.ones((1, 5)), Z)) >= {"BAD_ERROR"}
+    assert flags_of(legacy(FLUX, one(-1.0, band=3, base=IVAR))) >= {"BAD_ERROR"}
+
+
+def test_a_galaxy_of_one_footprint_misses_nothing_of_the_other():
+    for elsewhere in (NORTH, SOUTH):
+        found = legacy(FLUX, IVAR, elsewhere=elsewhere)
+        assert found.photometry.mask.tolist() == [[not gone for gone in elsewhere]]
+        assert flags_of(found) == set()
+    nowhere = legacy(FLUX, IVAR, elsewhere=[north or south for north, south in zip(NORTH, SOUTH, strict=True)])
+    assert flags_of(nowhere) == {"BAND_MISSING", "TOO_FEW_BANDS"}
+    bright = one(1e6, band=1)  # r: both of its colours are absurd, in either footprint
+    assert all("ABSURD_COLOUR" in flags_of(legacy(bright, IVAR, elsewhere=part)) for part in (NORTH, SOUTH))
+
+
+@pytest.mark.parametrize(
+    ("footprints", "told"),
+    [
+        ({"a": {"bands": ["g", "y"], "rows": [{"column": "part", "classes": ["A"]}]}}, "footprints name 'y'"),
+        ({"a": {"bands": ["g"], "rows": [{"column": "part", "above": 1}]}}, "classes or bits, and those by part limits"),
+        (
+            {name: {"bands": ["g"], "rows": [{"column": "part", "classes": [name]}]} for name in ("a", "b")},
+            "'g', which is none of",
+        ),
+        (
+            {"a": {"bands": ["u", "g", "r"], "rows": [{"column": "part", "classes": ["A"]}]},
+             "b": {"bands": ["i", "z"], "rows": [{"column": "part", "classes": ["B"]}]}},
+            "a footprint has 2 bands in all",
+        ),
+    ],
+)  # fmt: skip
+def test_footprints_that_contradict_the_bands_are_refused(footprints, told):
+    with pytest.raises(ValueError, match=told):
+        Survey.model_validate({**SDSS.model_dump(), "footprints": footprints})
 
 
 def test_legacy_fluxes_are_divided_by_the_transmission():
     transmission = np.array([[0.8, 0.9, 0.95, 0.99, 1.0]])
-    found = calibrate(LEGACY, FLUX, IVAR, transmission, Z)
-    np.testing.assert_allclose(found.photometry.flux, FLUX / transmission, rtol=1e-6)
-    sigma = np.hypot(1 / np.sqrt(IVAR * transmission**2), LEGACY.model_error * FLUX / transmission)
-    np.testing.assert_allclose(found.photometry.sigma, sigma, rtol=1e-6)
+    found = legacy(FLUX, IVAR, transmission).photometry
+    np.testing.assert_allclose(found.flux[:, 3:], FLUX / transmission, rtol=1e-6)
+    floor = 0.4 * np.log(10) * np.array([0.02, 0.02, 0.02, 0.05, 0.05])
+    sigma = np.hypot(1 / np.sqrt(IVAR * transmission**2), np.hypot(LEGACY.model_error, floor) * FLUX / transmission)
+    np.testing.assert_allclose(found.sigma[:, 3:], sigma, rtol=1e-6)
 
 
 def test_rubin_fluxes_are_dereddened_and_flagged_bands_are_missing():
@@ -362,7 +406,7 @@ def test_no_data_may_be_nan():
 
 
 def test_declared_cuts_name_the_bits_of_maskbits():
-    bits = {name: cut.bits for name, cut in LEGACY.cuts.items()}
+    bits = {name: cut.bits for name, cut in LEGACY.cuts.items() if cut.bits}
     assert bits == {"bright_star": 2, "saturated_or_bad": 32 + 64 + 128, "fit_bailed_out": 1024, "cluster": 8192}
 
 
