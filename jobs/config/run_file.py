@@ -33,6 +33,7 @@ from jobs.config.sections import (
 from sedflow_dist.flow.likelihood_training import LikelihoodSettings
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.photometry import surveys
+from sedflow_dist.photometry.flags import MINIMUM_BANDS
 from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.sps.filters import rest_range
 from sedflow_dist.sps.ssp import GAS_TWICE, pixel_edges
@@ -108,11 +109,14 @@ class RunFile(Section):
     def _check_labels(self) -> RunFile:
         """Labels that the training names are the survey's, each once."""
         labels, training = self.survey_definition.labels, self.training
-        for key, named in (("instruments", [*chain(*training.instruments)]), ("depth", [*training.depth])):
+        told = {"training.instruments": [*chain(*training.instruments)], "training.depth": [*training.depth]}
+        if not isinstance(self.validation.patterns, int):
+            told |= {f"validation.patterns[{i}]": [*one] for i, one in enumerate(self.validation.patterns)}
+        for key, named in told.items():
             if wrong := [name for name in named if name not in labels or named.count(name) > 1]:
-                raise ValueError(
-                    f"training.{key}: {wrong[0]!r} is none of the bands {', '.join(labels)}, or named twice"
-                )
+                raise ValueError(f"{key}: {wrong[0]!r} is none of the bands {', '.join(labels)}, or named twice")
+            if key.startswith("validation") and len(named) < MINIMUM_BANDS:
+                raise ValueError(f"{key}: {len(named)} bands; at least {MINIMUM_BANDS} are needed")
         return self
 
     @model_validator(mode="after")

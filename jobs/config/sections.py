@@ -266,8 +266,10 @@ class Validation(Section):
 
     n_galaxies: int = Field(1000, ge=10, description="mock galaxies that the training has not seen")
     n_draws: int = Field(1024, ge=16, description="draws of each one's posterior, among which the truth is ranked")
-    patterns: int = Field(
-        0, ge=0, description="most common patterns of missing bands, each checked on as many galaxies again"
+    patterns: Annotated[int, Field(ge=0)] | tuple[tuple[str, ...], ...] = Field(
+        0,
+        description="sets of bands, each checked on as many galaxies again: by their labels, as [[g, r, z]], or a number, of the "
+        "most common ones of the photometry that lack bands",
     )
 
 

@@ -39,7 +39,7 @@ def figures(run: RunFile) -> list[str]:
     flow = TrainedModel.from_bytes(*model_bytes(catalog))
     drawn = {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, flow, _typical(catalog))}
     arrays, _ = validation.read(run.store("validation"))
-    complete = arrays["mask"].all(1)
+    complete = arrays["complete"]
     ranks = arrays["rank"][complete]
     drawn["pp.png"] = plots.pp(ranks, flow.space.quantities, coverage.check(ranks), "Posteriors of the flow")
     drawn["sbc.png"] = plots.sbc(ranks, flow.space.quantities, chain_ranks(flow, run.store("chains"), run.seed))

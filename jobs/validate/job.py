@@ -60,6 +60,14 @@ def missing_patterns(store: ChunkedStore, n: int, band_sets: Sequence[Sequence[i
     return list(islice((p for p, _ in counts.most_common() if sum(p) >= MINIMUM_BANDS and p not in whole), n))
 
 
+def _patterns(run: RunFile, flow: TrainedModel) -> tuple[Pattern, ...]:
+    """The sets of measured bands that the run names, or the most common ones of its photometry."""
+    wanted = run.validation.patterns
+    if isinstance(wanted, int):
+        return tuple(missing_patterns(photometry.open(run.store("photometry")), wanted, flow.spec.band_sets))
+    return tuple(tuple(label in labels for label in flow.spec.labels) for labels in wanted)
+
+
 def ranks(
     block: int, model: Location, model_id: str, n_galaxies: int, n_draws: int, seed: int, patterns: tuple[Pattern, ...]
 ) -> dict[str, np.ndarray]:
@@ -79,7 +87,8 @@ def ranks(
         "tarp": coverage.tarp(cube, None, true, points), "weighted_tarp": coverage.tarp(cube, weight, true, points),
         "hpd": coverage.expected_coverage(log_q, None, log_q_truth),
         "weighted_hpd": coverage.expected_coverage(log_q, weight, log_q_truth),
-        "mask": part.photometry.mask.numpy(),
+        "mask": part.photometry.mask.numpy(), "complete": np.arange(rows.start, rows.stop) < n_galaxies,
+        "redshift": part.photometry.redshift.numpy(),
         "signal_to_noise": np.nanmedian(part.photometry.signal_to_noise.numpy(), axis=1),
         "log_prob": joint_log_prob(posterior.flow, part), "effective_fraction": draws.effective_fraction.numpy(),
     }  # fmt: skip
@@ -101,10 +110,9 @@ def validate(run: RunFile) -> dict[str, Calibration]:
     flow = TrainedModel.from_bytes(*model_store.read(model))
     patterns: tuple[Pattern, ...] = ()
     if run.validation.patterns:
-        store = photometry.open(run.store("photometry"))
-        patterns = tuple(missing_patterns(store, run.validation.patterns, flow.spec.band_sets))
+        patterns = _patterns(run, flow)
     settings: dict[str, Any] = {
-        "model": flow.id, "seed": run.seed, **run.validation.model_dump(), "measured": [list(p) for p in patterns],
+        "model": flow.id, "seed": run.seed, **run.validation.model_dump(mode="json"), "measured": [list(p) for p in patterns],
     }  # fmt: skip
     try:
         arrays, attributes = validation.read(out)
@@ -130,7 +138,7 @@ def validate(run: RunFile) -> dict[str, Calibration]:
         arrays = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in validation.ARRAYS}
         validation.write(out, arrays, flow.space.names, flow.spec.labels, settings)
     result = report(arrays, flow.space.names, flow.spec.labels)
-    complete = arrays["mask"].all(1)
+    complete = arrays["complete"]
     say("validate", f"held-out log-probability {arrays['log_prob'][complete].mean():.3f}, median effective fraction "
         f"{np.median(arrays['effective_fraction'][complete]):.2f}: {out}")  # fmt: skip
     return result
@@ -142,8 +150,11 @@ def report(arrays: dict[str, np.ndarray], names: Sequence[str], labels: Sequence
     Keys: ``plain`` and ``weighted``, of the parameters, and both with ``tarp`` and ``hpd``, of all dimensions together.
     Galaxies that miss bands count in the line of the worst pattern only.
     """
-    complete = arrays["mask"].all(1)
-    bins = np.char.add("S/N ", coverage.quantile_bins(arrays["signal_to_noise"][complete], _BINS))
+    complete = arrays["complete"]
+    groups = [
+        np.char.add(title, coverage.quantile_bins(arrays[name][complete], _BINS))
+        for title, name in (("S/N ", "signal_to_noise"), ("redshift ", "redshift"))
+    ]
     without = np.array(["without " + ", ".join(np.array(labels)[~row]) for row in arrays["mask"]])[~complete]
     result = {}
     for kind, prefix in (("plain", ""), ("weighted", "weighted_")):
@@ -158,7 +169,7 @@ def report(arrays: dict[str, np.ndarray], names: Sequence[str], labels: Sequence
             lines.append(
                 f"{title} inside its 99 % band: {'yes' if joint.inside[0] else 'no'} (KS p {joint.pooled:.3f})"
             )
-        lines.append(_worst(coverage.by_group(rank[complete], bins)))
+        lines += [_worst(coverage.by_group(rank[complete], bins)) for bins in groups]
         if len(without):
             lines.append(_worst(coverage.by_group(rank[~complete], without)))
         say("validate", f"{kind} draws: " + "; ".join(lines))

@@ -54,18 +54,25 @@ def test_a_wrong_key_of_a_run_is_told_in_words(tmp_path, sections, line):
 
 
 @pytest.mark.parametrize(
-    ("training", "line"),
+    ("section", "settings", "line"),
     [
-        ({"depth": {"y": 20}}, "training.depth: 'y' is none of the bands g, r, i, or named twice"),
-        ({"instruments": [["g", "y"]]}, "training.instruments: 'y' is none of the bands g, r, i, or named twice"),
+        ("training", {"depth": {"y": 20}}, "depth: 'y' is none of the bands g, r, i, or named twice"),
+        ("training", {"instruments": [["g", "y"]]}, "instruments: 'y' is none of the bands g, r, i, or named twice"),
         (
+            "training",
             {"instruments": [["g", "r"], ["r"]]},
-            "training.instruments: 'r' is none of the bands g, r, i, or named twice",
+            "instruments: 'r' is none of the bands g, r, i, or named twice",
         ),
+        (
+            "validation",
+            {"patterns": [["g", "r", "y"]]},
+            "patterns[0]: 'y' is none of the bands g, r, i, or named twice",
+        ),
+        ("validation", {"patterns": [["g", "r", "i"], ["g", "r"]]}, "patterns[1]: 2 bands; at least 3 are needed"),
     ],
 )
-def test_bands_that_the_training_names_are_those_of_the_survey_once(tmp_path, training, line):
-    assert f"  {line}" in refused(tmp_path, survey=SURVEY, training=training)
+def test_bands_that_are_named_are_those_of_the_survey_once(tmp_path, section, settings, line):
+    assert f"  {section}.{line}" in refused(tmp_path, survey=SURVEY, **{section: settings})
 
 
 def test_what_no_single_key_is_to_blame_for_has_no_empty_place(tmp_path):

@@ -74,7 +74,13 @@ def arrays(n=400, seed=0):
     mask = np.ones((2 * n, 5), bool)
     mask[n:, 0] = False
     joint = {name: rng.random(2 * n) for name in ("tarp", "weighted_tarp", "hpd", "weighted_hpd")}
-    return {"rank": ranks, "weighted_rank": ranks, "mask": mask, "signal_to_noise": rng.random(2 * n), **joint}
+    about = {
+        "mask": mask,
+        "complete": np.arange(2 * n) < n,
+        "signal_to_noise": rng.random(2 * n),
+        "redshift": rng.random(2 * n),
+    }
+    return {"rank": ranks, "weighted_rank": ranks, **about, **joint}
 
 
 def test_the_report_names_what_is_wrong(capsys):
@@ -84,7 +90,7 @@ def test_the_report_names_what_is_wrong(capsys):
     assert found["plain"].inside.all()  # galaxies that miss bands do not count there
     assert "worst of 1: without u, 0 of 12 inside, p 0.000" in said
     assert "TARP inside its 99 % band: yes" in said
-    assert said.count("worst of 4: S/N ") == 2
+    assert said.count("worst of 4: S/N ") == said.count("worst of 4: redshift ") == 2
     broken = arrays()
     broken["tarp"] = broken["tarp"] ** 2
     report(broken, PARAMETERS, tuple("ugriz"))
@@ -111,12 +117,21 @@ def test_the_run_checks_its_own_patterns_of_missing_bands(local, tmp_path, capsy
     assert after["band"].tolist() == ["u", "g", "r", "i", "z"]
     for name in ("rank", "weighted_rank", "tarp", "weighted_tarp", "hpd", "log_prob", "signal_to_noise"):
         assert before[name].tobytes() == after[name][:50].tobytes(), name
-    complete = after["mask"].all(1)
-    assert complete.sum() == 50
+    complete = after["complete"]
+    assert complete.sum() == 50 and after["mask"][complete].all() and not after["mask"][~complete].all(1).any()
     assert (after["signal_to_noise"] > 0).all()
     for name in ("tarp", "weighted_tarp", "hpd", "weighted_hpd"):
         assert ((after[name] >= 0) & (after[name] <= 1 + 1e-6)).all()
     assert found["plain"].pooled == coverage.check(after["rank"][complete]).pooled
+
+
+def test_patterns_may_be_named_by_their_bands(local, tmp_path):
+    run = copied(local, tmp_path)
+    named = run.validation.model_copy(update={"patterns": (("g", "r", "i"),), "n_galaxies": 10})
+    validate(run.model_copy(update={"validation": named}))
+    after, _ = validation.read(run.store("validation"))
+    assert after["complete"].tolist() == [True] * 10 + [False] * 10
+    assert (after["mask"][10:] == [False, True, True, True, False]).all()
 
 
 def test_one_command_draws_all_figures(local, tmp_path):
