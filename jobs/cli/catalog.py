@@ -38,6 +38,17 @@ def show(
             print(f"  {size:>9.1f}  bytes a galaxy: {printable(name)}")
 
 
+@catalog_app.command("figures")
+def figures(
+    source: CatalogPath, out: Annotated[str, typer.Option(help="folder, here or s3://, for the figures")]
+) -> None:
+    """Draw a catalog: its masses and redshifts, and the posterior and spectral energy distribution of a typical galaxy."""
+    from jobs.validate.figures import of_catalog
+
+    for name in of_catalog(Location.parse(source), Location.parse(out)):
+        print(name)
+
+
 @catalog_app.command("draws")
 def draws(
     source: CatalogPath,

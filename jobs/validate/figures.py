@@ -37,7 +37,7 @@ def figures(run: RunFile) -> list[str]:
     """
     catalog = open_catalog(run.store("catalog"))
     flow = TrainedModel.from_bytes(*model_bytes(catalog))
-    drawn = {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, flow, _typical(catalog))}
+    drawn = _of_catalog(catalog, flow)
     arrays, _ = validation.read(run.store("validation"))
     complete = arrays["complete"]
     ranks = arrays["rank"][complete]
@@ -49,6 +49,17 @@ def figures(run: RunFile) -> list[str]:
     })  # fmt: skip
     drawn["training_data.png"] = training_data(run, catalog, flow)
     return [_save(figure, run.store("figures"), name) for name, figure in drawn.items()]
+
+
+def of_catalog(source: Location, folder: Location) -> list[str]:
+    """Draw what a catalog alone shows into a folder: masses and redshifts, and a typical galaxy; return the files' names."""
+    catalog = open_catalog(source)
+    drawn = _of_catalog(catalog, TrainedModel.from_bytes(*model_bytes(catalog)))
+    return [_save(figure, folder, name) for name, figure in drawn.items()]
+
+
+def _of_catalog(catalog, flow: TrainedModel) -> dict[str, Figure]:  # noqa: ANN001
+    return {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, flow, _typical(catalog))}
 
 
 def mass_redshift(catalog) -> Figure:  # noqa: ANN001

@@ -35,8 +35,8 @@ from sedflow_dist.sps.ssp import ARRAYS, LIBRARIES, SSPTable
 if TYPE_CHECKING:
     from sbi.inference.posteriors import DirectPosterior
 
-#: Redshift up to which a model keeps the wavelengths of its SSP table, if that is beyond the trained range.
-FAR = 0.6
+#: How far beyond the trained redshifts a model keeps the wavelengths of its SSP table, and weighs draws.
+BEYOND = 0.4
 _NOISE = ("magnitude", "mean", "scatter")
 
 
@@ -174,8 +174,9 @@ class TrainedModel(nn.Module):
 
 
 def reach(bands: Sequence[filters.Named], redshift: tuple[float, float], ssp: SSPTable) -> float:
-    """Return the redshift up to which a model keeps and uses its SSP table: as far as bands and table let it, up to `FAR`."""
-    return max(min(FAR, filters.reach(bands, ssp.edges)), redshift[1])
+    """Return the redshift up to which a model keeps and uses its SSP table: as bands and table let it, `BEYOND` its redshifts."""
+    far = round(redshift[1] + BEYOND, 6)  # of decimals that people write: 0.2 + 0.4 is 0.6
+    return max(min(far, filters.reach(bands, ssp.edges)), redshift[1])
 
 
 class _Tensors(nn.Module):

@@ -24,7 +24,7 @@ from storage_schemas.backend.location import Location
 COMMANDS = ("demo", "run", "plan", "status", "submit", "jobs", "jobs status", "jobs logs", "jobs stop", "doctor", "build-ssp",
             "ingest", "simulate", "train", "learn-likelihood", "validate", "catalog average",
             "infer", "mcmc", "flux", "export", "catalog", "catalog show", "catalog draws", "catalog history", "catalog diff",
-            "catalog reweight", "catalog rollback", "catalog clean", "catalog verify", "reprocess", "verify",
+            "catalog figures", "catalog reweight", "catalog rollback", "catalog clean", "catalog verify", "reprocess", "verify",
             "zeropoints")  # fmt: skip
 
 

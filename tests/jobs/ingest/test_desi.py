@@ -8,6 +8,7 @@ import tiny
 from astropy.table import Table
 from paths import ROOT
 
+from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
 from jobs.ingest.job import ingest
 from sedflow_dist.photometry import surveys
@@ -27,10 +28,10 @@ def table():
     return legacy_table.table(N, seed=3)
 
 
-def stored(table, folder):
+def stored(table, folder, **joined):
     """Ingest a table; return the store and its arrays by name."""
     table.write(folder / "table.fits")
-    store = ingest(folder / "table.fits", SURVEY, tiny.location(folder / "store"), 100)
+    store = ingest(folder / "table.fits", SURVEY, tiny.location(folder / "store"), 100, **joined)
     return store, {name: np.asarray(store.group[name][:]) for name in photometry.DATA}
 
 
@@ -94,6 +95,23 @@ def test_a_table_without_desis_columns_is_taken_and_the_report_says_so(table, tm
     store, _ = stored(plain, tmp_path)
     assert store.group.attrs["report"]["not_cut"] == dict.fromkeys(("zwarn", "zerr", "spectype", "deltachi2"), N)
     assert "no cuts were made by columns that the input lacks" in capsys.readouterr().err
+
+
+def test_redshifts_of_zall_are_joined_by_targetid_with_what_cuts_need(table, tmp_path):
+    """Photometry without redshifts, and DESI's table of them in another order, in which some targets are not."""
+    of_desi = ["TARGETID", "Z", "ZERR", "ZWARN", "DELTACHI2", "SPECTYPE"]
+    zall = table[of_desi][::-1][: N - 5]
+    zall["ZWARN"][zall["TARGETID"] == table["TARGETID"][10]] = 4
+    zall.write(tmp_path / "zall-pix.fits")
+    photometry_alone = table.copy()
+    photometry_alone.remove_columns(of_desi[1:])
+    join = Join(file=str(tmp_path / "zall-pix.fits"), on="TARGETID", columns=tuple(of_desi[1:]))
+    store, found = stored(photometry_alone, tmp_path, joining=join)
+    rows = np.asarray(store.group["input_row"][:])
+    np.testing.assert_allclose(found["redshift"][5:], table["Z"][rows][5:], rtol=1e-6)
+    assert ((found["flags"] & int(Flag.NO_MATCH)) != 0).tolist() == [True] * 5 + [False] * (N - 5)
+    assert np.flatnonzero(found["flags"] & int(Flag.QUALITY_CUT)).tolist() == [10]
+    assert store.group.attrs["report"]["not_cut"] == {}
 
 
 def test_files_that_tell_footprints_by_other_columns_are_refused(table, tmp_path):

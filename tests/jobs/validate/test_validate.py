@@ -2,13 +2,14 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from provabgs import PARAMETERS
 
-from jobs.validate.figures import figures
+from jobs.validate.figures import figures, of_catalog
 from jobs.validate.job import missing_patterns, report, validate
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.validation import coverage
@@ -132,6 +133,12 @@ def test_patterns_may_be_named_by_their_bands(local, tmp_path):
     after, _ = validation.read(run.store("validation"))
     assert after["complete"].tolist() == [True] * 10 + [False] * 10
     assert (after["mask"][10:] == [False, True, True, True, False]).all()
+
+
+def test_a_catalog_alone_has_figures_too(local, tmp_path):
+    drawn = of_catalog(local.store("catalog"), Location.parse(str(tmp_path / "figures")))
+    assert [Path(name).name for name in drawn] == ["mass_redshift.png", "posterior_sed.png"]
+    assert all(Path(name).read_bytes()[:4] == b"\x89PNG" for name in drawn)
 
 
 def test_one_command_draws_all_figures(local, tmp_path):
