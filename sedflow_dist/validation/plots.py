@@ -28,6 +28,7 @@ if "matplotlib.pyplot" not in sys.modules and "MPLBACKEND" not in os.environ:  #
 import matplotlib.pyplot as plt
 
 _BINS_OF_CHAINS = 10
+_OPTICAL_TICKS = (3000, 4000, 5000, 6000, 7000, 8000, 9000, 12_000, 20_000)  # A
 _BLUE, _ORANGE, _GREY = "#1f4e79", "#d95f02", "#8a8a8a"
 
 
@@ -68,11 +69,9 @@ def posterior_and_sed(
     axes.set(xscale="log", yscale="log", xlabel="observed wavelength [Å]", ylabel="flux [nanomaggies]", title=title)
     axes.set_xlim(0.85 * band_wavelength.min(), 1.15 * band_wavelength.max())
     axes.set_ylim(0.4 * np.min(flux[flux > 0]), 2.2 * flux.max())
-    ticks = [
-        t
-        for t in (3000, 4000, 5000, 6000, 7000, 8000, 9000, 12000, 20000)
-        if axes.get_xlim()[0] < t < axes.get_xlim()[1]
-    ]
+    first, last = axes.get_xlim()
+    places = _OPTICAL_TICKS if last < 4 * first else [step * 10**power for power in (3, 4, 5) for step in (1, 2, 5)]
+    ticks = [tick for tick in places if first < tick < last]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.minorticks_off()
     axes.legend(frameon=False, loc="lower right")
