@@ -17,12 +17,13 @@ from torch import Tensor
 
 #: Light at shorter wavelengths [A] ionises hydrogen.
 LYMAN_LIMIT_A = 911.76
-#: Ends of pieces [A] on each of which a screen's transmission is one polynomial of ln(lambda): at the Lyman limit, at both ends
-#: of dust's bump and of Calzetti's two formulas, and where curves bend. Dust that absorbs 1e-6 to all of the light then
-#: absorbs the same energy to 1e-4 (tests/sedflow_dist/sps/test_dust_emission.py).
+#: Ends of pieces [A] on each of which a screen's transmission is one polynomial of ln(lambda): at the Lyman limit, where Calzetti's
+#: two formulas end, around dust's bump and its silicates, and otherwise such that the largest errors of the pieces add up to the
+#: least that as many can leave. Dust that absorbs 1e-6 to all of the light then absorbs the same energy to half of 1e-4
+#: (tests/sedflow_dist/sps/test_dust_emission.py).
 _PIECES_A = (
-    90.0, 150.0, 250.0, 360.0, 500.0, 680.0, LYMAN_LIMIT_A, 1250.0, 1700.0, 2050.0, 2350.0, 2900.0, 4200.0, 6300.0, 10_500.0,
-    30_986.274, 4e5,
+    90.0, 210.0, 305.0, 440.0, 630.0, LYMAN_LIMIT_A, 1970.0, 2310.0, 3500.0, 6300.0, 10_000.0, 23_000.0, 30_986.274, 83_000.0,
+    120_000.0, 208_000.0, 4e5,
 )  # fmt: skip
 _NODES = 6
 #: Percentages of PAHs and lowest intensities of starlight of Draine & Li's dust of the Milky Way (R_V = 3.1): one sequence. That
