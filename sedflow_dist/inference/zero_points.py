@@ -236,7 +236,9 @@ def solve(
     delta += step * min(1.0, _LARGEST_STEP / max(POGSON * np.abs(step).max(), 1e-30))
     covariance = gain @ (directions.T @ outer @ directions + prior) @ gain.T
     held, scatter = relative @ basis @ vector[:, ~kept], scatter[~kept]
-    tells = np.linalg.norm(held, axis=0) > 0.5  # an offset of all bands, where not even uncertainties tell it, is none to list
+    tells = (
+        np.linalg.norm(held, axis=0) > 0.5
+    )  # an offset of all bands, where not even uncertainties tell it, is none to list
     held, scatter = held[:, tells], scatter[tells]
     unknown = (assumptions.prior / POGSON) ** 2 * held @ held.T
     if fixed != MEAN:
@@ -249,9 +251,7 @@ def solve(
         return everywhere
 
     error, statistical = (POGSON * np.sqrt(np.diag(c).clip(min=0.0)) for c in (covariance + unknown, covariance))
-    return Solution(
-        filled(POGSON * delta), filled(error), filled(statistical), np.nan_to_num(filled(held.T)), scatter
-    )
+    return Solution(filled(POGSON * delta), filled(error), filled(statistical), np.nan_to_num(filled(held.T)), scatter)
 
 
 def described(left_out: Counter[str]) -> str:
