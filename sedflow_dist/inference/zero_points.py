@@ -8,6 +8,10 @@ draws with importance weights, made with its photometry corrected for the delta 
 
 with expectations over its posterior: what parameters can mimic is taken off by Cov[s]. Sums over galaxies are one normal equation;
 solving it is a step of Newton's method. Memory does not depend on the number of galaxies.
+
+Where the population counts, so does its selection. The survey selects on what it observes, so that P, the share of all
+galaxies that it selects, depends on delta, and what they say is sum_i ln p(x_i | delta) - N ln P(delta) (Loredo 2004, arXiv
+astro-ph/0409387).
 """
 
 from __future__ import annotations
@@ -24,17 +28,24 @@ from jaxtyping import Float, Int, UInt32
 from torch import Tensor
 
 from sedflow_dist import magnitudes
+from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import goodness_of_fit
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.magnitudes import POGSON
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.photometry.photometry import Photometry
+from sedflow_dist.simulation.mocks import MockSurvey
+from sedflow_dist.simulation.shapes import draw_shapes
 
 #: Flags that say nothing against a row's photometry, or that are judged anew.
 _HARMLESS = int(Flag.BAND_MISSING | Flag.NEGATIVE_FLUX | Flag.NO_ID | Flag.LOW_EFFECTIVE_FRACTION)
 #: Fewer say next to nothing; more asked for would leave out galaxies of unusual colours, and with them a part of the population.
 _LEAST_EFFECTIVE_DRAWS = 10.0
+#: Of a band of a mock galaxy, whose uncertainty can be drawn as next to nothing (others have their survey's floor): draws do not
+#: resolve more, and one such galaxy's information, the difference of two huge numbers, would outweigh ten thousand.
+_LARGEST_SIGNAL = 300.0
+_SHAPES = 4096  # of the prior, of which selection selects a share: they tell its slope to 2 %
 _LARGEST_STEP = 0.1  # mag in any band: the normal equation is linear, and weights are not
 MEAN = "mean"
 #: Why a row is left out, in the order in which that is looked for.
@@ -130,6 +141,9 @@ def equation(
         rows: in their catalog, which key the draws
     """
     total, data = NormalEquation.zero(len(offset)), corrected(photometry, offset)
+    slope = np.zeros(len(offset))
+    if assumptions.population == "prior":
+        slope[posterior.flow.noise.selection_band] = _of_selection(posterior.flow)
     spectroscopic = photometry.has_exact_redshift.numpy() & posterior.open(photometry, flags & ~np.uint32(_HARMLESS))
     plain = (flags & ~np.uint32(_HARMLESS)) == 0
     total.left_out["redshift"] += int((~spectroscopic).sum())
@@ -137,18 +151,24 @@ def equation(
     places = np.flatnonzero(spectroscopic & plain)
     for start in range(0, len(places), posterior.batch):
         at = places[start : start + posterior.batch]
-        total = total + _of_batch(posterior, data[at], rows[at], assumptions)
+        total = total + _of_batch(posterior, data[at], rows[at], slope, assumptions)
     return total
 
 
 def _of_batch(
-    posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], assumptions: Assumptions
+    posterior: Posterior,
+    photometry: Photometry,
+    rows: Int[np.ndarray, " galaxy"],
+    slope: Float[np.ndarray, " band"],
+    assumptions: Assumptions,
 ) -> NormalEquation:
-    """The sums over galaxies whose weights serve and whose photometry the model explains."""
+    """The sums over galaxies whose weights serve and whose photometry the model explains; ``slope``: d ln P / d delta."""
     found = posterior.predict(photometry, rows, posterior.n_draws, as_trained=assumptions.population == "prior")
     certificate, weight = found.certificate, found.certificate.weight
     serves = (certificate.effective_fraction * posterior.n_draws >= _LEAST_EFFECTIVE_DRAWS).numpy()
     serves &= np.isfinite(certificate.log_evidence.numpy())
+    if assumptions.population == "prior":
+        serves &= (photometry.flux * photometry.inverse_sigma).abs().amax(1).numpy() < _LARGEST_SIGNAL
     p_value = goodness_of_fit.posterior_predictive(found.chi2.numpy(), photometry.n_bands.numpy(), weight.numpy())
     fits = p_value >= assumptions.least_p_value
     use = torch.as_tensor(serves & fits)
@@ -162,6 +182,7 @@ def _of_batch(
         score, curvature = score + by_sigma[0], curvature + by_sigma[1]
     mean = torch.einsum("gd,gdb->gb", w, score)
     deviation = (score - mean.unsqueeze(1)) * w.sqrt().unsqueeze(-1)
+    mean = mean - torch.as_tensor(slope) * photometry.mask[use]
     information = torch.einsum("gd,gdb->b", w, curvature).diag() - torch.einsum("gda,gdb->ab", deviation, deviation)
     return NormalEquation(
         int(use.sum()), photometry.mask[use].sum(0).numpy(), mean.sum(0).numpy(), information.numpy(),
@@ -177,6 +198,12 @@ def _of_uncertainties(
     sigma, measured = photometry.sigma.double().unsqueeze(1), photometry.mask.unsqueeze(1)
     score = sigma * (sigma - mean) / scatter**2 - 1
     return torch.where(measured, score, 0.0), torch.where(measured, sigma * (2 * sigma - mean) / scatter**2, 0.0)
+
+
+def _of_selection(flow: TrainedModel) -> float:
+    """d ln P / d delta of the band in which the training's survey selects, of galaxies of the prior."""
+    shapes = draw_shapes(flow.redshift_model.model, flow.spec.redshift, 0, "selection", 0, _SHAPES)
+    return MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.0).selection_slope(shapes)
 
 
 def solve(
@@ -198,20 +225,26 @@ def solve(
         )
     square = np.ix_(seen, seen)
     information, outer = found.information[square], found.outer[square]
-    delta = np.nan_to_num(offset[seen]) / POGSON
-    delta -= delta.mean()  # an offset of all bands is the masses'
-    basis = scipy.linalg.null_space(np.ones((1, len(delta))))
+    delta, n_seen = np.nan_to_num(offset[seen]) / POGSON, int(seen.sum())
+    relative = np.eye(n_seen) - 1 / n_seen  # takes the mean from all: an offset of all bands is the masses'
+    delta = relative @ delta
+    # Uncertainties say how bright mocks are, so that an offset of all bands, held at zero, would pull on the others.
+    basis = scipy.linalg.null_space(np.ones((1, n_seen))) if assumptions.population == "unknown" else np.eye(n_seen)
     value, vector = np.linalg.eigh(basis.T @ information @ basis)
     scatter = np.full(len(value), np.inf)
     scatter[value > 0] = POGSON * np.sqrt(found.rows / value[value > 0])
     kept = scatter < (assumptions.scatter if assumptions.population == "unknown" else np.inf)
     directions = basis @ vector[:, kept]
     prior = (POGSON / assumptions.prior) ** 2 * np.eye(int(kept.sum()))
-    gain = directions @ np.linalg.inv(directions.T @ information @ directions + prior)
+    gain = relative @ directions @ np.linalg.inv(directions.T @ information @ directions + prior)
     step = gain @ directions.T @ (found.score[seen] + information @ delta) - delta
     delta += step * min(1.0, _LARGEST_STEP / max(POGSON * np.abs(step).max(), 1e-30))
     covariance = gain @ (directions.T @ outer @ directions + prior) @ gain.T
-    held = basis @ vector[:, ~kept]
+    held, scatter = relative @ basis @ vector[:, ~kept], scatter[~kept]
+    tells = (
+        np.linalg.norm(held, axis=0) > 0.5
+    )  # an offset of all bands, where not even uncertainties tell it, is none to list
+    held, scatter = held[:, tells], scatter[tells]
     unknown = (assumptions.prior / POGSON) ** 2 * held @ held.T
     if fixed != MEAN:
         shift = np.eye(len(delta)) - (np.array(labels)[seen] == fixed)  # takes the fixed band's offset from all
@@ -223,9 +256,7 @@ def solve(
         return everywhere
 
     error, statistical = (POGSON * np.sqrt(np.diag(c).clip(min=0.0)) for c in (covariance + unknown, covariance))
-    return Solution(
-        filled(POGSON * delta), filled(error), filled(statistical), np.nan_to_num(filled(held.T)), scatter[~kept]
-    )
+    return Solution(filled(POGSON * delta), filled(error), filled(statistical), np.nan_to_num(filled(held.T)), scatter)
 
 
 def described(left_out: Counter[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from sedflow_dist import magnitudes
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.photometry.photometry import Photometry
@@ -87,6 +89,19 @@ class MockSurvey:
         redshift = shapes.redshift[index]
         whole = Photometry(flux, sigma, torch.ones_like(flux, dtype=torch.bool), redshift, torch.zeros_like(redshift))
         return Mocks(shapes.phi[index], log_mstar, whole.with_bands(self._missing(flux.shape, generator)), index)
+
+    def selection_slope(self, shapes: Shapes) -> float:
+        """Return d ln P / d ln f: how the share P of galaxies that are selected grows with all fluxes of the band of selection.
+
+        Flat in ln mass, a shape's share is the part of the prior between the two limits, and it grows where the faint limit
+        lies inside the prior and the bright one beyond. Noise, which moves limits by some percent, is left out.
+        """
+        lowest, highest = (x * math.log(10) for x in self.log_mstar)
+        per_mass = shapes.per_mass[:, self.noise.selection_band].double().log()
+        bright, faint = (math.log(magnitudes.flux(x)) - per_mass for x in self.noise.selection)  # ln of the mass
+        share = bright.clamp(lowest, highest) - faint.clamp(lowest, highest)
+        gained, lost = ((lowest < limit) & (limit < highest) for limit in (faint, bright))
+        return float((gained.double() - lost.double()).sum() / share.sum())
 
     def _missing(self, shape: torch.Size, generator: Generator) -> Bool[Tensor, "galaxy band"]:
         """Any subset of a galaxy's bands that keeps at least three: the number missing is uniform, and so are the bands."""

@@ -18,6 +18,9 @@ from sedflow_dist.inference import importance
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.photometry.photometry import Photometry
 
+_LEAST_PROBABILITY = 1e-12  # of a detection: where none was likelier, a rank says nothing
+_HALVINGS = 20
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -79,26 +82,76 @@ def predict(posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, 
     return Predictions.concatenate(parts)
 
 
-def ranks(predictions: Predictions, measured: Photometry, band: int) -> Float[np.ndarray, " galaxy"]:
+def ranks(
+    predictions: Predictions, measured: Photometry, band: int, limit: Float[np.ndarray, " galaxy"] | None = None
+) -> Float[np.ndarray, " galaxy"]:
     """Return the predictive cumulative distribution of a band at the measured fluxes: uniform if all is right.
 
     Exact in the noise: its Gaussian is summed over draws and not drawn. NaN where the band is not measured.
+
+    Args:
+        limit: where a sample has only what was detected: the least flux that each galaxy's band would have been detected with
+            [nanomaggies]. Distributions are then conditional on a measured flux above it, and galaxies below it are NaN
     """
-    flux, sigma = measured.flux[:, band].double().numpy(), measured.sigma[:, band].double().numpy()
-    known = measured.mask[:, band].numpy()
-    z = (flux[known, None] - predictions.flux[known, :, band]) / sigma[known, None]
-    found = np.full(len(flux), np.nan)
+    flux = measured.flux[:, band].double().numpy()
+    found = _cumulative(predictions, measured, band, flux)
+    if limit is None:
+        return found
+    below = _cumulative(predictions, measured, band, limit)
+    return np.where(flux > limit, (found - below) / np.maximum(1 - below, _LEAST_PROBABILITY), np.nan)
+
+
+def quantile(
+    predictions: Predictions,
+    measured: Photometry,
+    band: int,
+    probability: float | Float[np.ndarray, " galaxy"],
+    limit: Float[np.ndarray, " galaxy"] | None = None,
+) -> Float[np.ndarray, " galaxy"]:
+    """Return the flux [nanomaggies] at which `ranks` is ``probability``, by bisection to 1e-6 of the range of the predictions.
+
+    With ``probability`` drawn uniformly, that is a flux as the survey would measure it (and, above ``limit``, detect it) if the
+    model were right.
+    """
+    flux, sigma = predictions.flux[:, :, band].astype(float), measured.sigma[:, band].double().numpy()
+    low, high = flux.min(1) - 8 * sigma, flux.max(1) + 8 * sigma
+    wanted = np.broadcast_to(np.asarray(probability, float), low.shape)
+    if limit is not None:
+        below = _cumulative(predictions, measured, band, limit)
+        wanted, low, high = below + wanted * (1 - below), np.maximum(low, limit), np.maximum(high, limit)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        under = _cumulative(predictions, measured, band, middle) < wanted
+        low, high = np.where(under, middle, low), np.where(under, high, middle)
+    return np.where(measured.mask[:, band].numpy(), (low + high) / 2, np.nan)
+
+
+def _cumulative(
+    predictions: Predictions, measured: Photometry, band: int, at: Float[np.ndarray, " galaxy"]
+) -> Float[np.ndarray, " galaxy"]:
+    """The cumulative distribution of a band's flux with its measured error, at one flux a galaxy; NaN: not measured."""
+    sigma, known = measured.sigma[:, band].double().numpy(), measured.mask[:, band].numpy()
+    z = (at[known, None] - predictions.flux[known, :, band]) / sigma[known, None]
+    found = np.full(len(at), np.nan)
     found[known] = (predictions.weight[known] * torch.special.ndtr(torch.as_tensor(z)).numpy()).sum(1)
     return found
 
 
-def agreement(predictions: Predictions, measured: Photometry, band: int) -> Agreement:
-    """Compare a band's predictions with what was measured."""
-    rank = ranks(predictions, measured, band)
+def agreement(
+    predictions: Predictions, measured: Photometry, band: int, limit: Float[np.ndarray, " galaxy"] | None = None
+) -> Agreement:
+    """Compare a band's predictions with what was measured; ``limit``: of galaxies that were detected, see `ranks`.
+
+    With a limit the predicted magnitude is the median of what would have been detected.
+    """
+    rank = ranks(predictions, measured, band, limit)
     known = np.isfinite(rank)
     flux, sigma = measured.flux[:, band].double().numpy(), measured.sigma[:, band].double().numpy()
-    drawn, weight = torch.as_tensor(predictions.flux[..., band : band + 1]), torch.as_tensor(predictions.weight).float()
-    middle = importance.quantiles(drawn, weight, (0.5,))[:, 0, 0].double().numpy()
+    if limit is None:
+        drawn, weight = torch.as_tensor(predictions.flux[..., band : band + 1]), torch.as_tensor(predictions.weight)
+        middle = importance.quantiles(drawn, weight.float(), (0.5,))[:, 0, 0].double().numpy()
+    else:
+        middle = quantile(predictions, measured, band, 0.5, limit)
     bright = known & (flux > 0) & (middle > 0)
     difference = -2.5 * np.log10(flux[bright] / middle[bright])
     offset = float(np.median(difference))

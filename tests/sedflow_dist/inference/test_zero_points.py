@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from sedflow_dist import load_model
 from sedflow_dist.inference import zero_points
@@ -128,6 +129,34 @@ def test_no_row_at_all_is_refused():
         solve(nothing, np.zeros(5), LABELS, MOCKS)
 
 
+def test_selection_on_what_is_observed_counts_where_the_population_does():
+    """ln f = a + theta c + delta + noise, a uniform on (0, 2), and galaxies with r above 1 are selected: exact sums.
+
+    Brighter galaxies would be selected more often, so the mean score of those that are is not 0 but d ln P / d delta, P the share
+    that is selected: 1 / (2 - 1 + delta). Left in, u is off by 0.02 mag, 28 of its errors; taken off, by less than 4.
+    """
+    n, deep = 400_000, 2.0
+    rng, colour = np.random.default_rng(4), 0.3 * np.array([1.0, 0.2, -0.2, -0.4, -0.6])
+    covariance = np.diag(np.array([0.05, 0.03, 0.02, 0.03, 0.04]) ** 2) + np.outer(colour, colour)
+    amplitude = rng.uniform(0, deep, (n, 1))
+    data = amplitude + rng.multivariate_normal(np.zeros(5), covariance, n)
+    data = data[data[:, 2] > 1]
+    inverse = np.linalg.inv(covariance)
+    width = inverse.sum() ** -0.5
+    best = data @ inverse.sum(0) * width**2
+    low, high = -best / width, (deep - best) / width
+    mean, variance = stats.truncnorm.stats(low, high, loc=best, scale=width, moments="mv")
+    score = (data - mean[:, None]) @ inverse
+    information = len(data) * (inverse - variance.mean() * np.outer(inverse.sum(0), inverse.sum(0)))
+    slope = np.array([0, 0, 1, 0, 0])
+    for taken_off, limit in ((slope, (0, 4)), (0 * slope, (10, 40))):
+        one = score - taken_off
+        total = NormalEquation(len(data), np.full(5, len(data)), one.sum(0), information, one.T @ one, Counter())
+        found = solve(total, np.zeros(5), LABELS, replace(MOCKS, prior=10.0))
+        pull = np.abs(found.offset / found.error).max()
+        assert limit[0] <= pull < limit[1], (found.offset, found.error)
+
+
 # -- galaxies --------------------------------------------------------------------------------------------------------------
 
 
@@ -138,6 +167,32 @@ def test_planted_offsets_are_found_within_their_errors(posterior, photometry, of
     assert (np.abs(at_truth.offset - wanted) < 3.5 * at_truth.error).all(), (at_truth.offset - wanted, at_truth.error)
     first = solve(sums(posterior, photometry, np.zeros(5)), np.zeros(5), LABELS, MOCKS)
     assert np.linalg.norm(first.offset - at_truth.offset) < 0.35 * np.linalg.norm(at_truth.offset)
+
+
+def test_mocks_scores_lack_the_slope_of_their_selection(posterior, photometry, monkeypatch):
+    """0.15 a galaxy, in r: 2 % of that of 4,096 shapes; a galaxy without r has none of it, nor has an unknown population."""
+    ten = photometry[:10].with_bands(
+        torch.ones(10, 5, dtype=torch.bool).index_put((torch.tensor(3), torch.tensor(2)), torch.tensor(False))
+    )
+    found, plain = sums(posterior, ten, PLANTED), sums(posterior, ten, PLANTED, Assumptions())
+    monkeypatch.setattr(zero_points, "_of_selection", lambda flow: 0.0)
+    without, plain_again = sums(posterior, ten, PLANTED), sums(posterior, ten, PLANTED, Assumptions())
+    np.testing.assert_allclose(
+        without.score - found.score, [0, 0, 0.153 * found.in_band[2], 0, 0], rtol=0.05, atol=1e-9
+    )
+    assert found.in_band[2] == found.rows - 1 and np.array_equal(plain.score, plain_again.score)
+
+
+def test_a_common_offset_that_uncertainties_tell_does_not_tilt_the_others():
+    """Mocks whose uncertainties say how bright they are, r's best: all bands are off by 10 mmag, and nothing is found."""
+    known, brightness = linear(400, np.zeros(5), 0.3), np.array([[0.2, 0.1, 0.5, 0.1, 0.1]])
+    information = known.information + 400 * 30 * brightness.T @ brightness
+    total = replace(known, information=information, score=information @ np.full(5, 0.01 / POGSON))
+    found = solve(total, np.zeros(5), LABELS, replace(MOCKS, prior=1e3))
+    np.testing.assert_allclose(found.offset, 0, atol=1e-6)
+    untold = solve(replace(known, information=known.information - np.ones((5, 5))), np.zeros(5), LABELS, MOCKS)
+    assert len(untold.held) == 0  # noise of draws alone, of either sign
+    np.testing.assert_allclose(untold.error, solve(known, np.zeros(5), LABELS, MOCKS).error, rtol=1e-3)
 
 
 def test_an_offset_of_all_bands_tells_nothing(posterior, photometry):
@@ -162,6 +217,14 @@ def test_rows_that_do_not_serve_are_left_out_and_counted(posterior, photometry):
     assert "2 without a spectroscopic redshift" in zero_points.described(found.left_out)
     alone = sums(posterior, bad[[3]], PLANTED, Assumptions())
     assert alone.rows == 0
+
+
+def test_a_mock_galaxy_with_next_to_no_uncertainty_does_not_count(posterior, photometry):
+    """One whose error in u was drawn as 1 in 1,500 (of 20,000, there was one) made the information of 10,000 mocks vanish."""
+    sigma = photometry.sigma[:2].clone()
+    sigma[1, 0] = photometry.flux[1, 0] / 1500
+    found = sums(posterior, replace(photometry[:2], sigma=sigma), PLANTED)
+    assert (found.rows, found.left_out["weights"]) == (1, 1)
 
 
 def test_sums_add_up_over_blocks(posterior, photometry):

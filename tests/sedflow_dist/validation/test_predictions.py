@@ -1,5 +1,7 @@
 """Predictions in bands that were not shown: against normal distributions, whose answer is known, and through a flow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from scipy import stats
 
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.photometry.photometry import Photometry
-from sedflow_dist.validation.predictions import Predictions, agreement, predict, ranks
+from sedflow_dist.validation.predictions import Predictions, agreement, predict, quantile, ranks
 
 N, DRAWS = 2000, 1000
 MODEL_SIGMA, NOISE = 3.0, 4.0
@@ -58,6 +60,40 @@ def test_an_offset_is_told_in_magnitudes_and_costs_coverage():
     assert found.offset == pytest.approx(-2.5 * np.log10(158 / 150), abs=0.006)
     z = 8 / np.hypot(MODEL_SIGMA, NOISE)
     assert found.within_68 == pytest.approx(stats.norm.cdf(1 - z) - stats.norm.cdf(-1 - z), abs=0.04)
+
+
+def some(predictions, rows):
+    return Predictions(*(values[rows] for values in vars(predictions).values()))
+
+
+def test_detections_alone_are_calibrated_once_the_limit_is_told():
+    """Galaxies measured above 150 alone, predicted near it: they look too bright, until the predictions know of the limit.
+
+    Coverage to three standard errors of a share; the conditional distribution against that of a truncated normal.
+    """
+    predictions, photometry, believed = invented()
+    flux = photometry.flux[:, 0].double().numpy()
+    at = np.flatnonzero((flux > 150) & (believed > 142) & (believed < 156))
+    limit, shown, seen = np.full(len(at), 150.0), some(predictions, at), photometry[at]
+    plain, told = agreement(shown, seen, 0), agreement(shown, seen, 0, limit)
+    assert told.within_68 == pytest.approx(0.683, abs=3 * np.sqrt(0.683 * 0.317 / len(at)))
+    assert plain.offset < -0.02 and abs(told.offset) < 0.007
+    width = np.hypot(MODEL_SIGMA, NOISE)
+    exact = stats.truncnorm((150 - believed[at]) / width, np.inf, loc=believed[at], scale=width)
+    assert np.abs(ranks(shown, seen, 0, limit) - exact.cdf(flux[at])).max() < 0.1
+    assert np.abs(quantile(shown, seen, 0, 0.5, limit) - exact.median()).max() < 0.6
+    fainter = np.flatnonzero(flux < 150)[:20]
+    assert np.isnan(ranks(some(predictions, fainter), photometry[fainter], 0, limit[:20])).all()
+
+
+def test_a_quantile_is_the_flux_of_that_rank():
+    predictions, photometry, _ = invented(weighted=True)
+    predictions, photometry = some(predictions, slice(100)), photometry[:100]
+    wanted = np.random.default_rng(3).random(100)
+    drawn = quantile(predictions, photometry, 0, wanted)
+    again = replace(photometry, flux=torch.as_tensor(np.stack([drawn] * 2, 1)))
+    np.testing.assert_allclose(ranks(predictions, again, 0), wanted, atol=1e-4)
+    assert np.array_equal(np.isnan(quantile(predictions, photometry, 1, 0.5)), np.arange(100) % 2 == 1)
 
 
 def test_a_flow_predicts_a_band_that_it_was_not_shown(flow, mocks):
