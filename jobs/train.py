@@ -81,7 +81,7 @@ def training_key(run: RunFile) -> str:
     return fingerprint(
         settings,
         noise,
-        _used(run.flow, "features"),
+        _used(run.flow, "features", "embedding"),
         _training(run),
         run.simulation,
         run.seed,

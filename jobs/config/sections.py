@@ -191,6 +191,11 @@ class FlowSettings(Section):
     family: str = Field("maf", description="kind of flow: maf, sbi's masked autoregressive flow")
     transforms: int | None = Field(None, ge=1, description="of maf: blocks; none: the preset's")
     hidden: int | None = Field(None, ge=10, description="of maf: tanh units in each of two layers; none: the preset's")
+    embedding: tuple[int, ...] | None = Field(
+        None,
+        description="of maf: SiLU units in each layer of a network that looks at the features once a galaxy, as [256, 256, 64], "
+        "for surveys with many sets of bands; none: the blocks see the features alone",
+    )
     settings: dict[str, Any] = Field({}, description="of another family: its own, by name")
     features: tuple[str, ...] | None = Field(
         None,
@@ -213,14 +218,17 @@ class FlowSettings(Section):
         if self.family != "maf":
             return FlowSpec(family=self.family, settings=self.settings)
         transforms, hidden = (15, 500) if self.preset == "paper" else (5, 128)
-        settings = {"transforms": self.transforms or transforms, "hidden": self.hidden or hidden}
+        settings: dict[str, Any] = {"transforms": self.transforms or transforms, "hidden": self.hidden or hidden}
+        if self.embedding:
+            settings["embedding"] = list(self.embedding)
         return FlowSpec(family=self.family, settings=settings)
 
     @model_validator(mode="after")
     def _check(self) -> FlowSettings:
         self.spec()
         features.encoders(self.encoders)
-        own = {"transforms": self.transforms, "hidden": self.hidden} if self.family != "maf" else self.settings
+        of_maf = {"transforms": self.transforms, "hidden": self.hidden, "embedding": self.embedding}
+        own = of_maf if self.family != "maf" else self.settings
         if unused := [name for name, value in own.items() if value is not None]:
             raise ValueError(f"flow: {', '.join(unused)} cannot be set for the family {self.family}")
         return self

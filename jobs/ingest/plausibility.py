@@ -63,6 +63,8 @@ def judge(labels: Sequence[str], bands: Sequence[Named], sample: Mapping[str, np
         limits = None if found is None else (found.bright[:, i], found.faint[:, i])
         lines.append(line | _beside(magnitude[:, i], good[:, i], at, limits))
     for i, (one, other) in enumerate(pairwise(labels)):
+        if mask[:, i].any() and mask[:, i + 1].any() and not (mask[:, i] & mask[:, i + 1]).any():
+            continue  # of two footprints: no galaxy has both
         line = {"name": f"{one}-{other}", "snr": None, "measured": _share(both[:, i]), "detected": _share(both[:, i])}
         limits = None if found is None else (found.blue[:, i], found.red[:, i])
         lines.append(line | _beside(colour[:, i], both[:, i], at, limits))
@@ -84,13 +86,14 @@ def _beside(
 
 def table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return lines as a table for a terminal."""
-    rows = [f"{'':>8}  median [AB mag]      S/N  measured   of model galaxies at these redshifts"]
+    width = max(8, *(len(line["name"]) for line in lines))
+    rows = [f"{'':>{width}}  median [AB mag]      S/N  measured   of model galaxies at these redshifts"]
     for line in lines:
         median = "nothing detected" if line["median"] is None else f"{line['median']:.2f}"
         snr = "" if line["snr"] is None else f"{line['snr']:.3g}"
         model = "" if line["model"] is None else f"{line['model'][0]:.1f} to {line['model'][1]:.1f}"
         off = f"   OFF BY {line['off']:.1f} mag" if line["off"] else ""
-        rows.append(f"{line['name']:>8}  {median:>15}  {snr:>7}  {line['measured']:>7.0%}   {model}{off}")
+        rows.append(f"{line['name']:>{width}}  {median:>15}  {snr:>7}  {line['measured']:>7.0%}   {model}{off}")
     return rows
 
 

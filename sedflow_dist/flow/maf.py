@@ -9,22 +9,54 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import linear, silu, softplus
 
 SCALE_FLOOR = 1e-3  # nflows adds it to every scale
 
 
-def build(dimensions: int, features: int, transforms: int, hidden: int, seed: int) -> nn.Module:
+class Embedding(nn.Module):
+    """Features with what a network of SiLU layers makes of them beside them, (row, feature + the last width).
+
+    A MADE sees its context through one layer of bounded units; which bands are there, and where they lie in the rest frame,
+    takes more. This is done once a galaxy, however many draws follow. Without gradients, as for draws, products are float64: a
+    galaxy's context then does not depend, but for its last bit, on who stands beside it.
+    """
+
+    def __init__(self, features: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        sizes = [features, *widths]
+        self.linear = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(sizes))
+
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of each layer."""
+        return [(layer.weight, layer.bias) for layer in self.linear if isinstance(layer, nn.Linear)]
+
+    def forward(self, x: Float[Tensor, "row feature"]) -> Float[Tensor, "row embedded"]:
+        """Return what blocks are conditioned on."""
+        kind = x.dtype if torch.is_grad_enabled() else torch.float64
+        h = x.to(kind)
+        for weight, bias in self.layers:
+            h = silu(linear(h, weight.to(kind), bias.to(kind)))
+        return torch.cat([x, h.to(x.dtype)], dim=1)
+
+
+def build(
+    dimensions: int, features: int, transforms: int, hidden: int, seed: int, embedding: Sequence[int] = ()
+) -> nn.Module:
     """Return sbi's MAF for ``dimensions`` given ``features``, with weights drawn from ``seed``.
 
     ``transforms`` MADE blocks of two hidden layers of ``hidden`` tanh units, each followed by a fixed permutation. Nothing
-    is z-scored: features are standardised already and probit space is N(0, 1) under the prior.
+    is z-scored: features are standardised already and probit space is N(0, 1) under the prior. ``embedding``: widths of the
+    layers of an `Embedding`, if there is to be one.
     """
     from sbi.neural_nets import posterior_nn
 
@@ -32,8 +64,9 @@ def build(dimensions: int, features: int, transforms: int, hidden: int, seed: in
         torch.manual_seed(seed)
         warnings.simplefilter("ignore")
         make = posterior_nn(
-            "maf", z_score_theta="none", z_score_x="none", hidden_features=hidden, num_transforms=transforms
-        )
+            "maf", z_score_theta="none", z_score_x="none", hidden_features=hidden, num_transforms=transforms,
+            **({"embedding_net": Embedding(features, embedding)} if embedding else {}),
+        )  # fmt: skip
         return make(torch.randn(8, dimensions), torch.randn(8, features))
 
 

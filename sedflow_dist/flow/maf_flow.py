@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from itertools import pairwise
+from typing import Annotated, Any, Self
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,11 @@ class MAFSettings(BaseModel):
 
     transforms: int = Field(ge=1, le=100, description="MADE blocks")
     hidden: int = Field(ge=2, le=4096, description="tanh units in each of two layers")
+    embedding: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (),
+        max_length=16,
+        description="units in each layer of a network that looks at the features first; none: there is no such",
+    )
 
 
 @register("maf")
@@ -33,7 +39,9 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
     def __init__(self, dimensions: int, features: int, settings: MAFSettings, seed: int) -> None:
         super().__init__(dimensions, features, settings, seed)
         self.features, self.settings = features, settings
-        self.net = maf.build(dimensions, features, settings.transforms, settings.hidden, seed).net
+        self.net: Any = maf.build(
+            dimensions, features, settings.transforms, settings.hidden, seed, settings.embedding
+        ).net
         # Where all its tensors stand, so that looking at each costs no walk through the modules.
         self._tensors = [store for module in self.modules() for store in (module._parameters, module._buffers)]
         self._sampler: tuple[tuple[int, ...], Sampler] | None = None
@@ -42,13 +50,14 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         self, phi: Float[Tensor, "row dimension"], context: Float[Tensor, "row feature"]
     ) -> Float[Tensor, " row"]:
         """Return ln q(phi | context): equal to sbi's to float32 rounding."""
-        return maf.log_prob(maf.blocks(self), phi, context)
+        return maf.log_prob(maf.blocks(self), phi, self.net._embedding_net(context))
 
     def sample_with_log_prob(
         self, base: Float[Tensor, "galaxy draw dimension"], context: Float[Tensor, "galaxy feature"]
     ) -> tuple[Float[Tensor, "galaxy draw dimension"], Float[Tensor, "galaxy draw"]]:
         """Map base points to draws with the fast exact inverse; see `maf_inverse`."""
-        return self.sampler(base, context)
+        with torch.no_grad():
+            return self.sampler(base, self.net._embedding_net(context))
 
     def memory(self, n_rows: int) -> int:
         """Return the most bytes that drawing so many rows needs."""
@@ -90,12 +99,16 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
 
     def to_sbi(self) -> Any:
         """Return sbi's own estimator with these weights."""
-        estimator = maf.build(self.dimensions, self.features, self.settings.transforms, self.settings.hidden, seed=0)
+        size = self.settings
+        estimator = maf.build(self.dimensions, self.features, size.transforms, size.hidden, 0, size.embedding)
         estimator.load_state_dict(self.state_dict())
         return estimator.eval()
 
     @classmethod
     def n_weights(cls, dimensions: int, features: int, settings: MAFSettings) -> int:
-        """Count the two hidden layers, the first one's share of inputs and context, and scales and shifts."""
-        hidden = settings.hidden
-        return settings.transforms * (2 * hidden**2 + hidden * (3 * dimensions + features + 4) + 2 * dimensions)
+        """Count the two hidden layers, the first one's share of inputs and context, scales and shifts, and the embedding."""
+        hidden, embedded = settings.hidden, sum((a + 1) * b for a, b in pairwise([features, *settings.embedding]))
+        features += settings.embedding[-1] if settings.embedding else 0
+        return embedded + settings.transforms * (
+            2 * hidden**2 + hidden * (3 * dimensions + features + 4) + 2 * dimensions
+        )

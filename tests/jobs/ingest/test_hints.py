@@ -119,7 +119,7 @@ def test_names_of_magnitudes_and_errors_are_no_redshifts():
 
 def test_photometry_of_other_bands_says_what_would_serve():
     assert "The model sdss" in shipped.serving(surveys.get("nsa").bands)
-    assert "The run file desi" in shipped.serving(surveys.get("desi-legacy").bands)
+    assert "The model desi" in shipped.serving(surveys.get("desi-legacy").bands)
     assert "No model that comes along" in shipped.serving(("galex-fuv", "galex-nuv", "wise2010-W1"))
 
 
