@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD ?= build
-# What is installed is compiled when it is first imported, which is a third of it. Where the environment forbids bytecode, each
-# of many processes would compile all it imports.
+# What is installed is compiled when it is first imported: most of it never is. Where the environment forbids bytecode, each of
+# many processes would compile all it imports.
 export PYTHONDONTWRITEBYTECODE =
 # Threads of numerical libraries in many processes at once would wait for one another.
 test test-all: export OMP_NUM_THREADS = 1
@@ -11,7 +11,7 @@ test test-all: export OPENBLAS_NUM_THREADS = 1
 # Tests wait for servers and other processes a third of their time: three at once, with mypy beside, keep two cores busy.
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-# uv takes a tenth of pip's time, but does not read pip's settings: pip brings torch, of which this machine may have a wheel of
+# uv takes a seventh of pip's CPU, but does not read pip's settings: pip brings torch, of which this machine may have a wheel of
 # its own, and all else where uv finds no index.
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
