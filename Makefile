@@ -2,30 +2,38 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD ?= build
-# Tests start many processes. Where the environment forbids bytecode, each would compile all it imports; and threads of
-# numerical libraries in each would wait for one another.
-test test-all: export PYTHONDONTWRITEBYTECODE =
+# What is installed is compiled when it is first imported: most of it never is. Where the environment forbids bytecode, each of
+# many processes would compile all it imports.
+export PYTHONDONTWRITEBYTECODE =
+# Threads of numerical libraries in many processes at once would wait for one another.
 test test-all: export OMP_NUM_THREADS = 1
 test test-all: export OPENBLAS_NUM_THREADS = 1
-# Tests wait for servers and other processes a third of their time: three at once keep two cores busy.
+# Tests wait for servers and other processes a third of their time: three at once, with mypy beside, keep two cores busy.
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint api audit benchmarks clean
+# uv takes a seventh of pip's CPU, but does not read pip's settings: pip brings torch, of which this machine may have a wheel of
+# its own, and all else where uv finds no index.
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-all pytest lint api audit benchmarks clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(PIP) --no-compile torch uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]' || $(PIP) -e '.[test]'
 	touch $@
 
 demo: .venv/installed  ## the whole chain on 10,000 real galaxies, figures in demo/figures
 	$(BIN)/sedflow demo
 
-test: .venv/installed lint  ## style, types, all tests but the slow ones
-	$(PYTEST) -m "not slow"
+test: .venv/installed  ## style, types, all tests but the slow ones
+	$(MAKE) --no-print-directory --jobs 2 lint pytest ONLY='-m "not slow"'
 
-test-all: .venv/installed lint  ## all tests
-	$(PYTEST)
+test-all: .venv/installed  ## all tests
+	$(MAKE) --no-print-directory --jobs 2 lint pytest
+
+pytest: .venv/installed
+	$(PYTEST) $(ONLY)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import scipy
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
-from scipy import stats
 from torch import Tensor
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -56,7 +56,7 @@ class Uniform(_Range):
     @property
     def distribution(self) -> Any:
         """The same as `scipy.stats` has it."""
-        return stats.uniform(self.low, self.high - self.low)
+        return scipy.stats.uniform(self.low, self.high - self.low)
 
 
 class LogUniform(_Range):
@@ -81,7 +81,7 @@ class LogUniform(_Range):
     @property
     def distribution(self) -> Any:
         """The same as `scipy.stats` has it."""
-        return stats.loguniform(self.low, self.high)
+        return scipy.stats.loguniform(self.low, self.high)
 
 
 class Normal(_Prior):
@@ -107,7 +107,7 @@ class Normal(_Prior):
     @property
     def distribution(self) -> Any:
         """The same as `scipy.stats` has it."""
-        return stats.norm(self.mean, self.sigma)
+        return scipy.stats.norm(self.mean, self.sigma)
 
 
 class TruncatedNormal(_Range):
@@ -127,7 +127,7 @@ class TruncatedNormal(_Range):
 
     @property
     def _ends(self) -> tuple[float, float]:
-        whole = stats.norm(self.mean, self.sigma)
+        whole = scipy.stats.norm(self.mean, self.sigma)
         return float(whole.cdf(self.low)), float(whole.cdf(self.high))
 
     def from_unit(self, u: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class TruncatedNormal(_Range):
     def distribution(self) -> Any:
         """The same as `scipy.stats` has it."""
         a, b = (self.low - self.mean) / self.sigma, (self.high - self.mean) / self.sigma
-        return stats.truncnorm(a, b, self.mean, self.sigma)
+        return scipy.stats.truncnorm(a, b, self.mean, self.sigma)
 
 
 Prior = Annotated[Uniform | LogUniform | Normal | TruncatedNormal, Field(discriminator="kind")]

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from sedflow_dist import priors
@@ -164,7 +164,7 @@ class Simplex(Quantity):
 
     def marginal(self) -> tuple[tuple[float, float], Any]:
         """Return the range of one weight's prior and its density (`scipy.stats`)."""
-        return (0.0, 1.0), stats.beta(1, self.size - 1)
+        return (0.0, 1.0), scipy.stats.beta(1, self.size - 1)
 
     def source(self, name: str) -> str:
         """Return the independent part of the prior that decides a weight: all of them together."""

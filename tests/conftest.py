@@ -1,5 +1,6 @@
 """Fixtures that many tests share, and guards against tests that leave torch changed or a run in which nothing ran."""
 
+import fcntl
 import logging
 import os
 
@@ -42,6 +43,7 @@ from sedflow_dist.simulation.shapes import Shapes
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ssp import bc03_miles
 from storage_schemas import model as model_store
+from storage_schemas.backend.location import Location
 
 torch.set_num_threads(1)
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
@@ -56,7 +58,7 @@ SKY, FLOOR = (0.9, 0.25, 0.35, 0.5, 2.0), (0.05, 0.02, 0.02, 0.02, 0.03)
 #: Files whose tests look at the tiny run (the fixture `local`): one process runs them all, and the run is made once.
 OF_THE_TINY_RUN = (
     "test_whole_chain.py", "test_cli.py", "test_reweight.py", "test_faults.py", "test_data_model.py", "test_validate.py",
-    "test_submit.py", "test_absurd_sizes.py",
+    "test_submit.py", "test_absurd_sizes.py", "test_options.py",
 )  # fmt: skip
 #: Files that take minutes begin first, so that the last one does not keep one worker busy alone.
 LONG = (
@@ -222,15 +224,33 @@ def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
 
 
 @pytest.fixture(scope="session")
-def flow(shapes, noise, ssp, sdss_bands):
-    """A small flow after a short training: good enough for weights that are neither equal nor hopeless."""
-    return train(shapes, noise, ssp, sdss_bands, "exact", transforms=3, hidden=32, steps=300)
+def trained_once(shapes, noise, ssp, sdss_bands, tmp_path_factory):
+    """`train`, by one of the processes of a run of the tests; the others read what it made."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its own folder lies in the run's
+        shared = shared.parent
+
+    def trained(amplitude, **settings):
+        where = Location.parse(shared / f"{amplitude}_flow")
+        with open(f"{where.url}.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not model_store.is_finished(where):
+                model_store.write(where, *train(shapes, noise, ssp, sdss_bands, amplitude, **settings).to_bytes())
+        return TrainedModel.from_bytes(*model_store.read(where))
+
+    return trained
 
 
 @pytest.fixture(scope="session")
-def learnt_flow(shapes, noise, ssp, sdss_bands):
+def flow(trained_once):
+    """A small flow after a short training: good enough for weights that are neither equal nor hopeless."""
+    return trained_once("exact", transforms=3, hidden=32, steps=300)
+
+
+@pytest.fixture(scope="session")
+def learnt_flow(trained_once):
     """A small flow that has learnt the amplitude too, as the paper's does."""
-    return train(shapes, noise, ssp, sdss_bands, "learnt", transforms=2, hidden=24, steps=60)
+    return trained_once("learnt", transforms=2, hidden=24, steps=60)
 
 
 @pytest.fixture(scope="session")

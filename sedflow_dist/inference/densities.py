@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Float
 from pydantic import ValidationError
-from scipy import stats
 
 from sedflow_dist.inference.mass_function import Leja2020
 from sedflow_dist.inference.mass_metallicity import Gallazzi2005
@@ -124,7 +124,7 @@ def _relation(text: str, name: str, call: ast.Call, family: str) -> Relation:
 
 def _freeze(text: str, call: ast.Call, family: str) -> Any:
     """The distribution with its arguments: numbers in scipy's order, or by name."""
-    distribution = getattr(stats, family)
+    distribution = getattr(scipy.stats, family)
     names = [*filter(None, (distribution.shapes or "").replace(" ", "").split(",")), "loc", "scale"]
     usage = f"{family}({', '.join(names)})"
     values = _arguments(text, call, names, usage)

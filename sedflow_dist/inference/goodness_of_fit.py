@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import stats
 
 
 def posterior_predictive(
@@ -17,5 +17,5 @@ def posterior_predictive(
     The mean over draws of P(chi2 with ``n_bands`` degrees of freedom > the draw's chi2). Near zero: no draw of the
     model explains the data. Source: Gelman, Meng & Stern 1996 (Statistica Sinica 6, 733).
     """
-    tail = stats.chi2.sf(chi2, n_bands[:, None])
+    tail = scipy.stats.chi2.sf(chi2, n_bands[:, None])
     return tail.mean(1) if weight is None else (tail * weight).sum(1)

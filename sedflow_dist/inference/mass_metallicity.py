@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
+import scipy
 from jaxtyping import Float
 from pydantic import Field, model_validator
-from scipy import stats
 
 from sedflow_dist.inference.relation import Numbers, Relation
 
@@ -66,7 +66,7 @@ class Gallazzi2005(Relation):
         mean, sigma = self.relation(given["log_mstar_surviving"])
         solar = math.log10(self.z_solar)
         lo, hi = np.maximum(lo, self.low + solar), np.minimum(hi, self.high + solar)
-        density = stats.truncnorm.logpdf(x, (lo - mean) / sigma, (hi - mean) / sigma, mean, sigma)
+        density = scipy.stats.truncnorm.logpdf(x, (lo - mean) / sigma, (hi - mean) / sigma, mean, sigma)
         return np.where(lo < hi, density, -np.inf)  # an empty range has no density
 
     def describe(self) -> str:

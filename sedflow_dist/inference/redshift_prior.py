@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 from sedflow_dist.inference.relation import Numbers
 
@@ -49,7 +49,9 @@ class Benitez2000:
         if of is not None:
             return self._distribution(TYPES[of], magnitude).logpdf(z)
         shares = self.fractions(magnitude)
-        return special.logsumexp([self.log_pdf(z, magnitude, name) + np.log(shares[name]) for name in TYPES], axis=0)
+        return scipy.special.logsumexp(
+            [self.log_pdf(z, magnitude, name) + np.log(shares[name]) for name in TYPES], axis=0
+        )
 
     def cdf(self, z: Numbers, magnitude: Numbers, of: Type | None = None) -> Numbers:
         """Return the probability of a redshift below ``z``."""
@@ -69,7 +71,7 @@ class Benitez2000:
         return {name: found.get(name, 1 - sum(found.values())) for name in TYPES}
 
     @staticmethod
-    def _distribution(kind: TypePrior, magnitude: Numbers) -> stats.rv_frozen:
+    def _distribution(kind: TypePrior, magnitude: Numbers) -> scipy.stats.rv_frozen:
         """The same as scipy has it: a generalised gamma distribution, x^(c a - 1) exp(-x^c) with c = alpha, c a - 1 = alpha."""
         z_m = kind.z_0 + kind.k_m * (np.clip(magnitude, BRIGHT, FAINT) - BRIGHT)
-        return stats.gengamma(a=(kind.alpha + 1) / kind.alpha, c=kind.alpha, scale=z_m)
+        return scipy.stats.gengamma(a=(kind.alpha + 1) / kind.alpha, c=kind.alpha, scale=z_m)

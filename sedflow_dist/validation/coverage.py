@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float, Real, Shaped
-from scipy import linalg, stats
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Calibration:
 
 def check(ranks: Float[np.ndarray, "galaxy param"], level: float = 0.99) -> Calibration:
     """Test ranks in [0, 1] for uniformity."""
-    p_values = np.array([stats.kstest(column, "uniform").pvalue for column in ranks.T])
+    p_values = np.array([scipy.stats.kstest(column, "uniform").pvalue for column in ranks.T])
     grid, curve = pp_curve(ranks)
     deviation = np.abs(curve - grid[:, None]).max(axis=0)
     return Calibration(
-        pooled=float(stats.kstest(ranks.ravel(), "uniform").pvalue),
+        pooled=float(scipy.stats.kstest(ranks.ravel(), "uniform").pvalue),
         p_values=p_values,
         inside=deviation <= band_half_width(len(ranks), level),
     )
@@ -54,13 +54,13 @@ def pp_curve(
 
 def band_half_width(n_galaxies: int, level: float = 0.99) -> float:
     """Half width of the band that the whole p-p curve of a calibrated posterior stays inside with this probability."""
-    return float(stats.kstwo.ppf(level, n_galaxies))
+    return float(scipy.stats.kstwo.ppf(level, n_galaxies))
 
 
 def histogram_band(n_galaxies: int, bins: int, level: float = 0.99) -> tuple[float, float]:
     """Range of counts that one bin of a rank histogram keeps to with this probability (binomial)."""
     tail = (1 - level) / 2
-    lo, hi = stats.binom.ppf([tail, 1 - tail], n_galaxies, 1 / bins)
+    lo, hi = scipy.stats.binom.ppf([tail, 1 - tail], n_galaxies, 1 / bins)
     return float(lo), float(hi)
 
 
@@ -124,7 +124,7 @@ def c2st(a: Float[np.ndarray, "draw dimension"], b: Float[np.ndarray, "other dim
     from sbi.utils.metrics import c2st as score
 
     factor = np.linalg.cholesky(np.cov(a, rowvar=False))
-    white = [linalg.solve_triangular(factor, (x - a.mean(0)).T, lower=True).T for x in (a, b)]
+    white = [scipy.linalg.solve_triangular(factor, (x - a.mean(0)).T, lower=True).T for x in (a, b)]
     return float(score(torch.as_tensor(white[0]), torch.as_tensor(white[1]), seed=seed, z_score=False))
 
 
@@ -139,7 +139,7 @@ def prior_predictive(
     NaN: not measured. 0: the same distribution; 1: the catalog lies where no training galaxy does.
     """
     pairs = [(x[np.isfinite(x)], y[np.isfinite(y)]) for x, y in zip(training.T, catalog.T, strict=True)]
-    return np.array([stats.ks_2samp(x, y).statistic if len(x) and len(y) else np.nan for x, y in pairs])
+    return np.array([scipy.stats.ks_2samp(x, y).statistic if len(x) and len(y) else np.nan for x, y in pairs])
 
 
 def _mean(
