@@ -149,6 +149,7 @@ def data_model_page() -> str:
     )
     lines += ["", "## Parameters and properties", "", "The coordinate `param`, for the bands u, g, r, i, z:", ""]
     lines += quantities(Composition.of().space, "ugriz")
+    lines += ["", "After them those that the run file chooses: [columns of one's choice](columns.md)."]
     lines += ["", "## How a row was answered (`method`)", ""]
     lines += _table(("method", "meaning"), [(int(method), name) for method, name in METHODS.items()])
     lines += ["", "## Bits of `flags`", "", *_flags(), "", "## Columns of an export", ""]

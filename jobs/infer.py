@@ -29,7 +29,7 @@ from jobs.config.sections import Inference
 from jobs.observed import observed
 from jobs.on_worker import read_likelihood, router
 from jobs.run.plan import refuse_infer
-from jobs.serving import check
+from jobs.serving import check, check_columns
 from jobs.telemetry import events, metrics
 from jobs.telemetry.events import Chunk
 from jobs.telemetry.metrics import Fractions
@@ -111,6 +111,7 @@ def work(source: Location, model: Location, settings: Inference, seed: int) -> W
     flow = TrainedModel.from_bytes(*files)
     check(store, flow, model)
     target_prior.check(flow, settings, seed)
+    check_columns(flow, settings)
     layout = _layout(store, flow, settings)
     answers = {
         "model": flow.id, "seed": seed,
@@ -288,7 +289,8 @@ def _telling(topic: str, shard: int) -> Told:
 
 
 def _layout(store: ChunkedStore, flow: TrainedModel, settings: Inference) -> Layout:
-    names, units, meanings, ucds = described(flow.columns(settings.certificate))
+    found = (*flow.columns(settings.certificate), *settings.quantities(flow.spec.labels))
+    names, units, meanings, ucds = described(found)
     return Layout(
         store.n_rows, settings.rows_per_shard, names, units, QUANTILES, flow.space.coordinates, flow.spec.labels,
         settings.keep_draws, photometry.ids(store), meanings, ucds, inferred=asked(settings),

@@ -15,6 +15,7 @@ from sedflow_dist.flow.model_spec import ModelSpec
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.photometry.survey import Survey
+from sedflow_dist.sps import chosen_columns
 from storage_schemas import model as model_store
 from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.location import Location
@@ -37,6 +38,15 @@ def check_survey(survey: Survey, model: Location, settings: Inference) -> None:
     if settings.learned_likelihood:
         read_likelihood(model)
     _check_bands(f"survey {survey.name}", survey.bands, spec, model)
+
+
+def check_columns(flow: TrainedModel, settings: Inference) -> None:
+    """Raise ValueError, with the numbers, unless a model reaches as far as the columns that are chosen."""
+    try:
+        own = chosen_columns.OwnBands(flow.spec.labels, flow.spec.bands)
+        chosen_columns.refuse(settings.chosen, own, flow.reach, flow.ssp_table.edges)
+    except ValueError as error:
+        raise ValueError(f"inference.{error}") from None
 
 
 def _check_bands(what: str, bands: Sequence[str | Curve], spec: ModelSpec, model: Location) -> None:

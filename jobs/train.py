@@ -35,7 +35,7 @@ from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.noise import Depth, NoiseModel
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
-from sedflow_dist.sps import filters
+from sedflow_dist.sps import chosen_columns
 from storage_schemas import model as model_store
 from storage_schemas import photometry, training_set
 from storage_schemas.backend.location import Location
@@ -150,7 +150,8 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
     flow.load_state_dict(checkpoint.best)
     table = run.model.composition().table(load_ssp(run.store("ssp")))
     far = reach(survey.bands, run.model.redshift, table)
-    ssp = table.cut(*filters.rest_range(survey.bands, far, table.edges))
+    own = chosen_columns.OwnBands(survey.labels, survey.bands)
+    ssp = table.cut(*chosen_columns.needed(run.inference.chosen, own, far, table.edges))
     progress = checkpoint.progress
     spec = ModelSpec(
         bands=survey.bands, labels=survey.labels, amplitude=run.flow.amplitude, flow=run.flow.spec(),

@@ -29,6 +29,7 @@ from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.summary import QUANTILES
 from sedflow_dist.photometry.flags import Flag, bits, names, of_photometry
 from sedflow_dist.photometry.photometry import Photometry
+from sedflow_dist.sps.chosen import Chosen
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,7 +48,9 @@ STORAGE = "sedflow.storage"
 class Model(TrainedModel):
     """A trained model that infers galaxies."""
 
-    def posterior(self, photometry: Photometry, seed: int, n_draws: int = 2048, row: int = 0) -> GalaxyPosterior:
+    def posterior(
+        self, photometry: Photometry, seed: int, n_draws: int = 2048, row: int = 0, columns: Chosen | None = None
+    ) -> GalaxyPosterior:
         """Infer galaxies.
 
         Args:
@@ -55,16 +58,18 @@ class Model(TrainedModel):
             seed: with the rows, fixes every draw
             n_draws: draws of each galaxy
             row: the first galaxy's row; the others follow. The row of a catalog gives that catalog's draws
+            columns: beside parameters and properties: docs/columns.md
 
         Raises:
-            ValueError: the photometry has other bands than the model.
+            ValueError: the photometry has other bands than the model, or the model does not reach as far as chosen columns.
         """
         if photometry.flux.shape[1] != len(self.spec.bands):
             raise ValueError(
                 f"photometry of {photometry.flux.shape[1]} bands; the model was trained on {len(self.spec.bands)}, in this "
                 f"order: {', '.join(curves.names(self.spec.bands))}"
             )
-        return GalaxyPosterior(Posterior(self, seed, n_draws), photometry, np.arange(row, row + len(photometry)))
+        posterior = Posterior(self, seed, n_draws, chosen=columns)
+        return GalaxyPosterior(posterior, photometry, np.arange(row, row + len(photometry)))
 
 
 def load_model(name_or_url: str | Path, device: torch.device | str = "cpu") -> Model:
@@ -90,7 +95,7 @@ class GalaxyPosterior:
     ``post["log_mstar"]`` is what `to_xarray` has by that name.
 
     Attributes:
-        columns: names of parameters and derived properties
+        columns: names of parameters, derived properties and chosen columns
         values: draws of them, (galaxy, draw, column)
         importance: normalised importance weights, (galaxy, draw)
         served: whether those serve, (galaxy,); where not, summaries take all draws alike, as a catalog does
@@ -167,7 +172,7 @@ class GalaxyPosterior:
         import xarray as xr
 
         found: dict[str, Any] = {}
-        for i, quantity in enumerate(self.model.columns()):
+        for i, quantity in enumerate(self._posterior.quantities):
             about = {"units": quantity.unit, "long_name": quantity.meaning}
             found[quantity.name] = ("galaxy", "draw"), self.values[..., i], about
         with np.errstate(divide="ignore"):

@@ -57,7 +57,7 @@ def write(source: Location, out: Destination, rows: Sequence[int], n_draws: int,
     values = {"row": np.repeat(rows, n_draws), "draw": np.tile(np.arange(n_draws), len(rows))}
     columns = [Column("row", values["row"].dtype, description="row in the catalog"),
                Column("draw", values["draw"].dtype, description="number of the draw")]  # fmt: skip
-    known = {quantity.name: quantity for quantity in router.posterior.flow.columns()}
+    known = {quantity.name: quantity for quantity in router.posterior.quantities}
     for number, name in enumerate(router.posterior.columns):
         values[name] = draws[..., number].reshape(-1).astype(np.float32)
         columns.append(Column(name, values[name].dtype, known[name].unit, known[name].ucd, known[name].meaning))

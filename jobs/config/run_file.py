@@ -35,6 +35,7 @@ from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
 from sedflow_dist.photometry.survey import Survey
+from sedflow_dist.sps import chosen_columns
 from sedflow_dist.sps.filters import rest_range
 from sedflow_dist.sps.ssp import GAS_TWICE, pixel_edges
 from storage_schemas.backend.access import Access
@@ -96,7 +97,14 @@ class RunFile(Section):
     def _check_bands(self) -> RunFile:
         """Look at the bands where the run file is read, and not when workers have started."""
         edges = pixel_edges() if self.ssp.source in ("bc03", "fsps") else np.array([0.0, np.inf])
-        rest_range(self.survey_definition.bands, self.model.redshift[1], edges)
+        survey = self.survey_definition
+        rest_range(survey.bands, self.model.redshift[1], edges)
+        try:
+            chosen_columns.refuse_bands(
+                self.inference, chosen_columns.OwnBands(survey.labels, survey.bands), self.model.redshift[1], edges
+            )
+        except ValueError as error:
+            raise ValueError(f"inference.{error}") from None
         return self
 
     @model_validator(mode="after")

@@ -36,6 +36,7 @@ _ROUTED_SHARE, _ROUTED_SECONDS = 0.005, 12.0  # rows of real galaxies that need 
 # Bytes of a worker.
 _PYTHON = 600_000_000  # with all libraries
 _MODEL = 400_000_000  # a flow, and the galaxy model's tables
+_CHOSEN_BAND = 100_000_000  # tables of a band that columns are chosen in
 _PER_DRAW = 8_000  # of one galaxy, with everything that is computed of it
 _CHAINS = 600_000_000  # 32 galaxies side by side
 _COPIES = 6  # of a block of rows: as it is read, as it is worked on, and as it is written
@@ -119,7 +120,8 @@ def inference_memory(space: ParameterSpace, labels: Sequence[str], settings: Inf
     """Return the most bytes that a worker of `infer` holds: they follow from the settings, not from the number of rows."""
     chains = _CHAINS if settings.certificate and settings.routing.share else 0
     draws = max(2 * MEMORY, _PER_DRAW * _most_draws(settings))
-    return _PYTHON + _MODEL + draws + chains + _COPIES * settings.rows_per_shard * _catalog_row(space, labels, settings)
+    models = _MODEL + _CHOSEN_BAND * (len(settings.predict) + (settings.selection.band is not None))
+    return _PYTHON + models + draws + chains + _COPIES * settings.rows_per_shard * _catalog_row(space, labels, settings)
 
 
 def _most_draws(settings: Inference) -> int:
@@ -131,7 +133,7 @@ def _photometry_row(n_bands: int) -> int:
 
 
 def _catalog_row(space: ParameterSpace, labels: Sequence[str], settings: Inference) -> int:
-    n_columns = len(derived.columns(space, labels, settings.certificate))
+    n_columns = len(derived.columns(space, labels, settings.certificate)) + len(settings.quantities(labels))
     sizes = {"param": n_columns, "quantile": len(QUANTILES), "draw": settings.keep_draws,
              "coordinate": len(space.coordinates)}  # fmt: skip
     return sum(column.row_bytes(sizes) for column in COLUMNS) + _photometry_row(len(labels))

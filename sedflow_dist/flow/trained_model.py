@@ -27,6 +27,8 @@ from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.quantities import Quantity
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.sps import derived, filters
+from sedflow_dist.sps.chosen import Chosen
+from sedflow_dist.sps.chosen_columns import ChosenColumns, OwnBands
 from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 from sedflow_dist.sps.galaxy_model import GalaxyModel
@@ -96,6 +98,16 @@ class TrainedModel(nn.Module):
     def columns(self, certificate: bool = True) -> tuple[Quantity, ...]:
         """Everything that is summarised of a galaxy: parameters, then (with the certificate) derived properties."""
         return derived.columns(self.space, self.spec.labels, certificate)
+
+    def chosen_columns(self, chosen: Chosen) -> ChosenColumns | None:
+        """Return what computes chosen columns of draws; None where nothing is chosen.
+
+        Raises:
+            ValueError: the SSP table does not reach as far as a band that is chosen; says the numbers.
+        """
+        if chosen.is_empty:
+            return None
+        return ChosenColumns(chosen, OwnBands(self.spec.labels, self.spec.bands), self.redshift_model, self.ssp_table)
 
     @cached_property
     def ssp_table(self) -> SSPTable:

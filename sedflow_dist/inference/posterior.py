@@ -28,6 +28,7 @@ from sedflow_dist.photometry.flags import REASONS, Flag, bits
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.mocks import Mocks
 from sedflow_dist.sps import derived
+from sedflow_dist.sps.chosen import Chosen
 from sedflow_dist.sps.fixed_redshift import DrawPhotometry
 
 #: Bytes that the draws of one batch of galaxies may take, beside the sampler's layers: they stay in the last-level cache.
@@ -49,6 +50,7 @@ class Posterior:
             answer is, and there are parameters only
         memory: bytes that the draws of a batch of galaxies may take; a batch is one galaxy at least
         target: another prior than the model's, as a factor of the weights
+        chosen: columns beside those that every catalog has
     """
 
     def __init__(
@@ -61,11 +63,14 @@ class Posterior:
         certificate: bool = True,
         memory: int = MEMORY,
         target: NewPrior | None = None,
+        chosen: Chosen | None = None,
     ) -> None:
         self.flow, self.seed, self.n_draws, self.target = flow, seed, n_draws, target
         self.min_effective_fraction, self.n_keep, self.certificate = min_effective_fraction, n_keep, certificate
         refuse_amplitude(certificate, flow.spec.amplitude)
-        self.columns = tuple(quantity.name for quantity in flow.columns(certificate))
+        self.chosen = flow.chosen_columns(chosen) if chosen and certificate else None
+        self.quantities = (*flow.columns(certificate), *(self.chosen.quantities if self.chosen else ()))
+        self.columns = tuple(quantity.name for quantity in self.quantities)
         self._sobol: dict[int, Tensor] = {}
         self.batch = max(memory // self._draws_memory(1), 1)  # galaxies
 
@@ -78,7 +83,9 @@ class Posterior:
         """The most bytes that draws of so many galaxies need, apart from the sampler: base points, values, photometry."""
         own = 4 * (6 * len(self.flow.space.coordinates) + 3 * len(self.columns) + 6 * len(self.flow.spec.bands) + 30)
         own += 8 * 12 * len(self.target.densities) if self.target else 0
-        return n_galaxies * self.n_draws * own + self.flow.redshift_model.memory(n_galaxies, self.n_draws)
+        light = self.flow.redshift_model.memory(n_galaxies, self.n_draws)
+        more = self.chosen.memory(n_galaxies, self.n_draws) if self.chosen else 0
+        return n_galaxies * self.n_draws * own + max(light, more)  # one after the other
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -190,11 +197,11 @@ class Posterior:
     def values(
         self, theta: Float[Tensor, "galaxy draw param"], light: DrawPhotometry
     ) -> Float[Tensor, "galaxy draw column"]:
-        """Return parameters and derived properties of draws, columns as in `columns`."""
+        """Return parameters, derived properties and chosen columns of draws, as in `columns`; ``theta`` is that of ``light``."""
         if not self.certificate:
             return theta
         properties = derived.derive(self.flow.redshift_model.model, theta, light)
-        return torch.cat([theta, properties], -1)
+        return torch.cat([theta, properties, *([self.chosen(light)] if self.chosen else [])], -1)
 
     def base_points(self, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Float[Tensor, "galaxy draw coordinate"]:
         """Return scrambled Sobol points of the unit cube, shifted (modulo 1) by numbers keyed to each row."""

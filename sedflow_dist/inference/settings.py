@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sedflow_dist.inference.densities import Density
+from sedflow_dist.sps.chosen import Chosen
 
 #: Steps of a chain between kept ones.
 THIN = 10
@@ -72,7 +73,7 @@ class TargetPrior(BaseModel):
         return densities
 
 
-class InferenceSettings(BaseModel):
+class InferenceSettings(Chosen):
     """What a row's answer depends on besides its photometry, the model and the seed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,12 +96,21 @@ class InferenceSettings(BaseModel):
     routing: Routing = Routing()
     prior: TargetPrior = TargetPrior()
 
+    @property
+    def chosen(self) -> Chosen:
+        """The columns beside those that every catalog has."""
+        return Chosen.model_construct(**{name: getattr(self, name) for name in Chosen.model_fields})
+
     @model_validator(mode="after")
     def _check(self) -> InferenceSettings:
         if self.prior.densities and not self.certificate:
             raise ValueError("prior: without the certificate draws have no weights that another prior could change")
         if self.learned_likelihood and not self.certificate:
             raise ValueError("learned_likelihood compares evidences, which certificate: false does not compute")
+        if not (self.certificate or self.is_empty):
+            raise ValueError(
+                "certificate: false has the parameters alone, and none of the columns that are chosen here"
+            )
         return self
 
 

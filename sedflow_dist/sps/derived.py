@@ -36,12 +36,12 @@ class Draws:
     @property
     def epoch(self) -> Epoch:
         """What the redshifts decide."""
-        return self.photometry.epoch
+        return self.photometry.drawn.epoch
 
     @property
     def populations(self) -> Populations:
         """Masses, ages and metallicities."""
-        return self.photometry.populations
+        return self.photometry.drawn.populations
 
     @property
     def log_mstar(self) -> Float[Tensor, "galaxy draw"]:
@@ -69,6 +69,12 @@ def _surviving(draws: Draws) -> Float[Tensor, "galaxy draw"]:
 def _star_formation_rate(draws: Draws, window_gyr: float) -> Float[Tensor, "galaxy draw"]:
     fraction = draws.model.mass_formed_within(draws.values, draws.epoch, window_gyr)
     return draws.log_mstar + torch.log10(fraction.clamp(min=_LEAST_FRACTION) / (window_gyr * 1e9))
+
+
+def specific_rates(draws: Draws) -> list[Float[Tensor, "galaxy draw"]]:
+    """Return log10 of star-formation rates over 1 Gyr and 100 Myr per surviving mass [1/yr]: `chosen.SPECIFIC_RATES`."""
+    surviving = _surviving(draws)
+    return [_star_formation_rate(draws, window) - surviving for window in (1.0, 0.1)]
 
 
 def _metallicity(draws: Draws) -> Float[Tensor, "galaxy draw"]:

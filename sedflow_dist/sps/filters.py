@@ -120,6 +120,17 @@ class Band:
         return np.exp(0.5 * (lo + hi) - 0.5 * (hi - lo) * np.cos(np.pi * (np.arange(n) + 0.5) / n))
 
 
+def blue_shifted(band: Named, redshift: float) -> Named:
+    """Return a band with all wavelengths divided by 1 + ``redshift``: what it sees of galaxies there, in their rest frame."""
+    if redshift == 0:
+        return band
+    found = Band.load(band)
+    return Curve(
+        name=f"{found.name} blue-shifted by {1 + redshift:g}", wavelength=tuple((found.wavelength / (1 + redshift)).tolist()),
+        response=tuple(found.response.tolist()),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class BandWeights:
     """Weights of the pixels of a spectrum at a ladder of redshifts equally spaced in ln(1+z).
@@ -215,9 +226,10 @@ def rest_range(bands: Sequence[Named], z_max: float, edges: Float[np.ndarray, " 
         ValueError: a band sees more than the pixels between ``edges`` [A]; names it.
     """
     ranges = [(band.name, *band.range) for band in map(Band.load, bands)]
-    for name, lo, hi in ranges:
+    for given, (name, lo, hi) in zip(bands, ranges, strict=True):
         if edges[0] * (1 + z_max) > lo or edges[-1] < hi or hi < _SHORTEST_A:
-            hint = " (are the band's wavelengths in angstroms?)" if hi < _SHORTEST_A or lo > edges[-1] else ""
+            far = not isinstance(given, str) and (hi < _SHORTEST_A or lo > edges[-1])  # speclite's are in angstroms
+            hint = " (are the band's wavelengths in angstroms?)" if far else ""
             raise ValueError(
                 f"band {name} needs rest wavelengths {lo / (1 + z_max):.0f}-{hi:.0f} A for z = 0 to {z_max:g}; "
                 f"the SSP table holds {edges[0]:.0f}-{edges[-1]:.0f} A{hint}"

@@ -6,7 +6,7 @@ spectra can be multiplied once; only screens, smooth in wavelength, stay per dra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag, pad
 
-from sedflow_dist.parameters import Values
+from sedflow_dist.parameters import ParameterSpace, Values
 from sedflow_dist.sps.components import Curves
 from sedflow_dist.sps.cosmology import ABSOLUTE_FACTOR
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.populations import BURST, CUT, Epoch, Populations
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Draws of galaxies: parameters, what the redshifts decide, populations, and their masses at each metallicity.
+
+    The same whatever the bands: light through other bands begins here. ``epoch``: each field (galaxy, 1).
+    """
+
+    theta: Float[Tensor, "galaxy draw param"]
+    values: Values
+    epoch: Epoch
+    populations: Populations
+    weights: Float[Tensor, "galaxy draw population metallicity"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +43,20 @@ class DrawPhotometry:
     ``flux``: observed [nanomaggies]; ``absolute``: rest frame at 10 pc [nanomaggies]; ``surviving``: mass fraction.
     """
 
-    epoch: Epoch
-    populations: Populations
+    drawn: Drawn
     flux: Float[Tensor, "galaxy draw band"]
     absolute: Float[Tensor, "galaxy draw band"]
     surviving: Float[Tensor, "galaxy draw"]
+
+    def split(self, space: ParameterSpace, n: int) -> Iterator[DrawPhotometry]:
+        """Yield the same of at most ``n`` draws a galaxy at a time, which bounds the memory of what is computed of them."""
+        drawn = self.drawn
+        for start in range(0, drawn.theta.shape[1], n):
+            part = slice(start, start + n)
+            theta = drawn.theta[:, part]
+            populations = Populations(**{name: x[:, part] for name, x in vars(drawn.populations).items()})
+            some = Drawn(theta, space.values(theta), drawn.epoch, populations, drawn.weights[:, part])
+            yield DrawPhotometry(some, self.flux[:, part], self.absolute[:, part], self.surviving[:, part])
 
 
 @dataclass(frozen=True)
@@ -42,15 +65,16 @@ class _Tables:
     templates of each source besides the stars.
 
     Leading axis: galaxy, or 1 where all galaxies share the table. ``table`` says which of ``nodes`` (and of ``dust``, what dust
-    emits per luminosity) is a galaxy's; ``curves`` are those of each screen.
+    emits per luminosity) is a galaxy's; ``curves`` are those of each screen; ``to_bands`` says which cell is whose band.
     """
 
     bins: Float[Tensor, "_galaxy bin cell"]
     cut: Float[Tensor, "galaxy metallicity cell"]
     nodes: Float[Tensor, "_galaxy node cell"]
     sources: tuple[Float[Tensor, "_galaxy _template cell"], ...]
-    curves: tuple[Curves, ...]
+    curves: tuple[Curves, ...] | None
     table: Int[Tensor, " galaxy"]
+    to_bands: Float[Tensor, "_cell band"]
     dust: Float[Tensor, "_galaxy _part band"] | None
 
 
@@ -66,19 +90,23 @@ class FixedRedshifts:
         t = self.tables
         epoch = Epoch(**{name: value[galaxy] for name, value in vars(self.epoch).items()})
         sources = tuple(cells[galaxy] for cells in t.sources)
-        curves = tuple(tuple(curve[galaxy] for curve in own) for own in t.curves)
-        tables = _Tables(t.bins[galaxy], t.cut[galaxy], t.nodes, sources, curves, t.table[galaxy], t.dust)
+        curves = None if t.curves is None else tuple(tuple(curve[galaxy] for curve in own) for own in t.curves)
+        tables = _Tables(t.bins[galaxy], t.cut[galaxy], t.nodes, sources, curves, t.table[galaxy], t.to_bands, t.dust)
         return FixedRedshifts(epoch, tables)
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """Draws of galaxies: parameters, what the redshifts decide, populations, and their masses at each metallicity."""
+class SharedRedshifts:
+    """The bands at redshifts that all galaxies share, the rest frame for one: light of all rows in cells, screens' curves,
+    which cell belongs to which band, and what dust emits per luminosity. Bands of one redshift after those of another.
 
-    values: Values
-    epoch: Epoch
-    populations: Populations
-    weights: Float[Tensor, "galaxy draw population metallicity"]
+    ``curves``: None: light before any screen.
+    """
+
+    cells: Float[Tensor, "1 row cell"]
+    curves: tuple[Curves, ...] | None
+    to_bands: Float[Tensor, "_cell band"]
+    dust: Float[Tensor, "1 _part band"] | None
 
 
 class RedshiftModel:
@@ -106,11 +134,26 @@ class RedshiftModel:
         self._energy = rows[:, n_pixels:]
         #: What dust emits per luminosity through each band, (rung, row, band).
         self._dust = None if model.dust_templates is None else model.band_fluxes(model.dust_templates)
-        # Rest frame: the same cells at z = 0, and the surviving mass as one more column, which screens leave alone.
-        surviving = torch.cat([stars.bin_surviving, stars.node_surviving, *(t.new_zeros(len(t)) for t in templates)])
-        self._rest = torch.cat([self._ladder[0], self._energy, surviving.unsqueeze(-1)], dim=-1)
-        rest_curves = model.curves(torch.cat([self._node_wavelength, model.energy_wavelength]), self._piece)
-        self._rest_curves = [tuple(pad(curve, (0, 1)) for curve in curves) for curves in rest_curves]
+        # The surviving mass is one more column, which screens leave alone.
+        self._surviving = torch.cat(
+            [stars.bin_surviving, stars.node_surviving, *(t.new_zeros(len(t)) for t in templates)]
+        ).unsqueeze(-1)
+        #: The bands at z = 0.
+        self.rest_frame = self.shared([0])
+        #: The same before any dust, which neither takes light nor gives any: without screens a band is one cell.
+        bare = (self._ladder[0] @ self._to_bands).unsqueeze(0)
+        self.rest_frame_without_dust = SharedRedshifts(bare, None, torch.eye(len(model.bands), dtype=model.dtype), None)
+
+    def shared(self, rungs: Sequence[int]) -> SharedRedshifts:
+        """Return the bands at rungs of the ladder of redshifts, ln(1 + z) = rung times `BandWeights.step`."""
+        model, at = self.model, torch.as_tensor(rungs)
+        cells = torch.cat([self._ladder[at].transpose(0, 1).flatten(1), self._energy, self._surviving], dim=-1)
+        stretch = torch.exp(at.double() * model.weights.step).to(self._node_wavelength.dtype)
+        wavelength = torch.cat([(self._node_wavelength / stretch.unsqueeze(-1)).flatten(), model.energy_wavelength])
+        piece = torch.cat([self._piece[: self._n_cells].repeat(len(at)), self._piece[self._n_cells :]])
+        curves = tuple(tuple(pad(curve, (0, 1)) for curve in own) for own in model.curves(wavelength, piece))
+        dust = None if self._dust is None else self._dust[at].transpose(0, 1).flatten(1).unsqueeze(0)
+        return SharedRedshifts(cells.unsqueeze(0), curves, torch.block_diag(*[self._to_bands] * len(at)), dust)
 
     def memory(self, n_galaxies: int, n_draws: int) -> int:
         """Return the most bytes that a call needs beside its arguments."""
@@ -127,12 +170,28 @@ class RedshiftModel:
         """Evaluate draws; their amplitude is not used (everything is per solar mass)."""
         at = self.at(redshift)
         drawn = self._drawn(theta, at.epoch)
-        epoch = self.model.stars.populations.epoch(redshift)
-        dust = None if self._dust is None else self._dust[:1]
-        rest = self._tables(self._rest.unsqueeze(0), epoch, self._rest_curves, dust)
-        flux = self._flux(drawn, at)
-        fluxes, light = self._through_bands(drawn, rest)
-        return DrawPhotometry(at.epoch, drawn.populations, flux, fluxes * ABSOLUTE_FACTOR, light[..., -1])
+        fluxes, light = self._in_rest_frame(drawn, self.rest_frame)
+        return DrawPhotometry(drawn, self.observed(drawn, at), fluxes * ABSOLUTE_FACTOR, light[..., -1])
+
+    def absolute(self, drawn: Drawn, shared: SharedRedshifts | None = None) -> Float[Tensor, "galaxy draw band"]:
+        """Return fluxes per solar mass formed [nanomaggies] through the bands at redshifts that all share, as if at 10 pc.
+
+        The observed flux at redshift z is that times (10 pc / d_L)^2 / (1 + z). ``shared``: None: the rest frame.
+        """
+        fluxes, _ = self._in_rest_frame(drawn, shared or self.rest_frame)
+        return fluxes * ABSOLUTE_FACTOR
+
+    def observed(self, drawn: Drawn, at: FixedRedshifts) -> Float[Tensor, "galaxy draw band"]:
+        """Return observed fluxes per solar mass formed [nanomaggies] of draws that may be of a model of other bands."""
+        fluxes, _ = self._through_bands(drawn, at.tables)
+        return fluxes * at.epoch.flux_factor.unsqueeze(-1)
+
+    def _in_rest_frame(
+        self, drawn: Drawn, shared: SharedRedshifts
+    ) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw cell"]]:
+        epoch = Epoch(**{name: value.squeeze(-1) for name, value in vars(drawn.epoch).items()})
+        tables = self._tables(shared.cells, epoch, shared.curves, shared.to_bands, shared.dust)
+        return self._through_bands(drawn, tables)
 
     def at(self, redshift: Float[Tensor, " galaxy"]) -> FixedRedshifts:
         """Return what the redshifts alone decide, for `flux`."""
@@ -142,23 +201,19 @@ class RedshiftModel:
 
     def flux(self, theta: Float[Tensor, "galaxy draw param"], at: FixedRedshifts) -> Float[Tensor, "galaxy draw band"]:
         """Return observed fluxes per solar mass formed [nanomaggies]: what a sampler calls again and again."""
-        return self._flux(self._drawn(theta, at.epoch), at)
+        return self.observed(self._drawn(theta, at.epoch), at)
 
-    def _drawn(self, theta: Float[Tensor, "galaxy draw param"], epoch: Epoch) -> _Drawn:
+    def _drawn(self, theta: Float[Tensor, "galaxy draw param"], epoch: Epoch) -> Drawn:
         values = self.model.space.values(theta)
         populations = self.model.stars.populations(values, epoch)
-        return _Drawn(values, epoch, populations, self.model.stars.metallicity_weights(populations))
-
-    def _flux(self, drawn: _Drawn, at: FixedRedshifts) -> Float[Tensor, "galaxy draw band"]:
-        fluxes, _ = self._through_bands(drawn, at.tables)
-        return fluxes * at.epoch.flux_factor.unsqueeze(-1)
+        return Drawn(theta, values, epoch, populations, self.model.stars.metallicity_weights(populations))
 
     def _through_bands(
-        self, drawn: _Drawn, tables: _Tables
+        self, drawn: Drawn, tables: _Tables
     ) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw cell"]]:
         """Band fluxes of draws, before the distance, and their attenuated light in cells."""
         light, absorbed = self._light(drawn, tables)
-        fluxes = light[..., : self._n_cells] @ self._to_bands
+        fluxes = light[..., : len(tables.to_bands)] @ tables.to_bands
         if self.model.sources:  # as in the full model: no light is negative
             fluxes = fluxes.clamp_(min=0)
         if tables.dust is not None and absorbed is not None:
@@ -181,13 +236,15 @@ class RedshiftModel:
         if self._n_energy:
             cells = torch.cat([cells, self._energy.expand(len(cells), -1, -1)], -1)
             wavelength = torch.cat([wavelength, self.model.energy_wavelength.expand(len(cells), -1)], -1)
-        return self._tables(cells, epoch, self.model.curves(wavelength.unsqueeze(1), self._piece), dust)
+        curves = self.model.curves(wavelength.unsqueeze(1), self._piece)
+        return self._tables(cells, epoch, curves, self._to_bands, dust)
 
     def _tables(
         self,
         cells: Float[Tensor, "_galaxy row cell"],
         epoch: Epoch,
-        curves: Sequence[Curves],
+        curves: Sequence[Curves] | None,
+        to_bands: Float[Tensor, "_cell band"],
         dust: Float[Tensor, "_galaxy _part band"] | None,
     ) -> _Tables:
         """Split rows into bins, nodes and sources and interpolate the cut bin, whose age the redshift fixes, from the nodes."""
@@ -198,10 +255,19 @@ class RedshiftModel:
         (left, t_left), (right, t_right) = stars.age_weights(epoch.cut_age)
         cut = by_age[galaxy, left] * t_left[:, None, None] + by_age[galaxy, right] * t_right[:, None, None]
         # Nodes are made contiguous, as a sampler looks into them again and again.
-        return _Tables(bins, cut, nodes.contiguous(), tuple(sources), tuple(curves), galaxy, dust)
+        return _Tables(
+            bins,
+            cut,
+            nodes.contiguous(),
+            tuple(sources),
+            None if curves is None else tuple(curves),
+            galaxy,
+            to_bands,
+            dust,
+        )
 
     def _light(
-        self, drawn: _Drawn, tables: _Tables
+        self, drawn: Drawn, tables: _Tables
     ) -> tuple[Float[Tensor, "galaxy draw cell"], Float[Tensor, "galaxy draw"] | None]:
         """Attenuated light of draws in cells, and the energy that was absorbed, where dust emits it."""
         weights = drawn.weights
@@ -215,9 +281,11 @@ class RedshiftModel:
         for (inside, light), cells in zip(self.model.sources, tables.sources, strict=True):
             own = light.weights(drawn.values, drawn.populations, weights, drawn.epoch)
             (young if inside else old).add_(own @ cells)
+        if tables.curves is None:
+            return young.add_(old).add_(burst), None
         if not self._n_energy:
             return self.model.dim(young, [old, burst], drawn.values, tables.curves), None
-        energy = slice(self._n_cells, self._n_cells + self._n_energy)
+        energy = slice(len(tables.to_bands), len(tables.to_bands) + self._n_energy)
         all_energy = sum((part[..., energy].sum(-1) for part in (old, burst)), young[..., energy].sum(-1))
         seen = self.model.dim(young, [old, burst], drawn.values, tables.curves)
         return seen, (all_energy - seen[..., energy].sum(-1)).clamp_(min=0)

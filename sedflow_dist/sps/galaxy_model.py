@@ -96,6 +96,11 @@ class GalaxyModel:
         self._seen = self._all.only(seen)
         self._seen_table = self._band_table if self._seen is self._all else self._band_table[:, :, seen]
 
+    def in_bands(self, ssp: SSPTable, bands: Sequence[Named], z_max: float) -> GalaxyModel:
+        """Return the same galaxies in other bands; ``ssp`` is the table that this was made of, with more wavelengths perhaps."""
+        rule: Literal["star", "node"] = "node" if self.stars.birth_cloud_rule == "node" else "star"
+        return GalaxyModel(ssp, bands, z_max, self.composition, self.stars.birth_cloud_age, rule, self.dtype)
+
     @property
     def space(self) -> ParameterSpace:
         """The model's parameters."""

@@ -3,6 +3,7 @@
 import gc
 import json
 import weakref
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from pydantic import Field
 
 from jobs import infer as job
 from jobs import on_worker
-from jobs.catalog.draws import engine
+from jobs.catalog.draws import engine, replay
 from jobs.config.sections import Inference
 from jobs.on_worker import router
 from sedflow_dist.inference.settings import InferenceSettings, Routing, TargetPrior
+from sedflow_dist.inference.summary import Method
+from sedflow_dist.sps.chosen import Chosen, RestFrame, Selection
 from storage_schemas import open_catalog
 
 
@@ -42,12 +45,52 @@ def test_every_setting_is_part_of_the_key_but_how_work_is_cut(run):
         "n_draws": 128, "keep_draws": 3, "min_effective_fraction": 0.5, "certificate": False, "temperature": 2.0,
         "routing": settings.routing.model_copy(update={"walkers": 30}),
         "prior": TargetPrior(densities=("tau_ism=norm(0.3,0.2)",)),
+        "predict": ("sdss2010-r",), "rest_frame": RestFrame(bands=("r",)), "selection": Selection(band="r", magnitude=17.6),
+        "star_formation_history": (0.0, 1.0, 3.0), "specific_rates": True, "colours": ("observed",),
     }  # fmt: skip
     # tests/jobs/test_likelihood.py has the one setting that needs a likelihood beside the model
     assert {*changes, "learned_likelihood"} == set(Newer.model_fields) - job._NOT_OF_AN_ANSWER
     for name, value in changes.items():
         assert not set(keys(run, settings.model_copy(update={name: value}))) & set(first), name
     assert not set(keys(run, settings, seed=2)) & set(first)
+
+
+def test_chosen_columns_stand_in_the_catalog_and_its_replay_beside_the_others(run):
+    """The others are what they are without, to rounding, as blocks are of another size; none chosen: no trace in the run."""
+    run.infer(keep_draws=2)
+    plain = open_catalog(run.catalog)
+    wanted = {
+        "predict": ("sdss2010-r",),
+        "selection": Selection(band="r", magnitude=17.6),
+        "colours": ("unattenuated",),
+    }
+    run.infer(out=run.root / "chosen", keep_draws=2, **wanted)
+    chosen, n = open_catalog(run.root / "chosen"), plain.sizes["param"]
+    names = [str(name) for name in chosen["param"].values]
+    assert names[:n] == plain["param"].values.tolist()
+    colours = [f"unattenuated_{a}_{b}" for a, b in pairwise("ugriz")]
+    assert names[n:] == ["model_flux_sdss2010_r", "z_max", "v_max", "v_max_weight", *colours]
+    assert [chosen.attrs["param_units"][n + i] for i in (0, 2)] == ["nanomaggy", "Mpc3 / sr"]
+    for name in ("quantiles", "mean", "std"):
+        np.testing.assert_allclose(chosen[name][:, :n].values, plain[name].values, rtol=1e-3, atol=1e-4)
+    for name in ("flags", "method"):
+        np.testing.assert_array_equal(chosen[name].values, plain[name].values)
+    assert not set(plain.attrs["run"]) & set(Chosen.model_fields)
+    rows = np.flatnonzero(chosen["method"].values == Method.WEIGHTED)[:2].tolist()
+    draws, columns = replay(chosen, rows, 500)
+    assert list(columns) == names
+    spread = chosen["std"].values[rows, n]
+    assert (
+        np.abs(np.median(draws[:, :, n], 1) - chosen["quantiles"].sel(quantile=0.5).values[rows, n]).max()
+        < spread.max()
+    )
+
+
+def test_a_band_beyond_the_model_is_refused_before_any_row(run):
+    with pytest.raises(
+        ValueError, match=r"inference.predict: band wise2010-W1 needs rest wavelengths .* the SSP table holds"
+    ):
+        run.infer(out=run.root / "refused", predict=("wise2010-W1",))
 
 
 def test_what_is_left_out_of_the_key_is_a_setting_and_none_of_the_science():

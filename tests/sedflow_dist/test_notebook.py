@@ -14,6 +14,7 @@ from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.posterior import QUANTILES, Posterior
 from sedflow_dist.notebook import Model
 from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.sps.chosen import Chosen
 from storage_schemas import model as model_store
 
 UNKNOWN, FAR, FEW = 3, 4, 5
@@ -137,3 +138,14 @@ def test_a_model_that_is_not_there_is_an_error_that_says_what_is(tmp_path):
 def test_the_public_surface_is_documented():
     for name in sedflow_dist.__all__:
         assert inspect.getdoc(getattr(sedflow_dist, name)), name
+
+
+def test_columns_of_ones_choice_come_with_the_draws(small_model, photometry):
+    """Declared as in a run file; draws of what every posterior has are the same without them."""
+    wanted = Chosen.model_validate({"predict": ["r"], "selection": {"band": "r", "magnitude": 17.7}})
+    post = small_model.posterior(photometry[:2], seed=1, n_draws=64, columns=wanted)
+    plain = small_model.posterior(photometry[:2], seed=1, n_draws=64)
+    assert post.columns == (*plain.columns, "model_flux_r", "z_max", "v_max", "v_max_weight")
+    assert post["v_max"].attrs["units"] == "Mpc3 / sr"
+    assert np.allclose(post.values[..., : len(plain.columns)], plain.values, rtol=1e-4, equal_nan=True)
+    assert float(post.quantiles().sel(param="z_max", quantile=0.5)[0]) > 0
