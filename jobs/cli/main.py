@@ -211,6 +211,12 @@ def infer(
         bool,
         typer.Option("--learned-likelihood", help="columns that say what points beyond Gaussian noise and the model"),
     ] = False,
+    band_tension: Annotated[
+        bool, typer.Option("--band-tension", help="predict each band from the others; flag rows where one disagrees")
+    ] = False,
+    leave_out: Annotated[
+        str | None, typer.Option(metavar="tension", help="leave such bands out of the answers; needs --band-tension")
+    ] = None,
     rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
     workers: Workers = None,
     redshift: Redshift = None,
@@ -230,7 +236,7 @@ def infer(
     with read_from_options():
         settings = Inference(
             n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard,
-            learned_likelihood=learned_likelihood,
+            learned_likelihood=learned_likelihood, band_tension=band_tension, leave_out=leave_out,
         )  # fmt: skip
     dask = engines(profile).dask.replace(workers=workers)
     where, joining, reach = Location.parse(out), join_of(join), access_of(access)

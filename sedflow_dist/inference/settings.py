@@ -92,6 +92,15 @@ class InferenceSettings(BaseModel):
         description="compare the evidence with that under a learned likelihood of imperfect data: columns log_bayes_factor "
         "and log_bayes_factor_error (docs/model.md)",
     )
+    band_tension: bool = Field(
+        False,
+        description="predict each band from all others: columns band_p and band_log_predictive, and the flag BAND_IN_TENSION "
+        "where one disagrees (docs/model.md)",
+    )
+    leave_out: Literal["tension"] | None = Field(
+        None,
+        description="tension: such a band is left out and the row answered by the others; column left_out. Needs band_tension",
+    )
     routing: Routing = Routing()
     prior: TargetPrior = TargetPrior()
 
@@ -101,6 +110,10 @@ class InferenceSettings(BaseModel):
             raise ValueError("prior: without the certificate draws have no weights that another prior could change")
         if self.learned_likelihood and not self.certificate:
             raise ValueError("learned_likelihood compares evidences, which certificate: false does not compute")
+        if self.band_tension and not self.certificate:
+            raise ValueError("band_tension weighs draws, which certificate: false does not do")
+        if self.leave_out and not self.band_tension:
+            raise ValueError("leave_out: tension leaves out what band_tension: true finds; set that as well")
         return self
 
 
