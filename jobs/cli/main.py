@@ -19,10 +19,13 @@ from jobs.cli.mcmc import mcmc_app
 from jobs.cli.options import (
     DEFAULT_COMPONENTS,
     AccessText,
+    BandTension,
     CatalogPath,
     Components,
     Cone,
     JoinText,
+    Learned,
+    LeaveOut,
     Profile,
     Release,
     access_of,
@@ -207,16 +210,9 @@ def infer(
         bool,
         typer.Option(help="weigh draws by the exact likelihood; without: quantiles alone, of flows with preset: paper"),
     ] = True,
-    learned_likelihood: Annotated[
-        bool,
-        typer.Option("--learned-likelihood", help="columns that say what points beyond Gaussian noise and the model"),
-    ] = False,
-    band_tension: Annotated[
-        bool, typer.Option("--band-tension", help="predict each band from the others; flag rows where one disagrees")
-    ] = False,
-    leave_out: Annotated[
-        str | None, typer.Option(metavar="tension", help="leave such bands out of the answers; needs --band-tension")
-    ] = None,
+    learned_likelihood: Learned = False,
+    band_tension: BandTension = False,
+    leave_out: LeaveOut = None,
     rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
     workers: Workers = None,
     redshift: Redshift = None,
