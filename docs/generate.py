@@ -16,7 +16,7 @@ from cluster.settings import Engines, Sizes
 from jobs.columns import INFERRED
 from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
-from jobs.export.rows import ROW_COLUMNS, SUMMARIES, exported
+from jobs.export.rows import BAND_COLUMNS, ROW_COLUMNS, SUMMARIES, exported
 from sedflow_dist.inference.summary import COLUMNS, METHODS
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import flags
@@ -159,7 +159,9 @@ def data_model_page() -> str:
         "",
         ", ".join(f"`{exported(name)}`" for name in ROW_COLUMNS) + ",",
         "",
-        "as the arrays above, and of each parameter and property:",
+        "as the arrays above, of each band "
+        + ", ".join(f"`{name}_{{band}}`" for name in BAND_COLUMNS)
+        + " where the catalog has them, and of each parameter and property:",
         "",
     ]
     lines += _table(

@@ -10,7 +10,21 @@ import numpy as np
 from sedflow_dist.photometry.photometry import Photometry
 from storage_schemas.photometry import OBSERVED
 
+#: Bands of a catalog's rows that their answers do not use; not in every catalog.
+LEFT_OUT = "left_out"
+
 
 def observed(arrays: Mapping[Any, Any]) -> Photometry:
-    """Return the photometry among arrays by name: rows of a photometry store, or of a catalog (an xarray Dataset)."""
-    return Photometry.of(**{name: np.asarray(arrays[name]) for name in OBSERVED})
+    """Return the photometry among arrays by name: rows of a photometry store, or of a catalog (an xarray Dataset).
+
+    Of a catalog it is what the answers used, without bands that were left out.
+    """
+    found = {name: np.asarray(arrays[name]) for name in OBSERVED}
+    if LEFT_OUT in arrays:
+        found["mask"] = found["mask"] & ~np.asarray(arrays[LEFT_OUT])
+    return Photometry.of(**found)
+
+
+def names_of(arrays: Mapping[Any, Any]) -> list[str]:
+    """Return the names of the arrays of a catalog that `observed` takes."""
+    return [*OBSERVED, *(name for name in (LEFT_OUT,) if name in arrays)]

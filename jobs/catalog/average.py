@@ -173,6 +173,11 @@ def check(sources: Sequence[Source], opened: Sequence[xr.Dataset]) -> None:
             raise ValueError(f"{source} is an average itself: name the catalogs that it was made of")
         if not run["certificate"]:
             raise ValueError(f"{source} was made without the certificate: its rows have no evidence to be weighed by")
+        if run.get("leave_out"):
+            raise ValueError(
+                f"{source} was made with inference.leave_out: evidences of its rows are of some bands, not to be compared "
+                "with those of all. Infer the photometry without it"
+            )
         other = _input(data)
         for name in {**about, **other}:
             if about.get(name) != other.get(name):

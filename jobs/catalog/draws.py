@@ -13,7 +13,7 @@ import xarray as xr
 from jobs import export
 from jobs.export.rows import Column, Rows
 from jobs.export.whole import Destination
-from jobs.observed import observed
+from jobs.observed import names_of, observed
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.settings import InferenceSettings, TargetPrior
@@ -21,7 +21,6 @@ from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import names
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog.schema import model_bytes, open_catalog
-from storage_schemas.photometry import OBSERVED
 
 #: What an average over models is made of: an attribute of its run.
 AVERAGED = "averaged"
@@ -40,7 +39,7 @@ def replay(catalog: xr.Dataset, rows: Sequence[int], n_draws: int) -> tuple[np.n
 def _draws(catalog: xr.Dataset, router: Router, rows: Sequence[int], n_draws: int) -> np.ndarray:
     check_rows(catalog, rows)
     at = np.asarray(rows)
-    part = catalog[[*OBSERVED, "method"]].isel(galaxy=at).load()
+    part = catalog[[*names_of(catalog), "method"]].isel(galaxy=at).load()
     return router.draws(observed(part), at, part["method"].values, n_draws)
 
 

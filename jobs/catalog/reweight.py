@@ -15,7 +15,7 @@ from jobs import export
 from jobs.catalog.draws import check_rows, engine
 from jobs.export.rows import Column, Rows, id_columns, summary_columns
 from jobs.export.whole import Destination
-from jobs.observed import observed
+from jobs.observed import names_of, observed
 from jobs.telemetry.progress import bar, say
 from sedflow_dist.inference import importance
 from sedflow_dist.inference.cascade import Router
@@ -25,7 +25,7 @@ from sedflow_dist.inference.settings import TargetPrior
 from sedflow_dist.inference.summary import QUANTILES, Method
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog.schema import open_catalog
-from storage_schemas.photometry import ID_MISSING, OBSERVED
+from storage_schemas.photometry import ID_MISSING
 
 _ROWS_PER_READ = 1024
 
@@ -93,7 +93,7 @@ def _answers(
     )  # galaxies whose draws fit into the posterior's memory
     for first in range(0, len(rows), _ROWS_PER_READ):
         block = rows[first : first + _ROWS_PER_READ]
-        part = catalog[[*OBSERVED, "method"]].isel(galaxy=block).load()
+        part = catalog[[*names_of(catalog), "method"]].isel(galaxy=block).load()
         data, methods = observed(part), part["method"].values
         for start in range(0, len(block), size):
             at = slice(start, start + size)

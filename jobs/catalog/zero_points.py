@@ -20,7 +20,7 @@ from distributed import Client
 from cluster import dask_engine
 from jobs.config.run_file import RunFile
 from jobs.export.whole import Destination, whole_file
-from jobs.observed import observed
+from jobs.observed import names_of, observed
 from jobs.telemetry import events
 from jobs.telemetry.progress import Clock, bar, say
 from sedflow_dist.flow.trained_model import TrainedModel
@@ -31,7 +31,6 @@ from storage_schemas.backend.arrays import as_json
 from storage_schemas.backend.chunked import Chunks
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases, schema
-from storage_schemas.photometry import DATA
 
 _CONVERGED = 5e-4  # mag, in any band between two iterations
 
@@ -125,7 +124,7 @@ def sums(
     shards = Chunks(catalog.sizes["galaxy"], catalog.attrs["rows_per_shard"])
     rows = np.arange(shards.rows(shard).start, shards.rows(shard).stop)
     rows = rows[rows % stride == 0]
-    part = catalog[list(DATA)].isel(galaxy=rows).load()
+    part = catalog[[*names_of(catalog), "flags"]].isel(galaxy=rows).load()
     found = science.equation(posterior, observed(part), part["flags"].values, rows, offset, assumptions)
     return shard, len(rows), found
 

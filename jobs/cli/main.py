@@ -19,10 +19,13 @@ from jobs.cli.mcmc import mcmc_app
 from jobs.cli.options import (
     DEFAULT_COMPONENTS,
     AccessText,
+    BandTension,
     CatalogPath,
     Components,
     Cone,
     JoinText,
+    Learned,
+    LeaveOut,
     Profile,
     Release,
     access_of,
@@ -207,10 +210,9 @@ def infer(
         bool,
         typer.Option(help="weigh draws by the exact likelihood; without: quantiles alone, of flows with preset: paper"),
     ] = True,
-    learned_likelihood: Annotated[
-        bool,
-        typer.Option("--learned-likelihood", help="columns that say what points beyond Gaussian noise and the model"),
-    ] = False,
+    learned_likelihood: Learned = False,
+    band_tension: BandTension = False,
+    leave_out: LeaveOut = None,
     rows_per_shard: Annotated[int, typer.Option(min=1)] = Inference().rows_per_shard,
     workers: Workers = None,
     redshift: Redshift = None,
@@ -230,7 +232,7 @@ def infer(
     with read_from_options():
         settings = Inference(
             n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard,
-            learned_likelihood=learned_likelihood,
+            learned_likelihood=learned_likelihood, band_tension=band_tension, leave_out=leave_out,
         )  # fmt: skip
     dask = engines(profile).dask.replace(workers=workers)
     where, joining, reach = Location.parse(out), join_of(join), access_of(access)

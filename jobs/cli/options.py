@@ -25,6 +25,15 @@ Cone = Annotated[
     str | None, typer.Option(metavar="RA,DEC,RADIUS", help="only rows within RADIUS of a position; all in degrees")
 ]
 Release = Annotated[str, typer.Option("--release", help="a release's name; main is the newest")]
+BandTension = Annotated[
+    bool, typer.Option("--band-tension", help="predict each band from the others; flag rows where one disagrees")
+]
+Learned = Annotated[
+    bool, typer.Option("--learned-likelihood", help="columns that say what points beyond Gaussian noise and the model")
+]
+LeaveOut = Annotated[
+    str | None, typer.Option(metavar="tension", help="leave such bands out of the answers; needs --band-tension")
+]
 Profile = Annotated[
     str | None,
     typer.Option(help="where Ray and Dask are: local, slurm, kubernetes, or a file; a run file cannot say it"),

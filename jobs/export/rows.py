@@ -22,6 +22,7 @@ HEALPIX = "_healpix_29"
 _PLACE = ("ra", "dec", "healpix_29", "input_file", "input_row")
 CERTIFICATE = ("redshift", *(column.name for column in COLUMNS if not column.dims), "flags")
 ROW_COLUMNS = (*_PLACE, *CERTIFICATE)
+BAND_COLUMNS = tuple(column.name for column in COLUMNS if column.dims == ("band",))
 _REWEIGHTED = ("row", "weighted", "reason")  # columns that only a table of `reweight`, or an ensemble, has
 
 
@@ -154,13 +155,23 @@ def read(catalog: xr.Dataset, columns: Sequence[Column]) -> Iterator[dict[str, n
 def row_columns(catalog: xr.Dataset) -> list[Column]:
     """Return the columns with one number a row: identifiers, position, quality."""
     more = catalog.attrs["run"].get("columns", ())  # of an average over models
-    return [*id_columns(catalog), *(_column(catalog, name) for name in (*ROW_COLUMNS, *more) if name in catalog)]
+    single = [_column(catalog, name) for name in (*ROW_COLUMNS, *more) if name in catalog]
+    return [*id_columns(catalog), *single, *band_columns(catalog)]
+
+
+def band_columns(catalog: xr.Dataset) -> list[Column]:
+    """Return ``{name}_{band}`` of what is inferred of each band."""
+    return [
+        replace(_column(catalog, name), name=f"{name}_{label}", entry=(i,))
+        for name in BAND_COLUMNS if name in catalog
+        for i, label in enumerate(catalog["band"].values)
+    ]  # fmt: skip
 
 
 def id_columns(catalog: xr.Dataset) -> list[Column]:
     """Return the columns of identifiers, under their own names, or with ``id_`` before it where an export has another such."""
     variables = id_variables(catalog)
-    taken = {HEALPIX, *_REWEIGHTED, *(column.name for column in summary_columns(catalog))}
+    taken = {HEALPIX, *_REWEIGHTED, *(column.name for column in (*summary_columns(catalog), *band_columns(catalog)))}
     names = free_names(list(variables.values()), taken)
     return [
         replace(

@@ -135,7 +135,7 @@ def _photometry_row(n_bands: int) -> int:
 def _catalog_row(space: ParameterSpace, labels: Sequence[str], settings: Inference) -> int:
     n_columns = len(derived.columns(space, labels, settings.certificate)) + len(settings.quantities(labels))
     sizes = {"param": n_columns, "quantile": len(QUANTILES), "draw": settings.keep_draws,
-             "coordinate": len(space.coordinates)}  # fmt: skip
+             "coordinate": len(space.coordinates), "band": len(labels)}  # fmt: skip
     return sum(column.row_bytes(sizes) for column in COLUMNS) + _photometry_row(len(labels))
 
 

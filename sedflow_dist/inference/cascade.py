@@ -24,6 +24,7 @@ from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.reweight import NewPrior
 from sedflow_dist.inference.settings import THIN, InferenceSettings, Routing
 from sedflow_dist.inference.summary import Answer, Method, Summary, latest
+from sedflow_dist.inference.tension import BandTension
 from sedflow_dist.photometry.flags import Flag, bits
 from sedflow_dist.photometry.photometry import Photometry
 
@@ -47,11 +48,18 @@ class _Chain:
 class Router:
     """Infers blocks of galaxies as `Posterior.summarise` does, and goes on where that does not serve.
 
-    With a learned likelihood it compares evidences of all rows that have an answer, whatever method gave it.
+    With a learned likelihood it compares evidences of all rows that have an answer, whatever method gave it. With
+    ``tension`` it looks for bands that disagree with the others, and leaves them out where that is asked for.
     """
 
-    def __init__(self, posterior: Posterior, routing: Routing, learned: LearnedLikelihood | None = None) -> None:
-        self.posterior, self.routing = posterior, routing
+    def __init__(
+        self,
+        posterior: Posterior,
+        routing: Routing,
+        learned: LearnedLikelihood | None = None,
+        tension: BandTension | None = None,
+    ) -> None:
+        self.posterior, self.routing, self.tension = posterior, routing, tension
         self.comparison = Comparison(posterior, learned) if learned else None
 
     @classmethod
@@ -63,7 +71,10 @@ class Router:
             flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws, settings.certificate,
             target=NewPrior.of(settings.prior, flow, seed), chosen=settings.chosen,
         )  # fmt: skip
-        return cls(posterior, settings.routing, learned)
+        routing, tension = settings.routing, None
+        if settings.band_tension:
+            tension = BandTension(posterior, routing.effective_draws, settings.leave_out is not None)
+        return cls(posterior, routing, learned, tension)
 
     def summarise(
         self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int, told: Told = lambda *_: None
@@ -72,16 +83,21 @@ class Router:
 
         A row whose flags say FAILED is not tried again. ``told`` hears of chains while they grow, many times a second.
         """
-        posterior = self.posterior
+        posterior, judged = self.posterior, None
+        if self.tension:
+            judged = self.tension.judge(photometry, flags, row)
+            photometry = photometry.with_bands(~torch.as_tensor(judged.left_out))
         flags = posterior.flag(photometry, flags)
         answers = posterior.infer(photometry, flags, row)
         if posterior.certificate:
             answers += self._more(photometry, flags, answers, row)
             answers += self._mcmc(photometry, flags, answers, row, told)
         summary = Summary.of(photometry, flags, answers, posterior.sizes)
+        answered = np.flatnonzero(summary.method != Method.NONE)
+        if judged:
+            judged.tell(summary, answered)
         if self.comparison is None:
             return summary
-        answered = np.flatnonzero(summary.method != Method.NONE)
         value, error = self.comparison(photometry[answered], answered + row)
         summary.log_bayes_factor[answered], summary.log_bayes_factor_error[answered] = value, error
         return summary
@@ -95,7 +111,8 @@ class Router:
     ) -> Float[np.ndarray, "galaxy draw column"]:
         """Replay posterior draws of catalog rows: equally weighted, the same every time.
 
-        Each row by the method that answered it; weighted draws are resampled (systematic resampling).
+        Each row by the method that answered it; weighted draws are resampled (systematic resampling). ``photometry`` is what
+        the answers used, without bands that were left out.
         """
         out, threads = [], torch.get_num_threads()
         torch.set_num_threads(1)  # a product split over threads rounds otherwise

@@ -91,7 +91,7 @@ class Posterior:
     def sizes(self) -> dict[str, int]:
         """Sizes of the dimensions that a summary has beside the galaxies."""
         return {"param": len(self.columns), "quantile": len(QUANTILES), "draw": self.n_keep,
-                "coordinate": len(self.flow.space.coordinates)}  # fmt: skip
+                "coordinate": len(self.flow.space.coordinates), "band": len(self.flow.spec.bands)}  # fmt: skip
 
     def summarise(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int) -> Summary:
         """Infer galaxies of a block that starts at catalog row ``row`` by the flow alone; ``flags`` are theirs."""
@@ -128,7 +128,7 @@ class Posterior:
 
     def draw(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Draws:
         """Draw from the flow and weigh: rows are the galaxies' rows in their catalog, which key the base points."""
-        proposal = self._propose(photometry, rows, n_draws)
+        proposal = self.propose(photometry, rows, n_draws)
         light = self.flow.redshift_model(proposal.theta, photometry.redshift)
         model, log_weight = self._weigh(proposal, light.flux, photometry)
         values = self.values(proposal.theta, light)
@@ -154,14 +154,14 @@ class Posterior:
         ``as_trained``: uncertainties count as well, by their density given the true fluxes in the training: that is the
         posterior of mocks, whose uncertainties say how bright they are. Otherwise they are given, as in `draw`.
         """
-        proposal, model = self._propose(photometry, rows, n_draws), self.flow.redshift_model
+        proposal, model = self.propose(photometry, rows, n_draws), self.flow.redshift_model
         flux, log_weight = self._weigh(proposal, model.flux(proposal.theta, model.at(photometry.redshift)), photometry)
         if as_trained:
             log_weight = log_weight + self.flow.noise.log_prob(flux, photometry)
         return Predicted(flux, likelihood.gaussian(flux, photometry)[1], importance.certify(log_weight))
 
-    def _propose(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Proposal:
-        """Draw from the flow; an amplitude that is exact is still to be filled in."""
+    def propose(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Proposal:
+        """Draw from the flow, unweighed; an amplitude that is exact is still to be filled in."""
         flow, space = self.flow, self.flow.space
         base = self.base_points(rows, n_draws)
         x = flow.features(photometry)

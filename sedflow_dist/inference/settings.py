@@ -93,6 +93,15 @@ class InferenceSettings(Chosen):
         description="compare the evidence with that under a learned likelihood of imperfect data: columns log_bayes_factor "
         "and log_bayes_factor_error (docs/model.md)",
     )
+    band_tension: bool = Field(
+        False,
+        description="predict each band from all others: columns band_p and band_log_predictive, and the flag BAND_IN_TENSION "
+        "where one disagrees (docs/model.md)",
+    )
+    leave_out: Literal["tension"] | None = Field(
+        None,
+        description="tension: such a band is left out and the row answered by the others; column left_out. Needs band_tension",
+    )
     routing: Routing = Routing()
     prior: TargetPrior = TargetPrior()
 
@@ -111,6 +120,10 @@ class InferenceSettings(Chosen):
             raise ValueError(
                 "certificate: false has the parameters alone, and none of the columns that are chosen here"
             )
+        if self.band_tension and not self.certificate:
+            raise ValueError("band_tension weighs draws, which certificate: false does not do")
+        if self.leave_out and not self.band_tension:
+            raise ValueError("leave_out: tension leaves out what band_tension: true finds; set that as well")
         return self
 
 

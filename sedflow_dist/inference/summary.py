@@ -142,6 +142,24 @@ class Summary:
             "float32", "standard error of log_bayes_factor from its draws", ucd="stat.error", asked="learned_likelihood"
         )
     )
+    band_p: Float[np.ndarray, "galaxy band"] = field(
+        metadata=_is(
+            "float32", "posterior-predictive: of a flux as far from what the other bands predict; NaN: not to be told",
+            "band", ucd="stat.probability", asked="band_tension",
+        )
+    )  # fmt: skip
+    band_log_predictive: Float[np.ndarray, "galaxy band"] = field(
+        metadata=_is(
+            "float32", "ln of the evidence with the band less that without it (fluxes in nanomaggies)",
+            "band", ucd="stat.likelihood", asked="band_tension",
+        )
+    )  # fmt: skip
+    left_out: Bool[np.ndarray, "galaxy band"] = field(
+        metadata=_is(
+            "bool", "a band in tension with the others, which the answer does not use", "band", ucd="meta.code",
+            missing=False, asked="leave_out",
+        )
+    )  # fmt: skip
     flags: UInt32[np.ndarray, " galaxy"]
     draws: UInt16[np.ndarray, "galaxy draw coordinate"] = field(
         metadata=_is(

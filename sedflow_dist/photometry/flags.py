@@ -37,6 +37,7 @@ class Flag(IntFlag):
     MODEL_MISSING = 1 << 22
     MODEL_UNRELIABLE = 1 << 23
     MODELS_DISAGREE = 1 << 24
+    BAND_IN_TENSION = 1 << 25
 
 
 DESCRIPTIONS = {
@@ -65,6 +66,7 @@ DESCRIPTIONS = {
     Flag.MODEL_MISSING: "averaged over models, of which one or more lack an answer or an evidence: the others' average",
     Flag.MODEL_UNRELIABLE: "averaged over models; an evidence has an error above 0.5 in ln, or a Pareto k above 0.7 or unknown",
     Flag.MODELS_DISAGREE: "averaged over models; more of the variance of the surviving mass lies between them than within",
+    Flag.BAND_IN_TENSION: "a band disagrees with what the others predict of it (band_p)",
 }
 
 #: Flags for which the flow alone is no answer: values are NaN, unless weights or MCMC serve (a redshift outside the model).

@@ -44,7 +44,7 @@ def test_every_setting_is_part_of_the_key_but_how_work_is_cut(run):
     changes = {
         "n_draws": 128, "keep_draws": 3, "min_effective_fraction": 0.5, "certificate": False, "temperature": 2.0,
         "routing": settings.routing.model_copy(update={"walkers": 30}),
-        "prior": TargetPrior(densities=("tau_ism=norm(0.3,0.2)",)),
+        "prior": TargetPrior(densities=("tau_ism=norm(0.3,0.2)",)), "band_tension": True, "leave_out": "tension",
         "predict": ("sdss2010-r",), "rest_frame": RestFrame(bands=("r",)), "selection": Selection(band="r", magnitude=17.6),
         "star_formation_history": (0.0, 1.0, 3.0), "specific_rates": True, "colours": ("observed",),
     }  # fmt: skip
