@@ -79,11 +79,10 @@ def test_chosen_columns_stand_in_the_catalog_and_its_replay_beside_the_others(ru
     rows = np.flatnonzero(chosen["method"].values == Method.WEIGHTED)[:2].tolist()
     draws, columns = replay(chosen, rows, 500)
     assert list(columns) == names
-    spread = chosen["std"].values[rows, n]
-    assert (
-        np.abs(np.median(draws[:, :, n], 1) - chosen["quantiles"].sel(quantile=0.5).values[rows, n]).max()
-        < spread.max()
-    )
+    middle = chosen["quantiles"].sel(quantile=0.5).values[rows, n]
+    assert np.median(draws[:, :, n], 1) == pytest.approx(
+        middle, rel=0.1
+    )  # 64 draws there and 500 here, few of them effective
 
 
 def test_a_band_beyond_the_model_is_refused_before_any_row(run):
