@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -133,6 +133,9 @@ def build_ssp(
     ] = None,
     nebular: Annotated[bool, typer.Option(help="let FSPS add the emission of gas around young stars")] = False,
     log_u: Annotated[float, typer.Option(help="log10 of that gas's ionisation parameter, -4 to -1")] = -2.0,
+    imf: Annotated[
+        Literal["Salpeter", "Chabrier", "Kroupa"], typer.Option(help="of FSPS: its stars' masses")
+    ] = "Chabrier",
     actors: Annotated[int, typer.Option(min=1, help="FSPS actors on this machine, or on the cluster of --ray")] = 2,
     ray: Annotated[str | None, typer.Option(help="address of a Ray cluster")] = None,
     components: Components = DEFAULT_COMPONENTS,
@@ -141,7 +144,7 @@ def build_ssp(
     from jobs.simulate.ssp import build_ssp as build
 
     with read_from_options():
-        settings = SSP(source=source, preset=preset, z_solar=z_solar, nebular=nebular, log_u=log_u)
+        settings = SSP(source=source, preset=preset, z_solar=z_solar, nebular=nebular, log_u=log_u, imf=imf)
     engine, libraries = Engines().ray.replace(address=ray, actors=actors), composition_of(components).needs
     build(source, Location.parse(out), settings.fsps_settings(), engine, libraries)
 

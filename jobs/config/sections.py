@@ -130,6 +130,9 @@ class SSP(Section):
     z_solar: float | None = Field(None, description="mass fraction that is FSPS's logzsol = 0; none: the preset's")
     nebular: bool = Field(False, description="whether FSPS adds the emission of gas around young stars")
     log_u: float = Field(-2.0, ge=-4, le=-1, description="log10 of that gas's ionisation parameter")
+    imf: Literal["Salpeter", "Chabrier", "Kroupa"] = Field(
+        "Chabrier", exclude_if=lambda imf: imf == "Chabrier", description="initial mass function that FSPS takes"
+    )
 
     def fsps_settings(self) -> FSPSSettings:
         """Return what FSPS is run with for the table."""
@@ -137,7 +140,7 @@ class SSP(Section):
             raise ValueError(f"no preset {self.preset!r} of FSPS; known are {', '.join(fsps_engine.PRESETS)}")
         preset = fsps_engine.PRESETS[self.preset]
         nebula = Nebula(self.log_u) if self.nebular else preset.nebula
-        return replace(preset, z_solar=self.z_solar or preset.z_solar, nebula=nebula)
+        return replace(preset, z_solar=self.z_solar or preset.z_solar, nebula=nebula, imf=self.imf)
 
 
 class Model(Section):

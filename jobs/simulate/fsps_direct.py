@@ -156,7 +156,7 @@ def settings_of(provenance: dict[str, Any], birth_cloud_age: float) -> FSPSSetti
             f"{provenance.get('code')}: its likelihood would be that of other stars"
         )
     nebula = provenance["nebular_emission"]
-    return FSPSSettings(provenance["z_solar"], birth_cloud_age, Nebula(**nebula) if nebula else None)
+    return FSPSSettings(provenance["z_solar"], birth_cloud_age, Nebula(**nebula) if nebula else None, provenance["imf"])
 
 
 def _one_by_one(rows: range) -> list[range]:

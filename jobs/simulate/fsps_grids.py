@@ -123,7 +123,8 @@ def check_same(table: SSPTable, out: Location, settings: FSPSSettings) -> None:
     """Raise ValueError unless FSPS made a table that is there with these settings."""
     nebula = settings.nebula
     wanted = {
-        "code": "FSPS", "z_solar": settings.z_solar, "nebular_emission": False if nebula is None else asdict(nebula),
+        "code": "FSPS", "z_solar": settings.z_solar, "imf": settings.imf,
+        "nebular_emission": False if nebula is None else asdict(nebula),
     }  # fmt: skip
     for name, value in wanted.items():
         if table.provenance.get(name) != value:

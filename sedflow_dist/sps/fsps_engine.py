@@ -35,6 +35,8 @@ PROVABGS_Z_SOLAR = 0.019
 SPEED_OF_LIGHT = 2.9979e18
 #: What FSPS is asked for: PROVABGS's parameters, whatever other components a galaxy model can have.
 SPACE = Composition.of().space
+#: FSPS's numbers of initial mass functions.
+IMFS = {"Salpeter": 0, "Chabrier": 1, "Kroupa": 2}
 _YOUNGEST_CLOUDS_GYR = 10**-3.4  # FSPS stops at dust_tesc <= 5.5, in log10(yr)
 
 
@@ -60,7 +62,7 @@ class Nebula:
 
 @dataclass(frozen=True)
 class FSPSSettings:
-    """What can be chosen; fixed are Chabrier's IMF, dust_type=4 and no emission by dust. The defaults are PROVABGS's.
+    """What can be chosen; fixed are dust_type=4 and no emission by dust. The defaults are PROVABGS's.
 
     Attributes:
         z_solar: mass fraction that is FSPS's logzsol = 0. FSPS knows [Z/H] only. PROVABGS feeds it log10(Z / 0.019), so
@@ -70,13 +72,17 @@ class FSPSSettings:
         birth_cloud_age: stars younger than this lie in birth clouds [Gyr]. FSPS tells the *nodes* of its age grid apart
             (every 0.05 dex) and interpolates between them: a star of 10.07 Myr is mostly in its cloud
         nebula: emission of gas; None: none
+        imf: Salpeter (1955), Chabrier (2003) or Kroupa (2001), from 0.08 to 120 Msun
     """
 
     z_solar: float = PROVABGS_Z_SOLAR
     birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR
     nebula: Nebula | None = None
+    imf: str = "Chabrier"
 
     def __post_init__(self) -> None:
+        if self.imf not in IMFS:
+            raise ValueError(f"imf = {self.imf!r} is none of {', '.join(IMFS)}")
         if not 0.01 <= self.z_solar <= 0.03:
             raise ValueError(f"z_solar = {self.z_solar} is outside [0.01, 0.03]; it is a mass fraction")
         if not _YOUNGEST_CLOUDS_GYR <= self.birth_cloud_age <= 13:
@@ -121,7 +127,7 @@ class FSPS:
         self._log = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         with self._working_on(f"setting up on {path}"):
             self._population = fsps.StellarPopulation(
-                zcontinuous=1, imf_type=1, sfh=0, dust_type=4, add_dust_emission=False,
+                zcontinuous=1, imf_type=IMFS[settings.imf], sfh=0, dust_type=4, add_dust_emission=False,
                 dust_tesc=round(float(np.log10(settings.birth_cloud_age)) + 9, 6),
             )  # fmt: skip
         self._log_z = np.log10(self._population.zlegend / self._population.solar_metallicity)
@@ -142,7 +148,7 @@ class FSPS:
         nebula = self.settings.nebula
         return {
             "code": "FSPS", "carried_by": f"python-fsps {importlib.metadata.version('fsps')}",
-            "isochrones": self._libraries[0], "stellar_library": self._libraries[1], "imf": "Chabrier",
+            "isochrones": self._libraries[0], "stellar_library": self._libraries[1], "imf": self.settings.imf,
             "z_solar": self.settings.z_solar, "z_solar_of_isochrones": round(self._population.solar_metallicity, 6),
             "nebular_emission": False if nebula is None else asdict(nebula),
             "surviving": "stars and remnants", "birth_cloud_rule": "node",

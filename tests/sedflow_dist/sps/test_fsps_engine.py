@@ -372,6 +372,32 @@ def test_the_table_model_equals_fsps_with_birth_clouds(engine, table, draws):
     assert np.abs(difference).max() > 0.01
 
 
+@pytest.mark.parametrize(("imf", "number"), [("Salpeter", 0), ("Kroupa", 2)])
+def test_another_imf_is_python_fsps_own(home, engine, tmp_path, imf, number):
+    """Bit by bit; and Salpeter's many small stars weigh and do not shine: old populations are fainter by about 0.2 dex."""
+    ours = f"""
+        from sedflow_dist.sps.fsps_engine import FSPS, FSPSSettings
+        engine = FSPS(FSPSSettings(imf="{imf}"))
+        np.save(folder / "ours.npy", engine.ssp_grid(engine.metallicity[10])[0])
+        answer = engine.provenance["imf"]
+    """
+    plain = f"""
+        import fsps
+        population = fsps.StellarPopulation(zcontinuous=1, imf_type={number}, dust_type=4, sfh=0, add_dust_emission=False)
+        population.params["logzsol"] = np.log10(population.zlegend[10] / population.solar_metallicity)
+        wavelength, grid = population.get_spectrum(tage=0)
+        np.save(folder / "plain.npy", grid * (2.9979e18 / wavelength**2))
+        answer = 0
+    """
+    assert in_subprocess(home, ours, tmp_path) == imf
+    in_subprocess(home, plain, tmp_path)
+    found = np.load(tmp_path / "ours.npy")
+    assert np.array_equal(found, np.load(tmp_path / "plain.npy"))
+    old, red = np.argmin(np.abs(engine["age"] - 8.0)), np.argmin(np.abs(engine["wavelength"] - 6200))
+    fainter = float(np.log10(engine["spectra"][10, old, red] / found[old, red]))
+    assert (0.1 < fainter < 0.3) if imf == "Salpeter" else (abs(fainter) < 0.1)
+
+
 def test_a_table_with_nebulae_equals_fsps_and_has_lines(home, engine, draws, tmp_path):
     theta, redshift = (values[-3:] for values in draws)
     theta = theta.copy()
