@@ -15,6 +15,7 @@ from jobs import on_worker
 from jobs.catalog.draws import engine, replay
 from jobs.config.sections import Inference
 from jobs.on_worker import router
+from sedflow_dist.curves import Curve
 from sedflow_dist.inference.settings import InferenceSettings, Routing, TargetPrior
 from sedflow_dist.inference.summary import Method
 from sedflow_dist.sps.chosen import Chosen, RestFrame, Selection
@@ -86,10 +87,12 @@ def test_chosen_columns_stand_in_the_catalog_and_its_replay_beside_the_others(ru
 
 
 def test_a_band_beyond_the_model_is_refused_before_any_row(run):
+    far = Curve(name="far", wavelength=(6e5, 7e5, 8e5), response=(0.0, 1.0, 0.0))
     with pytest.raises(
-        ValueError, match=r"inference.predict: band wise2010-W1 needs rest wavelengths .* the SSP table holds"
+        ValueError, match=r"inference.predict: band far needs rest wavelengths \d+-800000 A .* table holds"
     ):
-        run.infer(out=run.root / "refused", predict=("wise2010-W1",))
+        run.infer(out=run.root / "refused", predict=(far,))
+    assert not (run.root / "refused").exists()
 
 
 def test_what_is_left_out_of_the_key_is_a_setting_and_none_of_the_science():
