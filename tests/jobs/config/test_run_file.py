@@ -43,7 +43,7 @@ def test_a_wrong_key_of_a_survey_is_told_in_words(tmp_path, key, value, line):
         ({"model": {"redshift": [0.1, 0.2, 0.3]}}, "model.redshift: 2 values are expected"),
         ({"join": {"file": "z.fits", "within": 1}}, "join: join: within is '1'; an angle has a unit, as 1.0 arcsec"),
         ({"storage": {"region": "a b"}}, "storage.region: one to 64 of letters, digits and - are expected (found 'a b')"),
-        ({"flow": {"zzz": 1}}, "flow.zzz: no such key; keys are preset, family, transforms, hidden, settings"),
+        ({"flow": {"zzz": 1}}, "flow.zzz: no such key; keys are preset, family, transforms, hidden, embedding"),
         ({"engines": {"ray": {"zzz": 1}}}, "engines.ray.zzz: no such key; keys are actors"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
