@@ -17,14 +17,24 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def start(function, *arguments):
-    """Start a function of a module of tests/helpers in a process of its own; return that."""
+    """Start a function of a module of tests/helpers in a process of its own, with the environment as it is now; return that.
+
+    The server's own environment is that of its first use, which may be another test's, without credentials for example.
+    """
     _CONTEXT.set_forkserver_preload(["forked", "writers", "jobs.cli.main"])
     # Python 3.11 does not tell the server where modules are, and where one is not found it says nothing.
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
         forkserver.ensure_running()
-    process = _CONTEXT.Process(target=function, args=arguments)
+    process = _CONTEXT.Process(target=_in, args=(dict(os.environ), function, arguments))
     process.start()
     return process
+
+
+def _in(environment, function, arguments):
+    """Call a function in an environment."""
+    os.environ.clear()
+    os.environ.update(environment)
+    function(*arguments)
 
 
 def sedflow(*arguments, cwd=None, limits=None, timeout=300, **environment):

@@ -12,7 +12,7 @@ from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.photometry import Photometry
 from storage_schemas.catalog import schema
 
-SIZES = {"param": 2, "quantile": 5, "draw": 3, "coordinate": 11}
+SIZES = {"param": 2, "quantile": 5, "draw": 3, "coordinate": 11, "band": 4}
 LOW, FAILED, EDGE = (np.uint32(int(f)) for f in (Flag.LOW_EFFECTIVE_FRACTION, Flag.FAILED, Flag.PRIOR_EDGE))
 
 
