@@ -17,6 +17,7 @@ from common import report
 
 from jobs.containers.tables import resolve
 from sedflow_dist import TrainedModel, load_model
+from sedflow_dist.inference import importance
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.photometry.calibrate import calibrate
 from sedflow_dist.photometry.photometry import Photometry
@@ -39,10 +40,8 @@ def masses(posterior: Posterior, photometry: Photometry) -> tuple[np.ndarray, np
     for start in range(0, len(photometry), 16):
         rows = np.arange(start, min(start + 16, len(photometry)))
         draws = posterior.draw(photometry[rows], rows, N_DRAWS)
-        order = draws.values[..., at].argsort(1)
-        cumulative = draws.weight.gather(1, order).cumsum(1)
-        middle = torch.searchsorted(cumulative, torch.full((len(rows), 1), 0.5, dtype=cumulative.dtype))
-        median.append(draws.values[..., at].gather(1, order).gather(1, middle.clamp(max=N_DRAWS - 1)).squeeze(1))
+        middle = importance.quantiles(draws.values[..., at : at + 1], draws.weight.float(), (0.5,))
+        median.append(middle[:, 0, 0])
         fraction.append(draws.effective_fraction)
     return torch.cat(median).numpy(), torch.cat(fraction).numpy()
 

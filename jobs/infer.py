@@ -122,12 +122,7 @@ def work(source: Location, model: Location, settings: Inference, seed: int) -> W
         likelihood = read_likelihood(model)
         likelihood.check(flow.id)
         answers["likelihood"] = likelihood.id
-    else:
-        del answers["learned_likelihood"]  # so that a catalog without it is the one that it always was
     digests = store.digests()
-    for name in ("band_tension", "leave_out"):
-        if not answers[name]:
-            del answers[name]
     return Work(
         store, model, files, layout, answers, _shard_keys(store, layout, fingerprint(answers), digests), digests
     )

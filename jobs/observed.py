@@ -27,4 +27,4 @@ def observed(arrays: Mapping[Any, Any]) -> Photometry:
 
 def names_of(arrays: Mapping[Any, Any]) -> list[str]:
     """Return the names of the arrays of a catalog that `observed` takes."""
-    return [*OBSERVED, *(name for name in (LEFT_OUT,) if name in arrays)]
+    return [*OBSERVED, *([LEFT_OUT] if LEFT_OUT in arrays else [])]

@@ -44,7 +44,7 @@ def check_columns(flow: TrainedModel, settings: Inference) -> None:
     """Raise ValueError, with the numbers, unless a model reaches as far as the columns that are chosen."""
     try:
         own = chosen_columns.OwnBands(flow.spec.labels, flow.spec.bands)
-        chosen_columns.refuse(settings.chosen, own, flow.reach, flow.ssp_table.edges)
+        chosen_columns.refuse(settings, own, flow.reach, flow.ssp_table.edges)
     except ValueError as error:
         raise ValueError(f"inference.{error}") from None
 

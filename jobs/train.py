@@ -151,7 +151,7 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
     table = run.model.composition().table(load_ssp(run.store("ssp")))
     far = reach(survey.bands, run.model.redshift, table)
     own = chosen_columns.OwnBands(survey.labels, survey.bands)
-    ssp = table.cut(*chosen_columns.needed(run.inference.chosen, own, far, table.edges))
+    ssp = table.cut(*chosen_columns.needed(run.inference, own, far, table.edges))
     progress = checkpoint.progress
     spec = ModelSpec(
         bands=survey.bands, labels=survey.labels, amplitude=run.flow.amplitude, flow=run.flow.spec(),

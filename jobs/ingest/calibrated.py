@@ -111,7 +111,7 @@ def _elsewhere(table: Table, survey: Survey) -> np.ndarray:
     for footprint in survey.footprints.values():
         rule = next((rule for rule in footprint.rows if table.found(rule.column)), footprint.rows[-1])
         own = np.array([label in footprint.bands for label in survey.labels])
-        found |= ~_hits(table, rule, np.zeros(table.n_rows))[:, None] & own
+        found |= ~_exact_hits(table, rule)[:, None] & own
     return found
 
 
@@ -220,10 +220,15 @@ def _identifiers(table: Table, ids: Mapping[str, str]) -> dict[str, np.ndarray]:
 
 
 def _hits(table: Table, cut: Cut, redshift: np.ndarray) -> np.ndarray:
-    """Rows that a cut hits: bits are those of the container's integers, not of floats made of them; classes may be text."""
-    if not cut.is_exact:
-        values = table.numbers([cut.column])[:, 0]
-        return cut.hits(values / (1 + redshift.astype(np.float64)) if cut.per_one_plus_z else values)
+    """Rows that a cut hits."""
+    if cut.is_exact:
+        return _exact_hits(table, cut)
+    values = table.numbers([cut.column])[:, 0]
+    return cut.hits(values / (1 + redshift.astype(np.float64)) if cut.per_one_plus_z else values)
+
+
+def _exact_hits(table: Table, cut: Cut) -> np.ndarray:
+    """Rows that bits or classes hit: bits of the container's integers, not of floats made of them; classes may be text."""
     column = table.exact(cut.column)
     values = column.values
     if values.dtype.kind == "T" and cut.bits:

@@ -273,7 +273,7 @@ def _look(store: ChunkedStore, survey: Survey) -> None:
     """Put into the report of a finished store what its photometry looks like, unless that is there."""
     report: Any = store.group.attrs["report"]
     if "light" not in report:
-        store.group.attrs["report"] = {**report, "light": plausibility.of_store(store, survey.labels, survey.bands)}
+        store.group.attrs["report"] = {**report, "light": plausibility.of_store(store, survey)}
 
 
 def _report(store: ChunkedStore, seconds: float | None) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from jobs.telemetry.progress import say
 from sedflow_dist import magnitudes
+from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.simulation.light import ModelRange, model_range
 from sedflow_dist.sps.filters import Named
 from sedflow_dist.sps.ssp import bc03_miles
@@ -27,21 +27,21 @@ _NAMES = ("flux", "sigma", "mask", "redshift")
 
 
 @lru_cache(maxsize=32)
-def _range(bands: tuple[Named, ...]) -> ModelRange | None:
+def _range(bands: tuple[Named, ...], band_sets: tuple[tuple[int, ...], ...]) -> ModelRange | None:
     """The model's range; None where the SSP table that it needs is not installed, or has nothing of these bands."""
     try:
-        return model_range(bc03_miles(), bands)
+        return model_range(bc03_miles(), bands, band_sets)
     except (ImportError, FileNotFoundError, ValueError):
         return None
 
 
-def of_store(store: ChunkedStore, labels: Sequence[str], bands: Sequence[Named]) -> list[dict[str, Any]]:
+def of_store(store: ChunkedStore, survey: Survey) -> list[dict[str, Any]]:
     """Return `judge` of a sample of a photometry store's rows: whole chunks from all over it."""
-    return judge(labels, bands, photometry.sample(store, _NAMES, _ROWS))
+    return judge(survey, photometry.sample(store, _NAMES, _ROWS))
 
 
-def judge(labels: Sequence[str], bands: Sequence[Named], sample: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Return a line for each band, and for each colour of neighbouring ones.
+def judge(survey: Survey, sample: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Return a line for each band, and for each colour of neighbouring ones of a footprint.
 
     Args:
         sample: calibrated photometry, arrays (galaxy, band) and (galaxy,): flux, sigma, mask, redshift
@@ -53,8 +53,9 @@ def judge(labels: Sequence[str], bands: Sequence[Named], sample: Mapping[str, np
     flux, mask, sigma = (np.asarray(sample[name]) for name in ("flux", "mask", "sigma"))
     good = mask & (flux > 0)
     magnitude = magnitudes.magnitude(np.where(good, flux, 1.0).astype(np.float64))
-    colour, both = magnitudes.colours(flux.astype(np.float64), mask)
-    found = _range(tuple(bands))
+    labels, sets = survey.labels, survey.band_sets
+    colour, both = magnitudes.colours(flux.astype(np.float64), mask, sets)
+    found = _range(tuple(survey.bands), sets)
     at = np.full(len(flux), -1) if found is None else found.at(np.asarray(sample["redshift"], np.float64))
     lines = []
     for i, label in enumerate(labels):
@@ -62,10 +63,13 @@ def judge(labels: Sequence[str], bands: Sequence[Named], sample: Mapping[str, np
         line = {"name": label, "snr": _median(snr), "measured": _share(mask[:, i]), "detected": _share(good[:, i])}
         limits = None if found is None else (found.bright[:, i], found.faint[:, i])
         lines.append(line | _beside(magnitude[:, i], good[:, i], at, limits))
-    for i, (one, other) in enumerate(pairwise(labels)):
-        if mask[:, i].any() and mask[:, i + 1].any() and not (mask[:, i] & mask[:, i + 1]).any():
-            continue  # of two footprints: no galaxy has both
-        line = {"name": f"{one}-{other}", "snr": None, "measured": _share(both[:, i]), "detected": _share(both[:, i])}
+    for i, (one, other) in enumerate(magnitudes.neighbours(len(labels), sets)):
+        line = {
+            "name": f"{labels[one]}-{labels[other]}",
+            "snr": None,
+            "measured": _share(both[:, i]),
+            "detected": _share(both[:, i]),
+        }
         limits = None if found is None else (found.blue[:, i], found.red[:, i])
         lines.append(line | _beside(colour[:, i], both[:, i], at, limits))
     return lines

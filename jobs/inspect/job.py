@@ -159,7 +159,7 @@ def _light(facts: Facts, survey: Survey) -> Iterator[str]:
     except ValueError as error:
         yield f"# its photometry cannot be read so: {shortened(error)}"
         return
-    lines = plausibility.judge(survey.labels, survey.bands, sample)
+    lines = plausibility.judge(survey, sample)
     yield from (f"# {line}" for line in plausibility.table(lines))
     yield from (f"# WARNING: {warning}" for warning in plausibility.warnings(lines))
 

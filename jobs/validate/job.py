@@ -63,6 +63,8 @@ def missing_patterns(store: ChunkedStore, n: int, band_sets: Sequence[Sequence[i
 def _patterns(run: RunFile, flow: TrainedModel) -> tuple[Pattern, ...]:
     """The sets of measured bands that the run names, or the most common ones of its photometry."""
     wanted = run.validation.patterns
+    if not wanted:
+        return ()
     if isinstance(wanted, int):
         return tuple(missing_patterns(photometry.open(run.store("photometry")), wanted, flow.spec.band_sets))
     return tuple(tuple(label in labels for label in flow.spec.labels) for labels in wanted)
@@ -108,9 +110,7 @@ def validate(run: RunFile) -> dict[str, Calibration]:
     """Fill the run's validation store if it is missing; print and return the calibration, as `report` does."""
     out, model = run.store("validation"), run.store("model")
     flow = TrainedModel.from_bytes(*model_store.read(model))
-    patterns: tuple[Pattern, ...] = ()
-    if run.validation.patterns:
-        patterns = _patterns(run, flow)
+    patterns = _patterns(run, flow)
     settings: dict[str, Any] = {
         "model": flow.id, "seed": run.seed, **run.validation.model_dump(mode="json"), "measured": [list(p) for p in patterns],
     }  # fmt: skip

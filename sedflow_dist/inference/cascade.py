@@ -69,7 +69,7 @@ class Router:
         """Return what infers, and replays, the rows of a catalog: of a flow, a seed and settings always the same."""
         posterior = Posterior(
             flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws, settings.certificate,
-            target=NewPrior.of(settings.prior, flow, seed), chosen=settings.chosen,
+            target=NewPrior.of(settings.prior, flow, seed), chosen=settings,
         )  # fmt: skip
         routing, tension = settings.routing, None
         if settings.band_tension:

@@ -43,6 +43,14 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """Draws that have been weighed: ln of the weights, and log_mstar, drawn where that is exact."""
+
+    log_weight: Float[Tensor, "galaxy draw"]
+    log_mstar: Float[Tensor, "galaxy draw"]
+
+
+@dataclass(frozen=True)
 class Proposal:
     """Draws of the flow before they are weighed: base points, unit cube and parameters, prior and flow's density."""
 

@@ -18,7 +18,7 @@ from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
-from sedflow_dist.inference.draws import Draws, Predicted, Proposal
+from sedflow_dist.inference.draws import Draws, Predicted, Proposal, Weighed
 from sedflow_dist.inference.importance import Certificate
 from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.inference.settings import refuse_amplitude
@@ -174,17 +174,26 @@ class Posterior:
         self, proposal: Proposal, per_mass: Float[Tensor, "galaxy draw band"], photometry: Photometry
     ) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw"]]:
         """Fill the exact amplitude in; return model fluxes and ln of the weights of draws whose fluxes per mass are known."""
-        flow, space, theta = self.flow, self.flow.space, proposal.theta
+        space, weighed = self.flow.space, self.weigh(proposal, per_mass, photometry)
+        if self.flow.spec.amplitude == "exact":
+            space.values(proposal.theta)[space.amplitude.name].copy_(weighed.log_mstar)
+            space.split(proposal.unit)[0].copy_(space.amplitude.prior.to_unit(weighed.log_mstar))
+        return per_mass * space.scale(proposal.theta), weighed.log_weight
+
+    def weigh(
+        self, proposal: Proposal, per_mass: Float[Tensor, "#galaxy draw band"], photometry: Photometry
+    ) -> Weighed:
+        """Weigh draws whose fluxes per mass are known; the draws of one galaxy may be weighed by the data of several."""
+        flow, space, n = self.flow, self.flow.space, len(photometry)
         if flow.spec.amplitude == "exact":
-            uniform = proposal.base[..., flow.dimensions]
-            fit = amplitude.fit(per_mass, photometry, uniform, space.amplitude.prior.range)
-            space.values(theta)[space.amplitude.name].copy_(fit.log_mstar)
-            space.split(proposal.unit)[0].copy_(space.amplitude.prior.to_unit(fit.log_mstar))
-            log_l, model = fit.log_evidence, per_mass * space.scale(theta)
+            uniform = proposal.base[..., flow.dimensions].expand(n, -1)
+            fit = amplitude.fit(per_mass.expand(n, -1, -1), photometry, uniform, space.amplitude.prior.range)
+            log_mstar, log_l = fit.log_mstar, fit.log_evidence
         else:
-            model = per_mass * space.scale(theta)
+            log_mstar = space.values(proposal.theta)[space.amplitude.name].expand(n, -1)
+            model = (per_mass * space.scale(proposal.theta)).expand(n, -1, -1)
             log_l, _ = likelihood.gaussian(model, photometry)
-        return model, log_l + proposal.log_prior - proposal.log_q
+        return Weighed(log_l + proposal.log_prior - proposal.log_q, log_mstar)
 
     def prior_weight(
         self, values: Float[Tensor, "galaxy draw column"], redshift: Float[Tensor, " galaxy"]

@@ -90,25 +90,23 @@ class InferenceSettings(Chosen):
     )
     learned_likelihood: bool = Field(
         False,
+        exclude_if=lambda wanted: not wanted,
         description="compare the evidence with that under a learned likelihood of imperfect data: columns log_bayes_factor "
         "and log_bayes_factor_error (docs/model.md)",
     )
     band_tension: bool = Field(
         False,
+        exclude_if=lambda wanted: not wanted,
         description="predict each band from all others: columns band_p and band_log_predictive, and the flag BAND_IN_TENSION "
         "where one disagrees (docs/model.md)",
     )
     leave_out: Literal["tension"] | None = Field(
         None,
+        exclude_if=lambda wanted: wanted is None,
         description="tension: such a band is left out and the row answered by the others; column left_out. Needs band_tension",
     )
     routing: Routing = Routing()
     prior: TargetPrior = TargetPrior()
-
-    @property
-    def chosen(self) -> Chosen:
-        """The columns beside those that every catalog has."""
-        return Chosen.model_construct(**{name: getattr(self, name) for name in Chosen.model_fields})
 
     @model_validator(mode="after")
     def _check(self) -> InferenceSettings:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt32
 from torch import Tensor
 
-from sedflow_dist.inference import amplitude, importance, likelihood
+from sedflow_dist.inference import importance
 from sedflow_dist.inference.draws import Proposal
 from sedflow_dist.inference.importance import LARGEST_K
 from sedflow_dist.inference.posterior import Posterior
@@ -148,7 +148,7 @@ class BandTension:
         bands = one.mask[0].nonzero()[:, 0]
         without = _without_each(one, bands)
         draws = self._propose(one, row)
-        whole = importance.certify(self._weigh(*draws, one)[1])
+        whole = importance.certify(self.posterior.weigh(*draws, one).log_weight)
         log_evidence, found = whole.log_evidence, self._predict(*draws, one, without, bands)
         # Draws that miss part of a posterior find too little evidence: the most that any finds is then the nearest.
         trusted = bool(self._enough(whole) & (whole.pareto_k <= LARGEST_K))
@@ -158,8 +158,9 @@ class BandTension:
             draws = self._propose(without[part], row)
             found.put(part, self._predict(*draws, one, without[part], bands[part], shown=False))
             if not trusted:
-                again = importance.certify(self._weigh(*draws, Photometry.concatenate([one] * len(part)))[1])
-                log_evidence = torch.maximum(log_evidence, again.log_evidence.max())
+                weighed = self.posterior.weigh(*draws, Photometry.concatenate([one] * len(part)))
+                again = importance.certify(weighed.log_weight).log_evidence
+                log_evidence = torch.maximum(log_evidence, again.max())
         told = found.serves
         p[bands[told]] = found.p[told]
         log_predictive[bands[told]] = (log_evidence - found.log_evidence)[told]
@@ -171,21 +172,6 @@ class BandTension:
         proposal = self.posterior.propose(contexts, np.repeat(row, len(contexts)), self.posterior.n_draws)
         model = self.posterior.flow.redshift_model
         return proposal, model.flux(proposal.theta, model.at(contexts.redshift))
-
-    def _weigh(
-        self, proposal: Proposal, per_mass: Float[Tensor, "#context draw band"], data: Photometry
-    ) -> tuple[Float[Tensor, "context draw band"], Float[Tensor, "context draw"]]:
-        """Return model fluxes and ln of the weights of draws given ``data``, for all its contexts at once."""
-        flow, space = self.posterior.flow, self.posterior.flow.space
-        if flow.spec.amplitude == "exact":
-            per_mass = per_mass.expand(len(data), -1, -1)
-            uniform = proposal.base[..., flow.dimensions].expand(len(data), -1).contiguous()
-            fit = amplitude.fit(per_mass, data, uniform, space.amplitude.prior.range)
-            model, log_l = per_mass * 10 ** fit.log_mstar.unsqueeze(-1), fit.log_evidence
-        else:
-            model = (per_mass * space.scale(proposal.theta)).expand(len(data), -1, -1)
-            log_l, _ = likelihood.gaussian(model, data)
-        return model, log_l + proposal.log_prior - proposal.log_q
 
     def _predict(
         self,
@@ -200,8 +186,9 @@ class BandTension:
 
         Draws that were ``shown`` the band may lie elsewhere altogether: their weights' tail must be in order, too.
         """
-        model, log_weight = self._weigh(proposal, per_mass, without)
-        certificate = importance.certify(log_weight)
+        weighed = self.posterior.weigh(proposal, per_mass, without)
+        certificate = importance.certify(weighed.log_weight)
+        model = per_mass * 10 ** weighed.log_mstar.unsqueeze(-1)
         residual = (one.flux[0, bands, None] - model[torch.arange(len(bands)), :, bands]) * one.inverse_sigma[
             0, bands, None
         ]

@@ -35,7 +35,6 @@ from sedflow_dist.magnitudes import POGSON
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.photometry.photometry import Photometry
-from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import draw_shapes
 
 #: Flags that say nothing against a row's photometry, or that are judged anew.
@@ -203,7 +202,7 @@ def _of_uncertainties(
 def _of_selection(flow: TrainedModel) -> float:
     """d ln P / d delta of the band in which the training's survey selects, of galaxies of the prior."""
     shapes = draw_shapes(flow.redshift_model.model, flow.spec.redshift, 0, "selection", 0, _SHAPES)
-    return MockSurvey(flow.noise, flow.space.amplitude.prior.range, 0.0).selection_slope(shapes)
+    return flow.survey().selection_slope(shapes)
 
 
 def solve(

@@ -309,8 +309,8 @@ class Survey(BaseModel):
     def measured(self) -> tuple[str, ...]:
         """The same, without identifiers and text: columns of numbers, of `optional` too."""
         others = self.model_copy(update={"ids": ()}).required
-        limits = [cut.column for cut in self.cuts.values() if not cut.is_exact and cut.column in self.optional]
-        return tuple(name for name in (*self.required, *limits) if name in others or name in limits)
+        limits = (cut.column for cut in self.cuts.values() if not cut.is_exact and cut.column in self.optional)
+        return (*(name for name in self.required if name in others), *limits)
 
     @property
     def expected_units(self) -> dict[str, str]:

@@ -34,7 +34,7 @@ class ModelRange:
     Attributes:
         redshift: (redshift,), increasing
         bright, faint: magnitudes of the most and least massive galaxies, (redshift, band); NaN of a band beyond the SSP table
-        blue, red: colours of neighbouring bands, (redshift, band - 1)
+        blue, red: colours of neighbouring bands, (redshift, colour)
     """
 
     redshift: Float[np.ndarray, " redshift"]
@@ -51,8 +51,11 @@ class ModelRange:
         return np.where(inside, nearest, -1)
 
 
-def model_range(ssp: SSPTable, bands: Sequence[Named]) -> ModelRange:
-    """Return the range of the galaxy model's prior in some bands, as far as the SSP table reaches."""
+def model_range(ssp: SSPTable, bands: Sequence[Named], band_sets: Sequence[Sequence[int]] = ()) -> ModelRange:
+    """Return the range of the galaxy model's prior in some bands, as far as the SSP table reaches.
+
+    ``band_sets``: see `magnitudes.neighbours`.
+    """
     ends = [Band.load(band).range for band in bands]
     first, last = _MARGIN * max(ssp.edges[0], _STARLIGHT_A[0]), min(ssp.edges[-1], _STARLIGHT_A[1])
     there = [i for i, (low, high) in enumerate(ends) if low > first and high * _MARGIN < last]
@@ -70,8 +73,9 @@ def model_range(ssp: SSPTable, bands: Sequence[Named]) -> ModelRange:
         with np.errstate(divide="ignore"):
             light[..., there] = magnitudes.magnitude(flux).reshape(_REDSHIFTS, _DRAWS, len(there))
     light[~np.isfinite(light)] = np.nan
+    left, right = map(list, zip(*magnitudes.neighbours(len(bands), band_sets), strict=True))
     low, high = space.amplitude.prior.range
     (bright, faint), (blue, red) = (
-        np.quantile(values, _ENDS, axis=1) for values in (light, light[..., :-1] - light[..., 1:])
+        np.quantile(values, _ENDS, axis=1) for values in (light, light[..., left] - light[..., right])
     )
     return ModelRange(redshift, bright - 2.5 * high, faint - 2.5 * low, blue, red)

@@ -158,13 +158,18 @@ class RedshiftModel:
     def memory(self, n_galaxies: int, n_draws: int) -> int:
         """Return the most bytes that a call needs beside its arguments."""
         rows, cells = self._ladder.shape[1], self._n_cells + self._n_energy
-        n_z = self.model.stars.n_metallicities
-        # A galaxy: its tables, at two rungs and between. A draw: light in cells and its terms; weights of populations at
-        # metallicities, and which rows of the tables the burst takes, as 64-bit indices; sources' weights, and dust's rows.
+        tables = 4 * 3 * rows * cells  # of a galaxy: at two rungs and between
+        return n_galaxies * tables + n_galaxies * n_draws * self.memory_of_draw(cells)
+
+    def memory_of_draw(self, cells: int) -> int:
+        """Return the bytes of a draw whose light is looked at in so many cells.
+
+        Light in cells and its terms; weights of populations at metallicities, and which rows of the tables the burst takes, as
+        64-bit indices; sources' weights, and dust's rows.
+        """
         numbers = sum(light.numbers + len(light.templates) for _, light in self.model.sources)
         numbers += 0 if self._dust is None else 60
-        of_draw = 9 * cells + 60 * n_z + 100 + numbers
-        return n_galaxies * 4 * 3 * rows * cells + n_galaxies * n_draws * 4 * of_draw
+        return 4 * (9 * cells + 60 * self.model.stars.n_metallicities + 100 + numbers)
 
     def __call__(self, theta: Float[Tensor, "galaxy draw param"], redshift: Float[Tensor, " galaxy"]) -> DrawPhotometry:
         """Evaluate draws; their amplitude is not used (everything is per solar mass)."""

@@ -8,6 +8,7 @@ galaxies share, and interpolated; the distance, which is not, is exact.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -55,9 +56,8 @@ class GreatestRedshift:
     def memory(self, n_galaxies: int, n_draws: int) -> int:
         """Return the most bytes that a call needs beside its arguments and result."""
         cells = self._shared.cells.shape[-1]
-        n_z = self._model.model.stars.n_metallicities
-        tables = 4 * n_galaxies * n_z * cells
-        return tables + n_galaxies * n_draws * 4 * (9 * cells + 60 * n_z + 100)
+        tables = 4 * n_galaxies * self._model.model.stars.n_metallicities * cells
+        return tables + n_galaxies * n_draws * self._model.memory_of_draw(cells)
 
     def __call__(self, drawn: Drawn) -> Float[Tensor, "galaxy draw 3"]:
         """Return z_max, V_max and 1 / V_max, 0 where that volume is 0."""
@@ -105,13 +105,14 @@ class GreatestRedshift:
         return 2 * torch.log(_TEN_PC / self._comoving(x)) - 3 * x
 
 
+@dataclass(frozen=True)
 class _Piece:
-    """The cubics of draws between two points of a grid, by values and slopes there (Hermite)."""
+    """The cubics of draws between two points of a grid, by values and slopes (times the width) there (Hermite)."""
 
-    def __init__(
-        self, start: Tensor, width: Tensor, values: tuple[Tensor, Tensor], slopes: tuple[Tensor, Tensor]
-    ) -> None:
-        self.start, self.width, self._values, self._slopes = start, width, values, slopes
+    start: Float[Tensor, "galaxy draw"]
+    width: Float[Tensor, "galaxy draw"]
+    values: tuple[Tensor, Tensor]
+    slopes: tuple[Tensor, Tensor]
 
     @classmethod
     def of(
@@ -131,7 +132,7 @@ class _Piece:
 
     def __call__(self, x: Float[Tensor, "galaxy draw"]) -> Float[Tensor, "galaxy draw"]:
         t = (x - self.start) / self.width
-        (p0, p1), (m0, m1) = self._values, self._slopes
+        (p0, p1), (m0, m1) = self.values, self.slopes
         rise = p1 - p0
         return p0 + t * (m0 + t * (3 * rise - 2 * m0 - m1 + t * (m0 + m1 - 2 * rise)))
 

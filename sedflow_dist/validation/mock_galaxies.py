@@ -28,11 +28,12 @@ def mock_galaxies(flow: TrainedModel, n: int, seed: int, patterns: Sequence[Patt
     Where the survey has footprints, all bands are those of one of them, and a pattern is all that is measured.
     """
     survey, parts = flow.survey(), []
+    every_band = replace(survey, band_sets=())
     for i, pattern in enumerate([(True,) * len(flow.spec.bands), *patterns]):
         stream = ("validate", i) if i else ("validate",)
         shapes = draw_shapes(flow.redshift_model.model, flow.spec.redshift, seed, "validate", 30 * n * i, 30 * n)
-        mocks = survey.observe(shapes, n, torch.Generator().manual_seed(keyed_random.torch_seed(seed, *stream)))
-        survey = replace(survey, band_sets=())
+        observer = every_band if i else survey
+        mocks = observer.observe(shapes, n, torch.Generator().manual_seed(keyed_random.torch_seed(seed, *stream)))
         parts.append(replace(mocks, photometry=mocks.photometry.with_bands(torch.tensor(pattern))))
     return Mocks.concatenate(parts)
 
