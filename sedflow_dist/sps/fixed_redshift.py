@@ -298,26 +298,18 @@ class RedshiftModel:
     def _burst(
         self, populations: Populations, weights: Float[Tensor, "galaxy draw population metallicity"], tables: _Tables
     ) -> tuple[Float[Tensor, "galaxy draw cell"] | None, Float[Tensor, "galaxy draw cell"]]:
-        """Light of the burst in birth clouds and outside: two ages times all metallicities of each galaxy's node table."""
-        n_galaxy, n_draw = weights.shape[:2]
-        n_z = weights.shape[-1]
-        share = weights[..., BURST, :].unsqueeze(-2)
-        pairs = self.model.stars.age_weights(populations.age[..., 1])
-        ages = torch.stack([index for index, _ in pairs], -1).unsqueeze(-1)
-        rows = ages * n_z + torch.arange(n_z)
-        amount = share * torch.stack([t for _, t in pairs], -1).unsqueeze(-1)
-        rows = rows + (tables.table * tables.nodes.shape[1]).view(-1, 1, 1, 1)
+        """Light of the burst in birth clouds and outside, from each galaxy's node table."""
+        stars = self.model.stars
+        rows, amount, in_cloud = stars.nodes_of(populations.age[..., 1], weights[..., BURST, :])
+        rows = rows + (tables.table * tables.nodes.shape[1])[:, None, None]
         table = tables.nodes.flatten(0, 1)
-        shape = (n_galaxy * n_draw, 2 * n_z)
 
         def light(rows: Tensor, amount: Tensor) -> Tensor:
-            row_weights = amount.reshape(shape).to(table.dtype)
-            bag = embedding_bag(rows.reshape(shape), table, mode="sum", per_sample_weights=row_weights)
-            return bag.view(n_galaxy, n_draw, -1)
+            amount = amount.flatten(0, 1).to(table.dtype)
+            bag = embedding_bag(rows.flatten(0, 1), table, mode="sum", per_sample_weights=amount)
+            return bag.view(*weights.shape[:2], -1)
 
-        age = populations.age[..., 1]
-        in_cloud = torch.stack([self.model.stars.in_cloud(age, index) for index, _ in pairs], -1).unsqueeze(-1)
         if not bool(in_cloud.any()):
             return None, light(rows, amount)
-        in_clouds = rows + self.model.stars.cloud_rows * in_cloud
+        in_clouds = rows + stars.cloud_rows * in_cloud
         return light(in_clouds, amount * in_cloud), light(rows, amount * ~in_cloud)

@@ -24,8 +24,8 @@ from sedflow_dist.sps.populations import Epoch
 from sedflow_dist.sps.ssp import SSPTable
 from sedflow_dist.sps.stars import BIRTH_CLOUD_AGE_GYR, Stars
 
-#: Galaxies worked on at once: their spectra then stay in a core's cache.
-_BLOCK = 512
+#: Galaxies worked on at once: enough that what a step costs is spread, few enough that their spectra stay in the cache.
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)

@@ -231,16 +231,24 @@ class Stars(Component):
         self, populations: Populations, weights: Float[Tensor, "*batch population metallicity"]
     ) -> tuple[Int[Tensor, "*batch row"], Float[Tensor, "*batch row"], Bool[Tensor, "*batch row"]]:
         """Rows of the nodes that make up the cut bin and the burst, their weights, and which lie in birth clouds."""
-        left, right = self.age_weights(populations.age)
-        metallicities = torch.arange(self.n_metallicities)
-        rows = torch.cat(
-            [(index.unsqueeze(-1) * self.n_metallicities + metallicities) for index, _ in (left, right)], dim=-1
-        )
-        share = weights[..., [CUT, BURST], :]
-        row_weights = torch.cat([share * fraction.unsqueeze(-1) for _, fraction in (left, right)], dim=-1)
-        clouds = [self.in_cloud(populations.age, index) for index, _ in (left, right)]
-        in_cloud = torch.stack(clouds, dim=-1).repeat_interleave(self.n_metallicities, dim=-1)
+        rows, row_weights, in_cloud = self.nodes_of(populations.age, weights[..., [CUT, BURST], :])
         return rows.flatten(-2), row_weights.flatten(-2), in_cloud.flatten(-2)
+
+    def nodes_of(
+        self, age: Float[Tensor, "*batch"], weights: Float[Tensor, "*batch metallicity"]
+    ) -> tuple[Int[Tensor, "*batch row"], Float[Tensor, "*batch row"], Bool[Tensor, "*batch row"]]:
+        """Return the four rows of `node_spectra` between which populations lie, their weights, and which are in birth clouds.
+
+        Two ages, each at the two metallicities beside each other of which ``weights`` (`metallicity_weights`) are not zero.
+        """
+        lower = (weights != 0).to(torch.uint8).argmax(-1, keepdim=True).clamp_(max=self.n_metallicities - 2)
+        pair = torch.cat([lower, lower + 1], dim=-1)
+        share = weights.gather(-1, pair)
+        nodes = self.age_weights(age)
+        rows = torch.cat([index.unsqueeze(-1) * self.n_metallicities + pair for index, _ in nodes], dim=-1)
+        row_weights = torch.cat([share * fraction.unsqueeze(-1) for _, fraction in nodes], dim=-1)
+        in_cloud = torch.stack([self.in_cloud(age, index) for index, _ in nodes], dim=-1)
+        return rows, row_weights, in_cloud.repeat_interleave(2, dim=-1)
 
     def _between_ages(
         self,
