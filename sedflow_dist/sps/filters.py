@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 AB_FLUX = JANSKY_PER_MAGGY * 1e-23 * 2.99792458e18
 _SHIFTS_PER_PIXEL = 2
 _BUMP_ENDS_A, _STEEP_BELOW_A = 2400.0, 1700.0
+#: Where a band's response is below this share of its peak, and as far as that from its ends in ln(lambda), it leaks.
+_LEAK, _SLOPE = 0.01, 0.1
+#: Nodes of a part of a band, at least and per e-fold: redward of the bump, with the bump, with what lies blueward of it.
+_OF_BULK = (4, 8), (6, 16), (9, 26)
+_OF_LEAKS = (3, 6), (4, 9), (5, 14)
 #: No band that ends before sees a galaxy: our own hydrogen is in the way. Its wavelengths are nanometres, or microns.
 _SHORTEST_A = 912.0
 #: Steps in ln(wavelength) between which 1 / wavelength is linear to 1e-6.
@@ -107,17 +113,42 @@ class Band:
         i = np.clip(np.searchsorted(x, lam, side="right") - 1, 0, len(x) - 2)
         return total[i] + antiderivative(lam, offset[i], slope[i]) - antiderivative(x[i], offset[i], slope[i])
 
-    def nodes(self, stretch: float) -> Float[np.ndarray, " node"]:
-        """Return Chebyshev nodes [A] in ln(lambda): four, and eight more per e-fold that the band spans.
+    def segments(self, stretch: float) -> list[Segment]:
+        """Cut the band at the ends of its bulk, where it leaks only, and place nodes on each part.
 
-        About twice as many where 1 + z up to ``stretch`` brings dust's bump at 2175 A into the band, and three times where it
-        brings what lies blueward of the bump, where curves of dust steepen.
+        Four Chebyshev nodes in ln(lambda), and eight more per e-fold that the part spans; about twice as many where 1 + z up to
+        ``stretch`` brings dust's bump at 2175 A into it, three times where it brings what lies blueward of the bump, where
+        curves of dust steepen. Of what leaks, a thousandth of the light or so, three nodes and six per e-fold tell enough.
         """
-        lo, hi = np.log(self.range)
-        bluest = self.range[0] / stretch
-        first, per_e_fold = (9, 26) if bluest < _STEEP_BELOW_A else (6, 16) if bluest < _BUMP_ENDS_A else (4, 8)
+        lo, hi = self.range
+        bulk = self.wavelength[self.response > _LEAK * self.response.max()][[0, -1]]
+        ends = np.unique(np.clip([lo, *bulk, hi], lo, hi))
+        if len(ends) > 2:  # a slope at the end of the bulk is no leak
+            inner = [end for end in ends[1:-1] if min(np.log(end / lo), np.log(hi / end)) > _SLOPE]
+            ends = np.array([lo, *inner, hi])
+        return [
+            Segment.of(start, end, stretch, leaks=not bulk[0] < np.sqrt(start * end) < bulk[1])
+            for start, end in pairwise(ends)
+        ]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a band between two wavelengths [A], and the nodes [A] of a polynomial in ln(lambda) on it."""
+
+    start: float
+    end: float
+    nodes: Float[np.ndarray, " node"]
+
+    @classmethod
+    def of(cls, start: float, end: float, stretch: float, leaks: bool) -> Segment:
+        """Place Chebyshev nodes: see `Band.segments`."""
+        bluest = start / stretch
+        steepness = 0 if bluest >= _BUMP_ENDS_A else 1 if bluest >= _STEEP_BELOW_A else 2
+        first, per_e_fold = (_OF_LEAKS if leaks else _OF_BULK)[steepness]
+        lo, hi = np.log(start), np.log(end)
         n = first + int(np.ceil(per_e_fold * (hi - lo)))
-        return np.exp(0.5 * (lo + hi) - 0.5 * (hi - lo) * np.cos(np.pi * (np.arange(n) + 0.5) / n))
+        return cls(start, end, np.exp(0.5 * (lo + hi) - 0.5 * (hi - lo) * np.cos(np.pi * (np.arange(n) + 0.5) / n)))
 
 
 def blue_shifted(band: Named, redshift: float) -> Named:
@@ -183,19 +214,21 @@ class BandWeights:
         stretch = float(np.exp(self.step * (len(self.table) - 1)))
         tables, nodes, pieces, band_index = [], [], [], []
         for i, band in enumerate(self.bands):
-            x = np.log(band.nodes(stretch))
-            n = len(x)
-            inside = np.clip(observed, *np.log(band.range))
-            cardinal = [
-                np.prod([(inside - x[k]) / (x[j] - x[k]) for k in range(n) if k != j], axis=0) for j in range(n)
-            ]
-            for piece in range(len(breaks) + 1):
-                weights = np.where(piece_of_pixel == piece, self.table[:, i], 0.0)
-                if weights.any():
-                    tables += [weights * c for c in cardinal]
-                    nodes.append(np.exp(x))
-                    pieces += [piece] * n
-                    band_index += [i] * n
+            segments = band.segments(stretch)
+            of_pixel = np.searchsorted(np.log([segment.start for segment in segments[1:]]), observed, side="right")
+            for number, segment in enumerate(segments):
+                x, inside = np.log(segment.nodes), np.clip(observed, np.log(segment.start), np.log(segment.end))
+                n = len(x)
+                cardinal = [
+                    np.prod([(inside - x[k]) / (x[j] - x[k]) for k in range(n) if k != j], axis=0) for j in range(n)
+                ]
+                for piece in range(len(breaks) + 1):
+                    weights = np.where((of_pixel == number) & (piece_of_pixel == piece), self.table[:, i], 0.0)
+                    if weights.any():
+                        tables += [weights * c for c in cardinal]
+                        nodes.append(segment.nodes)
+                        pieces += [piece] * n
+                        band_index += [i] * n
         arrays = np.concatenate(nodes), np.array(pieces), np.array(band_index)
         return SmoothFactorWeights(np.stack(tables, axis=1), *arrays)
 

@@ -7,7 +7,7 @@ spectra can be multiplied once; only screens, smooth in wavelength, stay per dra
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from sedflow_dist.sps.populations import BURST, CUT, Epoch, Populations
 class Drawn:
     """Draws of galaxies: parameters, what the redshifts decide, populations, and their masses at each metallicity.
 
-    The same whatever the bands: light through other bands begins here. ``epoch``: each field (galaxy, 1).
+    The same whatever the bands: light through other bands begins here. ``epoch``: each field (galaxy, 1); ``absorbed``:
+    luminosity per solar mass [Lsun] that dust takes, where it emits what it takes.
     """
 
     theta: Float[Tensor, "galaxy draw param"]
@@ -34,6 +35,7 @@ class Drawn:
     epoch: Epoch
     populations: Populations
     weights: Float[Tensor, "galaxy draw population metallicity"]
+    absorbed: Float[Tensor, "galaxy draw"] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class DrawPhotometry:
             part = slice(start, start + n)
             theta = drawn.theta[:, part]
             populations = Populations(**{name: x[:, part] for name, x in vars(drawn.populations).items()})
-            some = Drawn(theta, space.values(theta), drawn.epoch, populations, drawn.weights[:, part])
+            absorbed = None if drawn.absorbed is None else drawn.absorbed[:, part]
+            some = Drawn(theta, space.values(theta), drawn.epoch, populations, drawn.weights[:, part], absorbed)
             yield DrawPhotometry(some, self.flux[:, part], self.absolute[:, part], self.surviving[:, part])
 
 
@@ -120,18 +123,18 @@ class RedshiftModel:
         self.model, stars = model, model.stars
         nodes = model.weights.with_smooth_factor(model.composition.breaks_a)
         self._node_wavelength = model.tensor(nodes.wavelength)
-        breaks = torch.tensor(model.composition.breaks_a, dtype=torch.float64)
-        energy_piece = torch.bucketize(model.energy_wavelength.double(), breaks, right=True)
-        self._piece = torch.cat([torch.as_tensor(nodes.piece), energy_piece])
+        self._piece = torch.as_tensor(nodes.piece)
+        #: Which cells have any light at a rung of the ladder: those of a piece that the band has left have none.
+        self._lit = torch.as_tensor((nodes.table != 0).any(-1))
         self._to_bands = model.tensor(nodes.band[:, None] == np.arange(len(model.bands)))
-        self._n_cells, self._n_energy = len(nodes.wavelength), len(model.energy_wavelength)
+        self._n_cells = len(nodes.wavelength)
         templates = [light.templates for _, light in model.sources]
         self._rows = [len(stars.bin_spectra), len(stars.node_spectra), *map(len, templates)]
         rows = torch.cat([stars.bin_spectra, stars.node_spectra, *templates])
         n_pixels = len(model.wavelength)
         self._ladder = torch.einsum("rk,sck->src", rows[:, :n_pixels], model.tensor(nodes.table))
-        #: The rows' light in cells of energy, the same at all redshifts.
-        self._energy = rows[:, n_pixels:]
+        #: The rows' light in cells of energy, the same at all redshifts; the last cell has all of it, before any screen.
+        self._energy = None if model.dust_templates is None else self._in_cells_of_energy(rows[:, n_pixels:])
         #: What dust emits per luminosity through each band, (rung, row, band).
         self._dust = None if model.dust_templates is None else model.band_fluxes(model.dust_templates)
         # The surviving mass is one more column, which screens leave alone.
@@ -147,19 +150,28 @@ class RedshiftModel:
     def shared(self, rungs: Sequence[int]) -> SharedRedshifts:
         """Return the bands at rungs of the ladder of redshifts, ln(1 + z) = rung times `BandWeights.step`."""
         model, at = self.model, torch.as_tensor(rungs)
-        cells = torch.cat([self._ladder[at].transpose(0, 1).flatten(1), self._energy, self._surviving], dim=-1)
+        cells = torch.cat([self._ladder[at].transpose(0, 1).flatten(1), self._surviving], dim=-1)
         stretch = torch.exp(at.double() * model.weights.step).to(self._node_wavelength.dtype)
-        wavelength = torch.cat([(self._node_wavelength / stretch.unsqueeze(-1)).flatten(), model.energy_wavelength])
-        piece = torch.cat([self._piece[: self._n_cells].repeat(len(at)), self._piece[self._n_cells :]])
-        curves = tuple(tuple(pad(curve, (0, 1)) for curve in own) for own in model.curves(wavelength, piece))
+        curves = model.curves((self._node_wavelength / stretch.unsqueeze(-1)).flatten(), self._piece.repeat(len(at)))
         dust = None if self._dust is None else self._dust[at].transpose(0, 1).flatten(1).unsqueeze(0)
-        return SharedRedshifts(cells.unsqueeze(0), curves, torch.block_diag(*[self._to_bands] * len(at)), dust)
+        lit = torch.cat([self._lit[at].flatten(), torch.ones(1, dtype=torch.bool)])
+        to_bands = torch.block_diag(*[self._to_bands] * len(at))[lit[:-1]]
+        seen = [tuple(curve[lit[:-1]] for curve in own) for own in curves]
+        return SharedRedshifts(cells[:, lit].unsqueeze(0), _with_all(seen), to_bands, dust)
+
+    def _in_cells_of_energy(self, energy: Float[Tensor, "row cell"]) -> SharedRedshifts:
+        model = self.model
+        breaks = torch.tensor(model.composition.breaks_a, dtype=torch.float64)
+        piece = torch.bucketize(model.energy_wavelength.double(), breaks, right=True)
+        cells = torch.cat([energy, energy.sum(1, keepdim=True)], 1).unsqueeze(0)
+        absorbed = torch.cat([-torch.ones(energy.shape[1], 1), torch.ones(1, 1)]).to(model.dtype)
+        return SharedRedshifts(cells, _with_all(model.curves(model.energy_wavelength, piece)), absorbed, None)
 
     def memory(self, n_galaxies: int, n_draws: int) -> int:
         """Return the most bytes that a call needs beside its arguments."""
-        rows, cells = self._ladder.shape[1], self._n_cells + self._n_energy
-        tables = 4 * 3 * rows * cells  # of a galaxy: at two rungs and between
-        return n_galaxies * tables + n_galaxies * n_draws * self.memory_of_draw(cells)
+        rows, energy = self._ladder.shape[1], 0 if self._energy is None else self._energy.cells.shape[-1]
+        tables = 4 * 3 * rows * self._n_cells  # of a galaxy: at two rungs and between
+        return n_galaxies * tables + n_galaxies * n_draws * self.memory_of_draw(max(self._n_cells, energy))
 
     def memory_of_draw(self, cells: int) -> int:
         """Return the bytes of a draw whose light is looked at in so many cells.
@@ -175,7 +187,7 @@ class RedshiftModel:
         """Evaluate draws; their amplitude is not used (everything is per solar mass)."""
         at = self.at(redshift)
         drawn = self._drawn(theta, at.epoch)
-        fluxes, light = self._in_rest_frame(drawn, self.rest_frame)
+        fluxes, light = self._through_bands(drawn, self._in_common(drawn, self.rest_frame))
         return DrawPhotometry(drawn, self.observed(drawn, at), fluxes * ABSOLUTE_FACTOR, light[..., -1])
 
     def absolute(self, drawn: Drawn, shared: SharedRedshifts | None = None) -> Float[Tensor, "galaxy draw band"]:
@@ -183,7 +195,7 @@ class RedshiftModel:
 
         The observed flux at redshift z is that times (10 pc / d_L)^2 / (1 + z). ``shared``: None: the rest frame.
         """
-        fluxes, _ = self._in_rest_frame(drawn, shared or self.rest_frame)
+        fluxes, _ = self._through_bands(drawn, self._in_common(drawn, shared or self.rest_frame))
         return fluxes * ABSOLUTE_FACTOR
 
     def observed(self, drawn: Drawn, at: FixedRedshifts) -> Float[Tensor, "galaxy draw band"]:
@@ -191,12 +203,10 @@ class RedshiftModel:
         fluxes, _ = self._through_bands(drawn, at.tables)
         return fluxes * at.epoch.flux_factor.unsqueeze(-1)
 
-    def _in_rest_frame(
-        self, drawn: Drawn, shared: SharedRedshifts
-    ) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw cell"]]:
+    def _in_common(self, drawn: Drawn, shared: SharedRedshifts) -> _Tables:
+        """Return tables that galaxies share, with each one's cut bin."""
         epoch = Epoch(**{name: value.squeeze(-1) for name, value in vars(drawn.epoch).items()})
-        tables = self._tables(shared.cells, epoch, shared.curves, shared.to_bands, shared.dust)
-        return self._through_bands(drawn, tables)
+        return self._tables(shared.cells, epoch, shared.curves, shared.to_bands, shared.dust)
 
     def at(self, redshift: Float[Tensor, " galaxy"]) -> FixedRedshifts:
         """Return what the redshifts alone decide, for `flux`."""
@@ -211,21 +221,25 @@ class RedshiftModel:
     def _drawn(self, theta: Float[Tensor, "galaxy draw param"], epoch: Epoch) -> Drawn:
         values = self.model.space.values(theta)
         populations = self.model.stars.populations(values, epoch)
-        return Drawn(theta, values, epoch, populations, self.model.stars.metallicity_weights(populations))
+        drawn = Drawn(theta, values, epoch, populations, self.model.stars.metallicity_weights(populations))
+        if self._energy is None:
+            return drawn
+        light = self._light(drawn, self._in_common(drawn, self._energy))
+        return replace(drawn, absorbed=(light @ self._energy.to_bands).squeeze(-1).clamp_(min=0))
 
     def _through_bands(
         self, drawn: Drawn, tables: _Tables
     ) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw cell"]]:
         """Band fluxes of draws, before the distance, and their attenuated light in cells."""
-        light, absorbed = self._light(drawn, tables)
+        light = self._light(drawn, tables)
         fluxes = light[..., : len(tables.to_bands)] @ tables.to_bands
         if self.model.sources:  # as in the full model: no light is negative
             fluxes = fluxes.clamp_(min=0)
-        if tables.dust is not None and absorbed is not None:
+        if tables.dust is not None and drawn.absorbed is not None:
             rows, share = self.model.dust_mixture(drawn.values)
             n_rows, n_bands = tables.dust.shape[1:]
             rows = rows + (tables.table * n_rows)[:, None, None]
-            amount = (share * absorbed.unsqueeze(-1)).flatten(0, 1)
+            amount = (share * drawn.absorbed.unsqueeze(-1)).flatten(0, 1)
             emitted = embedding_bag(
                 rows.flatten(0, 1), tables.dust.reshape(-1, n_bands), mode="sum", per_sample_weights=amount
             )
@@ -234,15 +248,15 @@ class RedshiftModel:
 
     def _observed_tables(self, epoch: Epoch) -> _Tables:
         rung, fraction = self.model.rung(epoch.redshift)
-        share = fraction[:, None, None]
-        cells = torch.lerp(self._ladder[rung], self._ladder[rung + 1], share)
-        dust = None if self._dust is None else torch.lerp(self._dust[rung], self._dust[rung + 1], share)
-        wavelength = self._node_wavelength / (1 + epoch.redshift.unsqueeze(-1))
-        if self._n_energy:
-            cells = torch.cat([cells, self._energy.expand(len(cells), -1, -1)], -1)
-            wavelength = torch.cat([wavelength, self.model.energy_wavelength.expand(len(cells), -1)], -1)
-        curves = self.model.curves(wavelength.unsqueeze(1), self._piece)
-        return self._tables(cells, epoch, curves, self._to_bands, dust)
+        lit = torch.nonzero((self._lit[rung] | self._lit[rung + 1]).any(0)).squeeze(1)
+        between = list(zip(rung.tolist(), fraction.tolist(), strict=True))
+        cells = torch.stack([torch.lerp(*self._ladder[i : i + 2, :, lit], weight=share) for i, share in between])
+        dust = None
+        if self._dust is not None:
+            dust = torch.stack([torch.lerp(*self._dust[i : i + 2], weight=share) for i, share in between])
+        wavelength = self._node_wavelength[lit] / (1 + epoch.redshift.unsqueeze(-1))
+        curves = self.model.curves(wavelength.unsqueeze(1), self._piece[lit])
+        return self._tables(cells, epoch, curves, self._to_bands[lit], dust)
 
     def _tables(
         self,
@@ -271,10 +285,8 @@ class RedshiftModel:
             dust,
         )
 
-    def _light(
-        self, drawn: Drawn, tables: _Tables
-    ) -> tuple[Float[Tensor, "galaxy draw cell"], Float[Tensor, "galaxy draw"] | None]:
-        """Attenuated light of draws in cells, and the energy that was absorbed, where dust emits it."""
+    def _light(self, drawn: Drawn, tables: _Tables) -> Float[Tensor, "galaxy draw cell"]:
+        """Attenuated light of draws in cells."""
         weights = drawn.weights
         young_weights, old_weights = self.model.stars.split_bins(weights)
         n = young_weights.shape[-1]
@@ -287,13 +299,8 @@ class RedshiftModel:
             own = light.weights(drawn.values, drawn.populations, weights, drawn.epoch)
             (young if inside else old).add_(own @ cells)
         if tables.curves is None:
-            return young.add_(old).add_(burst), None
-        if not self._n_energy:
-            return self.model.dim(young, [old, burst], drawn.values, tables.curves), None
-        energy = slice(len(tables.to_bands), len(tables.to_bands) + self._n_energy)
-        all_energy = sum((part[..., energy].sum(-1) for part in (old, burst)), young[..., energy].sum(-1))
-        seen = self.model.dim(young, [old, burst], drawn.values, tables.curves)
-        return seen, (all_energy - seen[..., energy].sum(-1)).clamp_(min=0)
+            return young.add_(old).add_(burst)
+        return self.model.dim(young, [old, burst], drawn.values, tables.curves)
 
     def _burst(
         self, populations: Populations, weights: Float[Tensor, "galaxy draw population metallicity"], tables: _Tables
@@ -313,3 +320,8 @@ class RedshiftModel:
             return None, light(rows, amount)
         in_clouds = rows + stars.cloud_rows * in_cloud
         return light(in_clouds, amount * in_cloud), light(rows, amount * ~in_cloud)
+
+
+def _with_all(curves: Sequence[Curves]) -> tuple[Curves, ...]:
+    """Return curves with one more column, of what no screen takes from."""
+    return tuple(tuple(pad(curve, (0, 1)) for curve in own) for own in curves)
