@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: Bytes of hidden units that are worked on at once: large enough for fast products, small enough for the last-level cache.
 WORKING_SET = 16_000_000
 
-_PIECES, _LEAST = 4, 1024  # rows are split over threads in as many pieces or more, unless they would be shorter
+_PIECES, _LEAST = 4, 2048  # rows are split over threads in as many pieces or more, unless they would be shorter
 #: Rows of a piece: more gain nothing, and processes side by side drive each other out of the last-level cache.
 _MOST = 2560
 _GALAXIES = 16  # the first layer is summed for as many or more: a product for one or two would round otherwise

@@ -250,10 +250,12 @@ class RedshiftModel:
         rung, fraction = self.model.rung(epoch.redshift)
         lit = torch.nonzero((self._lit[rung] | self._lit[rung + 1]).any(0)).squeeze(1)
         between = list(zip(rung.tolist(), fraction.tolist(), strict=True))
-        cells = torch.stack([torch.lerp(*self._ladder[i : i + 2, :, lit], weight=share) for i, share in between])
-        dust = None
-        if self._dust is not None:
-            dust = torch.stack([torch.lerp(*self._dust[i : i + 2], weight=share) for i, share in between])
+
+        def at(ladder: Tensor) -> Tensor:
+            return torch.stack([ladder[i].lerp(ladder[i + 1], share) for i, share in between])
+
+        cells = at(self._ladder).index_select(-1, lit)
+        dust = None if self._dust is None else at(self._dust)
         wavelength = self._node_wavelength[lit] / (1 + epoch.redshift.unsqueeze(-1))
         curves = self.model.curves(wavelength.unsqueeze(1), self._piece[lit])
         return self._tables(cells, epoch, curves, self._to_bands[lit], dust)
