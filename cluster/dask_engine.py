@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,11 +14,14 @@ from typing import Any
 import dask
 from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.comm import CommClosedError
+from distributed.utils import get_mp_context
 
 from cluster import dask_retries, kubernetes, slurm, versions
-from cluster.settings import WORKER_ENVIRONMENT, DaskSettings
+from cluster.settings import LONGEST_SOCKET, WORKER_ENVIRONMENT, DaskSettings
 
 _PARTS = 32
+#: Letters that the name of a socket has beside the folder for temporary files.
+_FORKSERVER_ADDS = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 _POD_TIMEOUT = "10 minutes"  # in which images are pulled, and nodes added
 _GONE = "the Dask scheduler went away; when it is back, run the same command again: it goes on"
 
@@ -36,6 +41,7 @@ def client(settings: DaskSettings) -> Iterator[Client]:
             cluster, patience = stack.enter_context(kubernetes.cluster(settings)), {"timeout": _POD_TIMEOUT}
         else:
             stack.enter_context(_worker_environment())
+            stack.enter_context(dask.config.set({"distributed.worker.multiprocessing-method": _how_to_start()}))
             cluster = stack.enter_context(_started(settings))
         try:
             # Nobody's default: one that cannot connect would stay so, and what else uses Dask here would ask it in vain.
@@ -85,11 +91,26 @@ def _started(settings: DaskSettings) -> Any:
     else:
         cluster = LocalCluster(
             n_workers=settings.workers, threads_per_worker=1, processes=True, host="127.0.0.1",
-            dashboard_address=None, memory_limit=settings.memory_limit,
+            dashboard_address=None, memory_limit=settings.memory_limit, env=dict(os.environ),
         )  # fmt: skip
     if settings.maximum_workers:
         cluster.adapt(minimum=settings.workers, maximum=settings.maximum_workers)
     return cluster
+
+
+def _how_to_start() -> str:
+    """Return how Dask is to start workers on this machine: forked by a process that has imported what they need.
+
+    Imports are 5 s of a core for each worker else, and memory that they now share. That process has what this one has of the
+    science and the storage, which know no engine: Ray's threads would not outlive a fork.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) + _FORKSERVER_ADDS > LONGEST_SOCKET:
+        return "spawn"
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        context = get_mp_context()  # the first time, Dask says what is to be imported
+    ours = (name for name in sys.modules if name.partition(".")[0] in ("sedflow_dist", "storage_schemas"))
+    context.set_forkserver_preload(["distributed", *ours])
+    return "forkserver"
 
 
 def map_tasks(

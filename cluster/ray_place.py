@@ -14,8 +14,10 @@ from pathlib import Path
 
 from ray.job_config import JobConfig
 
-#: Letters of the longest name of a socket, and those of it that Ray adds to its folder.
-_SOCKET, _ADDED = 107, len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.00")
+from cluster.settings import LONGEST_SOCKET
+
+#: Letters of a socket's name that Ray adds to its folder.
+_ADDED = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.00")
 _ROOT = str(Path(__file__).parents[1])
 
 
@@ -93,15 +95,16 @@ def folder() -> Iterator[str | None]:
         OSError: the folder for temporary files has too long a name, and no other can be made.
     """
     usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    if len(os.fsencode(os.path.abspath(usual))) + _ADDED <= _SOCKET:
+    if len(os.fsencode(os.path.abspath(usual))) + _ADDED <= LONGEST_SOCKET:
         yield None
         return
     try:
         short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     except OSError as error:
         raise OSError(
-            f"the name of the folder for temporary files, {usual}, is too long for Ray's sockets (at most {_SOCKET - _ADDED} "
-            f"letters), and /tmp cannot be used ({error.strerror}): set RAY_TMPDIR to a folder with a short name"
+            f"the name of the folder for temporary files, {usual}, is too long for Ray's sockets (at most "
+            f"{LONGEST_SOCKET - _ADDED} letters), and /tmp cannot be used ({error.strerror}): set RAY_TMPDIR to a folder with a "
+            "short name"
         ) from error
     try:
         yield short

@@ -18,6 +18,8 @@ from cluster import yaml_files
 from cluster.messages import problems
 
 PROFILES = Path(__file__).parent / "profiles"
+#: Letters of the longest name of a socket.
+LONGEST_SOCKET = 107
 #: Of Dask's workers. No modules from the folder that they start in: a file there may have a name of ours. One thread each.
 #: Dask has glibc give memory back at once, and each large array then costs page faults anew: a quarter of the time of
 #: inference. Here what is freed is kept for the next array; the peak is the same.

@@ -66,8 +66,13 @@ LONG = (
     "test_storage_faults.py", "test_cascade.py", "test_derived.py", "test_toy_component.py", "test_ray_nodes.py",
     "test_mcmc_jobs.py", "test_fsps_engine.py", "test_posterior.py", "test_races.py",
 )  # fmt: skip
-# Ray Train's controller looks for reports every two seconds: a tiny training would mostly wait for it.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# Ray Train's controller looks for reports every two seconds: a tiny training would mostly wait for it. It watches for nodes
+# that are to be taken away, with an actor more, of which this machine has none. Ray's workers are polite to everybody else by
+# default: beside other tests they would hardly get a core.
+for _name, _value in {
+    "TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "worker_niceness": "0",
+}.items():  # fmt: skip
+    os.environ.setdefault(f"RAY_{_name}", _value)
 
 
 def pytest_collection_modifyitems(items):

@@ -21,7 +21,9 @@ def start(function, *arguments):
 
     The server's own environment is that of its first use, which may be another test's, without credentials for example.
     """
-    _CONTEXT.set_forkserver_preload(["forked", "writers", "jobs.cli.main"])
+    _CONTEXT.set_forkserver_preload(
+        ["forked", "writers", "jobs.cli.main", "jobs.infer", "jobs.ingest.job", "distributed"]
+    )
     # Python 3.11 does not tell the server where modules are, and where one is not found it says nothing.
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
         forkserver.ensure_running()
