@@ -148,9 +148,9 @@ def test_selected_rows_are_the_same_rows(catalog, table, tmp_path):
 
 def test_it_reaches_a_bucket(catalog, table, s3_server, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    out = Location.parse("s3://galaxies/exported/provabgs.hdf5")
-    export(catalog.isel(galaxy=slice(0, 2)), out)
-    (tmp_path / "here.hdf5").write_bytes(out.read())
+    bucket = Location.parse("s3://galaxies/exported")
+    export(catalog.isel(galaxy=slice(0, 2)), bucket / "provabgs.hdf5")
+    (tmp_path / "here.hdf5").write_bytes(bucket.get("provabgs.hdf5"))
     assert Table.read(tmp_path / "here.hdf5")["Z_HP"].tolist() == table["Z_HP"][:2].tolist()
 
 
