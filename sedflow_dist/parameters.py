@@ -230,3 +230,12 @@ def unit(phi: Tensor) -> Tensor:
 def to_16_bits(u: Float[Tensor, "*batch coordinate"]) -> np.ndarray:
     """Return the unit cube as 16-bit integers, u times 2^16: how draws are stored; read as (integer + 1/2) / 2^16."""
     return np.floor(u.numpy() * 2.0**16).clip(0, 2**16 - 1).astype(np.uint16)
+
+
+def from_16_bits(stored: np.ndarray) -> Float[Tensor, "*batch coordinate"]:
+    """Return the unit cube of draws that `to_16_bits` made, float32: the middle of what each integer stands for.
+
+    >>> from_16_bits(to_16_bits(torch.tensor([0.25, 0.5]))).tolist()
+    [0.2500076293945312, 0.5000076293945312]
+    """
+    return (torch.as_tensor(stored.astype(np.float32)) + 0.5) / 2.0**16

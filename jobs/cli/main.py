@@ -289,7 +289,8 @@ def export(
         str,
         typer.Argument(
             metavar="OUT",
-            help="OUT.fits, .parquet or .csv; OUT.zarr for xarray; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL; here or at a URL",
+            help="OUT.fits, .parquet or .csv; OUT.zarr for xarray; OUT_hats for LSDB; OUT.qp.hdf5 for RAIL; a name that "
+            "ends in provabgs.hdf5 for scripts that read PROVABGS's catalog; here or at a URL",
         ),
     ],
     columns: Annotated[

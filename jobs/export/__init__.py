@@ -1,4 +1,5 @@
-"""export: a posterior catalog in; a FITS, Parquet or CSV table, a Zarr group, a HATS catalog or qp ensembles out, block by block.
+"""export: a posterior catalog in; a FITS, Parquet or CSV table, a Zarr group, a HATS catalog, qp ensembles or PROVABGS's columns
+out, block by block.
 
 Whatever the container, memory holds a block of rows (of HATS, a partition), however large the catalog.
 """
@@ -19,6 +20,8 @@ CONTAINERS: dict[str, Callable[[Rows, Destination], Sequence[str] | None]] = {
     ".zarr": zarr_group.write, ".hats": hats_catalog.write, "_hats": hats_catalog.write, ".qp.hdf5": ensembles.write,
 }  # fmt: skip
 TABLES = (".fits", ".parquet", ".csv")
+#: Ends the name of a table with PROVABGS's own columns, which are made of draws: `jobs.catalog.provabgs`.
+PROVABGS = "provabgs.hdf5"
 
 
 def export(catalog: xr.Dataset, out: Destination, columns: Sequence[str] = ()) -> int:
@@ -31,12 +34,17 @@ def export_files(catalog: xr.Dataset, out: Destination, columns: Sequence[str] =
 
     Args:
         columns: columns of `rows.of_catalog`, or the parameters and properties whose columns are wanted; all if empty.
-            Identifiers, position and row of the input always come along.
+            Identifiers, position and row of the input always come along. PROVABGS's table has its own, and no others.
 
     Raises:
         ValueError: no such ending or column; says what is allowed.
     """
-    check_ending(out, CONTAINERS)
+    if check_ending(out, (*CONTAINERS, PROVABGS)) == PROVABGS:
+        from jobs.catalog import provabgs  # it replays draws, and whoever does so writes tables by this package
+
+        if columns:
+            raise ValueError(f"{out} has PROVABGS's own columns: --columns chooses for {', '.join(CONTAINERS)}")
+        return provabgs.write(catalog, out), [str(out)]
     rows = of_catalog(catalog, columns)
     return rows.n_rows, write(rows, out)
 

@@ -5,12 +5,13 @@ A qp ensemble cannot hold a galaxy without an answer; ``row`` of the ancillary t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import IO, Any
 
 import numpy as np
 
+from jobs.export.hdf5_file import hdf5_file
 from jobs.export.rows import Rows
 from jobs.export.whole import Destination, destination, whole_file
 from sedflow_dist.inference.summary import QUANTILE_NAMES, QUANTILES
@@ -43,7 +44,6 @@ def write(rows: Rows, out: Destination) -> list[str]:
 def _write(rows: Rows, param: str, file: IO[bytes]) -> None:
     """Write the ensemble of one parameter."""
     try:
-        import h5py
         import qp
     except ImportError as error:
         raise ValueError("qp ensembles need the qp package: pip install 'sedflow-dist[export]'") from error
@@ -51,17 +51,16 @@ def _write(rows: Rows, param: str, file: IO[bytes]) -> None:
     if not n_answered:
         raise ValueError(f"none of {rows.n_rows:,} rows has an answer: a qp ensemble cannot hold them")
     groups: dict[str, Any] = {}
-    start, patient = 0, _Patient(file)
-    with closing(h5py.File(patient, "w")) as content:
+    start = 0
+    with hdf5_file(file) as (content, check):
         for locations, beside in _answered(rows, param):
             ensemble = qp.Ensemble(qp.quant, {"quants": np.array(QUANTILES), "locs": locations}, beside)
             if not groups:
                 groups = _allocate(content, ensemble, n_answered)
             ensemble.writeHdf5Chunk(groups, start, start + len(locations))
             start += len(locations)
-            patient.check()
+            check()
         ensemble.finalizeHdf5Write(content)
-    patient.check()
 
 
 def _allocate(content: Any, ensemble: Any, n_rows: int) -> dict[str, Any]:
@@ -72,58 +71,6 @@ def _allocate(content: Any, ensemble: Any, n_rows: int) -> dict[str, Any]:
         for key, values in table.items():
             groups[name].create_dataset(key, (n_rows, *values.shape[1:]), values.dtype)
     return groups
-
-
-class _Patient:
-    """A file for HDF5, which ends the process (SIGSEGV) some time after a write fails: it is told that all goes well.
-
-    The first error is kept for `check`; nothing is written after it.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._error: BaseException | None = None
-
-    def check(self) -> None:
-        """Raise the error that there was."""
-        if self._error is not None:
-            raise self._error
-
-    def _try(self, action: Callable[[], int | None], otherwise: int = 0) -> int:
-        if self._error is None:
-            try:
-                return action() or 0
-            except BaseException as error:  # SIGTERM's, too
-                self._error = error
-        return otherwise
-
-    def write(self, data: Any) -> int:
-        """Write all of ``data`` here."""
-        return self._try(lambda: self._file.write(data), len(data))
-
-    def read(self, size: int = -1) -> bytes:
-        """Read, as a file does: h5py knows a file by it."""
-        return self._file.read(size)
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer`` from here."""
-        return self._try(lambda: self._file.readinto(buffer), len(buffer))  # type: ignore[attr-defined]
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place."""
-        return self._try(lambda: self._file.seek(offset, whence), offset)
-
-    def tell(self) -> int:
-        """Say the place."""
-        return self._try(self._file.tell)
-
-    def truncate(self, size: int) -> int:
-        """Give the file a size."""
-        return self._try(lambda: self._file.truncate(size), size)
-
-    def flush(self) -> None:
-        """Hand on what is in memory."""
-        self._try(lambda: self._file.flush())
 
 
 def _answered(rows: Rows, param: str) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:

@@ -108,18 +108,19 @@ class Router:
         rows: Int[np.ndarray, " galaxy"],
         methods: Integer[np.ndarray, " galaxy"],
         n_draws: int,
+        of: int | None = None,
     ) -> Float[np.ndarray, "galaxy draw column"]:
         """Replay posterior draws of catalog rows: equally weighted, the same every time.
 
-        Each row by the method that answered it; weighted draws are resampled (systematic resampling). ``photometry`` is what
-        the answers used, without bands that were left out.
+        Each row by the method that answered it; weighted draws, ``of`` so many (as many as are asked for if None), are
+        resampled (systematic resampling). ``photometry`` is what the answers used, without bands that were left out.
         """
         out, threads = [], torch.get_num_threads()
         torch.set_num_threads(1)  # a product split over threads rounds otherwise
         try:
             for i in range(len(rows)):
                 at = slice(i, i + 1)
-                values, weight = self.weighted(photometry[at], rows[at], methods[at], n_draws)
+                values, weight = self.weighted(photometry[at], rows[at], methods[at], of or n_draws)
                 out.append(values[0][self.posterior.resample(weight, rows[at], n_draws)[0]].numpy())
         finally:
             torch.set_num_threads(threads)
