@@ -21,8 +21,8 @@ from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
 
 SEED, N_DRAWS, N_GRID, EACH = 1, 2048, 33, 1024
-GALAXIES = 8
-ERRORS = (0.005, 0.02, 0.05, 0.15, 0.3)  # of the redshift
+GALAXIES = 6
+ERRORS = (0.005, 0.05, 0.2)  # of the redshift
 
 
 def moments(mass: torch.Tensor, weight: torch.Tensor) -> np.ndarray:

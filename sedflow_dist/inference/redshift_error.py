@@ -9,7 +9,7 @@ the likelihood says which redshifts the data prefer. Rows whose error does not m
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: Redshifts at which a row is taken.
 NODES = 32
+_AT_ONCE = 4  # of them: their tables take as much memory as the draws of an exact row
 #: Standard errors that must lie between redshift zero and where the model ends.
 _REACH = 3.0
 
@@ -54,7 +55,7 @@ def draw(posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, " g
     exact = photometry.has_exact_redshift.numpy()
     places = [np.flatnonzero(exact)] if exact.any() else []
     parts = [posterior.draw(photometry[at], rows[at], n_draws) for at in places]
-    for i in np.flatnonzero(~exact):
+    for i in np.flatnonzero(~exact).tolist():
         places.append(np.array([i]))
         parts.append(_draw_one(posterior, photometry[i], rows[i : i + 1], n_draws))
     back = torch.as_tensor(np.argsort(np.concatenate(places)))
@@ -79,14 +80,15 @@ def _draw_one(posterior: Posterior, one: Photometry, row: Int[np.ndarray, " 1"],
     each = -(-n_draws // NODES)
     # Points that follow each other fill the cube evenly, those that are NODES apart do not: each redshift has a stretch of them.
     base = posterior.base_points(row, NODES * each).view(NODES, each, -1)
-    found = posterior.candidates(spread, base)
+    few = [slice(start, start + _AT_ONCE) for start in range(0, NODES, _AT_ONCE)]
+    parts = [posterior.candidates(spread[some], base[some]) for some in few]
     # In turn from each redshift, so that what is cut off where NODES does not divide the number is a draw of some.
-    merged = {
-        field.name: None if x is None else x.transpose(0, 1).flatten(0, 1)[:n_draws].unsqueeze(0)
-        for field in fields(found)
-        if (x := getattr(found, field.name)) is not None or field.name == "log_factor"
+    merged: dict[str, Any] = {
+        field.name: torch.cat(values).transpose(0, 1).flatten(0, 1)[:n_draws].unsqueeze(0)
+        for field in fields(Candidates)
+        if (values := [getattr(part, field.name) for part in parts])[0] is not None
     }
-    return posterior.certify(Candidates(**merged), one.n_bands)
+    return posterior.certify(Candidates(**{"log_factor": None, **merged}), one.n_bands)
 
 
 def _joined(parts: list[Draws], order: Int[Tensor, " galaxy"]) -> Draws:
