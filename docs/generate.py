@@ -25,6 +25,7 @@ from sedflow_dist.photometry.survey import Footprint, Survey
 from sedflow_dist.photometry.surveys import SURVEYS
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.components import Composition
+from storage_schemas import photometry
 from storage_schemas.backend.arrays import VERSION
 from storage_schemas.catalog import schema as catalog
 
@@ -126,6 +127,10 @@ def data_model_page() -> str:
         ],
     )  # fmt: skip
     optional = [f"`{column.name}` where `inference.{column.asked}` asks for it" for column in COLUMNS if column.asked]
+    sigma = photometry.REDSHIFT_SIGMA
+    optional.append(
+        f"`{sigma.name}` (galaxy, {sigma.dtype}: {sigma.long_name}) where the input has errors of redshifts; exports have it, too"
+    )
     lines += ["", f"Not in every catalog: {', '.join(optional)}."]
     lines += [
         "",

@@ -240,7 +240,9 @@ def try_rows(
     likelihood_id: str = "",
 ) -> None:
     """Answer rows and forget the answers: whether a worker survives it is the question."""
-    data = photometry.open(source).read_rows(slice(rows.start, rows.stop), photometry.DATA)
+    store = photometry.open(source)
+    names = photometry.data(photometry.has_redshift_errors(store))
+    data = store.read_rows(slice(rows.start, rows.stop), names)
     _infer(data, rows.start, router(model, model_id, seed, settings, likelihood_id))
 
 
@@ -255,7 +257,7 @@ def fill(
     clock, (shard, key, digests, poison) = Clock(), item
     rows = layout.shards.rows(shard)
     store = photometry.open(source)
-    names = (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(layout.ids))
+    names = (*photometry.data(layout.redshift_errors), *photometry.PASSED, *photometry.id_arrays(layout.ids))
     data = store.read_rows(rows, names, digests)
     data["flags"][[row - rows.start for row in poison]] |= np.uint32(int(Flag.FAILED))
     summary = _infer(data, rows.start, router(model, model_id, seed, settings, likelihood_id), _telling(topic, shard))
@@ -292,6 +294,7 @@ def _layout(store: ChunkedStore, flow: TrainedModel, settings: Inference) -> Lay
     return Layout(
         store.n_rows, settings.rows_per_shard, names, units, QUANTILES, flow.space.coordinates, flow.spec.labels,
         settings.keep_draws, photometry.ids(store), meanings, ucds, inferred=asked(settings),
+        redshift_errors=photometry.has_redshift_errors(store),
     )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def rows_of(store: Location, rows: np.ndarray, model: Location) -> Galaxies:
     check(opened, flow, model)
     if len(rows) and not 0 <= rows.min() <= rows.max() < opened.n_rows:
         raise ValueError(f"rows {rows.min()} to {rows.max()} asked for; {store} has rows 0 to {opened.n_rows - 1}")
-    data = photometry.pick(opened, rows, photometry.DATA)
+    data = photometry.pick(opened, rows, photometry.data(photometry.has_redshift_errors(opened)))
     for row, flag, z in zip(rows, data["flags"], data["redshift"], strict=True):
         if reasons := int(flag) & int(REASONS):
             raise ValueError(f"row {row} of {store} has no posterior: {', '.join(names(reasons))}")

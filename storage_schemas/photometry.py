@@ -35,6 +35,10 @@ ARRAYS = (
     ArraySpec("input_file", ("galaxy",), "int32", "1", "which of the input files, counted from 0"),
     ArraySpec("input_row", ("galaxy",), "int64", "1", "row in that file, counted from 0"),
 )
+#: Where the input has it.
+REDSHIFT_SIGMA = ArraySpec(
+    "redshift_sigma", ("galaxy",), "float32", "1", "standard error of the redshift; NaN: none is stated, taken as exact"
+)
 #: What was observed; what inference reads, and what it only passes on.
 OBSERVED = ("flux", "sigma", "mask", "redshift")
 DATA = (*OBSERVED, "flags")
@@ -80,6 +84,21 @@ def id_arrays(ids: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(spec.name for spec in identifiers(ids))
 
 
+def observations(redshift_errors: bool) -> tuple[ArraySpec, ...]:
+    """Return the arrays of a store but for identifiers, with errors of redshifts or without."""
+    return (*ARRAYS, REDSHIFT_SIGMA) if redshift_errors else ARRAYS
+
+
+def has_redshift_errors(store: ChunkedStore) -> bool:
+    """Return whether a store has errors of redshifts."""
+    return REDSHIFT_SIGMA.name in store.group
+
+
+def data(redshift_errors: bool) -> tuple[str, ...]:
+    """Return the names of what inference reads."""
+    return (*DATA, REDSHIFT_SIGMA.name) if redshift_errors else DATA
+
+
 @dataclass(frozen=True)
 class File:
     """An input file: where it is, its rows, and the hash of its content. A file that is no longer there has no rows."""
@@ -91,7 +110,7 @@ class File:
 
 def create(
     location: Location, n_galaxies: int, rows_per_chunk: int, labels: Sequence[str], ids: Mapping[str, str],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any], redshift_errors: bool = False,
 ) -> ChunkedStore:  # fmt: skip
     """Create or reopen a photometry store; ``ids`` are identifying columns and their dtypes (int64, uint64 or str).
 
@@ -104,7 +123,7 @@ def create(
     store = ChunkedStore.create(
         location,
         KIND,
-        (*ARRAYS, *identifiers(ids)),
+        (*observations(redshift_errors), *identifiers(ids)),
         sizes,
         rows_per_chunk,
         settings,
@@ -162,7 +181,7 @@ def update(
     kept = {number for number, (a, b) in enumerate(zip(old, keys, strict=False)) if a == b}
     written = sorted(set(range(store.n_chunks)) - set(store.missing()))
     store.forget(chunk for chunk in written if chunk // chunks_per_group not in kept)
-    store = store.resize(n_rows, (*ARRAYS, *identifiers(ids(store))))
+    store = store.resize(n_rows, (*observations(has_redshift_errors(store)), *identifiers(ids(store))))
     for field in fields(File):
         values = [getattr(file, field.name) for file in inputs]
         write_coordinate(store.group, f"file_{field.name}", values, f"{field.name} of the input files")

@@ -15,8 +15,7 @@ from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.location import Location
 
 KIND = "photometry_run"
-ARRAYS = (
-    *(spec for spec in photometry.ARRAYS if spec.name != "input_file"),
+_KEYS = (
     ArraySpec("key", ("galaxy",), "uint64", "1", "hash of what tells rows apart, sorted"),
     ArraySpec("key_place", ("galaxy",), "int64", "1", "place in this run of the row with that key"),
     ArraySpec("key_row", ("galaxy",), "int64", "1", "its row in the input file"),
@@ -26,11 +25,12 @@ _ROWS_PER_CHUNK = 32_768
 
 def create(
     location: Location, n_rows: int, labels: Sequence[str], ids: Mapping[str, str], settings: Mapping[str, Any],
-    counts: Mapping[str, int], agreed: Mapping[str, str],
+    counts: Mapping[str, int], agreed: Mapping[str, str], redshift_errors: bool = False,
 ) -> ChunkedStore:  # fmt: skip
     """Create or reopen a run; ``counts`` are its numbers of rows with each flag, ``agreed`` what all runs must say."""
     sizes = {"galaxy": n_rows, "band": len(labels), "identifier": len(ids)}
-    arrays = (*ARRAYS, *photometry.identifiers(ids))
+    rows = [spec for spec in photometry.observations(redshift_errors) if spec.name != "input_file"]
+    arrays = (*rows, *_KEYS, *photometry.identifiers(ids))
     about = {"counts": dict(counts), "agreed": dict(agreed)}
     return ChunkedStore.create(location, KIND, arrays, sizes, _ROWS_PER_CHUNK, settings, {"band": labels}, about)
 

@@ -132,7 +132,8 @@ def fill(
     rows = layout.shards.rows(shard)
     names = [*photometry.DATA, *photometry.PASSED, *columns()]
     group = [catalog.store(source.location, source.release) for source in sources]
-    passed = [*photometry.OBSERVED, *photometry.PASSED, *photometry.id_arrays(layout.ids)]
+    sigma = [photometry.REDSHIFT_SIGMA.name] if layout.redshift_errors else []
+    passed = [*photometry.OBSERVED, *sigma, *photometry.PASSED, *photometry.id_arrays(layout.ids)]
     parts: list[dict[str, np.ndarray]] = []
     for source, stored in zip(sources, group, strict=True):
         opened = zarr.open_group(stored, mode="r")
@@ -259,7 +260,7 @@ def _layout(opened: Sequence[xr.Dataset]) -> Layout:
     return Layout(
         first.sizes["galaxy"], int(first.attrs["rows_per_shard"]), names, units, QUANTILES, ["none"],
         [str(label) for label in first["band"].values], 0, ids, meanings, ucds,
-        inferred=(*INFERRED, *extra(len(opened))),
+        inferred=(*INFERRED, *extra(len(opened))), redshift_errors=photometry.REDSHIFT_SIGMA.name in first,
     )  # fmt: skip
 
 

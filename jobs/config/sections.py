@@ -106,6 +106,11 @@ class Ingest(Section):
         "auto", description="of the rows: the input's, or by position (HEALPix, nested); auto: input for a single table"
     )
     redshift: str | None = Field(None, description="redshift column; none: the survey's")
+    redshift_error: str | None = Field(
+        None,
+        exclude_if=lambda name: name is None,
+        description="column of the redshift's standard error; none: the survey's",
+    )
     ra: str | None = Field(None, description="right ascension column; none: the survey's")
     dec: str | None = Field(None, description="declination column; none: the survey's")
     rows_per_piece: int = Field(500_000, ge=1, description="rows that a task holds at once")
@@ -116,7 +121,7 @@ class Ingest(Section):
 
     def named(self, survey: Survey) -> Survey:
         """Return a survey with the columns that are named here."""
-        columns = self.model_dump(include={"redshift", "ra", "dec"})
+        columns = self.model_dump(include={"redshift", "redshift_error", "ra", "dec"})
         return survey.model_copy(update={key: name for key, name in columns.items() if name})
 
 

@@ -13,7 +13,7 @@ from jobs.telemetry.progress import say
 from sedflow_dist.inference.summary import COLUMNS, QUANTILE_NAMES, QUANTILES
 from storage_schemas.catalog.query import id_variables
 from storage_schemas.catalog.schema import free_names
-from storage_schemas.photometry import ID_MISSING
+from storage_schemas.photometry import ID_MISSING, REDSHIFT_SIGMA
 
 #: Rows read, converted and written at once: some 15 MB of a whole catalog's columns.
 BLOCK = 16_384
@@ -155,7 +155,7 @@ def read(catalog: xr.Dataset, columns: Sequence[Column]) -> Iterator[dict[str, n
 def row_columns(catalog: xr.Dataset) -> list[Column]:
     """Return the columns with one number a row: identifiers, position, quality."""
     more = catalog.attrs["run"].get("columns", ())  # of an average over models
-    single = [_column(catalog, name) for name in (*ROW_COLUMNS, *more) if name in catalog]
+    single = [_column(catalog, name) for name in (*ROW_COLUMNS, REDSHIFT_SIGMA.name, *more) if name in catalog]
     return [*id_columns(catalog), *single, *band_columns(catalog)]
 
 

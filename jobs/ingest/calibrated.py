@@ -9,7 +9,7 @@ import numpy as np
 
 from jobs.containers import exact
 from jobs.containers.tables import Table, find
-from jobs.ingest import agreement, hints, joined_rows, units
+from jobs.ingest import agreement, hints, joined_rows, redshift_errors, units
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.join import Joined, as_input
 from sedflow_dist.photometry import surveys
@@ -60,13 +60,15 @@ def read(
         unusable |= table.numbers(survey.band_flags) != 0
     raw = table.numbers(survey.flux), _errors(table, survey), extinction, table.numbers([survey.redshift or ""])[:, 0]
     calibrated = calibrate(survey, *raw, unusable, _codes(table, survey), _pivots(survey))
+    errors = redshift_errors.read(table, survey, calibrated)
     cuts = {name: cut for name, cut in survey.cuts.items() if cut.required or table.found(cut.column)}
     hits = {name: _hits(table, cut, calibrated.photometry.redshift.numpy()) for name, cut in cuts.items()}
     for name, hit in hits.items():
         other = Flag.NOT_A_GALAXY if survey.cuts[name].not_a_galaxy else Flag.QUALITY_CUT
         calibrated.flags[hit] |= np.uint32(int(other))
     arrays = {**calibrated.photometry.arrays(), "flags": calibrated.flags}
-    arrays = {name: arrays[name] for name in photometry.DATA}
+    arrays = {name: arrays[name] for name in photometry.DATA} | errors
+    counts |= redshift_errors.counts(calibrated, errors)
     ra, dec = _positions(table, survey)
     arrays["healpix_29"] = surveys.healpix(ra, dec)
     code = np.isfinite(ra) & np.isfinite(dec) & (arrays["healpix_29"] < 0)  # of "not known", which no cone is to find
@@ -128,16 +130,21 @@ def flag_counts(flags: np.ndarray) -> dict[str, int]:
     return counts | {flag.name or "": n for flag in Flag if (n := int(np.sum((flags & int(flag)) != 0)))}
 
 
+def first_rows(files: Sequence[InputFile], survey: Survey, joined: Joined | None = None) -> Table:
+    """Return a table of the first row of the first catalog, with the columns that are joined."""
+    table = Table(files[0].location, slice(0, 1), (*survey.measured, *_position(survey)))
+    if joined:
+        joined.described(table, survey)
+    return table
+
+
 def identifiers(files: Sequence[InputFile], survey: Survey, joined: Joined | None = None) -> dict[str, str]:
     """Return the identifying columns of catalogs and their dtypes (int64, uint64 or str): those of every file.
 
     Raises:
         ValueError: a column that the survey needs is missing, or has the wrong unit; or an identifier is of several types.
     """
-    table = Table(files[0].location, slice(0, 1), (*survey.measured, *_position(survey)))
-    if joined:
-        joined.described(table, survey)
-    _check(table, survey)
+    _check(first_rows(files, survey, joined), survey)
     files = [*files, *(as_input(joined) if joined else ())]
     return {name: _common_type(files, name) for name in survey.ids}
 

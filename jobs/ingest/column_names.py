@@ -128,6 +128,24 @@ def says_redshift(name: str) -> bool:
     return name == "Z" or bool(_REDSHIFT.fullmatch("".join(parts(name))))
 
 
+def redshift_errors(names: Iterable[str], redshift: str) -> list[str]:
+    """Return columns that by their names are the standard error of a column of redshifts.
+
+    >>> redshift_errors(["Z", "zErr", "ZWARN"], "Z"), redshift_errors(["z_spec", "e_z_spec", "zerr"], "z_spec")
+    (['zErr'], ['e_z_spec'])
+    >>> redshift_errors(["redshift", "z_err", "g_err"], "redshift"), redshift_errors(["Redshift", "redshift_error"], "Redshift")
+    ([], ['redshift_error'])
+    """
+    joined = {name: "".join(parts(name)) for name in names}
+    own, known = "".join(parts(redshift)), set(joined.values())
+    stems = ("z", "redshift") if own in ("z", "redshift") else (own,)
+    wanted = {form for stem in stems for form in (f"{stem}err", f"{stem}error", f"e{stem}")}
+    return [
+        name for name, form in joined.items()
+        if form in wanted and not any(form.replace("z", band) in known - {form} for band in "gri")  # of the band z
+    ]  # fmt: skip
+
+
 def identifiers(names: Iterable[str]) -> list[str]:
     """Return columns that look like identifiers of galaxies, in their order.
 

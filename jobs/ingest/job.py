@@ -22,7 +22,18 @@ from cluster.settings import DaskSettings
 from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Ingest
-from jobs.ingest import agreement, calibrated, groups, inputs, join, joined_rows, plausibility, repeats, sorted_runs
+from jobs.ingest import (
+    agreement,
+    calibrated,
+    groups,
+    inputs,
+    join,
+    joined_rows,
+    plausibility,
+    redshift_errors,
+    repeats,
+    sorted_runs,
+)
 from jobs.ingest.groups import Borders, Grouping
 from jobs.ingest.inputs import InputFile
 from jobs.ingest.repeats import Repeats
@@ -83,10 +94,14 @@ def ingest(
         joined = (
             join.look(joining, survey, files, out, access, workers.map, settings.rows_per_piece) if joining else None
         )
-        types = calibrated.identifiers([file for file in files if file.n_rows], survey, joined)
+        filled = [file for file in files if file.n_rows]
+        types = calibrated.identifiers(filled, survey, joined)
+        survey = redshift_errors.settled(survey, calibrated.first_rows(filled, survey, joined))
         order = _order(settings, source, locations)
         made = {"survey": survey.model_dump(mode="json"), "order": order, **join.setting(joining)}
-        store = photometry.create(out, n_rows, rows_per_chunk, survey.labels, types, made)
+        store = photometry.create(
+            out, n_rows, rows_per_chunk, survey.labels, types, made, survey.error_of_redshift is not None
+        )
         listed, numbers = _numbered(files, photometry.files(store))
         names: set[str] = set()
         if photometry.files(store) != listed or store.missing() or join.changed(store.group.attrs, joined):
@@ -259,6 +274,7 @@ def _counts(runs: Sequence[Run], n_duplicates: int, joined: join.Joined | None) 
     }
     for part, title in parts.items():
         report[part] = {name.removeprefix(title): n for name, n in total.items() if name.startswith(title)}
+    report |= redshift_errors.report(total)
     return report | ({"join": join.report(joined, total)} if joined else {})
 
 
@@ -302,7 +318,7 @@ def _report(store: ChunkedStore, seconds: float | None) -> None:
         ra, dec = settings["survey"]["ra"], settings["survey"]["dec"]
         said = f"{ra} and {dec} are not there or hold none" if ra and dec else "the survey has none"
         say("ingest", f"no position of {report['no_position']:,} rows: {said}; no cone finds them in a catalog")
-    for line in join.lines(report):
+    for line in (*redshift_errors.lines(report, settings["survey"]), *join.lines(report)):
         say("ingest", line)
     if no_unit := report["no_unit"]:
         say(

@@ -48,6 +48,11 @@ class Sorting:
     fence: Fence
     joined: Joined | None = None
 
+    @property
+    def redshift_errors(self) -> bool:
+        """Whether rows have errors of their redshifts."""
+        return self.survey.error_of_redshift is not None
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -122,7 +127,9 @@ def make(piece: Piece, sorting: Sorting) -> Run:
         by_key = np.argsort(key, kind="stable")
         arrays |= {"key": key[by_key], "key_place": by_key, "key_row": arrays["input_row"][by_key]}
         settings = {"content": piece.content, "start": piece.start, "order": sorting.order}
-        store = photometry_run.create(place, len(key), sorting.survey.labels, sorting.ids, settings, counts, agreed)
+        store = photometry_run.create(
+            place, len(key), sorting.survey.labels, sorting.ids, settings, counts, agreed, sorting.redshift_errors
+        )
         store.write(range(store.n_chunks), arrays, sorting.fence.check)
     counts = dict(cast("dict[str, int]", store.group.attrs["counts"]))
     agreed = dict(cast("dict[str, str]", store.group.attrs["agreed"]))
@@ -175,7 +182,7 @@ def merge(group: Group, sorting: Sorting, out: Location) -> Chunk:
     stores = [photometry_run.open(sorting.place / s.name) for s in group.slices]
     which, place = _merged(group, stores, sorting)
     codes = read_codes(sorting.place, group.duplicates) if group.duplicates else np.zeros(0, np.int64)
-    names = (*photometry.DATA, *photometry.PASSED, *photometry.id_arrays(sorting.ids))
+    names = (*photometry.data(sorting.redshift_errors), *photometry.PASSED, *photometry.id_arrays(sorting.ids))
     rows, parts = [], []
     for i, store in enumerate(stores):
         mine = np.flatnonzero(which == i)

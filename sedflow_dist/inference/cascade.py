@@ -205,7 +205,9 @@ class Router:
         """Return answers of chains, of the worst rows, as many as may have one, side by side."""
         fraction, found = np.nan_to_num(latest("effective_fraction", len(flags), answers), nan=-1.0), []
         last = self._gives_way(photometry)
-        worst = sorted(self._poor(photometry, flags, answers), key=lambda i: (last[i], fraction[i]))
+        poor = self._poor(photometry, flags, answers)
+        poor = poor[photometry.has_exact_redshift.numpy()[poor]]  # a chain has one redshift
+        worst = sorted(poor, key=lambda i: (last[i], fraction[i]))
         chosen = np.sort(np.array(worst[: int(self.routing.share * len(flags))], np.intp))
         points, most = 0, len(chosen) * self.routing.long_steps
 

@@ -46,10 +46,10 @@ class Comparison:
     ) -> tuple[Float[np.ndarray, " galaxy"], Float[np.ndarray, " galaxy"]]:
         """Return ln of the ratio of evidences, and its standard error; ``rows`` of the catalog key the draws.
 
-        Galaxy by galaxy: the numbers do not depend on who stands beside it.
+        Galaxy by galaxy: the numbers do not depend on who stands beside it. NaN where the redshift is uncertain.
         """
         value, error = np.full((2, len(photometry)), np.nan)
-        for i in range(len(photometry)):
+        for i in np.flatnonzero(photometry.has_exact_redshift.numpy()).tolist():
             one = photometry[i]
             flux, log_weight = self.draw(one, rows[i : i + 1])
             ratio = self.learned.log_ratio(flux, one)

@@ -34,6 +34,19 @@ class Draws:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Draws of a block before their weights are normalised: ``log_weight`` of the interim posterior; ``log_factor`` of the target
+    prior, None without one; the rest as in `Draws`."""
+
+    unit: Float[Tensor, "galaxy draw coordinate"]
+    values: Float[Tensor, "galaxy draw column"]
+    log_q: Float[Tensor, "galaxy draw"]
+    chi2: Float[Tensor, "galaxy draw"]
+    log_weight: Float[Tensor, "galaxy draw"]
+    log_factor: Float[Tensor, "galaxy draw"] | None
+
+
+@dataclass(frozen=True)
 class Predicted:
     """What weighted draws of a block say of its photometry: model fluxes [nanomaggies], their chi^2, and the weights."""
 

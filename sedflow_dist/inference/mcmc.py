@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sedflow_dist import keyed_random
-from sedflow_dist.inference import amplitude
+from sedflow_dist.inference import amplitude, redshift_error
 from sedflow_dist.inference.amplitude import AmplitudeFit
 from sedflow_dist.inference.lockstep import Ask
 from sedflow_dist.parameters import probit, unit
@@ -42,8 +42,7 @@ class Target:
     """
 
     def __init__(self, model: RedshiftModel, photometry: Photometry) -> None:
-        if not bool(photometry.has_exact_redshift.all()):
-            raise ValueError("MCMC needs exact redshifts: one of a galaxy is unknown or has an uncertainty")
+        redshift_error.refuse(photometry, "MCMC")
         self.model, self.space = model, model.model.space
         self._photometry, self._fixed = photometry, model.at(photometry.redshift)
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood
-from sedflow_dist.inference.draws import Draws, Predicted, Proposal, Weighed
+from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood, redshift_error
+from sedflow_dist.inference.draws import Candidates, Draws, Predicted, Proposal, Weighed
 from sedflow_dist.inference.importance import Certificate
 from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.inference.settings import refuse_amplitude
@@ -26,7 +26,6 @@ from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
 from sedflow_dist.parameters import probit, to_16_bits, unit
 from sedflow_dist.photometry.flags import REASONS, Flag, bits
 from sedflow_dist.photometry.photometry import Photometry
-from sedflow_dist.simulation.mocks import Mocks
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.chosen import Chosen
 from sedflow_dist.sps.fixed_redshift import DrawPhotometry
@@ -104,8 +103,7 @@ class Posterior:
         found = support.flags(
             flow.spec.redshift, flow.noise, flow.colour_range, flow.novelty, photometry, flow.spec.band_sets
         )
-        inexact = bits(len(flags), {Flag.BAD_REDSHIFT: ~photometry.has_exact_redshift.numpy()})
-        return flags | found | inexact
+        return flags | found | redshift_error.flags(photometry, flow.reach)
 
     def open(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"]) -> Bool[np.ndarray, " galaxy"]:
         """Return which rows can be inferred: beyond the trained redshifts too, as far as the galaxy model goes."""
@@ -128,23 +126,29 @@ class Posterior:
 
     def draw(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Draws:
         """Draw from the flow and weigh: rows are the galaxies' rows in their catalog, which key the base points."""
-        proposal = self.propose(photometry, rows, n_draws)
+        if not bool(photometry.has_exact_redshift.all()):
+            return redshift_error.draw(self, photometry, rows, n_draws)
+        return self.certify(self.candidates(photometry, self.base_points(rows, n_draws)), photometry.n_bands)
+
+    def candidates(self, photometry: Photometry, base: Float[Tensor, "galaxy draw coordinate"]) -> Candidates:
+        """Draw from the flow at base points, each galaxy at its redshift, and compute what weights and columns follow from."""
+        proposal = self._propose(photometry, base)
         light = self.flow.redshift_model(proposal.theta, photometry.redshift)
         model, log_weight = self._weigh(proposal, light.flux, photometry)
         values = self.values(proposal.theta, light)
-        certificate = interim = importance.certify(log_weight)
-        if self.target:
-            certificate = importance.certify(log_weight + self.target.log_factor(values, photometry.redshift))
+        factor = self.target.log_factor(values, photometry.redshift) if self.target else None
+        chi2 = likelihood.gaussian(model, photometry)[1]
+        return Candidates(proposal.unit, values, proposal.log_q, chi2, log_weight, factor)
+
+    def certify(self, found: Candidates, n_bands: Int[Tensor, " galaxy"]) -> Draws:
+        """Weigh the draws of galaxies that have so many bands."""
+        certificate = interim = importance.certify(found.log_weight)
+        if found.log_factor is not None:
+            certificate = importance.certify(found.log_weight + found.log_factor)
         return Draws(
-            unit=proposal.unit,
-            values=values,
-            log_q=proposal.log_q,
-            chi2=likelihood.gaussian(model, photometry)[1],
-            n_bands=photometry.n_bands,
-            **vars(certificate),
-            interim=interim,
-            plain=self.prior_weight(values, photometry.redshift),
-        )
+            unit=found.unit, values=found.values, log_q=found.log_q, chi2=found.chi2, n_bands=n_bands, **vars(certificate),
+            interim=interim, plain=_alike(found.values, found.log_factor),
+        )  # fmt: skip
 
     def predict(
         self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int, as_trained: bool = False
@@ -154,6 +158,7 @@ class Posterior:
         ``as_trained``: uncertainties count as well, by their density given the true fluxes in the training: that is the
         posterior of mocks, whose uncertainties say how bright they are. Otherwise they are given, as in `draw`.
         """
+        redshift_error.refuse(photometry, "predicted fluxes")
         proposal, model = self.propose(photometry, rows, n_draws), self.flow.redshift_model
         flux, log_weight = self._weigh(proposal, model.flux(proposal.theta, model.at(photometry.redshift)), photometry)
         if as_trained:
@@ -162,8 +167,10 @@ class Posterior:
 
     def propose(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Proposal:
         """Draw from the flow, unweighed; an amplitude that is exact is still to be filled in."""
+        return self._propose(photometry, self.base_points(rows, n_draws))
+
+    def _propose(self, photometry: Photometry, base: Float[Tensor, "galaxy draw coordinate"]) -> Proposal:
         flow, space = self.flow, self.flow.space
-        base = self.base_points(rows, n_draws)
         x = flow.features(photometry)
         phi, log_q = flow.network.sample_with_log_prob(probit(base[..., : flow.dimensions]), x)
         log_prior = -0.5 * (phi**2).sum(-1) - 0.5 * flow.dimensions * math.log(2 * math.pi)
@@ -199,9 +206,7 @@ class Posterior:
         self, values: Float[Tensor, "galaxy draw column"], redshift: Float[Tensor, " galaxy"]
     ) -> Float[Tensor, "galaxy draw"]:
         """Return what draws of the interim posterior count under the target prior: all alike without one; 0 if none fits."""
-        if self.target is None:
-            return values.new_full((len(values), 1), 1 / values.shape[1], dtype=torch.float64).expand(values.shape[:2])
-        return torch.softmax(self.target.log_factor(values, redshift), -1).nan_to_num(nan=0.0)
+        return _alike(values, self.target.log_factor(values, redshift) if self.target else None)
 
     def values(
         self, theta: Float[Tensor, "galaxy draw param"], light: DrawPhotometry
@@ -327,13 +332,9 @@ class Posterior:
         return torch.searchsorted(cumulative / cumulative[:, -1:], targets).clamp(max=weight.shape[1] - 1).numpy()
 
 
-def log_likelihood(
-    flow: TrainedModel, mocks: Mocks, theta: Float[Tensor, "galaxy param"]
-) -> tuple[Float[Tensor, " galaxy"], Float[Tensor, " galaxy"]]:
-    """Return ln p(data | theta) of galaxies, and ln of it with the amplitude integrated out under its prior."""
-    theta, space = theta.unsqueeze(1), flow.space
-    per_mass = flow.redshift_model(theta, mocks.photometry.redshift).flux
-    full, _ = likelihood.gaussian(per_mass * space.scale(theta), mocks.photometry)
-    uniform = per_mass.new_full(theta.shape[:2], 0.5)  # draws no amplitude that matters
-    fit = amplitude.fit(per_mass, mocks.photometry, uniform, space.amplitude.prior.range)
-    return full[:, 0], fit.log_evidence[:, 0]
+def _alike(
+    values: Float[Tensor, "galaxy draw column"], log_factor: Float[Tensor, "galaxy draw"] | None
+) -> Float[Tensor, "galaxy draw"]:
+    if log_factor is None:
+        return values.new_full((len(values), 1), 1 / values.shape[1], dtype=torch.float64).expand(values.shape[:2])
+    return torch.softmax(log_factor, -1).nan_to_num(nan=0.0)

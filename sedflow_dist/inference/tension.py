@@ -139,7 +139,7 @@ class BandTension:
         found = Tension.unknown(*photometry.flux.shape)
         for i in range(len(photometry)):
             one = photometry[i]
-            if int(one.n_bands) > MINIMUM_BANDS:
+            if int(one.n_bands) > MINIMUM_BANDS and bool(one.has_exact_redshift):
                 self._of_one(one, rows[i : i + 1], found.p[i], found.log_predictive[i])
         return found
 

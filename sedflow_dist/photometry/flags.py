@@ -38,6 +38,7 @@ class Flag(IntFlag):
     MODEL_UNRELIABLE = 1 << 23
     MODELS_DISAGREE = 1 << 24
     BAND_IN_TENSION = 1 << 25
+    REDSHIFT_UNCERTAIN = 1 << 26
 
 
 DESCRIPTIONS = {
@@ -45,7 +46,7 @@ DESCRIPTIONS = {
     Flag.TOO_FEW_BANDS: "fewer than three usable bands: no answer",
     Flag.BAD_FLUX: "a flux, or its correction, is not finite or impossible; that band counts as missing",
     Flag.BAD_ERROR: "an uncertainty is not finite or not positive; that band counts as missing",
-    Flag.BAD_REDSHIFT: "redshift not finite or not positive: no answer",
+    Flag.BAD_REDSHIFT: "redshift not finite or not positive, or three of its errors reach zero or beyond the model: no answer",
     Flag.REDSHIFT_OUTSIDE_MODEL: "redshift beyond the range the model was trained on: no answer unless weights or MCMC serve",
     Flag.ABSURD_COLOUR: "a colour no galaxy has (photometry failed); answered, not to be trusted",
     Flag.NEGATIVE_FLUX: "a flux is negative: a measurement of a faint band, used as it is",
@@ -67,6 +68,7 @@ DESCRIPTIONS = {
     Flag.MODEL_UNRELIABLE: "averaged over models; an evidence has an error above 0.5 in ln, or a Pareto k above 0.7 or unknown",
     Flag.MODELS_DISAGREE: "averaged over models; more of the variance of the surviving mass lies between them than within",
     Flag.BAND_IN_TENSION: "a band disagrees with what the others predict of it (band_p)",
+    Flag.REDSHIFT_UNCERTAIN: "the redshift has an error above 0.5 % of it; the answer is integrated over it, and no MCMC follows",
 }
 
 #: Flags for which the flow alone is no answer: values are NaN, unless weights or MCMC serve (a redshift outside the model).

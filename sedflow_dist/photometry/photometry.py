@@ -14,6 +14,10 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+#: Errors of a redshift that do not matter, a fraction of it. Distances, and with them masses, are uncertain by 2 / ln 10 times it,
+#: 0.004 dex, which widens the narrowest posteriors of the mass, of 0.03 dex, by 1 %.
+EXACT = 0.005
+
 
 @dataclass(frozen=True)
 class Photometry:
@@ -23,7 +27,7 @@ class Photometry:
         flux, sigma: (galaxy, band) [nanomaggies]; both 0 where ``mask`` is False, so that no NaN travels further
         mask: whether a band is measured, (galaxy, band); a negative flux is a measurement
         redshift: (galaxy,); NaN where it is not known and is to be inferred
-        redshift_sigma: standard error of the redshift, (galaxy,); 0 where it is exact, NaN where there is no redshift
+        redshift_sigma: standard error of the redshift, (galaxy,); 0 where it is exact, NaN where there is none
     """
 
     flux: Float[Tensor, "galaxy band"]
@@ -122,8 +126,9 @@ class Photometry:
 
     @property
     def has_exact_redshift(self) -> Bool[Tensor, " galaxy"]:
-        """Whether the redshift is known and without error; others wait for an inference that draws them too."""
-        return torch.isfinite(self.redshift) & (self.redshift_sigma == 0)
+        """Whether the redshift is known, and its error, up to `EXACT` of it, can be left out."""
+        known = torch.isfinite(self.redshift) & (self.redshift_sigma >= 0)
+        return known & (self.redshift_sigma <= EXACT * self.redshift)
 
 
 def _per_galaxy(name: str, values: ArrayLike, n: int) -> Float[np.ndarray, " galaxy"]:

@@ -36,6 +36,10 @@ _NUMBERS: dict[str, float | None] = {
 }  # fmt: skip
 
 
+#: The error of the redshift is looked for by its name.
+AUTO = "auto"
+
+
 class Footprint(BaseModel):
     """A part of the sky that a survey observed through filters of its own."""
 
@@ -149,6 +153,12 @@ class Survey(BaseModel):
         0.025, description="error of the stellar models themselves, fraction of the flux; one number or one a band"
     )
     redshift: str | None = Field("Z", description="redshift column; None: the survey has none, a run file names one")
+    redshift_error: str | None = Field(
+        AUTO,
+        exclude_if=lambda name: name == AUTO,
+        description="column of the redshift's standard error; auto: the one that by its name is, where the input has it; none: "
+        "redshifts are taken as exact",
+    )
     ra: str | None = Field("RA", description="right ascension column [deg]; None: no positions")
     dec: str | None = Field("DEC", description="declination column [deg]")
     ids: tuple[str, ...] = Field((), description="identifying columns, integers or text, passed through as they are")
@@ -291,6 +301,11 @@ class Survey(BaseModel):
         return (self.zero_point,) * len(self.bands) if isinstance(self.zero_point, float) else self.zero_point
 
     @property
+    def error_of_redshift(self) -> str | None:
+        """Column of the redshift's standard error, where one is named or was found."""
+        return None if self.redshift_error == AUTO else self.redshift_error
+
+    @property
     def required(self) -> tuple[str, ...]:
         """Columns that a catalog must have, as they are addressed, in order, each once."""
         names = [*self.flux, *self.errors, *(self.extinction or ()), *(self.band_flags or ()), self.redshift, *self.ids]
@@ -303,6 +318,7 @@ class Survey(BaseModel):
         """Columns beside those that are used where a catalog has them."""
         names = [rule.column for footprint in self.footprints.values() for rule in footprint.rows[:-1]]
         names += [cut.column for cut in self.cuts.values() if not cut.required]
+        names += filter(None, [self.error_of_redshift])
         return tuple(dict.fromkeys(name for name in names if name not in self.required))
 
     @property
@@ -310,7 +326,8 @@ class Survey(BaseModel):
         """The same, without identifiers and text: columns of numbers, of `optional` too."""
         others = self.model_copy(update={"ids": ()}).required
         limits = (cut.column for cut in self.cuts.values() if not cut.is_exact and cut.column in self.optional)
-        return (*(name for name in self.required if name in others), *limits)
+        numbers = (*limits, *filter(None, [self.error_of_redshift]))
+        return (*(name for name in self.required if name in others), *numbers)
 
     @property
     def expected_units(self) -> dict[str, str]:
@@ -319,8 +336,8 @@ class Survey(BaseModel):
         error = {"ivar": inverse, "sigma": self.unit, "magnitude": "mag"}[self.error_kind]
         extinction = "" if self.extinction_kind == "transmission" else "mag"
         kinds: list[tuple[tuple[str | None, ...], str]] = [
-            (self.flux, self.unit), (self.errors, error), (self.extinction or (), extinction), ((self.redshift,), ""),
-            ((self.ra, self.dec), "deg"),
+            (self.flux, self.unit), (self.errors, error), (self.extinction or (), extinction),
+            ((self.redshift, self.error_of_redshift), ""), ((self.ra, self.dec), "deg"),
         ]  # fmt: skip
         return {name: unit for names, unit in kinds for name in names if name}
 

@@ -308,7 +308,7 @@ def _create(group: zarr.Group, layout: Layout) -> None:
         "draw": layout.n_draws, "coordinate": len(layout.coordinates), "band": len(layout.labels),
         "identifier": len(layout.ids),
     }  # fmt: skip
-    for spec in arrays(layout.inferred, layout.ids):
+    for spec in arrays(layout.inferred, layout.ids, layout.redshift_errors):
         if spec.name != "draws" or layout.n_draws:
             spec.create(group, sizes, layout.rows_per_shard, BYTES_PER_READ)
     for spec in SHARD_ARRAYS:

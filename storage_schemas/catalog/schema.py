@@ -37,15 +37,18 @@ _CREATION_TRIES = 25  # for five seconds; creating takes less than one
 #: What the IVOA calls (UCD1+) the arrays of the photometry.
 _UCDS = {
     "flux": "phot.flux", "sigma": "stat.error;phot.flux", "mask": "meta.code",
-    "redshift": "src.redshift", "flags": "meta.code.qual", "ra": "pos.eq.ra;meta.main", "dec": "pos.eq.dec;meta.main",
+    "redshift": "src.redshift", "redshift_sigma": "stat.error;src.redshift",
+    "flags": "meta.code.qual", "ra": "pos.eq.ra;meta.main", "dec": "pos.eq.dec;meta.main",
     "healpix_29": "pos.healpix", "input_file": "meta.id;meta.file", "input_row": "meta.record",
 }  # fmt: skip
 
 
-def arrays(inferred: Sequence[ArraySpec], ids: Mapping[str, str]) -> tuple[ArraySpec, ...]:
+def arrays(
+    inferred: Sequence[ArraySpec], ids: Mapping[str, str], redshift_errors: bool = False
+) -> tuple[ArraySpec, ...]:
     """Return all arrays of a catalog of what is inferred, whose rows carry these identifiers (name -> dtype)."""
     ucds = {**_UCDS, **dict.fromkeys(photometry.id_arrays(ids), "meta.id"), photometry.ID_MISSING: "meta.code"}
-    observed = (*photometry.ARRAYS, *photometry.identifiers(ids))
+    observed = (*photometry.observations(redshift_errors), *photometry.identifiers(ids))
     return (*inferred, *(replace(spec, ucd=ucds.get(spec.name, "")) for spec in observed))
 
 
@@ -108,6 +111,7 @@ class Layout:
     meanings: Sequence[str] = ()
     ucds: Sequence[str] = ()
     inferred: Sequence[ArraySpec] = field(kw_only=True)
+    redshift_errors: bool = field(default=False, kw_only=True)
 
     @property
     def shards(self) -> Chunks:

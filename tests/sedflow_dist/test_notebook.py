@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny
-import torch
 
 import sedflow_dist
 from sedflow_dist import Photometry, load_model
@@ -99,9 +98,12 @@ def test_no_galaxy_at_all_may_have_an_answer(small_model, photometry):
 
 
 def test_a_redshift_that_is_uncertain_is_not_taken_for_exact(small_model, photometry):
-    vague = replace(photometry[[0]], redshift_sigma=torch.full((1,), 0.01))
-    post = small_model.posterior(vague, seed=1, n_draws=64)
-    assert post.flags[0] & int(Flag.BAD_REDSHIFT) and post.quantiles().isnull().all()
+    exact = photometry[[0]]
+    known, vague, bad = (replace(exact, redshift_sigma=x * exact.redshift) for x in (0.0, 0.2, 0.5))
+    posts = [small_model.posterior(one, seed=1, n_draws=64) for one in (known, vague, bad)]
+    assert posts[1].flags[0] & int(Flag.REDSHIFT_UNCERTAIN) and not posts[0].flags[0] & int(Flag.REDSHIFT_UNCERTAIN)
+    assert (posts[1].quantiles() != posts[0].quantiles()).all()
+    assert posts[2].flags[0] & int(Flag.BAD_REDSHIFT) and posts[2].quantiles().isnull().all()
 
 
 def test_photometry_of_other_bands_is_refused_with_the_right_ones(small_model, photometry):

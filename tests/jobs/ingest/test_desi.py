@@ -10,7 +10,9 @@ from paths import ROOT
 
 from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
+from jobs.config.sections import Ingest
 from jobs.ingest.job import ingest
+from jobs.observed import observed
 from sedflow_dist.photometry import surveys
 from sedflow_dist.photometry.flags import Flag
 from storage_schemas import photometry
@@ -99,6 +101,51 @@ def test_a_table_without_desis_columns_is_taken_and_the_report_says_so(table, tm
     assert "no cuts were made by columns that the input lacks" in capsys.readouterr().err
 
 
+def test_errors_of_redshifts_are_kept_and_counted_by_what_they_are(table, tmp_path, capsys):
+    odd = table.copy()
+    odd["ZERR"][:4] = [0.01 * odd["Z"][0], np.nan, -1.0, np.inf]
+    store, found = stored(odd, tmp_path)
+    sigma = np.asarray(store.group["redshift_sigma"][:])
+    np.testing.assert_allclose(sigma, odd["ZERR"], rtol=1e-6)
+    assert np.flatnonzero(found["flags"] & int(Flag.BAD_REDSHIFT)).tolist() == [2, 3]
+    above = int(np.sum(np.asarray(odd["ZERR"][4:]) > 0.005 * odd["Z"][4:]))
+    assert store.group.attrs["report"]["redshift_error"] == {"uncertain": 1 + above, "unstated": 1, "impossible": 2}
+    assert "errors of redshifts are those of ZERR" in capsys.readouterr().err
+    seen = observed({**found, "redshift_sigma": sigma})
+    assert not seen.has_exact_redshift[0] and seen.has_exact_redshift[1] and not seen.has_exact_redshift[2:4].any()
+
+
+def test_a_store_without_errors_of_redshifts_has_no_array_of_them_and_settings_that_do_not_name_them(table, tmp_path):
+    plain = table.copy()
+    plain.remove_column("ZERR")
+    store, _ = stored(plain, tmp_path)
+    assert not photometry.has_redshift_errors(store) and "redshift_error" not in store.group.attrs["report"]
+    assert "redshift_error" not in store.group.attrs["settings"]["survey"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "said"),
+    [
+        (
+            lambda t: setattr(t["ZERR"], "unit", "km / s"),
+            None,
+            r"column ZERR is in km s-1.*expects a number without a unit",
+        ),
+        (
+            lambda t: t.add_column(t["ZERR"], name="REDSHIFT_ERR"),
+            None,
+            r"ZERR, REDSHIFT_ERR may be the error of the redshift Z",
+        ),
+        (lambda t: None, "Z_SIGMA", r"lacks Z_SIGMA.*named as the error of the redshift"),
+    ],
+)
+def test_an_error_of_the_redshift_that_is_none_or_may_be_several_is_refused(table, tmp_path, change, named, said):
+    odd = table[:20].copy()
+    change(odd)
+    with pytest.raises(ValueError, match=said):
+        stored(odd, tmp_path, settings=Ingest(redshift_error=named))
+
+
 def test_redshifts_of_zall_are_joined_by_targetid_with_what_cuts_need(table, tmp_path):
     """Photometry without redshifts, and DESI's table of them in another order, in which some targets are not."""
     of_desi = ["TARGETID", "Z", "ZERR", "ZWARN", "DELTACHI2", "SPECTYPE"]
@@ -113,6 +160,7 @@ def test_redshifts_of_zall_are_joined_by_targetid_with_what_cuts_need(table, tmp
     np.testing.assert_allclose(found["redshift"][5:], table["Z"][rows][5:], rtol=1e-6)
     assert ((found["flags"] & int(Flag.NO_MATCH)) != 0).tolist() == [True] * 5 + [False] * (N - 5)
     assert np.flatnonzero(found["flags"] & int(Flag.QUALITY_CUT)).tolist() == [10]
+    np.testing.assert_allclose(store.group["redshift_sigma"][:][5:], table["ZERR"][rows][5:], rtol=1e-6)
     assert store.group.attrs["report"]["not_cut"] == {}
 
 

@@ -12,13 +12,14 @@ from sedflow_dist.flow.conditional_flow import build
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import amplitude, importance
 from sedflow_dist.inference.cascade import Router
-from sedflow_dist.inference.posterior import Posterior, log_likelihood
+from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.settings import Routing
 from sedflow_dist.inference.summary import QUANTILE_NAMES, QUANTILES, Method
 from sedflow_dist.parameters import probit
 from sedflow_dist.photometry.flags import REASONS, Flag
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.sps import derived
+from sedflow_dist.validation.mock_galaxies import log_likelihood
 
 LABELS = tuple("ugriz")
 FIELDS = ("quantiles", "mean", "std", "log_evidence", "log_evidence_error", "effective_fraction", "effective_draws",
