@@ -50,11 +50,15 @@ def test_a_job_submitted_from_another_version_is_refused():
 
 @pytest.fixture
 def other_version(tmp_path):
-    """The environment that makes a process believe that it has sedflow-dist 9.9.9, also beside a checkout's own metadata."""
-    folder = tmp_path / "other" / "sedflow_dist-9.9.9.dist-info"
-    folder.mkdir(parents=True)
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: sedflow-dist\nVersion: 9.9.9\n")
-    return {"PYTHONPATH": os.pathsep.join([str(folder.parent), str(ROOT)]), "PYTHONSAFEPATH": "1"}
+    """The environment that makes a process believe that it has sedflow-dist 9.9.9, wherever it finds the package."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "from importlib import metadata\n"
+        "version = metadata.version\n"
+        "metadata.version = lambda name: '9.9.9' if name == 'sedflow-dist' else version(name)\n"
+    )
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "PYTHONSAFEPATH": "1"}
 
 
 @pytest.mark.slow
@@ -109,7 +113,8 @@ def head(tmp_path_factory):
     token = tmp_path_factory.mktemp("token") / "token"
     token.write_text("0123456789abcdef0123456789abcdef")
     ours = {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_MODE": "token"}
-    with RayNodes(**ours, PYTHONPATH=str(ROOT)) as nodes:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # a job's command is `python`
+    with RayNodes(**ours, PYTHONPATH=str(ROOT), PATH=path) as nodes:
         nodes.add(cpus=2, dashboard=True)
         yield nodes.dashboard, ours
 
