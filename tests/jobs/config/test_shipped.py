@@ -46,7 +46,7 @@ def test_they_answer_their_surveys_photometry(flows, name, survey, redshift):
 
 @pytest.mark.parametrize(("name", "least", "tail"), [("sdss", 0.6, 0.6), ("desi", 0.25, 0.7)])
 def test_weights_of_simulated_galaxies_are_good(flows, name, least, tail):
-    """1,000 galaxies gave median effective fractions of 0.73 and 0.39; those of 40 lie above these with a probability of 99.9 %."""
+    """1,000 galaxies gave median effective fractions of 0.73 and 0.44; those of 40 lie above these with a probability of 99.9 %."""
     mocks = mock_galaxies(flows[name], 40, seed=5)
     found = Posterior(flows[name], seed=1, n_draws=512).summarise(mocks.photometry, np.zeros(40, np.uint32), 0)
     assert np.median(found.effective_fraction) > least
