@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
 import icechunk
 import obstore
 
 from storage_schemas.backend.redaction import without_secrets
 
+T = TypeVar("T")
+#: Seconds before each further try of a request that the storage libraries do not repeat.
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 _CLOCK = "the clock of this machine (`date -u`, `chronyc tracking`) is"
 _ADVICE = {
     "ExpiredToken": "the credentials for S3 have expired; renew them and run the same command again: it goes on",
@@ -45,3 +52,25 @@ _PASSING = ("streaming error", "response error", "body error", "ExpiredToken", "
 def may_pass(error: BaseException) -> bool:
     """Whether a fault that the storage libraries do not repeat a request for may pass: an answer cut off, credentials."""
     return any(text in str(error) for text in _PASSING)
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Whether a connection broke within an answer."""
+    return "response body error" in str(error)
+
+
+def is_broken_connection(error: BaseException) -> bool:
+    """Whether a connection broke, before an answer or within it."""
+    return "error sending request" in str(error) or is_cut_off(error)
+
+
+def patiently(request: Callable[[], T], passes: Callable[[BaseException], bool]) -> T:
+    """Make a request that may be made twice, again where it fails in a way that ``passes``."""
+    for pause in PAUSES:
+        try:
+            return request()
+        except (obstore.exceptions.GenericError, icechunk.IcechunkError) as error:
+            if not passes(error):
+                raise
+            time.sleep(pause)
+    return request()

@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import shutil
-import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from zarr.storage import ObjectStore as ZarrObjectStore
 
 from storage_schemas.backend import credentials, redirects
 from storage_schemas.backend.arrays import check_version
+from storage_schemas.backend.faults import PAUSES, is_broken_connection, is_cut_off, patiently
 from storage_schemas.backend.redaction import without_credentials, without_secrets
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(/[A-Za-z0-9._\-/]*)?")
 _CREDENTIALS = "they are taken from the environment, AWS's files, or the role of a machine or pod, never from a URL"
 #: What lies in a store beside its arrays: the lease of who writes it (`lease`), working files (`ours`).
 LOCK, WORKING = BESIDE = ("sedflow.lock", "sedflow.working")
-_PAUSES = (0.1, 0.5, 2.5)  # s, before a request is repeated whose connection broke
 
 
 class _ZarrStore(ZarrObjectStore):
@@ -66,11 +65,11 @@ class _ZarrStore(ZarrObjectStore):
         await self._repeated(super().delete_dir, prefix)
 
     async def _repeated(self, request: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        for pause in _PAUSES:
+        for pause in PAUSES:
             try:
                 return await request(*arguments)
             except obstore.exceptions.GenericError as error:
-                if not _is_broken_connection(error):
+                if not is_broken_connection(error):
                     raise
                 await asyncio.sleep(pause)
         return await request(*arguments)
@@ -197,7 +196,7 @@ class Location:
         if self.is_local:
             path = Path(self.url)
             return path.is_dir() and any(path.iterdir())
-        return next(self.list(), None) is not None
+        return patiently(lambda: next(self.list(), None) is not None, is_cut_off)
 
     def require(self) -> None:
         """Raise FileNotFoundError where a local folder does not exist: looking for a store must not make one."""
@@ -282,7 +281,7 @@ class Location:
                 path.unlink()
             elif path.is_dir():
                 shutil.rmtree(path)
-        elif names := [name for name in self.list() if name.startswith(prefix)]:
+        elif names := patiently(lambda: [name for name in self.list() if name.startswith(prefix)], is_cut_off):
             _delete(self.objects(), names)
 
     def remove_object(self, name: str) -> None:
@@ -301,20 +300,9 @@ def _refuse_link(folder: Path, name: str) -> None:
             )
 
 
-def _is_broken_connection(error: Exception) -> bool:
-    return any(text in str(error) for text in ("error sending request", "response body error"))
-
-
 def _delete(store: ObjectStore, names: str | Sequence[str]) -> None:
     """Delete objects; obstore does so by POST and would not repeat one whose connection broke."""
-    for pause in _PAUSES:
-        try:
-            return obstore.delete(store, names)
-        except obstore.exceptions.GenericError as error:
-            if not _is_broken_connection(error):
-                raise
-            time.sleep(pause)
-    return obstore.delete(store, names)
+    patiently(lambda: obstore.delete(store, names), is_broken_connection)
 
 
 def check_endpoint(url: str) -> None:

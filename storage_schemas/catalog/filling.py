@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import icechunk
 
-from storage_schemas.backend.faults import may_pass
+from storage_schemas.backend.faults import may_pass, patiently
 from storage_schemas.backend.lease import Lease
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases, schema
-
-_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # s, before a catalog is looked at again
 
 
 class Place(NamedTuple):
@@ -39,23 +36,16 @@ def opened(out: Location, run_id: str, held: Lease | None = None) -> Iterator[Pl
     if not out.is_local:
         out.require_conditions()
     with releases.writing(out, held):
-        yield _looked_at(repo, out, run_id)
+        # Where storage cuts an answer off, icechunk does not repeat its request for what a branch is.
+        yield patiently(lambda: _place(repo, out, run_id), may_pass)
 
 
-def _looked_at(repo: icechunk.Repository, out: Location, run_id: str) -> Place:
-    """Look at what is there; once more where storage cuts an answer off, which icechunk does not repeat for a branch's name."""
-    for pause in (*_PAUSES, None):
-        try:
-            schema.check_release(repo.readonly_session(schema.MAIN), str(out))
-            releases.complete(repo)
-            expected, branch = repo.lookup_branch(schema.MAIN), releases.branch_of(run_id)
-            release = None if branch in repo.list_branches() else releases.find(repo, run_id)
-            return Place(repo, expected, branch, release)
-        except icechunk.IcechunkError as error:
-            if pause is None or not may_pass(error):
-                raise
-            time.sleep(pause)
-    raise AssertionError  # the last try returns or raises
+def _place(repo: icechunk.Repository, out: Location, run_id: str) -> Place:
+    schema.check_release(repo.readonly_session(schema.MAIN), str(out))
+    releases.complete(repo)
+    expected, branch = repo.lookup_branch(schema.MAIN), releases.branch_of(run_id)
+    release = None if branch in repo.list_branches() else releases.find(repo, run_id)
+    return Place(repo, expected, branch, release)
 
 
 class Filling:
