@@ -41,7 +41,7 @@ def client(settings: DaskSettings) -> Iterator[Client]:
             cluster, patience = stack.enter_context(kubernetes.cluster(settings)), {"timeout": _POD_TIMEOUT}
         else:
             stack.enter_context(_worker_environment())
-            stack.enter_context(dask.config.set({"distributed.worker.multiprocessing-method": _how_to_start()}))
+            stack.enter_context(_forking())
             cluster = stack.enter_context(_started(settings))
         try:
             # Nobody's default: one that cannot connect would stay so, and what else uses Dask here would ask it in vain.
@@ -84,6 +84,22 @@ def _worker_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _forking() -> Iterator[None]:
+    """Let Dask fork workers on this machine from a process that has imported what they need, where its socket has room.
+
+    Imports are 5 s of a core for each worker else, and memory that they now share. That process has what this one has of the
+    science and the storage, which know no engine: Ray's threads would not outlive a fork.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) + _FORKSERVER_ADDS > LONGEST_SOCKET:
+        yield
+        return
+    ours = [name for name in sys.modules if name.partition(".")[0] in ("sedflow_dist", "storage_schemas")]
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context().set_forkserver_preload(["distributed", *ours])  # after Dask, which has a list of its own
+        yield
+
+
 def _started(settings: DaskSettings) -> Any:
     """Start a scheduler in this process, and workers on this machine or as Slurm jobs."""
     if settings.start == "slurm":
@@ -96,21 +112,6 @@ def _started(settings: DaskSettings) -> Any:
     if settings.maximum_workers:
         cluster.adapt(minimum=settings.workers, maximum=settings.maximum_workers)
     return cluster
-
-
-def _how_to_start() -> str:
-    """Return how Dask is to start workers on this machine: forked by a process that has imported what they need.
-
-    Imports are 5 s of a core for each worker else, and memory that they now share. That process has what this one has of the
-    science and the storage, which know no engine: Ray's threads would not outlive a fork.
-    """
-    if len(os.fsencode(tempfile.gettempdir())) + _FORKSERVER_ADDS > LONGEST_SOCKET:
-        return "spawn"
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        context = get_mp_context()  # the first time, Dask says what is to be imported
-    ours = (name for name in sys.modules if name.partition(".")[0] in ("sedflow_dist", "storage_schemas"))
-    context.set_forkserver_preload(["distributed", *ours])
-    return "forkserver"
 
 
 def map_tasks(

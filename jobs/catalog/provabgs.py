@@ -83,9 +83,7 @@ def _answers(arrays: Arrays, rows: np.ndarray, router: Router) -> dict[str, np.n
     n, space, at = len(rows), posterior.flow.space, np.flatnonzero(arrays["method"] != Method.NONE)
     theta = np.full((n, N_DRAWS, len(PARAMETERS) + 1), float(NO_ANSWER))
     surviving, best = np.full((n, N_DRAWS), float(NO_ANSWER)), np.zeros(n, np.int64)
-    size = max(
-        posterior.batch * posterior.n_draws // N_DRAWS, 1
-    )  # galaxies whose draws fit into the posterior's memory
+    size = max(posterior.batch * posterior.n_draws // N_DRAWS, 1)  # whose draws fit into the posterior's memory
     for start in range(0, len(at), size):
         some = at[start : start + size]
         if "draws" in arrays:

@@ -130,7 +130,7 @@ def flag_counts(flags: np.ndarray) -> dict[str, int]:
     return counts | {flag.name or "": n for flag in Flag if (n := int(np.sum((flags & int(flag)) != 0)))}
 
 
-def first_rows(files: Sequence[InputFile], survey: Survey, joined: Joined | None = None) -> Table:
+def first_row(files: Sequence[InputFile], survey: Survey, joined: Joined | None = None) -> Table:
     """Return a table of the first row of the first catalog, with the columns that are joined."""
     table = Table(files[0].location, slice(0, 1), (*survey.measured, *_position(survey)))
     if joined:
@@ -138,13 +138,17 @@ def first_rows(files: Sequence[InputFile], survey: Survey, joined: Joined | None
     return table
 
 
-def identifiers(files: Sequence[InputFile], survey: Survey, joined: Joined | None = None) -> dict[str, str]:
+def identifiers(
+    files: Sequence[InputFile], survey: Survey, first: Table, joined: Joined | None = None
+) -> dict[str, str]:
     """Return the identifying columns of catalogs and their dtypes (int64, uint64 or str): those of every file.
+
+    ``first``: `first_row` of them.
 
     Raises:
         ValueError: a column that the survey needs is missing, or has the wrong unit; or an identifier is of several types.
     """
-    _check(first_rows(files, survey, joined), survey)
+    _check(first, survey)
     files = [*files, *(as_input(joined) if joined else ())]
     return {name: _common_type(files, name) for name in survey.ids}
 

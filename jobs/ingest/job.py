@@ -95,8 +95,9 @@ def ingest(
             join.look(joining, survey, files, out, access, workers.map, settings.rows_per_piece) if joining else None
         )
         filled = [file for file in files if file.n_rows]
-        types = calibrated.identifiers(filled, survey, joined)
-        survey = redshift_errors.settled(survey, calibrated.first_rows(filled, survey, joined))
+        first = calibrated.first_row(filled, survey, joined)
+        types = calibrated.identifiers(filled, survey, first, joined)
+        survey = redshift_errors.settled(survey, first)
         order = _order(settings, source, locations)
         made = {"survey": survey.model_dump(mode="json"), "order": order, **join.setting(joining)}
         store = photometry.create(

@@ -122,13 +122,11 @@ class Band:
         """
         lo, hi = self.range
         bulk = self.wavelength[self.response > _LEAK * self.response.max()][[0, -1]]
-        ends = np.unique(np.clip([lo, *bulk, hi], lo, hi))
-        if len(ends) > 2:  # a slope at the end of the bulk is no leak
-            inner = [end for end in ends[1:-1] if min(np.log(end / lo), np.log(hi / end)) > _SLOPE]
-            ends = np.array([lo, *inner, hi])
+        # A slope at the end of the bulk is no leak.
+        inner = sorted({end for end in bulk if min(np.log(end / lo), np.log(hi / end)) > _SLOPE})
         return [
             Segment.of(start, end, stretch, leaks=not bulk[0] < np.sqrt(start * end) < bulk[1])
-            for start, end in pairwise(ends)
+            for start, end in pairwise((lo, *inner, hi))
         ]
 
 

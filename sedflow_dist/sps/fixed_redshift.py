@@ -150,22 +150,20 @@ class RedshiftModel:
     def shared(self, rungs: Sequence[int]) -> SharedRedshifts:
         """Return the bands at rungs of the ladder of redshifts, ln(1 + z) = rung times `BandWeights.step`."""
         model, at = self.model, torch.as_tensor(rungs)
-        cells = torch.cat([self._ladder[at].transpose(0, 1).flatten(1), self._surviving], dim=-1)
+        lit = self._lit[at].flatten()
+        cells = torch.cat([self._ladder[at].transpose(0, 1).flatten(1)[:, lit], self._surviving], dim=-1)
         stretch = torch.exp(at.double() * model.weights.step).to(self._node_wavelength.dtype)
-        curves = model.curves((self._node_wavelength / stretch.unsqueeze(-1)).flatten(), self._piece.repeat(len(at)))
+        wavelength = (self._node_wavelength / stretch.unsqueeze(-1)).flatten()[lit]
+        curves = _with_all(model.curves(wavelength, self._piece.repeat(len(at))[lit]))
         dust = None if self._dust is None else self._dust[at].transpose(0, 1).flatten(1).unsqueeze(0)
-        lit = torch.cat([self._lit[at].flatten(), torch.ones(1, dtype=torch.bool)])
-        to_bands = torch.block_diag(*[self._to_bands] * len(at))[lit[:-1]]
-        seen = [tuple(curve[lit[:-1]] for curve in own) for own in curves]
-        return SharedRedshifts(cells[:, lit].unsqueeze(0), _with_all(seen), to_bands, dust)
+        return SharedRedshifts(cells.unsqueeze(0), curves, torch.block_diag(*[self._to_bands] * len(at))[lit], dust)
 
     def _in_cells_of_energy(self, energy: Float[Tensor, "row cell"]) -> SharedRedshifts:
+        """Return cells whose one "band" is what screens absorb: all light before them, less what is seen behind them."""
         model = self.model
-        breaks = torch.tensor(model.composition.breaks_a, dtype=torch.float64)
-        piece = torch.bucketize(model.energy_wavelength.double(), breaks, right=True)
         cells = torch.cat([energy, energy.sum(1, keepdim=True)], 1).unsqueeze(0)
         absorbed = torch.cat([-torch.ones(energy.shape[1], 1), torch.ones(1, 1)]).to(model.dtype)
-        return SharedRedshifts(cells, _with_all(model.curves(model.energy_wavelength, piece)), absorbed, None)
+        return SharedRedshifts(cells, _with_all(model.curves(model.energy_wavelength)), absorbed, None)
 
     def memory(self, n_galaxies: int, n_draws: int) -> int:
         """Return the most bytes that a call needs beside its arguments."""
