@@ -23,9 +23,9 @@ SETTINGS = Inference(
 
 
 def rows_of(mocks, n_rows):
-    """Columns of a photometry store."""
+    """Columns of a photometry store, which may be changed: the mock galaxies are other tests', too."""
     arrays = mocks.photometry[:n_rows].arrays()
-    values = {name: arrays[name] for name in photometry.OBSERVED}
+    values = {name: arrays[name].copy() for name in photometry.OBSERVED}
     flags = np.zeros(n_rows, np.uint32)
     flags[5] = 1 << 3
     number = np.arange(n_rows)
