@@ -17,6 +17,7 @@ for _name, _value in {
 shape_checks.switch_on()  # before the first module that it is to check is imported
 
 # ruff: noqa: E402
+import forked_ray
 import numpy as np
 import pytest
 import reference_galaxy
@@ -324,7 +325,8 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def local(source, dask, tmp_path_factory):
-    """The run on a local folder; other tests start Dask's workers anew and end in the same content."""
+    """The run on a local folder; other tests start Dask's and Ray's workers anew, and end in the same content."""
     run = tiny.settings(tmp_path_factory.mktemp("local"), source, engines={"dask": {"address": dask}})
-    run_all(run)
+    with forked_ray.workers():
+        run_all(run)
     return run

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import forked_ray
 import numpy as np
 import pytest
 import ray
@@ -50,7 +51,7 @@ def stored_model(flow, tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster():
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with ray_engine.session(TWO):
+    with forked_ray.workers(), ray_engine.session(TWO):
         yield
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 

@@ -13,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
+import forked_ray
 import mini_sps_home
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster(home):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with ray_engine.session(RaySettings(actors=2)):
+    with forked_ray.workers(), ray_engine.session(RaySettings(actors=2)):
         yield
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
