@@ -17,6 +17,7 @@ for _name, _value in {
 shape_checks.switch_on()  # before the first module that it is to check is imported
 
 # ruff: noqa: E402
+import forked
 import forked_ray
 import numpy as np
 import pytest
@@ -289,8 +290,14 @@ def s3_server():
 def dask(s3_server):
     """Address of a Dask scheduler with two workers: tests of many short runs do not start their own."""
     from distributed import LocalCluster
+    from distributed.utils import get_mp_context
 
-    cluster = LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+    with dask_config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context()  # which tells the server what to import, before we do
+        forked.serve()
+        cluster = LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, env=dict(os.environ)
+        )
     yield cluster.scheduler_address
     cluster.close(timeout=60)
 

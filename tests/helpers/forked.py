@@ -16,10 +16,10 @@ from unittest import mock
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
-def start(function, *arguments):
-    """Start a function of a module of tests/helpers in a process of its own, with the environment as it is now; return that.
+def serve():
+    """Start the server, unless it is there; Dask's workers are forked by the same.
 
-    The server's own environment is that of its first use, which may be another test's, without credentials for example.
+    Its own environment is that of its first use, which may be another test's, without credentials for example.
     """
     _CONTEXT.set_forkserver_preload(
         ["forked", "writers", "jobs.cli.main", "jobs.infer", "jobs.ingest.job", "distributed"]
@@ -27,6 +27,11 @@ def start(function, *arguments):
     # Python 3.11 does not tell the server where modules are, and where one is not found it says nothing.
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
         forkserver.ensure_running()
+
+
+def start(function, *arguments):
+    """Start a function of a module of tests/helpers in a process of its own, with the environment as it is now; return that."""
+    serve()
     process = _CONTEXT.Process(target=_in, args=(dict(os.environ), function, arguments))
     process.start()
     return process
@@ -64,6 +69,7 @@ def _command(command, folder, limits, environment, out, err):
     for stream, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
     sys.argv = command
+    sys.dont_write_bytecode |= bool(limits)  # what cannot be written whole would be read by everybody afterwards
     for name, values in limits.items():
         resource.setrlimit(getattr(resource, name), values)
     from jobs.cli.main import main
