@@ -40,6 +40,9 @@ from storage_schemas import model as model_store
 from storage_schemas import photometry, training_set
 from storage_schemas.backend.location import Location
 
+_AT_ONCE = (
+    32  # steps of which a GPU draws the examples at once: 0.3 ms a step of 16,384 galaxies, 10 ms one by one (an H200)
+)
 _TICK = 20  # steps between movements of the progress bar
 _NOISE_ROWS = 1_000_000  # to which the noise is fitted
 _UNRELIABLE = int(Flag.BAD_REDSHIFT | Flag.TOO_FEW_BANDS | Flag.ABSURD_COLOUR)
@@ -229,6 +232,7 @@ def _loop(config: dict[str, Any]) -> None:
     schedule = training.Schedule(
         settings.steps, max(settings.batch // world, 1), run.learning_rate, settings.warm_up, settings.validate_every,
         settings.validation_galaxies, settings.patience, training.use_bfloat16(settings.precision, device.type),
+        at_once=_AT_ONCE if device.type == "cuda" else 1,
     )  # fmt: skip
     parallel = ray.train.torch.prepare_model(flow) if world > 1 else flow
     trainer = training.Trainer(flow, optimizer, parallel, batches, schedule, progress, best, rank)

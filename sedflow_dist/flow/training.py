@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sedflow_dist import keyed_random
+from sedflow_dist.flow.captured_step import CapturedStep
 from sedflow_dist.flow.features import Features
 from sedflow_dist.parameters import ParameterSpace, probit
 from sedflow_dist.simulation.mocks import Mocks, MockSurvey
@@ -51,9 +52,9 @@ def step(
     optimizer: torch.optim.Optimizer,
     phi: Float[Tensor, "row dimension"],
     x: Float[Tensor, "row feature"],
-    rate: float,
+    rate: float | Tensor,
     bfloat16: bool,
-) -> float:
+) -> Float[Tensor, ""]:
     """Take one step of Adam at this learning rate, its gradient no longer than 5; return the batch's log-probability."""
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -63,12 +64,13 @@ def step(
     loss.backward()
     nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
     optimizer.step()
-    return -loss.item()
+    return -loss.detach()
 
 
 def optimizer(flow: nn.Module) -> torch.optim.Adam:
-    """Adam, one operation for all weights."""
-    return torch.optim.Adam(flow.parameters(), fused=True)
+    """Adam, one operation for all weights; on a GPU as `CapturedStep` needs it."""
+    weights = list(flow.parameters())
+    return torch.optim.Adam(weights, fused=True, capturable=any(weight.is_cuda for weight in weights))
 
 
 def use_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: str = "cpu") -> bool:
@@ -143,6 +145,7 @@ class Schedule:
         validate_every, validation_galaxies: steps between validations, and how many held-out galaxies each looks at
         patience: it stops after as many validations without a better one
         bfloat16: see `use_bfloat16`
+        at_once: steps whose examples are drawn at once: on a GPU many, which it draws in the time of one
     """
 
     steps: int
@@ -153,6 +156,7 @@ class Schedule:
     validation_galaxies: int
     patience: int
     bfloat16: bool
+    at_once: int = 1
 
 
 @dataclass
@@ -174,26 +178,51 @@ class Trainer:
     progress: Progress
     best: dict[str, Tensor]
     rank: int = 0
+    _drawn: tuple[int, Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+    _captured: CapturedStep | None = field(default=None, init=False, repr=False)
 
     def run(self, shapes: Shapes, held_out: Shapes, stepped: Callable[[], None], validated: Callable[[], None]) -> None:
         """Train on shapes, judge on others held out; call ``stepped`` after each step, ``validated`` after each validation."""
         plan, progress = self.schedule, self.progress
         validation = self.batches.draw(held_out, plan.validation_galaxies, "validation")
-        total, count = 0.0, 0
+        total, count = torch.zeros((), dtype=torch.float64, device=validation[0].device), 0
         while progress.step < plan.steps and progress.stale < plan.patience:
-            phi, x = self.batches.draw(shapes, plan.batch, "train", progress.step, self.rank)
             rate = learning_rate(progress.step, plan.steps, plan.peak, plan.warm_up)
-            total += step(self.parallel, self.optimizer, phi, x, rate, plan.bfloat16)
+            total += self._step(*self._batch(shapes), rate)
             count += 1
             progress.step += 1
             stepped()
             if progress.step % plan.validate_every == 0 or progress.step == plan.steps:
                 with torch.no_grad():
                     score = self.flow(*validation).mean().item()
-                if progress.record(score, total / count):
+                if progress.record(score, total.item() / count):
                     self.best = copy(self.flow)
-                total, count = 0.0, 0
+                count = 0
+                total.zero_()
                 validated()
+
+    def _batch(self, shapes: Shapes) -> tuple[Float[Tensor, "row dimension"], Float[Tensor, "row feature"]]:
+        """Return the examples of the step that is next."""
+        batch = self.schedule.batch
+        number, place = divmod(self.progress.step, self.schedule.at_once)
+        if self._drawn is None or self._drawn[0] != number:
+            examples = self.batches.draw(shapes, batch * self.schedule.at_once, "train", number, self.rank)
+            self._drawn = number, *examples
+        if self.schedule.at_once == 1:
+            return self._drawn[1:]
+        rows = slice(place * batch, (place + 1) * batch)
+        return self._drawn[1][rows], self._drawn[2][rows]
+
+    def _step(
+        self, phi: Float[Tensor, "row dimension"], x: Float[Tensor, "row feature"], rate: float
+    ) -> Float[Tensor, ""]:
+        """Take a step: on a GPU that trains alone and in float32, and for batches of the first one's size, a captured one."""
+        if phi.is_cuda and self.parallel is self.flow and not self.schedule.bfloat16:
+            if self._captured is None:
+                self._captured = CapturedStep(step, self.flow, self.optimizer, phi, x)
+            if self._captured.fits(phi):
+                return self._captured(phi, x, rate)
+        return step(self.parallel, self.optimizer, phi, x, rate, self.schedule.bfloat16)
 
 
 def copy(flow: nn.Module) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from provabgs import SPACE
 
 from sedflow_dist.flow import training
+from sedflow_dist.flow.captured_step import CapturedStep
 from sedflow_dist.flow.conditional_flow import build
 from sedflow_dist.flow.features import COLOURS
 from sedflow_dist.flow.training import Batches, Progress, Schedule, Trainer, learning_rate, target
@@ -266,14 +267,15 @@ def trained(mocks_of, shapes, schedule, progress, flow, optimizer, best):
     return trainer, said
 
 
-def test_a_trainer_that_is_interrupted_ends_in_the_same_bits(survey, shapes):
-    """Six steps with a validation every two are two, a checkpoint, and four."""
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_trainer_that_is_interrupted_ends_in_the_same_bits(survey, shapes, at_once):
+    """Six steps with a validation every two are two, a checkpoint, and four; also where examples of four are drawn at once."""
 
     def start():
         flow = build("maf", {"transforms": 1, "hidden": 8}, 10, 16, seed=1)
         return flow, training.optimizer(flow)
 
-    plan = Schedule(6, 64, 5e-3, 2, 2, 128, 10, False)
+    plan = Schedule(6, 64, 5e-3, 2, 2, 128, 10, False, at_once)
     flow, optimizer = start()
     whole, said = trained(survey, shapes, plan, Progress(), flow, optimizer, training.copy(flow))
     assert said == [1, 2, ("validated", 2), 3, 4, ("validated", 4), 5, 6, ("validated", 6)]
@@ -307,6 +309,39 @@ def test_a_trainer_stops_where_nothing_gets_better(survey, shapes):
     progress = Progress(best=math.inf)
     trained(survey, shapes, plan, progress, flow, training.optimizer(flow), training.copy(flow))
     assert (progress.step, progress.stale) == (3, 3)
+
+
+def test_examples_drawn_at_once_are_those_of_each_step(survey, shapes):
+    """Stretches of one draw of three batches, the next three drawn anew."""
+    flow = build("maf", {"transforms": 1, "hidden": 8}, 10, 16, seed=1)
+    batches = Batches(survey, training.fit_features(survey, shapes, COLOURS, seed=1), "exact", SPACE, 3)
+    plan, progress = Schedule(5, 64, 5e-3, 2, 5, 128, 10, False, at_once=3), Progress()
+    trainer = Trainer(flow, training.optimizer(flow), flow, batches, plan, progress, training.copy(flow))
+    seen = []
+    for progress.step in range(5):
+        seen.append(trainer._batch(shapes))
+    known = [batches.draw(shapes, 192, "train", number, 0) for number in range(2)]
+    for i, (phi, x) in enumerate(seen):
+        rows = slice(64 * (i % 3), 64 * (i % 3 + 1))
+        assert torch.equal(phi, known[i // 3][0][rows]) and torch.equal(x, known[i // 3][1][rows])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_captured_step_is_a_step(survey, shapes):
+    """Weights after 20 steps, captured and one operation after the other: apart by what TF32 rounds, a twentieth of their way."""
+    ends = []
+    for captured in (True, False):
+        flow = build("maf", {"transforms": 2, "hidden": 16}, 10, 16, seed=1).cuda()
+        start, optimizer = training.copy(flow), training.optimizer(flow)
+        features = training.fit_features(survey, shapes, COLOURS, seed=1)
+        phi, x = (part.cuda() for part in Batches(survey, features, "exact", SPACE, 3).draw(shapes, 256, "x"))
+        step = CapturedStep(training.step, flow, optimizer, phi, x) if captured else None
+        assert all(torch.equal(value, start[name]) for name, value in flow.state_dict().items())
+        for _ in range(20):
+            step(phi, x, 1e-3) if step else training.step(flow, optimizer, phi, x, 1e-3, False)
+        ends.append(torch.cat([value.flatten() for value in flow.parameters()]))
+    moved = torch.cat([value.flatten() for name, value in start.items() if name in dict(flow.named_parameters())])
+    assert (ends[0] - ends[1]).norm() < 0.05 * (ends[1] - moved.cuda()).norm()
 
 
 def test_a_gpu_trains_in_float32_unless_told_otherwise():
