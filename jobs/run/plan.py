@@ -16,8 +16,8 @@ from jobs.containers.formats import count
 from jobs.ingest import inputs
 from sedflow_dist.flow import features
 from sedflow_dist.flow.model_spec import dimensions
-from sedflow_dist.inference.posterior import MEMORY
 from sedflow_dist.inference.summary import COLUMNS, QUANTILES
+from sedflow_dist.inference.working_set import MEMORY
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.sps import derived, unmodelled
 from storage_schemas import model as model_store

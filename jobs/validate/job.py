@@ -82,12 +82,12 @@ def ranks(
     below = draws.values[..., : len(posterior.flow.space.names)] < theta.unsqueeze(1)
     cube, true = draws.unit.numpy(), unit_truth(posterior.flow, part).numpy()
     log_q, log_q_truth = draws.log_q.numpy(), flow_log_prob(posterior.flow, part).numpy()
-    weight, points = draws.weight.numpy(), keyed_random.torch_seed(seed, "tarp", block)
+    weight, own, points = draws.weight.numpy(), draws.plain.numpy(), keyed_random.torch_seed(seed, "tarp", block)
     return {
-        "block": np.array(block), "truth": theta.numpy(), "rank": below.float().mean(1).numpy(),
+        "block": np.array(block), "truth": theta.numpy(), "rank": (below * draws.plain.unsqueeze(-1)).sum(1).numpy(),
         "weighted_rank": (below * draws.weight.unsqueeze(-1)).sum(1).numpy(),
-        "tarp": coverage.tarp(cube, None, true, points), "weighted_tarp": coverage.tarp(cube, weight, true, points),
-        "hpd": coverage.expected_coverage(log_q, None, log_q_truth),
+        "tarp": coverage.tarp(cube, own, true, points), "weighted_tarp": coverage.tarp(cube, weight, true, points),
+        "hpd": coverage.expected_coverage(log_q, own, log_q_truth),
         "weighted_hpd": coverage.expected_coverage(log_q, weight, log_q_truth),
         "mask": part.photometry.mask.numpy(), "complete": np.arange(rows.start, rows.stop) < n_galaxies,
         "redshift": part.photometry.redshift.numpy(),

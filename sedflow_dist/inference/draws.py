@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sedflow_dist.inference.importance import Certificate
@@ -13,10 +16,11 @@ from sedflow_dist.inference.importance import Certificate
 @dataclass(frozen=True)
 class Draws:
     """Posterior draws of a block: ``unit`` cube, ``values`` (columns as in `columns`), the flow's density ``log_q``,
-    ``chi2``, bands measured, and the rest as in `Certificate`, under the target prior;
-    ``interim``: under the interim prior.
+    ``chi2``, bands measured, whether a draw is the flow's ``own``, not moved by the weights of others, and the rest as in
+    `Certificate`, under the target prior; ``interim``: under the interim prior.
 
-    ``plain``: what draws count where their importance weights do not serve, all alike or by the target prior's factor.
+    ``plain``: what draws count where their importance weights do not serve: the flow's own, all alike or by the target prior's
+    factor.
     """
 
     unit: Float[Tensor, "galaxy draw coordinate"]
@@ -24,6 +28,7 @@ class Draws:
     log_q: Float[Tensor, "galaxy draw"]
     chi2: Float[Tensor, "galaxy draw"]
     n_bands: Int[Tensor, " galaxy"]
+    own: Bool[Tensor, "galaxy draw"]
     weight: Float[Tensor, "galaxy draw"]
     effective_fraction: Float[Tensor, " galaxy"]
     log_evidence: Float[Tensor, " galaxy"]
@@ -43,7 +48,14 @@ class Candidates:
     log_q: Float[Tensor, "galaxy draw"]
     chi2: Float[Tensor, "galaxy draw"]
     log_weight: Float[Tensor, "galaxy draw"]
-    log_factor: Float[Tensor, "galaxy draw"] | None
+    own: Bool[Tensor, "galaxy draw"]
+    log_factor: Float[Tensor, "galaxy draw"] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        """Return the draws of several rounds, one after the other, of which none has a factor yet."""
+        names = [one.name for one in fields(cls) if one.name != "log_factor"]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts], 1) for name in names})
 
 
 @dataclass(frozen=True)
@@ -72,3 +84,12 @@ class Proposal:
     theta: Float[Tensor, "galaxy draw param"]
     log_prior: Float[Tensor, "galaxy draw"]
     log_q: Float[Tensor, "galaxy draw"]
+
+
+def alike(
+    counts: Bool[Tensor, "galaxy draw"], log_factor: Float[Tensor, "galaxy draw"] | None
+) -> Float[Tensor, "galaxy draw"]:
+    """Return weights of draws that count: all alike, or by the target prior's factor."""
+    if log_factor is None:
+        return counts.double() / counts.sum(-1, keepdim=True)
+    return torch.softmax(log_factor.where(counts, -math.inf), -1).nan_to_num(nan=0.0)

@@ -8,6 +8,7 @@ rounding, in any block and on any worker: base points are one scrambled Sobol se
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from torch import Tensor
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.inference import amplitude, goodness_of_fit, importance, likelihood, redshift_error
-from sedflow_dist.inference.draws import Candidates, Draws, Predicted, Proposal, Weighed
+from sedflow_dist.inference import adaptation, amplitude, goodness_of_fit, importance, likelihood, redshift_error
+from sedflow_dist.inference.draws import Candidates, Draws, Predicted, Proposal, Weighed, alike
 from sedflow_dist.inference.importance import Certificate
 from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
+from sedflow_dist.inference.working_set import MEMORY, WorkingSet
 from sedflow_dist.parameters import probit, to_16_bits, unit
 from sedflow_dist.photometry.flags import REASONS, Flag, bits
 from sedflow_dist.photometry.photometry import Photometry
@@ -30,8 +32,6 @@ from sedflow_dist.sps import derived
 from sedflow_dist.sps.chosen import Chosen
 from sedflow_dist.sps.fixed_redshift import DrawPhotometry
 
-#: Bytes that the draws of one batch of galaxies may take, beside the sampler's layers: they stay in the last-level cache.
-MEMORY = 32_000_000
 _EDGE_SHARE, _EDGE_WIDTH = 0.05, 0.005
 _OF_WEIGHTS = ("effective_fraction", "log_evidence", "log_evidence_error", "pareto_k")
 
@@ -71,20 +71,14 @@ class Posterior:
         self.quantities = (*flow.columns(certificate), *(self.chosen.quantities if self.chosen else ()))
         self.columns = tuple(quantity.name for quantity in self.quantities)
         self._sobol: dict[int, Tensor] = {}
-        self.batch = max(memory // self._draws_memory(1), 1)  # galaxies
+        self._working_set = WorkingSet(flow, n_draws, len(self.columns), self.chosen, target)
+        self._together = None if certificate else n_draws
+        #: Galaxies whose draws fit into the memory all at once, and those that do as `infer` works on them.
+        self.batch, self.abreast = (self._working_set.galaxies(memory, part) for part in (n_draws, self._together))
 
     def memory(self) -> int:
         """Return the most bytes that `summarise` needs beside its arguments and results."""
-        rows = self.batch * self.n_draws
-        return self._draws_memory(self.batch) + self.flow.network.memory(rows)
-
-    def _draws_memory(self, n_galaxies: int) -> int:
-        """The most bytes that draws of so many galaxies need, apart from the sampler: base points, values, photometry."""
-        own = 4 * (6 * len(self.flow.space.coordinates) + 3 * len(self.columns) + 6 * len(self.flow.spec.bands) + 30)
-        own += 8 * 12 * len(self.target.densities) if self.target else 0
-        light = self.flow.redshift_model.memory(n_galaxies, self.n_draws)
-        more = self.chosen.memory(n_galaxies, self.n_draws) if self.chosen else 0
-        return n_galaxies * self.n_draws * own + max(light, more)  # one after the other
+        return self._working_set.memory(self.abreast, self._together)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -113,8 +107,8 @@ class Posterior:
     def infer(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int) -> list[Answer]:
         """Return the flow's answers for the galaxies of a block that are `open`, a batch at a time."""
         places, answers = np.flatnonzero(self.open(photometry, flags)), []
-        for start in range(0, len(places), self.batch):
-            at = places[start : start + self.batch]
+        for start in range(0, len(places), self.abreast):
+            at = places[start : start + self.abreast]
             if self.certificate:
                 draws = self.draw(photometry[at], at + row, self.n_draws)
                 answers.append(self.answer(draws, at, at + row, flags[at]))
@@ -131,14 +125,24 @@ class Posterior:
         return self.certify(self.candidates(photometry, self.base_points(rows, n_draws)), photometry.n_bands)
 
     def candidates(self, photometry: Photometry, base: Float[Tensor, "galaxy draw coordinate"]) -> Candidates:
-        """Draw from the flow at base points, each galaxy at its redshift, and compute what weights and columns follow from."""
-        proposal = self._propose(photometry, base)
-        light = self.flow.redshift_model(proposal.theta, photometry.redshift)
-        model, log_weight = self._weigh(proposal, light.flux, photometry)
-        values = self.values(proposal.theta, light)
-        factor = self.target.log_factor(values, photometry.redshift) if self.target else None
-        chi2 = likelihood.gaussian(model, photometry)[1]
-        return Candidates(proposal.unit, values, proposal.log_q, chi2, log_weight, factor)
+        """Draw from the flow, each galaxy at its redshift, and compute what weights and columns follow from.
+
+        ``base``: points of the unit cube; those of later rounds are moved to where the weights of earlier ones say.
+        """
+        proposals, parts = adaptation.Adaptation(len(photometry), self.flow.dimensions), []
+        x, at = self.flow.features(photometry), self.flow.redshift_model.at(photometry.redshift)
+        for draws in adaptation.rounds(base.shape[1]):
+            normal = proposals.move(probit(base[:, draws, : self.flow.dimensions]))
+            proposal = self._propose(base[:, draws], normal, x)
+            light = self.flow.redshift_model.evaluate(proposal.theta, at)
+            model, log_weight = self._weigh(proposal, light.flux, photometry)
+            proposals.learn(log_weight)
+            values, chi2 = self.values(proposal.theta, light), likelihood.gaussian(model, photometry)[1]
+            own = torch.full_like(chi2, draws.start == 0, dtype=torch.bool)
+            parts.append(Candidates(proposal.unit, values, proposal.log_q, chi2, log_weight, own))
+        found = Candidates.joined(parts)
+        factor = self.target.log_factor(found.values, photometry.redshift) if self.target else None
+        return replace(found, log_weight=found.log_weight - proposals.log_mixture, log_factor=factor)
 
     def certify(self, found: Candidates, n_bands: Int[Tensor, " galaxy"]) -> Draws:
         """Weigh the draws of galaxies that have so many bands."""
@@ -146,8 +150,8 @@ class Posterior:
         if found.log_factor is not None:
             certificate = importance.certify(found.log_weight + found.log_factor)
         return Draws(
-            unit=found.unit, values=found.values, log_q=found.log_q, chi2=found.chi2, n_bands=n_bands, **vars(certificate),
-            interim=interim, plain=_alike(found.values, found.log_factor),
+            unit=found.unit, values=found.values, log_q=found.log_q, chi2=found.chi2, n_bands=n_bands, own=found.own,
+            **vars(certificate), interim=interim, plain=alike(found.own, found.log_factor),
         )  # fmt: skip
 
     def predict(
@@ -167,12 +171,18 @@ class Posterior:
 
     def propose(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Proposal:
         """Draw from the flow, unweighed; an amplitude that is exact is still to be filled in."""
-        return self._propose(photometry, self.base_points(rows, n_draws))
+        base = self.base_points(rows, n_draws)
+        return self._propose(base, probit(base[..., : self.flow.dimensions]), self.flow.features(photometry))
 
-    def _propose(self, photometry: Photometry, base: Float[Tensor, "galaxy draw coordinate"]) -> Proposal:
+    def _propose(
+        self,
+        base: Float[Tensor, "galaxy draw coordinate"],
+        normal: Float[Tensor, "galaxy draw dimension"],
+        x: Float[Tensor, "galaxy feature"],
+    ) -> Proposal:
+        """Draw at base points ``normal``; ``base`` keeps the coordinate that an exact amplitude is drawn by."""
         flow, space = self.flow, self.flow.space
-        x = flow.features(photometry)
-        phi, log_q = flow.network.sample_with_log_prob(probit(base[..., : flow.dimensions]), x)
+        phi, log_q = flow.network.sample_with_log_prob(normal, x)
         log_prior = -0.5 * (phi**2).sum(-1) - 0.5 * flow.dimensions * math.log(2 * math.pi)
         u = space.join_any(unit(phi)) if flow.spec.amplitude == "exact" else unit(phi)
         return Proposal(base, u, space.from_unit(u), log_prior, log_q)
@@ -206,7 +216,8 @@ class Posterior:
         self, values: Float[Tensor, "galaxy draw column"], redshift: Float[Tensor, " galaxy"]
     ) -> Float[Tensor, "galaxy draw"]:
         """Return what draws of the interim posterior count under the target prior: all alike without one; 0 if none fits."""
-        return _alike(values, self.target.log_factor(values, redshift) if self.target else None)
+        every = torch.ones(values.shape[:2], dtype=torch.bool)
+        return alike(every, self.target.log_factor(values, redshift) if self.target else None)
 
     def values(
         self, theta: Float[Tensor, "galaxy draw param"], light: DrawPhotometry
@@ -252,17 +263,18 @@ class Posterior:
             **self.describe(draws.unit, draws.values, weight, rows),
             **self.judge(draws.chi2, draws.n_bands, weight),
             "effective_draws": np.where(good, n * draws.effective_fraction.numpy(), left),
-            **self.before_target(np.where(good, n * draws.interim.effective_fraction.numpy(), n)),
+            **self.before_target(
+                np.where(good, n * draws.interim.effective_fraction.numpy(), draws.own.sum(-1).numpy())
+            ),
             "method": np.where(good, Method.WEIGHTED, Method.FLOW),
         }
         return Answer(at, ok, bits(len(at), said), columns)
 
     def left(self, weight: Float[Tensor, "galaxy draw"], effective: float) -> Float[np.ndarray, " galaxy"]:
-        """Return the effective draws that a target prior leaves of ``effective`` ones that are alike; 0 if they are too few."""
-        if self.target is None:
-            return np.full(len(weight), effective, float)
+        """Return the effective draws that weights leave of ``effective`` ones; 0 if a target prior leaves too few."""
         fraction = (1 / (weight.shape[1] * (weight**2).sum(-1))).nan_to_num(posinf=0.0).numpy()
-        return np.where(effective * fraction >= LEAST_EFFECTIVE_DRAWS, effective * fraction, 0.0)
+        least = 0.0 if self.target is None else LEAST_EFFECTIVE_DRAWS
+        return np.where(effective * fraction >= least, effective * fraction, 0.0)
 
     def before_target(self, effective: Float[np.ndarray, " galaxy"]) -> dict[str, Float[np.ndarray, " galaxy"]]:
         """Return the column of effective draws before a target prior, where there is one."""
@@ -330,11 +342,3 @@ class Posterior:
         targets = torch.as_tensor((start + np.arange(n)) / n)
         cumulative = weight.double().cumsum(-1)
         return torch.searchsorted(cumulative / cumulative[:, -1:], targets).clamp(max=weight.shape[1] - 1).numpy()
-
-
-def _alike(
-    values: Float[Tensor, "galaxy draw column"], log_factor: Float[Tensor, "galaxy draw"] | None
-) -> Float[Tensor, "galaxy draw"]:
-    if log_factor is None:
-        return values.new_full((len(values), 1), 1 / values.shape[1], dtype=torch.float64).expand(values.shape[:2])
-    return torch.softmax(log_factor, -1).nan_to_num(nan=0.0)

@@ -88,7 +88,7 @@ def _draw_one(posterior: Posterior, one: Photometry, row: Int[np.ndarray, " 1"],
         for field in fields(Candidates)
         if (values := [getattr(part, field.name) for part in parts])[0] is not None
     }
-    return posterior.certify(Candidates(**{"log_factor": None, **merged}), one.n_bands)
+    return posterior.certify(Candidates(**merged), one.n_bands)
 
 
 def _joined(parts: list[Draws], order: Int[Tensor, " galaxy"]) -> Draws:

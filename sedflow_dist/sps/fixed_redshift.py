@@ -183,7 +183,10 @@ class RedshiftModel:
 
     def __call__(self, theta: Float[Tensor, "galaxy draw param"], redshift: Float[Tensor, " galaxy"]) -> DrawPhotometry:
         """Evaluate draws; their amplitude is not used (everything is per solar mass)."""
-        at = self.at(redshift)
+        return self.evaluate(theta, self.at(redshift))
+
+    def evaluate(self, theta: Float[Tensor, "galaxy draw param"], at: FixedRedshifts) -> DrawPhotometry:
+        """Evaluate draws where what the redshifts decide is known: what is called again and again for the same galaxies."""
         drawn = self._drawn(theta, at.epoch)
         fluxes, light = self._through_bands(drawn, self._in_common(drawn, self.rest_frame))
         return DrawPhotometry(drawn, self.observed(drawn, at), fluxes * ABSOLUTE_FACTOR, light[..., -1])
@@ -207,7 +210,7 @@ class RedshiftModel:
         return self._tables(shared.cells, epoch, shared.curves, shared.to_bands, shared.dust)
 
     def at(self, redshift: Float[Tensor, " galaxy"]) -> FixedRedshifts:
-        """Return what the redshifts alone decide, for `flux`."""
+        """Return what the redshifts alone decide, for `flux` and `evaluate`."""
         epoch = self.model.stars.populations.epoch(redshift)
         per_draw = Epoch(**{f: getattr(epoch, f).unsqueeze(-1) for f in epoch.__dataclass_fields__})
         return FixedRedshifts(per_draw, self._observed_tables(epoch))

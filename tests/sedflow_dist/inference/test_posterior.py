@@ -10,7 +10,7 @@ from provabgs import COORDINATES, PARAMETERS, SPACE
 
 from sedflow_dist.flow.conditional_flow import build
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.inference import amplitude, importance
+from sedflow_dist.inference import adaptation, amplitude, importance
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.settings import Routing
@@ -186,7 +186,8 @@ def test_memory_is_planned(flow, block, n_draws, budget):
     flow.redshift_model, flow.network.sampler._spare.clear()
     measured = memory.peak(lambda: summarise(posterior, block))
     assert posterior.memory() / 3 < measured <= posterior.memory()
-    assert posterior.batch == 1 or posterior.memory() <= budget + flow.network.memory(posterior.batch * n_draws)
+    together = posterior.abreast * min(n_draws, adaptation.ROUND)
+    assert posterior.abreast == 1 or posterior.memory() <= budget + flow.network.memory(together)
 
 
 def test_replayed_draws_have_the_quantiles_of_the_summary(posterior, block, summary):
