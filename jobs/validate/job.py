@@ -84,7 +84,7 @@ def ranks(
     log_q, log_q_truth = draws.log_q.numpy(), flow_log_prob(posterior.flow, part).numpy()
     weight, own, points = draws.weight.numpy(), draws.plain.numpy(), keyed_random.torch_seed(seed, "tarp", block)
     return {
-        "block": np.array(block), "truth": theta.numpy(), "rank": (below * draws.plain.unsqueeze(-1)).sum(1).numpy(),
+        "block": np.array(block), "truth": theta.numpy(), "rank": (below * draws.plain.unsqueeze(-1)).sum(1).float().numpy(),
         "weighted_rank": (below * draws.weight.unsqueeze(-1)).sum(1).numpy(),
         "tarp": coverage.tarp(cube, own, true, points), "weighted_tarp": coverage.tarp(cube, weight, true, points),
         "hpd": coverage.expected_coverage(log_q, own, log_q_truth),
