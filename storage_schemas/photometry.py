@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from storage_schemas.backend.arrays import ArraySpec, array, as_json, write_coordinate
+from storage_schemas.backend.arrays import ArraySpec, array, as_json
 from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.location import Location
 
@@ -48,6 +48,8 @@ PASSED = ("ra", "dec", "healpix_29", "input_file", "input_row")
 #: The group of identifying columns, and the array beside it that says which of them a row lacks.
 IDS = "ids"
 ID_MISSING = "id_missing"
+#: The attribute of what an ingest tells; a store without it is being updated.
+_REPORT = "report"
 #: What Zarr, a file system or a bucket could take for something else.
 _UNPLAIN = re.compile(r"[^\w.-]|^(?=__)_|^\.|^(?=zarr\.json$)z", re.ASCII)
 _LONGEST_NAME = 200
@@ -168,14 +170,22 @@ def files(store: ChunkedStore) -> list[File]:
     return found if all(file.url for file in found) else []  # else the names were lost
 
 
+def is_made_of(store: ChunkedStore, inputs: Sequence[File]) -> bool:
+    """Return whether `update` made a store that of some files and was not killed; chunks may be missing."""
+    n_rows = sum(file.n_rows for file in inputs)
+    return _REPORT in store.group.attrs and store.n_rows == n_rows and files(store) == list(inputs)
+
+
 def update(
     store: ChunkedStore, n_rows: int, inputs: Sequence[File], chunks_per_group: int, keys: Sequence[int], report: Any
 ) -> ChunkedStore:
     """Make the store that of ``inputs``: chunks of groups whose key is another than before are missing afterwards.
 
-    Killed at any moment, the store has missing chunks, or is as it was, or as it will be.
+    Killed at any moment, the store is as it was, or as it will be, or that of no input (`is_made_of`), so that the same or another
+    `update` comes next; nothing in it is damaged. The report goes first and comes last.
     """
     group = store.group
+    group.attrs.pop(_REPORT, None)
     same = "group_key" in group and group["group_key"].attrs.get("chunks_per_group") == chunks_per_group
     old = np.asarray(array(group, "group_key")[:]).tolist() if same else []
     kept = {number for number, (a, b) in enumerate(zip(old, keys, strict=False)) if a == b}
@@ -184,10 +194,10 @@ def update(
     store = store.resize(n_rows, (*observations(has_redshift_errors(store)), *identifiers(ids(store))))
     for field in fields(File):
         values = [getattr(file, field.name) for file in inputs]
-        write_coordinate(store.group, f"file_{field.name}", values, f"{field.name} of the input files")
-    store.group.attrs["report"] = as_json(report)
-    write_coordinate(store.group, "group_key", np.array(keys, np.uint64), "hash of the input rows in a group of chunks")
-    store.group["group_key"].attrs["chunks_per_group"] = chunks_per_group
+        store.replace(f"file_{field.name}", values, f"{field.name} of the input files")
+    about = "hash of the input rows in a group of chunks"
+    store.replace("group_key", np.array(keys, np.uint64), about, chunks_per_group=chunks_per_group)
+    store.group.attrs[_REPORT] = as_json(report)
     return store
 
 

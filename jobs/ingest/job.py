@@ -105,7 +105,7 @@ def ingest(
         )
         listed, numbers = _numbered(files, photometry.files(store))
         names: set[str] = set()
-        if photometry.files(store) != listed or store.missing() or join.changed(store.group.attrs, joined):
+        if not photometry.is_made_of(store, listed) or store.missing() or join.changed(store.group.attrs, joined):
             pieces = [
                 Piece(numbers[file.location.url], file.location, file.content, file.stamp, *cut)
                 for file in files for cut in pairwise(file.borders)

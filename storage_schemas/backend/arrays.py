@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer
 
 VERSION = 1
 #: The attribute of a group in which a store is being made: its kind.
@@ -116,17 +120,28 @@ def dimensions(values: zarr.Array[Any]) -> tuple[str, ...]:
     return cast("Any", values.metadata).dimension_names
 
 
-def write_coordinate(group: zarr.Group, name: str, values: Sequence[Any] | np.ndarray, long_name: str = "") -> None:
-    """Write a coordinate array: its only dimension bears its own name."""
+def write_coordinate(
+    group: zarr.Group, name: str, values: Sequence[Any] | np.ndarray, long_name: str = "", separator: str = "/",
+    **attributes: Any,
+) -> None:  # fmt: skip
+    """Write a coordinate array: its only dimension bears its own name; its object is named ``c``, ``separator``, ``0``."""
     data = np.asarray(values)
     if data.dtype.kind in "US":
         data = data.astype(np.dtypes.StringDType())
     array = group.create_array(
         name, shape=data.shape, dtype="str" if data.dtype.kind == "T" else data.dtype, chunks=data.shape,
-        compressors=[ZstdCodec(level=0), Crc32cCodec()], dimension_names=(name,), attributes={"long_name": long_name},
-        overwrite=True, config={"write_empty_chunks": True},
+        compressors=[ZstdCodec(level=0), Crc32cCodec()], dimension_names=(name,),
+        attributes={"long_name": long_name, **attributes}, overwrite=True, config={"write_empty_chunks": True},
+        chunk_key_encoding={"name": "default", "separator": separator},
     )  # fmt: skip
     array[:] = data
+
+
+def objects_of(create: Callable[[zarr.Group], None]) -> dict[str, bytes]:
+    """Return the objects that ``create`` writes into a group, by their names, for who decides when each is stored."""
+    made: dict[str, Buffer] = {}
+    create(zarr.create_group(MemoryStore(made), zarr_format=3))
+    return {name: value.to_bytes() for name, value in made.items()}
 
 
 def as_json(attributes: Mapping[str, Any]) -> dict[str, Any]:

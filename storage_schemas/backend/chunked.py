@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import zarr
 
+from storage_schemas.backend import arrays as stored_arrays
 from storage_schemas.backend.arrays import MOST_ROWS, ArraySpec, all_arrays, array, as_json, seal, write_coordinate
 from storage_schemas.backend.location import Location, open_group
 from storage_schemas.backend.ours import begin
@@ -97,7 +98,7 @@ class ChunkedStore:
                     )
             for name, values in coordinates.items():
                 if np.asarray(array(store.group, name)[:]).tolist() != list(values):  # it is gone
-                    write_coordinate(store.group, name, values, f"name of the {name}")
+                    store.replace(name, values, f"name of the {name}")
             return store
         group = begin(location, kind)
         for spec in arrays:
@@ -179,7 +180,7 @@ class ChunkedStore:
     def resize(self, n_rows: int, specs: Sequence[ArraySpec]) -> ChunkedStore:
         """Give all arrays another length, and return the store; chunks that lose or gain rows must be forgotten before.
 
-        ``specs`` are those of the store's arrays.
+        ``specs`` are those of the store's arrays. Killed at any moment, it can be called again, with any length.
         """
         for spec in specs:
             old = array(self.group, spec.name)
@@ -188,13 +189,33 @@ class ChunkedStore:
             if old.chunks[0] == self.rows_per_chunk:
                 old.resize((n_rows, *old.shape[1:]))
             else:  # the store was shorter than a chunk, and is one chunk
-                sizes = dict(zip(spec.dims, (n_rows, *old.shape[1:]), strict=True))
-                spec.create(self.group, sizes, self.rows_per_chunk)
+                self._recreate(spec, dict(zip(spec.dims, (n_rows, *old.shape[1:]), strict=True)))
         for name in (_ARRAY_DIGEST.name, _DIGEST.name):
             digests = array(self.group, name)
             digests.resize((len(Chunks(n_rows, self.rows_per_chunk)), *digests.shape[1:]))
         self.group.attrs["n_rows"] = n_rows
         return ChunkedStore(self.location, self.kind, "r+")
+
+    def _recreate(self, spec: ArraySpec, sizes: Mapping[str, int]) -> None:
+        """Make an array of one chunk, which was forgotten, one of other sizes; killed at any moment, the array is there."""
+        self.location.remove_object(self._object(spec.name, 0))
+        about = f"{spec.name}/zarr.json"
+        self.location.put(
+            about, stored_arrays.objects_of(lambda group: spec.create(group, sizes, self.rows_per_chunk))[about]
+        )
+
+    def replace(self, name: str, values: Sequence[Any] | np.ndarray, long_name: str, **attributes: Any) -> None:
+        """Write an array beside the rows, or write it anew: killed at any moment, it is as it was, or as it will be.
+
+        Values go where those in force are not, ``c/0`` or ``c.0``; then what describes the array, and says which of them it is, is
+        replaced. The old ones stay for who has begun to read them.
+        """
+        separator = "." if name in self.group and self._object(name, 0) == f"{name}/c/0" else "/"
+        made = stored_arrays.objects_of(
+            lambda group: write_coordinate(group, name, values, long_name, separator, **attributes)
+        )
+        for key in (f"{name}/c{separator}0", f"{name}/zarr.json"):
+            self.location.put(key, made[key])
 
     def read(self, chunk: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Read arrays of a chunk."""
@@ -246,7 +267,12 @@ class ChunkedStore:
 
     def _is_stored(self, name: str, chunk: int) -> bool:
         """Whether there is an object of a chunk, which Zarr does not say: what is gone reads as fill values."""
-        return self.location.has("/".join([name, "c", str(chunk), *["0"] * (array(self.group, name).ndim - 1)]))
+        return self.location.has(self._object(name, chunk))
+
+    def _object(self, name: str, chunk: int) -> str:
+        """Return the name of an array's object."""
+        there = array(self.group, name)
+        return f"{name}/{there.metadata.encode_chunk_key((chunk, *[0] * (there.ndim - 1)))}"
 
     def _damage(self, name: str, rows: slice, reason: str) -> ValueError:
         return ValueError(
@@ -263,7 +289,7 @@ class ChunkedStore:
         for name in sorted(set(all_arrays(self.group)) - {*names, _DIGEST.name, _ARRAY_DIGEST.name}):
             try:
                 np.asarray(array(self.group, name)[:])
-                if array(self.group, name).size and next(self.location.list(f"{name}/c"), None) is None:
+                if array(self.group, name).size and not self._is_stored(name, 0):
                     yield 0, f"array {name}: the stored object is gone"
             except ValueError as error:
                 yield 0, f"array {name}: {error}"

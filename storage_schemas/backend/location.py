@@ -285,8 +285,9 @@ class Location:
             _delete(self.objects(), names)
 
     def remove_object(self, name: str) -> None:
-        """Delete one object below this place; where a connection breaks, again."""
-        _delete(self.objects(), name)
+        """Delete one object below this place, if it is there; where a connection breaks, again."""
+        with contextlib.suppress(FileNotFoundError):  # a folder says so, a bucket does not
+            _delete(self.objects(), name)
 
 
 def _refuse_link(folder: Path, name: str) -> None:
