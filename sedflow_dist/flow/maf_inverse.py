@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,17 +87,18 @@ class Sampler:
         self._units = 1 + len(masked[0].bias)
         most = working_set // (self._units * sum(kind.itemsize for kind in self._kinds))
         self.chunk = max(min(most, _MOST) // 64 * 64, 64)
-        self._bytes = sum(buffer.nbytes for buffer in self._buffers())
         self._spare: list[list[Tensor]] = []  # buffers that no thread uses now: fresh pages cost up to 8 % of a call
 
     def memory(self, n_rows: int) -> int:
         """Return the most bytes that a call needs beside its arguments: the layers of one chunk a thread, and the rows."""
+        rows = self._piece(n_rows)
         if self._rounded:
-            units = len(self._rounded[0].bias)
-            temporary = 12 * self.dimensions * min(self.chunk, n_rows) + 16 * units * _GALAXIES
+            buffers = sum(buffer.nbytes for buffer in self._rounded[0].buffers())
+            temporary = 12 * self.dimensions * rows + 16 * len(self._rounded[0].bias) * _GALAXIES
         else:
-            temporary = 4 * _stride(self.chunk) * (self._units + 8 * self.dimensions)
-        return torch.get_num_threads() * (self._bytes + temporary) + 4 * n_rows * (2 * self.dimensions + 8)
+            buffers = self._units * _stride(rows) * sum(kind.itemsize for kind in self._kinds)
+            temporary = 4 * _stride(rows) * (self._units + 8 * self.dimensions)
+        return torch.get_num_threads() * (buffers + temporary) + 4 * n_rows * (2 * self.dimensions + 8)
 
     def __call__(
         self, base: Float[Tensor, "galaxy draw dimension"], x: Float[Tensor, "galaxy feature"]
@@ -119,8 +121,7 @@ class Sampler:
             draws, and log q of each given its galaxy's features.
         """
         phi, log_q = torch.empty_like(base), base.new_empty(len(base))
-        pieces = max(-(-len(base) // self.chunk), min(len(base) // _LEAST, _PIECES), 1)
-        size = max(-(-len(base) // pieces), 1)
+        size = self._piece(len(base))
         chunks = [slice(start, start + size) for start in range(0, len(base), size)]
 
         def work(rows: slice) -> None:
@@ -139,10 +140,7 @@ class Sampler:
 
     @torch.no_grad()
     def _chunk(self, base: Tensor, x: Tensor, galaxy: Tensor) -> tuple[Tensor, Tensor]:
-        try:
-            buffers = self._spare.pop()
-        except IndexError:
-            buffers = self._buffers()
+        buffers = self._buffers(len(base))
         present, index = galaxy.unique(return_inverse=True)
         x = pad(x[present], (0, 0, 0, max(_GALAXIES - len(present), 0)))
         values = base.T.contiguous()
@@ -158,11 +156,21 @@ class Sampler:
         normal = -0.5 * (base**2).sum(-1) - 0.5 * self.dimensions * math.log(2 * math.pi)
         return values.T, normal + log_scale
 
-    def _buffers(self) -> list[Tensor]:
+    def _piece(self, n_rows: int) -> int:
+        """Return how many of so many rows are worked on at once."""
+        pieces = max(-(-n_rows // self.chunk), min(n_rows // _LEAST, _PIECES), 1)
+        return max(-(-n_rows // pieces), 1)
+
+    def _buffers(self, rows: int) -> list[Tensor]:
+        """Return layers of as many rows or more, spare ones if there are any that are large enough."""
+        size = self._units * _stride(rows)
+        with suppress(IndexError):  # another thread may take the last
+            spare = self._spare.pop()
+            if self._rounded or spare[0].numel() >= size:
+                return spare
         if self._rounded:
             return self._rounded[0].buffers()
-        size, device = self._units * _stride(self.chunk), self._device
-        return [torch.empty(size, dtype=kind, device=device) for kind in self._kinds]
+        return [torch.empty(size, dtype=kind, device=self._device) for kind in self._kinds]
 
     def _invert(
         self, values: Tensor, x: Tensor, galaxy: Tensor, draws: int, buffers: list[Tensor]
