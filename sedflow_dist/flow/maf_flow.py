@@ -42,6 +42,10 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         self.net: Any = maf.build(
             dimensions, features, settings.transforms, settings.hidden, seed, settings.embedding
         ).net
+        for module in self.modules():
+            for name in ("mask", "degrees"):  # they follow from the sizes: nothing of them is stored, or read
+                if name in module._buffers:
+                    module.register_buffer(name, module.get_buffer(name), persistent=False)
         # Where all its tensors stand, so that looking at each costs no walk through the modules.
         self._tensors = [store for module in self.modules() for store in (module._parameters, module._buffers)]
         self._sampler: tuple[tuple[int, ...], Sampler] | None = None
@@ -64,18 +68,10 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         return self.sampler.memory(n_rows)
 
     def check(self, tensors: Mapping[str, Tensor]) -> None:
-        """Refuse weights whose masks, degrees of units or orders of dimensions are none that training makes.
-
-        These follow from the sizes; used as sizes and indices themselves, they could ask for any amount of memory.
-        """
+        """Refuse weights whose orders of dimensions are none: used as indices, they could ask for any amount of memory."""
         super().check(tensors)
         for name, ours in self.named_buffers():
-            if name not in tensors:  # not saved, so nothing of it is read
-                continue
-            found = tensors[name]
-            if name.endswith("_permutation"):
-                found, ours = found.sort().values, torch.arange(len(ours))
-            if not torch.equal(found, ours):
+            if name.endswith("_permutation") and not torch.equal(tensors[name].sort().values, torch.arange(len(ours))):
                 raise ValueError(f"weights do not fit the specification: {name} is not that of a flow of these sizes")
 
     @property
@@ -101,7 +97,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         """Return sbi's own estimator with these weights."""
         size = self.settings
         estimator = maf.build(self.dimensions, self.features, size.transforms, size.hidden, 0, size.embedding)
-        estimator.load_state_dict(self.state_dict())
+        estimator.load_state_dict({**estimator.state_dict(), **self.state_dict()})
         return estimator.eval()
 
     @classmethod

@@ -219,7 +219,10 @@ def _shapes(spec: ModelSpec, network: ConditionalFlow, tensors: Mapping[str, Ten
 
 
 def _check(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ValueError if a tensor is missing, is not known, has another shape or is not finite."""
+    """Raise ValueError if a tensor is missing, is not known, has another shape or type, or is not finite.
+
+    Types of the network's tensors are its own to look at; all others are of floats.
+    """
     expected = {*shapes, *(f"ssp.{name}" for name in ARRAYS)}
     if missing := expected - set(tensors):
         raise ValueError(f"weights do not fit the specification: they lack {', '.join(sorted(missing)[:3])}")
@@ -233,6 +236,9 @@ def _check(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]])
             )
         if not torch.isfinite(tensors[name]).all():
             raise ValueError(f"weights: {name} is not finite")
+    for name, value in tensors.items():
+        if not name.startswith("network.") and not value.is_floating_point():
+            raise ValueError(f"weights do not fit the specification: {name} is of type {value.dtype}, not of floats")
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

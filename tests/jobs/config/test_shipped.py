@@ -21,7 +21,7 @@ def flows():
 
 def test_models_are_small_and_known_by_name():
     assert shipped.names() == NAMES
-    assert all(sum(map(len, model.read(shipped.model(name)))) < 12_000_000 for name in NAMES)
+    assert all(sum(map(len, model.read(shipped.model(name)))) < 10_000_000 for name in NAMES)
 
 
 def test_other_names_are_locations(tmp_path):

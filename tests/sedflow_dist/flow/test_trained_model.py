@@ -127,6 +127,16 @@ def test_damaged_headers_are_refused_or_harmless(stored, data):
         assert str(error)
 
 
+@pytest.mark.parametrize("name", ["features.mean", "noise.mean", "novelty.limit", "colour_range", "ssp.spectra"])
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_the_bits_of_floats_are_not_read_as_integers(stored, name, kind):
+    """A header that says so is damaged; features of a mean of a billion would be an answer."""
+    tensors = load(stored[0])
+    tensors[name] = tensors[name].view(kind) if kind.itemsize == tensors[name].itemsize else tensors[name].to(kind)
+    with pytest.raises(ValueError, match=rf"{name} is of type torch.int"):
+        TrainedModel.from_bytes(save(tensors), stored[1])
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
