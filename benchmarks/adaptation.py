@@ -8,6 +8,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from common import report
+from scipy.stats import median_abs_deviation
 
 from jobs.config import shipped
 from sedflow_dist.flow.trained_model import TrainedModel
@@ -48,12 +49,8 @@ def main() -> None:
         off = found[:JUDGED] - known.numpy()
         pull = off / stated[:JUDGED]
         report(f"{name}: error of ln evidence, median; spread; pulls' median; spread",
-               f"{np.median(off):+.4f}; {robust(off):.4f}; {np.median(pull):+.2f}; {robust(pull):.2f}")  # fmt: skip
-
-
-def robust(values: np.ndarray) -> float:
-    """Return the standard deviation of a Gaussian with the same median absolute deviation."""
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+               f"{np.median(off):+.4f}; {median_abs_deviation(off, scale='normal'):.4f}; "
+               f"{np.median(pull):+.2f}; {median_abs_deviation(pull, scale='normal'):.2f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class _Normal:
 
 @dataclass
 class _Half:
-    """One half of the draws: base points, log-weights without the mixture, draws of each round and the proposals after the first.
+    """One half of the draws: base points, log-weights without the mixture of those that have some, and each round's proposal.
 
     ``density``: sum over rounds of their draws times their densities over N(0, I).
     """
@@ -59,42 +59,33 @@ class _Half:
     base: Float[Tensor, "galaxy draw dimension"]
     log_weight: Float[Tensor, "galaxy draw"]
     density: Float[Tensor, "galaxy draw"]
-    sizes: list[int] = field(default_factory=list)
-    later: list[_Normal] = field(default_factory=list)
+    proposals: list[_Normal] = field(default_factory=list)
 
     @property
     def log_mixture(self) -> Float[Tensor, "galaxy draw"]:
         """ln of the mixture's density over N(0, I)."""
         return (self.density / max(self.density.shape[1], 1)).log()
 
-    def begin(self, normal: Float[Tensor, "galaxy draw dimension"]) -> Float[Tensor, "galaxy draw dimension"]:
-        """Take the flow's own base points."""
-        self.sizes.append(normal.shape[1])
-        self.base, self.density = normal, torch.full_like(normal[..., 0], self.sizes[0], dtype=torch.float64)
-        return normal
-
     def go_on(
         self, normal: Float[Tensor, "galaxy draw dimension"], added: _Normal
     ) -> Float[Tensor, "galaxy draw dimension"]:
         """Move the points of a round to a proposal, which joins the mixture."""
         moved = added.mean + normal @ added.factor.mT
-        density = torch.full_like(moved[..., 0], self.sizes[0], dtype=torch.float64)
-        for one in self.later:
+        density = torch.zeros_like(moved[..., 0], dtype=torch.float64)
+        for one in self.proposals:
             density += one.density(moved)
         self.base = torch.cat([self.base, moved], 1)
         self.density = torch.cat([self.density, density], 1) + added.density(self.base)
-        self.later.append(added)
-        self.sizes.append(added.n)
+        self.proposals.append(added)
         return moved
 
     def fit(self, n: int) -> _Normal:
-        """Return what ``n`` draws may be drawn from: moments of the weighted draws, as far as these are worth."""
-        base = self.base.double()
-        log_weight = self.log_weight.double().nan_to_num(nan=-math.inf, neginf=-math.inf) - self.log_mixture
+        """Return what ``n`` draws may be drawn from: moments of weighted draws, as far as these are worth, or N(0, I)."""
+        known = self.log_weight.shape[1]
+        base = self.base[:, :known].double()
+        log_weight = self.log_weight.double().nan_to_num(nan=-math.inf, neginf=-math.inf) - self.log_mixture[:, :known]
         weight = torch.softmax(log_weight, 1).nan_to_num(nan=0.0).unsqueeze(-1)
-        effective = (1 / weight.square().sum(1, keepdim=True)).nan_to_num(
-            posinf=0.0
-        )  # no draw counts: none is effective
+        effective = (1 / weight.square().sum(1, keepdim=True)).nan_to_num(posinf=0.0)  # 0 where no draw counts
         mean = (weight * base).sum(1, keepdim=True)
         spread = base - mean
         identity = torch.eye(base.shape[-1], dtype=base.dtype, device=base.device)
@@ -113,22 +104,20 @@ class Adaptation:
         self._halves = [_Half(none, none[..., 0], none[..., 0].double()) for _ in range(2)]
 
     def move(self, normal: Float[Tensor, "galaxy draw dimension"]) -> Float[Tensor, "galaxy draw dimension"]:
-        """Map standard-normal points to the base points of the next round; the first round's stay."""
+        """Map standard-normal points to the base points of the next round; as long as nothing was learnt, they stay."""
         parts = normal.tensor_split(2, 1)  # stretches of a quasi-random sequence, each of which is even
-        one, other = self._halves
-        if not one.sizes:
-            return torch.cat([one.begin(parts[0]), other.begin(parts[1])], 1)
-        learnt, taught = other.fit(parts[0].shape[1]), one.fit(parts[1].shape[1])
-        return torch.cat([one.go_on(parts[0], learnt), other.go_on(parts[1], taught)], 1)
+        learnt = [half.fit(part.shape[1]) for half, part in zip(reversed(self._halves), parts, strict=True)]
+        moved = [half.go_on(part, to) for half, part, to in zip(self._halves, parts, learnt, strict=True)]
+        return torch.cat(moved, 1)
 
     def learn(self, log_weight: Float[Tensor, "galaxy draw"]) -> None:
         """Take in ln (posterior's density, up to a factor, over the flow's) of the draws of the last round."""
-        parts = log_weight.split([half.sizes[-1] for half in self._halves], 1)
+        parts = log_weight.split([half.proposals[-1].n for half in self._halves], 1)
         for half, part in zip(self._halves, parts, strict=True):
             half.log_weight = torch.cat([half.log_weight, part], 1)
 
     @property
     def log_mixture(self) -> Float[Tensor, "galaxy draw"]:
         """ln of the density that all draws so far came from, over the flow's: what their log-weights are still to be reduced by."""
-        one, other = (half.log_mixture.split(half.sizes, 1) for half in self._halves)
-        return torch.cat([part for both in zip(one, other, strict=True) for part in both], 1)
+        first, second = (half.log_mixture.split([one.n for one in half.proposals], 1) for half in self._halves)
+        return torch.cat([part for both in zip(first, second, strict=True) for part in both], 1)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sedflow_dist.inference import importance
 from sedflow_dist.inference.importance import Certificate
 
 
@@ -36,6 +37,28 @@ class Draws:
     pareto_k: Float[Tensor, " galaxy"]
     interim: Certificate = field(kw_only=True)
     plain: Float[Tensor, "galaxy draw"] = field(kw_only=True)
+
+    @classmethod
+    def certified(cls, found: Candidates, n_bands: Int[Tensor, " galaxy"]) -> Draws:
+        """Weigh the draws of galaxies that have so many bands."""
+        certificate = interim = importance.certify(found.log_weight)
+        if found.log_factor is not None:
+            certificate = importance.certify(found.log_weight + found.log_factor)
+        return cls(
+            unit=found.unit, values=found.values, log_q=found.log_q, chi2=found.chi2, n_bands=n_bands, own=found.own,
+            **vars(certificate), interim=interim, plain=alike(found.own, found.log_factor),
+        )  # fmt: skip
+
+    @classmethod
+    def joined(cls, parts: Sequence[Draws], order: Int[Tensor, " galaxy"]) -> Draws:
+        """Return some galaxies of several blocks, as they are numbered one block after the other."""
+
+        def joined(name: str, of: Sequence[Draws] | Sequence[Certificate]) -> Tensor:
+            return torch.cat([getattr(one, name) for one in of])[order]
+
+        interim = Certificate(**{f.name: joined(f.name, [part.interim for part in parts]) for f in fields(Certificate)})
+        own = {f.name: joined(f.name, parts) for f in fields(cls) if f.name != "interim"}
+        return cls(**own, interim=interim)
 
 
 @dataclass(frozen=True)

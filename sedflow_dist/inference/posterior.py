@@ -119,15 +119,28 @@ class Posterior:
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def draw(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Draws:
-        """Draw from the flow and weigh: rows are the galaxies' rows in their catalog, which key the base points."""
+        """Draw from the flow and weigh: rows are the galaxies' rows in their catalog, which key the base points.
+
+        Where weights do not serve in spite of all that was learnt from them, all draws are the flow's own.
+        """
         if not bool(photometry.has_exact_redshift.all()):
             return redshift_error.draw(self, photometry, rows, n_draws)
-        return self.certify(self.candidates(photometry, self.base_points(rows, n_draws)), photometry.n_bands)
+        base, n_bands = self.base_points(rows, n_draws), photometry.n_bands
+        draws = Draws.certified(self.candidates(photometry, base), n_bands)
+        poor = ~(self.serves(draws) | draws.own.all(-1))
+        if not bool(poor.any()):
+            return draws
+        alone = Draws.certified(self.candidates(photometry[poor], base[poor], learns=False), n_bands[poor])
+        order = torch.arange(len(poor))
+        order[poor] = torch.arange(len(poor), len(poor) + len(alone.weight))
+        return Draws.joined([draws, alone], order)
 
-    def candidates(self, photometry: Photometry, base: Float[Tensor, "galaxy draw coordinate"]) -> Candidates:
+    def candidates(
+        self, photometry: Photometry, base: Float[Tensor, "galaxy draw coordinate"], learns: bool = True
+    ) -> Candidates:
         """Draw from the flow, each galaxy at its redshift, and compute what weights and columns follow from.
 
-        ``base``: points of the unit cube; those of later rounds are moved to where the weights of earlier ones say.
+        ``base``: points of the unit cube; if it ``learns``, those of later rounds are moved to where weights of earlier ones say.
         """
         proposals, parts = adaptation.Adaptation(len(photometry), self.flow.dimensions), []
         x, at = self.flow.features(photometry), self.flow.redshift_model.at(photometry.redshift)
@@ -136,23 +149,14 @@ class Posterior:
             proposal = self._propose(base[:, draws], normal, x)
             light = self.flow.redshift_model.evaluate(proposal.theta, at)
             model, log_weight = self._weigh(proposal, light.flux, photometry)
-            proposals.learn(log_weight)
+            if learns:
+                proposals.learn(log_weight)
             values, chi2 = self.values(proposal.theta, light), likelihood.gaussian(model, photometry)[1]
-            own = torch.full_like(chi2, draws.start == 0, dtype=torch.bool)
+            own = torch.full_like(chi2, draws.start == 0 or not learns, dtype=torch.bool)
             parts.append(Candidates(proposal.unit, values, proposal.log_q, chi2, log_weight, own))
         found = Candidates.joined(parts)
         factor = self.target.log_factor(found.values, photometry.redshift) if self.target else None
         return replace(found, log_weight=found.log_weight - proposals.log_mixture, log_factor=factor)
-
-    def certify(self, found: Candidates, n_bands: Int[Tensor, " galaxy"]) -> Draws:
-        """Weigh the draws of galaxies that have so many bands."""
-        certificate = interim = importance.certify(found.log_weight)
-        if found.log_factor is not None:
-            certificate = importance.certify(found.log_weight + found.log_factor)
-        return Draws(
-            unit=found.unit, values=found.values, log_q=found.log_q, chi2=found.chi2, n_bands=n_bands, own=found.own,
-            **vars(certificate), interim=interim, plain=alike(found.own, found.log_factor),
-        )  # fmt: skip
 
     def predict(
         self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int, as_trained: bool = False

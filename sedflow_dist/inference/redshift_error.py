@@ -18,7 +18,6 @@ from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.inference.draws import Candidates, Draws
-from sedflow_dist.inference.importance import Certificate
 from sedflow_dist.photometry.flags import Flag, bits
 from sedflow_dist.photometry.photometry import EXACT, Photometry
 
@@ -59,7 +58,7 @@ def draw(posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, " g
         places.append(np.array([i]))
         parts.append(_draw_one(posterior, photometry[i], rows[i : i + 1], n_draws))
     back = torch.as_tensor(np.argsort(np.concatenate(places)))
-    return _joined(parts, back)
+    return Draws.joined(parts, back)
 
 
 def redshifts(one: Photometry, row: int, seed: int, reach: float, n: int = NODES) -> Float[Tensor, " node"]:
@@ -88,15 +87,4 @@ def _draw_one(posterior: Posterior, one: Photometry, row: Int[np.ndarray, " 1"],
         for field in fields(Candidates)
         if (values := [getattr(part, field.name) for part in parts])[0] is not None
     }
-    return posterior.certify(Candidates(**merged), one.n_bands)
-
-
-def _joined(parts: list[Draws], order: Int[Tensor, " galaxy"]) -> Draws:
-    """Return the draws of several blocks as those of one, in another order."""
-
-    def joined(name: str, of: list[Draws] | list[Certificate]) -> Tensor:
-        return torch.cat([getattr(one, name) for one in of])[order]
-
-    interim = Certificate(**{f.name: joined(f.name, [part.interim for part in parts]) for f in fields(Certificate)})
-    own = {f.name: joined(f.name, parts) for f in fields(Draws) if f.name != "interim"}
-    return Draws(**own, interim=interim)
+    return Draws.certified(Candidates(**merged), one.n_bands)

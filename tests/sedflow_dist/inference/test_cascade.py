@@ -127,8 +127,12 @@ def test_chains_keep_the_flows_certificate(more, routed):
     np.testing.assert_array_equal(open_end, np.nan_to_num(routed.rhat) > 1.1)
 
 
-def test_the_flag_of_poor_weights_goes_where_mcmc_answers(flow, block, more):
-    """A threshold just above what more draws of the poorest row are worth."""
+def test_the_flag_of_poor_weights_goes_where_mcmc_answers(flow, block, more, routed):
+    """All rows, and one for which there is a threshold just above what more draws of it are worth, the poorest."""
+    for summary in (more, routed):
+        flagged = summary.flags & int(Flag.LOW_EFFECTIVE_FRACTION) != 0
+        np.testing.assert_array_equal(flagged, summary.method == Method.FLOW)
+    assert not flagged.any()
     worth = np.where(more.method == Method.MORE_DRAWS, MORE * more.effective_fraction, np.inf)
     i = int(worth.argmin())
     strict = Posterior(flow, seed=1, n_draws=N_DRAWS, min_effective_fraction=1.01 * float(worth[i]))

@@ -91,7 +91,10 @@ def tables(flow, ssp):
 
 
 def test_the_right_table_wins_as_often_as_its_probability_says(tables, shapes, noise, sdss_bands):
-    """Mocks of both tables, half and half, under the same priors: probabilities are calibrated, and better than chance."""
+    """Mocks of both tables, half and half, under the same priors: probabilities are calibrated, and better than chance.
+
+    So many draws that errors of the evidences, a tenth and more at 1,024 of this small flow, do not decide.
+    """
     models, libraries = tables
     n, p, truth = 40, [], []
     for number, name in enumerate(models):
@@ -102,7 +105,7 @@ def test_the_right_table_wins_as_often_as_its_probability_says(tables, shapes, n
         survey = MockSurvey(noise, SPACE.amplitude.prior.range, drop_out=0.0)
         own = Shapes(shapes.phi[: 3 * n], light, shapes.redshift[: 3 * n])
         mocks = survey.observe(own, n, torch.Generator().manual_seed(number)).photometry
-        draws = [Posterior(m, seed=1).draw(mocks, np.arange(n), 1024) for m in models.values()]
+        draws = [Posterior(m, seed=1).draw(mocks, np.arange(n), 8192) for m in models.values()]
         rows = Evidences(
             np.ones((n, 2), bool), *(np.stack([getattr(d, x).numpy() for d in draws], 1) for x in
                                      ("log_evidence", "log_evidence_error", "pareto_k"))
@@ -111,7 +114,7 @@ def test_the_right_table_wins_as_often_as_its_probability_says(tables, shapes, n
         truth += [number] * n
     p, truth = np.concatenate(p), np.array(truth)
     right = p[np.arange(len(p)), truth]
-    assert right.mean() > 0.5 + 3 * right.std() / np.sqrt(len(right))
+    assert right.mean() > 0.6
     first = p[:, 0]
     for chosen in (first > 0.5, first <= 0.5):  # of these galaxies, as many are the first table's as was said
         expected, spread = first[chosen].sum(), np.sqrt((first * (1 - first))[chosen].sum())

@@ -184,10 +184,26 @@ def test_memory_is_planned(flow, block, n_draws, budget):
     """A batch takes what was planned for it at most, and not a third; the plan keeps to the budget or is one galaxy."""
     posterior = Posterior(flow, seed=1, n_draws=n_draws, memory=budget)
     flow.redshift_model, flow.network.sampler._spare.clear()
-    measured = memory.peak(lambda: summarise(posterior, block))
+    measured = memory.peak(lambda: summarise(posterior, block[: 3 * posterior.abreast]))
     assert posterior.memory() / 3 < measured <= posterior.memory()
     together = posterior.abreast * min(n_draws, adaptation.ROUND)
     assert posterior.abreast == 1 or posterior.memory() <= budget + flow.network.memory(together)
+
+
+def test_where_weights_do_not_serve_all_draws_are_the_flows(flow, block):
+    """Of a threshold between the rows' effective fractions; a row's draws do not depend on the others'."""
+    rows, n_draws = np.arange(8), 2 * adaptation.ROUND
+    learnt = Posterior(flow, 1, n_draws, min_effective_fraction=0.0).draw(block[rows], rows, n_draws)
+    threshold = float(learnt.effective_fraction.median())
+    found = Posterior(flow, 1, n_draws, min_effective_fraction=threshold).draw(block[rows], rows, n_draws)
+    poor = learnt.effective_fraction < threshold
+    assert 0 < int(poor.sum()) < len(rows)
+    for name in ("values", "weight", "log_evidence"):
+        torch.testing.assert_close(getattr(found, name)[~poor], getattr(learnt, name)[~poor])
+    assert found.own[poor].all() and not found.own[~poor].all(-1).any()
+    phi = Posterior(flow, 1, n_draws).propose(block[rows], rows, n_draws)
+    torch.testing.assert_close(found.unit[poor][..., 1:], phi.unit[poor][..., 1:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.plain[poor], torch.full_like(found.plain[poor], 1 / n_draws))
 
 
 def test_replayed_draws_have_the_quantiles_of_the_summary(posterior, block, summary):

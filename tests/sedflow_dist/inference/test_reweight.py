@@ -13,7 +13,7 @@ from jobs.config.sections import Inference
 from jobs.containers import tables
 from jobs.infer import infer
 from jobs.ingest.job import ingest
-from sedflow_dist.inference import adaptation, importance, reweight
+from sedflow_dist.inference import importance, reweight
 from sedflow_dist.inference.densities import Density
 from sedflow_dist.inference.interim_prior import InducedPrior, ParameterPrior, Steps, prior_draws
 from sedflow_dist.inference.posterior import Posterior
@@ -265,8 +265,6 @@ def fine_catalog(local, source):
 def test_a_catalog_under_its_own_prior_is_what_inference_says(fine_catalog, tmp_path):
     """Quantiles are those of `Posterior.summarise`, to float32 rounding; poor rows say so and are NaN.
 
-    Of a row without weights the flow's own draws count, which are those of the first round.
-
     The fraction is that of the weights that are used, the smoothed ones, which may be worth less than the plain ones.
     """
     data = open_catalog(fine_catalog)
@@ -284,7 +282,7 @@ def test_a_catalog_under_its_own_prior_is_what_inference_says(fine_catalog, tmp_
     assert answered[~good].all(), reason  # a row without weights is summarised without, as in the catalog
     assert 3 <= good.sum() < len(rows)
     weight = posterior.draw(observed(data.isel(galaxy=rows)), rows, 4096).weight
-    fraction = np.where(good, 1 / (4096 * (weight**2).sum(1)), adaptation.ROUND / 4096)
+    fraction = np.where(good, 1 / (4096 * (weight**2).sum(1)), 1.0)
     np.testing.assert_array_equal(answered, fraction >= LEAST)
     assert answered[good].sum() >= 3
     np.testing.assert_allclose(table.column("effective_fraction"), fraction, rtol=2e-3)
