@@ -40,9 +40,8 @@ from storage_schemas import model as model_store
 from storage_schemas import photometry, training_set
 from storage_schemas.backend.location import Location
 
-_AT_ONCE = (
-    32  # steps of which a GPU draws the examples at once: 0.3 ms a step of 16,384 galaxies, 10 ms one by one (an H200)
-)
+#: Steps of which a GPU draws the examples at once: 0.3 ms a step of 16,384 galaxies, 10 ms one by one (an H200).
+_AT_ONCE = 32
 _TICK = 20  # steps between movements of the progress bar
 _NOISE_ROWS = 1_000_000  # to which the noise is fitted
 _UNRELIABLE = int(Flag.BAD_REDSHIFT | Flag.TOO_FEW_BANDS | Flag.ABSURD_COLOUR)

@@ -20,8 +20,16 @@ from typing import Any, Literal, cast
 import numpy as np
 import zarr
 
-from storage_schemas.backend import arrays as stored_arrays
-from storage_schemas.backend.arrays import MOST_ROWS, ArraySpec, all_arrays, array, as_json, seal, write_coordinate
+from storage_schemas.backend.arrays import (
+    MOST_ROWS,
+    ArraySpec,
+    all_arrays,
+    array,
+    as_json,
+    objects_of,
+    seal,
+    write_coordinate,
+)
 from storage_schemas.backend.location import Location, open_group
 from storage_schemas.backend.ours import begin
 
@@ -199,10 +207,8 @@ class ChunkedStore:
     def _recreate(self, spec: ArraySpec, sizes: Mapping[str, int]) -> None:
         """Make an array of one chunk, which was forgotten, one of other sizes; killed at any moment, the array is there."""
         self.location.remove_object(self._object(spec.name, 0))
-        about = f"{spec.name}/zarr.json"
-        self.location.put(
-            about, stored_arrays.objects_of(lambda group: spec.create(group, sizes, self.rows_per_chunk))[about]
-        )
+        made, about = objects_of(lambda group: spec.create(group, sizes, self.rows_per_chunk)), f"{spec.name}/zarr.json"
+        self.location.put(about, made[about])
 
     def replace(self, name: str, values: Sequence[Any] | np.ndarray, long_name: str, **attributes: Any) -> None:
         """Write an array beside the rows, or write it anew: killed at any moment, it is as it was, or as it will be.
@@ -211,9 +217,7 @@ class ChunkedStore:
         replaced. The old ones stay for who has begun to read them.
         """
         separator = "." if name in self.group and self._object(name, 0) == f"{name}/c/0" else "/"
-        made = stored_arrays.objects_of(
-            lambda group: write_coordinate(group, name, values, long_name, separator, **attributes)
-        )
+        made = objects_of(lambda group: write_coordinate(group, name, values, long_name, separator, **attributes))
         for key in (f"{name}/c{separator}0", f"{name}/zarr.json"):
             self.location.put(key, made[key])
 
