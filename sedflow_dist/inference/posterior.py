@@ -121,13 +121,14 @@ class Posterior:
     def draw(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Draws:
         """Draw from the flow and weigh: rows are the galaxies' rows in their catalog, which key the base points.
 
-        Where weights do not serve in spite of all that was learnt from them, all draws are the flow's own.
+        Where weights do not serve in spite of all that was learnt from them, all draws are the flow's own; a target prior has no
+        say in that, so that draws are the same whatever it is.
         """
         if not bool(photometry.has_exact_redshift.all()):
             return redshift_error.draw(self, photometry, rows, n_draws)
         base, n_bands = self.base_points(rows, n_draws), photometry.n_bands
         draws = Draws.certified(self.candidates(photometry, base), n_bands)
-        poor = ~(self.serves(draws) | draws.own.all(-1))
+        poor = ~(self.serves(draws.interim) | draws.own.all(-1))
         if not bool(poor.any()):
             return draws
         alone = Draws.certified(self.candidates(photometry[poor], base[poor], learns=False), n_bands[poor])
