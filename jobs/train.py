@@ -13,9 +13,11 @@ from typing import Any
 
 import pyarrow.fs
 import torch
+from torch import Tensor
 
 from cluster import ray_engine
 from jobs.checkpoint import Checkpoint, latest
+from jobs.config import shipped
 from jobs.config.run_file import RunFile, fingerprint
 from jobs.config.sections import Section
 from jobs.observed import observed
@@ -51,7 +53,8 @@ _UNRELIABLE = int(Flag.BAD_REDSHIFT | Flag.TOO_FEW_BANDS | Flag.ABSURD_COLOUR)
 def train(run: RunFile) -> Location:
     """Train the run's flow if its model is missing; return the model's location."""
     out = run.store("model")
-    key = training_key(run)
+    start = starting_model(run)
+    key = training_key(run, start)
     if model_store.is_finished(out):
         found = json.loads(model_store.read(out)[1])["training"].get("key")
         if found != key:
@@ -61,12 +64,12 @@ def train(run: RunFile) -> Location:
     clock = Clock()
     with model_store.writing(out) as lease:
         noise = fit_noise(run)
-        features = make_features(run, mock_survey(run, noise), load_shapes(run)[0])
+        features = start.features if start else make_features(run, mock_survey(run, noise), load_shapes(run)[0])
         checkpoints = run.store("checkpoints")
         with ray_engine.session(run.engines.ray):
-            _fit(run, noise, features, key, checkpoints)
+            _fit(run, noise, features, start, key, checkpoints)
         checkpoint = latest(checkpoints / key)
-        model = assemble(run, checkpoint, key)
+        model = assemble(run, checkpoint, key, start)
         lease.check()
         model_store.write(out, *model.to_bytes())
     progress = checkpoint.progress
@@ -76,7 +79,30 @@ def train(run: RunFile) -> Location:
     return out
 
 
-def training_key(run: RunFile) -> str:
+def starting_model(run: RunFile) -> TrainedModel | None:
+    """Return the model whose weights the training starts from, if there is one.
+
+    Raises:
+        ValueError: its weights mean something else; names what.
+    """
+    if run.training.start is None:
+        return None
+    model = TrainedModel.from_bytes(*model_store.read(shipped.model(run.training.start)))
+    spec = model.spec
+    for name, its, wanted in (
+        ("flow", spec.flow, run.flow.spec()),
+        ("features", spec.features, run.flow.encoders),
+        ("amplitude", spec.amplitude, run.flow.amplitude),
+        ("bands", spec.bands, run.survey_definition.bands),
+        ("components", spec.components, run.model.components),
+        ("prior", model.space.to_dict(), run.model.space.to_dict()),
+    ):
+        if its != wanted:
+            raise ValueError(f"training.start: the model {run.training.start} has {name} {its}, this run {wanted}")
+    return model
+
+
+def training_key(run: RunFile, start: TrainedModel | None) -> str:
     """Hash of everything that the trained model depends on."""
     settings = training_set.open(run.store("training")).group.attrs["settings"]
     noise = photometry.open(run.store("photometry")).group.attrs["settings"]
@@ -84,15 +110,15 @@ def training_key(run: RunFile) -> str:
         settings,
         noise,
         _used(run.flow, "features", "embedding"),
-        _training(run),
+        _training(run, start),
         run.simulation,
         run.seed,
     )
 
 
-def _training(run: RunFile) -> dict[str, Any]:
-    """Settings of the training that are in use."""
-    return _used(run.training, "depth", "instruments")
+def _training(run: RunFile, start: TrainedModel | None) -> dict[str, Any]:
+    """Settings of the training that are in use; a model that it starts from, wherever that lies, by its id."""
+    return _used(run.training, "depth", "instruments", "start") | ({"start": start.id} if start else {})
 
 
 def _used(section: Section, *later: str) -> dict[str, Any]:
@@ -135,12 +161,15 @@ def make_features(run: RunFile, survey: MockSurvey, shapes: Shapes) -> Features:
     return training.fit_features(survey, shapes, run.flow.encoders, run.seed)
 
 
-def new_flow(run: RunFile, features: Features) -> ConditionalFlow:
-    """The untrained flow of the run."""
-    return run.flow.spec().build(dimensions(run.flow.amplitude, run.model.space), len(features.mean), run.seed)
+def new_flow(run: RunFile, features: Features, weights: dict[str, Tensor] | None = None) -> ConditionalFlow:
+    """The run's flow as its training starts: with these weights, or with new ones."""
+    flow = run.flow.spec().build(dimensions(run.flow.amplitude, run.model.space), len(features.mean), run.seed)
+    if weights:
+        flow.load_state_dict(weights)
+    return flow
 
 
-def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
+def assemble(run: RunFile, checkpoint: Checkpoint, key: str, start: TrainedModel | None = None) -> TrainedModel:
     """Put the best weights of a checkpoint together with everything the flow needs to be used alone."""
     survey, noise, features = run.survey_definition, checkpoint.noise, checkpoint.features
     shapes, _ = load_shapes(run)
@@ -161,7 +190,7 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
         selection_band=noise.selection_band, selection=noise.selection, band_sets=survey.band_sets, prior=run.model.space.to_dict(),
         components=run.model.components,
         ssp=ssp.provenance,
-        training={**_training(run), "n_simulations": run.simulation.n_galaxies, "key": key,
+        training={**_training(run, start), "n_simulations": run.simulation.n_galaxies, "key": key,
                   "best": progress.best, "step": progress.step, "history": progress.history},
     )  # fmt: skip
     return TrainedModel(spec, flow, features, noise, limits, novelty, ssp)
@@ -170,7 +199,9 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str) -> TrainedModel:
 # -- inside Ray Train -----------------------------------------------------------------------------------------------------
 
 
-def _fit(run: RunFile, noise: NoiseModel, features: Features, key: str, checkpoints: Location) -> None:
+def _fit(
+    run: RunFile, noise: NoiseModel, features: Features, start: TrainedModel | None, key: str, checkpoints: Location
+) -> None:
     """Run the training loop to its end, or go on where it stopped; the last checkpoint then holds the result."""
     import ray.train
     import ray.train.torch
@@ -181,6 +212,7 @@ def _fit(run: RunFile, noise: NoiseModel, features: Features, key: str, checkpoi
         _loop,
         train_loop_config={
             "run": run.model_dump(mode="json"), "noise": noise, "features": features, "counter": counter,
+            "start": start.network.state_dict() if start else None,
         },
         torch_config=None if run.training.workers > 1 else _alone(),
         scaling_config=_scaling(run),
@@ -218,7 +250,7 @@ def _loop(config: dict[str, Any]) -> None:
     shapes, held_out = load_shapes(run)
     noise, features, progress = config["noise"], config["features"], Progress()
     device = ray.train.torch.get_device() if run.engines.ray.gpus_per_worker else torch.device("cpu")
-    flow = new_flow(run, features).to(device)
+    flow = new_flow(run, features, config["start"]).to(device)
     optimizer = training.optimizer(flow)
     best = training.copy(flow)
     if last := _last_checkpoint():

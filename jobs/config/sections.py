@@ -259,6 +259,11 @@ class Training(Section):
         default_factory=dict,
         description="AB magnitude of 5 sigma, by label, of bands whose noise is not that of the input, which may lack them",
     )
+    start: str | None = Field(
+        None,
+        description="a model, by name or location, whose weights are the first: of the same flow, features, bands and prior, whose "
+        "noise or redshifts differ, or that is to be trained for longer",
+    )
     held_out: float = Field(0.02, gt=0, lt=1, description="fraction of the training set kept for validation")
     validation_galaxies: int = Field(8192, ge=16, description="held-out mock galaxies of each validation")
     validate_every: int = Field(500, ge=1, description="steps between validations, each with a checkpoint")

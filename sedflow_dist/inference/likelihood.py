@@ -20,6 +20,15 @@ def gaussian(
     return log_norm(photometry).unsqueeze(-1) - 0.5 * chi2, chi2
 
 
+def of_sigma(
+    model: Float[Tensor, "galaxy draw band"], photometry: Photometry, sigma: Float[Tensor, "galaxy draw band"]
+) -> Float[Tensor, "galaxy draw"]:
+    """Return ln p(flux | model) with another noise than that stated, of each draw."""
+    pull = (model - photometry.flux.unsqueeze(1)) / sigma
+    terms = -0.5 * pull**2 - sigma.log() - 0.5 * math.log(2 * math.pi)
+    return torch.where(photometry.mask.unsqueeze(1), terms, 0.0).sum(-1)
+
+
 def log_norm(photometry: Photometry) -> Float[Tensor, " galaxy"]:
     """Return ln of the Gaussian's constants."""
     factors = torch.where(photometry.mask, photometry.inverse_sigma, 1.0)

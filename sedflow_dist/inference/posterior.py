@@ -164,15 +164,18 @@ class Posterior:
     ) -> Predicted:
         """Draw as `draw` does, and return what the galaxy model says of the bands instead of parameters and properties.
 
-        ``as_trained``: uncertainties count as well, by their density given the true fluxes in the training: that is the
-        posterior of mocks, whose uncertainties say how bright they are. Otherwise they are given, as in `draw`.
+        ``as_trained``: the noise is that of the true fluxes, by which mocks were observed, and uncertainties, which are stated for
+        the observed ones, tell of the depth alone. Otherwise they are the noise, as in `draw`.
         """
         redshift_error.refuse(photometry, "predicted fluxes")
         proposal, model = self.propose(photometry, rows, n_draws), self.flow.redshift_model
         flux, log_weight = self._weigh(proposal, model.flux(proposal.theta, model.at(photometry.redshift)), photometry)
+        log_l, chi2 = likelihood.gaussian(flux, photometry)
         if as_trained:
-            log_weight = log_weight + self.flow.noise.log_prob(flux, photometry)
-        return Predicted(flux, likelihood.gaussian(flux, photometry)[1], importance.certify(log_weight))
+            log_weight = (
+                log_weight - log_l + likelihood.of_sigma(flux, photometry, self.flow.noise.sigma(flux, photometry))
+            )
+        return Predicted(flux, chi2, importance.certify(log_weight))
 
     def propose(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Proposal:
         """Draw from the flow, unweighed; an amplitude that is exact is still to be filled in."""

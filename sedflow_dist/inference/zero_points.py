@@ -25,7 +25,6 @@ import numpy as np
 import scipy.linalg
 import torch
 from jaxtyping import Float, Int, UInt32
-from torch import Tensor
 
 from sedflow_dist import magnitudes
 from sedflow_dist.flow.trained_model import TrainedModel
@@ -33,7 +32,6 @@ from sedflow_dist.inference import goodness_of_fit
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.magnitudes import POGSON
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.shapes import draw_shapes
 
@@ -162,41 +160,31 @@ def _of_batch(
     assumptions: Assumptions,
 ) -> NormalEquation:
     """The sums over galaxies whose weights serve and whose photometry the model explains; ``slope``: d ln P / d delta."""
-    found = posterior.predict(photometry, rows, posterior.n_draws, as_trained=assumptions.population == "prior")
+    as_trained = assumptions.population == "prior"
+    found = posterior.predict(photometry, rows, posterior.n_draws, as_trained)
     certificate, weight = found.certificate, found.certificate.weight
     serves = (certificate.effective_fraction * posterior.n_draws >= _LEAST_EFFECTIVE_DRAWS).numpy()
     serves &= np.isfinite(certificate.log_evidence.numpy())
-    if assumptions.population == "prior":
+    if as_trained:
         serves &= (photometry.flux * photometry.inverse_sigma).abs().amax(1).numpy() < _LARGEST_SIGNAL
     p_value = goodness_of_fit.posterior_predictive(found.chi2.numpy(), photometry.n_bands.numpy(), weight.numpy())
     fits = p_value >= assumptions.least_p_value
     use = torch.as_tensor(serves & fits)
     left = Counter({"weights": int((~serves).sum()), "misfit": int((serves & ~fits).sum())})
-    flux, inverse, w = found.flux[use].double(), photometry.inverse_sigma[use].double(), weight[use].double()
-    model = flux * inverse.unsqueeze(1)  # in standard deviations
-    data = (photometry.flux[use] * photometry.inverse_sigma[use]).double().unsqueeze(1)
-    score, curvature = model * (data - model), model**2
-    if assumptions.population == "prior":
-        by_sigma = _of_uncertainties(posterior.flow.noise, found.flux[use], photometry[use])
-        score, curvature = score + by_sigma[0], curvature + by_sigma[1]
+    one, model, w = photometry[use], found.flux[use], weight[use].double()
+    inverse = one.inverse_sigma.unsqueeze(1)
+    if as_trained:
+        inverse = torch.where(one.mask.unsqueeze(1), 1 / posterior.flow.noise.sigma(model, one), 0.0)
+    signal = (model * inverse).double()
+    score, curvature = signal * ((one.flux.unsqueeze(1) - model) * inverse), signal**2
     mean = torch.einsum("gd,gdb->gb", w, score)
     deviation = (score - mean.unsqueeze(1)) * w.sqrt().unsqueeze(-1)
-    mean = mean - torch.as_tensor(slope) * photometry.mask[use]
+    mean = mean - torch.as_tensor(slope) * one.mask
     information = torch.einsum("gd,gdb->b", w, curvature).diag() - torch.einsum("gda,gdb->ab", deviation, deviation)
     return NormalEquation(
-        int(use.sum()), photometry.mask[use].sum(0).numpy(), mean.sum(0).numpy(), information.numpy(),
+        int(use.sum()), one.mask.sum(0).numpy(), mean.sum(0).numpy(), information.numpy(),
         (mean.T @ mean).numpy(), left,
     )  # fmt: skip
-
-
-def _of_uncertainties(
-    noise: NoiseModel, flux: Float[Tensor, "galaxy draw band"], photometry: Photometry
-) -> tuple[Float[Tensor, "galaxy draw band"], Float[Tensor, "galaxy draw band"]]:
-    """What uncertainties, which a wrong zero point scales as it does fluxes, add to the score and to its derivative."""
-    mean, scatter = (x.view_as(flux).double() for x in noise.moments(flux.flatten(0, 1)))
-    sigma, measured = photometry.sigma.double().unsqueeze(1), photometry.mask.unsqueeze(1)
-    score = sigma * (sigma - mean) / scatter**2 - 1
-    return torch.where(measured, score, 0.0), torch.where(measured, sigma * (2 * sigma - mean) / scatter**2, 0.0)
 
 
 def _of_selection(flow: TrainedModel) -> float:
@@ -225,25 +213,19 @@ def solve(
     square = np.ix_(seen, seen)
     information, outer = found.information[square], found.outer[square]
     delta, n_seen = np.nan_to_num(offset[seen]) / POGSON, int(seen.sum())
-    relative = np.eye(n_seen) - 1 / n_seen  # takes the mean from all: an offset of all bands is the masses'
-    delta = relative @ delta
-    # Uncertainties say how bright mocks are, so that an offset of all bands, held at zero, would pull on the others.
-    basis = scipy.linalg.null_space(np.ones((1, n_seen))) if assumptions.population == "unknown" else np.eye(n_seen)
+    delta -= delta.mean()
+    basis = scipy.linalg.null_space(np.ones((1, n_seen)))  # an offset of all bands is the masses'
     value, vector = np.linalg.eigh(basis.T @ information @ basis)
     scatter = np.full(len(value), np.inf)
     scatter[value > 0] = POGSON * np.sqrt(found.rows / value[value > 0])
     kept = scatter < (assumptions.scatter if assumptions.population == "unknown" else np.inf)
     directions = basis @ vector[:, kept]
     prior = (POGSON / assumptions.prior) ** 2 * np.eye(int(kept.sum()))
-    gain = relative @ directions @ np.linalg.inv(directions.T @ information @ directions + prior)
+    gain = directions @ np.linalg.inv(directions.T @ information @ directions + prior)
     step = gain @ directions.T @ (found.score[seen] + information @ delta) - delta
     delta += step * min(1.0, _LARGEST_STEP / max(POGSON * np.abs(step).max(), 1e-30))
     covariance = gain @ (directions.T @ outer @ directions + prior) @ gain.T
-    held, scatter = relative @ basis @ vector[:, ~kept], scatter[~kept]
-    tells = (
-        np.linalg.norm(held, axis=0) > 0.5
-    )  # an offset of all bands, where not even uncertainties tell it, is none to list
-    held, scatter = held[:, tells], scatter[tells]
+    held, scatter = basis @ vector[:, ~kept], scatter[~kept]
     unknown = (assumptions.prior / POGSON) ** 2 * held @ held.T
     if fixed != MEAN:
         shift = np.eye(len(delta)) - (np.array(labels)[seen] == fixed)  # takes the fixed band's offset from all

@@ -147,21 +147,33 @@ class NoiseModel(nn.Module):
     ) -> tuple[Float[Tensor, "galaxy band"], Float[Tensor, "galaxy band"], Bool[Tensor, " galaxy"]]:
         """Draw noisy fluxes and their uncertainties for true fluxes [nanomaggies].
 
+        A survey states an uncertainty for the flux that it observed, and that is the relation that was fitted. One that followed
+        the true flux would say more of it than the observed one does: a flow would learn brightness from uncertainties.
+
         Returns:
             fluxes, sigmas, and which rows the survey would have selected (sigma positive, magnitude in its range).
         """
         mean, scatter = self.moments(flux)
-        sigma = mean + scatter * torch.randn(flux.shape, generator=generator, device=flux.device)
-        noisy = flux + sigma * torch.randn(flux.shape, generator=generator, device=flux.device)
+        depth = torch.randn(flux.shape, generator=generator, device=flux.device)
+        noise = (mean + scatter * depth) * torch.randn(flux.shape, generator=generator, device=flux.device)
+        noisy = flux + noise
+        mean, scatter = self.moments(noisy)
+        sigma = mean + scatter * depth
         bright, faint = map(magnitudes.flux, self.selection)
         selected = noisy[:, self.selection_band]
         return noisy, sigma, (sigma > 0).all(1) & (selected <= bright) & (selected >= faint)
 
-    def log_prob(self, flux: Float[Tensor, "galaxy draw band"], photometry: Photometry) -> Float[Tensor, "galaxy draw"]:
-        """Return ln p(sigma | flux) of galaxies' uncertainties at possible true fluxes, as `observe` draws them."""
+    def sigma(
+        self, flux: Float[Tensor, "galaxy draw band"], photometry: Photometry
+    ) -> Float[Tensor, "galaxy draw band"]:
+        """Return the sigmas [nanomaggies] of the noise in `observe`, were these the true fluxes of galaxies that look so.
+
+        What differs between fields is told by the uncertainties stated, which are those of the fluxes observed.
+        """
+        mean, scatter = self.moments(photometry.flux)
+        depth = ((photometry.sigma - mean) / scatter).unsqueeze(1)
         mean, scatter = (x.view_as(flux) for x in self.moments(flux.flatten(0, 1)))
-        pull = (photometry.sigma.unsqueeze(1) - mean) / scatter
-        return torch.where(photometry.mask.unsqueeze(1), -0.5 * pull**2 - scatter.log(), 0.0).sum(-1)
+        return (mean + scatter * depth).maximum(1e-3 * mean)
 
     def outside(self, photometry: Photometry) -> Bool[Tensor, " galaxy"]:
         """Return which rows have an uncertainty above mean + 3 scatter in some measured band (HM22, appendix)."""

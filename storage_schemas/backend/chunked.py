@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -72,7 +73,8 @@ class ChunkedStore:
         self.n_rows = _count(self.group, "n_rows", 0)
         self.rows_per_chunk = _count(self.group, "rows_per_chunk", 1)
         self.chunks = Chunks(self.n_rows, self.rows_per_chunk)
-        array(self.group, "chunk_digest")  # there, and of a size that can be
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._array(_DIGEST.name)  # there, and of a size that can be
 
     @classmethod
     def create(
@@ -149,7 +151,7 @@ class ChunkedStore:
         for name, values in arrays.items():
             if len(values) != rows.stop - rows.start:
                 raise ValueError(f"{self.location}, chunk {chunk}: {name} has {len(values)} rows, expected {rows}")
-            there = array(self.group, name).with_config(
+            there = self._array(name).with_config(
                 {"write_empty_chunks": True}
             )  # or NaN and -0.0 come back otherwise
             stored[name] = np.asarray(values, there.dtype)
@@ -161,23 +163,29 @@ class ChunkedStore:
                 line[columns[name]] = digest({name: values})
         if fence:
             fence()
-        array(self.group, _ARRAY_DIGEST.name)[chunks.start : chunks.stop] = written
-        array(self.group, _DIGEST.name)[chunks.start : chunks.stop] = np.array([digest(part) for part in parts])
+        self._array(_ARRAY_DIGEST.name)[chunks.start : chunks.stop] = written
+        self._array(_DIGEST.name)[chunks.start : chunks.stop] = np.array([digest(part) for part in parts])
 
     def forget(self, chunks: Iterable[int]) -> None:
         """Make chunks count as missing: what is written there is about to change."""
         for chunk in chunks:
             for spec in (_DIGEST, _ARRAY_DIGEST):
-                array(self.group, spec.name)[chunk] = 0
+                self._array(spec.name)[chunk] = 0
 
     def digests(self, chunks: slice = slice(None)) -> np.ndarray:
         """Return the digests of chunks (chunk,), 0 where they are missing."""
-        return np.asarray(array(self.group, _DIGEST.name)[chunks])
+        return np.asarray(self._array(_DIGEST.name)[chunks])
 
-    @property
+    def _array(self, name: str) -> zarr.Array[Any]:
+        """Return an array; what describes it is read once."""
+        if name not in self._arrays:
+            self._arrays[name] = array(self.group, name)
+        return self._arrays[name]
+
+    @cached_property
     def _columns(self) -> dict[str, int]:
         """Where the digests of arrays stand."""
-        names = cast("list[str]", array(self.group, _ARRAY_DIGEST.name).attrs["arrays"])
+        names = cast("list[str]", self._array(_ARRAY_DIGEST.name).attrs["arrays"])
         return {name: column for column, name in enumerate(names)}
 
     def _within(self, chunk: int, rows: slice) -> slice:
@@ -191,7 +199,7 @@ class ChunkedStore:
         ``specs`` are those of the store's arrays. Killed at any moment, it can be called again, with any length.
         """
         for spec in specs:
-            old = array(self.group, spec.name)
+            old = self._array(spec.name)
             if old.shape[0] == n_rows:
                 continue
             if old.chunks[0] == self.rows_per_chunk:
@@ -199,7 +207,7 @@ class ChunkedStore:
             else:  # the store was shorter than a chunk, and is one chunk
                 self._recreate(spec, dict(zip(spec.dims, (n_rows, *old.shape[1:]), strict=True)))
         for name in (_ARRAY_DIGEST.name, _DIGEST.name):
-            digests = array(self.group, name)
+            digests = self._array(name)
             digests.resize((len(Chunks(n_rows, self.rows_per_chunk)), *digests.shape[1:]))
         self.group.attrs["n_rows"] = n_rows
         return ChunkedStore(self.location, self.kind, "r+")
@@ -209,6 +217,7 @@ class ChunkedStore:
         self.location.remove_object(self._object(spec.name, 0))
         made, about = objects_of(lambda group: spec.create(group, sizes, self.rows_per_chunk)), f"{spec.name}/zarr.json"
         self.location.put(about, made[about])
+        del self._arrays[spec.name]
 
     def replace(self, name: str, values: Sequence[Any] | np.ndarray, long_name: str, **attributes: Any) -> None:
         """Write an array beside the rows, or write it anew: killed at any moment, it is as it was, or as it will be.
@@ -220,6 +229,7 @@ class ChunkedStore:
         made = objects_of(lambda group: write_coordinate(group, name, values, long_name, separator, **attributes))
         for key in (f"{name}/c{separator}0", f"{name}/zarr.json"):
             self.location.put(key, made[key])
+        self._arrays.pop(name, None)
 
     def read(self, chunk: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Read arrays of a chunk."""
@@ -235,15 +245,15 @@ class ChunkedStore:
             ValueError: a stored object is gone or damaged, or a chunk is not written, or not what it was; names array and rows.
         """
         if rows.stop <= rows.start:
-            return {name: np.asarray(array(self.group, name)[:0]) for name in names}
+            return {name: np.asarray(self._array(name)[:0]) for name in names}
         at = chunks_of(rows, self.rows_per_chunk)
         chunks = range(at.start, at.stop)
         whole = slice(self.rows(chunks[0]).start, self.rows(chunks[-1]).stop)
-        written = np.asarray(array(self.group, _ARRAY_DIGEST.name)[at])
+        written = np.asarray(self._array(_ARRAY_DIGEST.name)[at])
         values = {}
         for name in names:
             try:
-                values[name] = np.asarray(array(self.group, name)[whole])
+                values[name] = np.asarray(self._array(name)[whole])
             except ValueError as error:  # of the codecs
                 raise self._damage(name, rows, str(error)) from error
             for chunk, found in zip(chunks, written[:, self._columns[name]], strict=True):
@@ -275,7 +285,7 @@ class ChunkedStore:
 
     def _object(self, name: str, chunk: int) -> str:
         """Return the name of an array's object."""
-        there = array(self.group, name)
+        there = self._array(name)
         return f"{name}/{there.metadata.encode_chunk_key((chunk, *[0] * (there.ndim - 1)))}"
 
     def _damage(self, name: str, rows: slice, reason: str) -> ValueError:
@@ -292,8 +302,8 @@ class ChunkedStore:
         names = list(self._columns)
         for name in sorted(set(all_arrays(self.group)) - {*names, _DIGEST.name, _ARRAY_DIGEST.name}):
             try:
-                np.asarray(array(self.group, name)[:])
-                if array(self.group, name).size and not self._is_stored(name, 0):
+                np.asarray(self._array(name)[:])
+                if self._array(name).size and not self._is_stored(name, 0):
                     yield 0, f"array {name}: the stored object is gone"
             except ValueError as error:
                 yield 0, f"array {name}: {error}"

@@ -8,6 +8,7 @@ import torch
 
 from jobs import train
 from jobs.checkpoint import STATE, TENSORS, Checkpoint, latest
+from jobs.config.run_file import RunFile
 from sedflow_dist.flow.training import Progress, optimizer, optimizer_tensors
 
 
@@ -88,8 +89,52 @@ def test_the_state_is_readable_json(checkpoint):
 def test_settings_that_are_not_in_use_leave_no_trace(tmp_path):
     """A model that was trained before they existed is still the run's, and one trained now has the same bytes."""
     plain = tiny.settings(tmp_path, tmp_path / "a.fits")
-    assert not {"depth", "instruments"} & set(train._training(plain))
+    assert not {"depth", "instruments", "start"} & set(train._training(plain, None))
     assert "features" not in train._used(plain.flow, "features")
     used = tiny.settings(tmp_path, tmp_path / "a.fits", training={"depth": {"u": 22.0}, "instruments": [["g", "r"]]})
-    assert train._training(used)["depth"] == {"u": 22.0}
-    assert train._training(used)["instruments"] == [["g", "r"]]
+    assert train._training(used, None)["depth"] == {"u": 22.0}
+    assert train._training(used, None)["instruments"] == [["g", "r"]]
+
+
+# -- starting from another model -----------------------------------------------------------------------------------------------
+
+
+def test_a_training_starts_from_the_weights_of_another_model(local, tmp_path):
+    """Whose noise and redshifts may differ; the model says which it was, and is not that of a run that starts from nothing."""
+    settings = local.training.model_dump(mode="json")
+    run = RunFile.model_validate(
+        local.model_dump(mode="json")
+        | {
+            "training": settings | {"start": local.store("model").url, "depth": {"u": 22.0}},
+            "model": {"redshift": [0, 0.1]},
+        }
+    )
+    start = train.starting_model(run)
+    flow, new = train.new_flow(run, start.features, start.network.state_dict()), train.new_flow(run, start.features)
+    for name, value in start.network.state_dict().items():
+        assert torch.equal(flow.state_dict()[name], value)
+    assert any(not torch.equal(a, b) for a, b in zip(flow.parameters(), new.parameters(), strict=True))
+    assert train._training(run, start)["start"] == start.id
+    assert train.training_key(run, start) != train.training_key(run, None)
+
+
+@pytest.mark.parametrize(
+    ("section", "changed", "said"),
+    [
+        ("flow", {"hidden": 24}, "has flow .*'hidden': 20.*, this run .*'hidden': 24"),
+        (
+            "flow",
+            {"features": ["log_colours", "measured", "redshift"]},
+            "has features .*'colours'.*, this run .*'log_colours'",
+        ),
+        ("model", {"components": ["stars", "birth_cloud", "kriek_conroy", "nebular"]}, "has components"),
+        ("model", {"prior": {"tau_ism": [0.0, 2.0]}}, r"has prior .*'tau_ism': \[0.0, 3.0\].*'tau_ism': \[0.0, 2.0\]"),
+        (None, "legacy", "has bands .*sdss2010-u.*, this run .*decam"),
+    ],
+)
+def test_weights_that_mean_something_else_are_no_start(local, section, changed, said):
+    content = local.model_dump(mode="json", exclude_unset=True)
+    content["training"] = {**content["training"], "start": local.store("model").url}
+    content |= {section: content.get(section, {}) | changed} if section else {"survey": "desi-legacy"}
+    with pytest.raises(ValueError, match=f"training.start: the model .* {said}"):
+        train.starting_model(RunFile.model_validate(content))

@@ -75,7 +75,9 @@ def test_a_store_without_one_of_its_arrays_says_so(store, tmp_path):
 
     shutil.rmtree(tmp_path / "s" / "z")
     with pytest.raises(ValueError, match="lacks the array z"):
-        store.read(0, ["z"])
+        ChunkedStore(store.location, "test").read(0, ["z"])
+    with pytest.raises(ValueError, match="array z, rows 0 to 3: the stored object is gone"):
+        store.read(0, ["z"])  # who knows the array already
 
 
 def test_tables_that_are_read_whole_are_small(local, tmp_path):

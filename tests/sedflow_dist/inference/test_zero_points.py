@@ -184,18 +184,6 @@ def test_mocks_scores_lack_the_slope_of_their_selection(posterior, photometry, m
     assert found.in_band[2] == found.rows - 1 and np.array_equal(plain.score, plain_again.score)
 
 
-def test_a_common_offset_that_uncertainties_tell_does_not_tilt_the_others():
-    """Mocks whose uncertainties say how bright they are, r's best: all bands are off by 10 mmag, and nothing is found."""
-    known, brightness = linear(400, np.zeros(5), 0.3), np.array([[0.2, 0.1, 0.5, 0.1, 0.1]])
-    information = known.information + 400 * 30 * brightness.T @ brightness
-    total = replace(known, information=information, score=information @ np.full(5, 0.01 / POGSON))
-    found = solve(total, np.zeros(5), LABELS, replace(MOCKS, prior=1e3))
-    np.testing.assert_allclose(found.offset, 0, atol=1e-6)
-    untold = solve(replace(known, information=known.information - np.ones((5, 5))), np.zeros(5), LABELS, MOCKS)
-    assert len(untold.held) == 0  # noise of draws alone, of either sign
-    np.testing.assert_allclose(untold.error, solve(known, np.zeros(5), LABELS, MOCKS).error, rtol=1e-3)
-
-
 def test_an_offset_of_all_bands_tells_nothing(posterior, photometry):
     """The mass is free: information along it is less than 2 % of that along the best known direction (zero but for draws)."""
     information = sums(posterior, photometry[:60], PLANTED, Assumptions()).information

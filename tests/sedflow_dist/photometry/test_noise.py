@@ -80,16 +80,46 @@ def test_sigma_is_continuous_in_flux(fitted):
 
 
 def test_observations_scatter_as_their_uncertainties_say(fitted):
+    """A flux that came out high has the larger uncertainty: pulls have minus its slope with flux as their mean."""
     flux = fluxes_at(17.0).expand(50_000, -1)
     noisy, sigma, selected = fitted.observe(flux, torch.Generator().manual_seed(0))
     mean, scatter = fitted.moments(flux[:1])
     ok = sigma > 0
     pull = ((noisy - flux) / sigma)[ok]
-    assert abs(float(pull.mean())) < 0.02
+    low, high = (fitted.moments(flux[:1] * factor)[0] for factor in (0.97, 1.03))
+    slope = (high - low) / (0.06 * flux[0])
+    assert float(pull.mean()) == pytest.approx(-float(slope.mean()), abs=0.01)
     assert float(pull.std()) == pytest.approx(1, abs=0.02)
     assert torch.allclose(sigma.mean(0), mean[0], rtol=0.01)
     assert torch.allclose(sigma.std(0), scatter[0], rtol=0.03)
     assert bool(selected[(sigma > 0).all(1)].all())
+
+
+def test_given_the_observed_flux_an_uncertainty_says_nothing_of_the_true_one():
+    """With errors of 15 to 25 %, uncertainties that followed true fluxes would tell these as well as the observed ones do."""
+    tables = torch.tensor([[12.0, 24.0]] * 3), torch.full((3, 2), 0.2), torch.full((3, 2), 0.02)
+    noise = NoiseModel(*tables, 0, (10.0, 26.0))
+    flux = fluxes_at(18.0) * torch.logspace(-0.3, 0.3, 200_000).unsqueeze(1)
+    noisy, sigma, _ = noise.observe(flux, torch.Generator().manual_seed(3))
+    alike = (noisy[:, 0] / fluxes_at(18.0)[0, 0] - 1).abs() < 0.05
+    relative = (sigma / noise.moments(noisy)[0])[alike, 0]
+    assert alike.sum() > 5000
+    together = torch.stack([relative, flux[alike, 0]])
+    assert abs(float(torch.corrcoef(together)[0, 1])) < 0.05  # 3 standard errors
+
+
+def test_the_noise_of_a_galaxy_is_told_by_its_uncertainty_and_its_true_flux(fitted):
+    """What `observe` scattered fluxes by, from what it states: pulls are N(0, 1), and their mean is 0 to 3 standard errors."""
+    flux = fluxes_at(19.0).expand(50_000, -1)
+    noisy, stated, _ = fitted.observe(flux, torch.Generator().manual_seed(0))
+    sigma = fitted.sigma(flux.unsqueeze(1), Photometry(noisy, stated, noisy > -torch.inf, noisy[:, 0], noisy[:, 0]))[
+        :, 0
+    ]
+    pull = (noisy - flux) / sigma
+    assert abs(float(pull.mean())) < 3 / 150_000**0.5
+    assert float(pull.std()) == pytest.approx(1, abs=0.01)
+    assert abs(float(torch.corrcoef(torch.stack([sigma[:, 0], pull[:, 0]]))[0, 1])) < 0.02
+    assert float(((noisy - flux) / stated).mean()) < -0.02  # unlike those that are stated
 
 
 def test_selection_acts_on_the_observed_flux(fitted):
