@@ -151,9 +151,7 @@ class ChunkedStore:
         for name, values in arrays.items():
             if len(values) != rows.stop - rows.start:
                 raise ValueError(f"{self.location}, chunk {chunk}: {name} has {len(values)} rows, expected {rows}")
-            there = self._array(name).with_config(
-                {"write_empty_chunks": True}
-            )  # or NaN and -0.0 come back otherwise
+            there = self._array(name).with_config({"write_empty_chunks": True})  # or NaN and -0.0 come back otherwise
             stored[name] = np.asarray(values, there.dtype)
             there[rows] = stored[name]
         parts = [{name: values[self._within(at, rows)] for name, values in stored.items()} for at in chunks]
