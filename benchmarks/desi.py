@@ -102,9 +102,12 @@ def real(model: TrainedModel) -> None:
     rows = rows[(z > 0.01) & (z < 0.2)][:REAL]
     columns = (np.asarray(rows[name], float) for name in ("MODELFLUX", "MODELFLUX_IVAR", "EXTINCTION", "Z"))
     seen = calibrate(SURVEYS["sdss"], *columns).photometry
-    own, _ = masses(Posterior(load_model("sdss"), SEED, N_DRAWS), seen)
+    sdss = Posterior(load_model("sdss"), SEED, N_DRAWS)
+    own, _ = masses(sdss, seen)
+    told, _ = masses(sdss, seen.with_bands(torch.tensor([i in GRZ for i in range(5)])))
+    against("the model sdss on g r z", told - own)
     places = [model.spec.labels.index(label) for label in "grz"]
-    good, terms = seen.mask.all(1), colour_terms(load_model("sdss"), model, seen)
+    good, terms = seen.mask.all(1), colour_terms(sdss.flow, model, seen)
     for name, term in (("as they are", torch.ones_like(terms)), ("with colour terms", terms)):
         wide = torch.zeros(len(seen), len(model.spec.labels))
         flux, sigma, mask = wide.clone(), wide.clone(), wide.bool()
@@ -113,10 +116,14 @@ def real(model: TrainedModel) -> None:
         found, fraction = masses(
             Posterior(model, SEED, N_DRAWS), replace(seen, flux=flux, sigma=sigma, mask=mask)[good]
         )
-        difference = found - own[good.numpy()]
-        scatter = 1.4826 * np.median(np.abs(difference - np.median(difference)))
-        report(f"real g r z {name}, minus ugriz: median, scatter [dex]", f"{np.median(difference):+.3f}, {scatter:.3f}")
+        against(f"real g r z {name}", found - own[good.numpy()])
         report("their effective fraction, median", f"{np.median(fraction):.3f}")
+
+
+def against(what: str, difference: np.ndarray) -> None:
+    """Print by how much masses (galaxy,) differ from those of ugriz."""
+    scatter = 1.4826 * np.median(np.abs(difference - np.median(difference)))
+    report(f"{what}, minus sdss on ugriz: median, scatter [dex]", f"{np.median(difference):+.3f}, {scatter:.3f}")
 
 
 def colour_terms(sdss: TrainedModel, model: TrainedModel, seen: Photometry) -> torch.Tensor:

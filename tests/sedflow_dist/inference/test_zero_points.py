@@ -161,13 +161,13 @@ def test_selection_on_what_is_observed_counts_where_the_population_does():
 
 
 def test_planted_offsets_are_found_within_their_errors(posterior, photometry, of_mocks):
-    """From the right place the step is noise alone: within 3.5 of its errors; and from zero two steps end there, but for 8 %."""
+    """From the right place the step is noise alone: within 3.5 of its errors; from zero two steps end within 0.6 of them."""
     at_truth = solve(of_mocks, PLANTED, LABELS, MOCKS)
     wanted = PLANTED - PLANTED.mean()
     assert (np.abs(at_truth.offset - wanted) < 3.5 * at_truth.error).all(), (at_truth.offset - wanted, at_truth.error)
     first = solve(sums(posterior, photometry, np.zeros(5)), np.zeros(5), LABELS, MOCKS)
     second = solve(sums(posterior, photometry, first.offset), first.offset, LABELS, MOCKS)
-    assert np.linalg.norm(second.offset - at_truth.offset) < 0.15 * np.linalg.norm(at_truth.offset)
+    assert (np.abs(second.offset - at_truth.offset) < 0.6 * at_truth.error).all()
 
 
 def test_mocks_scores_lack_the_slope_of_their_selection(posterior, photometry, monkeypatch):
