@@ -121,8 +121,7 @@ class Posterior:
     def draw(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Draws:
         """Draw from the flow and weigh: rows are the galaxies' rows in their catalog, which key the base points.
 
-        Where weights do not serve in spite of all that was learnt from them, all draws are the flow's own; a target prior has no
-        say in that, so that draws are the same whatever it is.
+        Where weights do not serve in spite of all that was learnt from them, all draws are the flow's own, whatever a target prior.
         """
         if not bool(photometry.has_exact_redshift.all()):
             return redshift_error.draw(self, photometry, rows, n_draws)
@@ -162,10 +161,9 @@ class Posterior:
     def predict(
         self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int, as_trained: bool = False
     ) -> Predicted:
-        """Draw as `draw` does, and return what the galaxy model says of the bands instead of parameters and properties.
+        """Draw from the flow, and return what the galaxy model says of the bands instead of parameters and properties.
 
-        ``as_trained``: the noise is that of the true fluxes, by which mocks were observed, and uncertainties, which are stated for
-        the observed ones, tell of the depth alone. Otherwise they are the noise, as in `draw`.
+        ``as_trained``: the noise is that of the true fluxes, as of mocks; otherwise it is that stated, as in `draw`.
         """
         redshift_error.refuse(photometry, "predicted fluxes")
         proposal, model = self.propose(photometry, rows, n_draws), self.flow.redshift_model

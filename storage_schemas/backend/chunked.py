@@ -88,18 +88,17 @@ class ChunkedStore:
             ValueError: it is there with other settings; names the first that differs.
             FileExistsError: something else is there.
         """
-        dimension = arrays[0].dims[0]
-        n_rows = sizes[dimension]
+        n_rows = sizes[arrays[0].dims[0]]
         settings = as_json(settings)
         try:
             store = cls(location, kind, "r+")
         except FileNotFoundError:
             pass
         else:
-            found = _flat(
-                {**cast("dict[str, Any]", store.group.attrs["settings"]), **_shape(store.n_rows, store.rows_per_chunk)}
-            )
-            wanted = _flat({**settings, **_shape(store.n_rows if any_length else n_rows, rows_per_chunk)})
+            its = cast("dict[str, Any]", store.group.attrs["settings"])
+            found = _flat(its | {"n_rows": store.n_rows, "rows_per_chunk": store.rows_per_chunk})
+            length = store.n_rows if any_length else n_rows
+            wanted = _flat(settings | {"n_rows": length, "rows_per_chunk": rows_per_chunk})
             for name in {**found, **wanted}:
                 if found.get(name) != wanted.get(name):
                     raise ValueError(
@@ -119,7 +118,7 @@ class ChunkedStore:
         for spec in (_ARRAY_DIGEST, _DIGEST):
             spec.create(group, sizes, 1)
         array(group, _ARRAY_DIGEST.name).update_attributes({"arrays": [spec.name for spec in arrays]})
-        attributes = {**_shape(n_rows, rows_per_chunk), "settings": settings, **(attributes or {})}
+        attributes = {"n_rows": n_rows, "rows_per_chunk": rows_per_chunk, "settings": settings, **(attributes or {})}
         seal(group, kind, attributes)
         return cls(location, kind, "r+")
 
@@ -155,10 +154,10 @@ class ChunkedStore:
             stored[name] = np.asarray(values, there.dtype)
             there[rows] = stored[name]
         parts = [{name: values[self._within(at, rows)] for name, values in stored.items()} for at in chunks]
-        columns, written = self._columns, np.zeros((len(chunks), len(self._columns)), np.uint64)
+        written = np.zeros((len(chunks), len(self._columns)), np.uint64)
         for line, part in zip(written, parts, strict=True):
             for name, values in part.items():
-                line[columns[name]] = digest({name: values})
+                line[self._columns[name]] = digest({name: values})
         if fence:
             fence()
         self._array(_ARRAY_DIGEST.name)[chunks.start : chunks.stop] = written
@@ -204,8 +203,7 @@ class ChunkedStore:
                 old.resize((n_rows, *old.shape[1:]))
             else:  # the store was shorter than a chunk, and is one chunk
                 self._recreate(spec, dict(zip(spec.dims, (n_rows, *old.shape[1:]), strict=True)))
-        for name in (_ARRAY_DIGEST.name, _DIGEST.name):
-            digests = self._array(name)
+        for digests in (self._array(_ARRAY_DIGEST.name), self._array(_DIGEST.name)):
             digests.resize((len(Chunks(n_rows, self.rows_per_chunk)), *digests.shape[1:]))
         self.group.attrs["n_rows"] = n_rows
         return ChunkedStore(self.location, self.kind, "r+")
@@ -273,9 +271,8 @@ class ChunkedStore:
     def _reason(self, name: str, chunk: int, found: np.uint64) -> str:
         if not found:
             return "they are not written (any more)."
-        if not self._is_stored(name, chunk):
-            return "the stored object is gone."
-        return "the stored object holds something else than was written."
+        what = "holds something else than was written" if self._is_stored(name, chunk) else "is gone"
+        return f"the stored object {what}."
 
     def _is_stored(self, name: str, chunk: int) -> bool:
         """Whether there is an object of a chunk, which Zarr does not say: what is gone reads as fill values."""
@@ -343,10 +340,6 @@ def _count(group: zarr.Group, name: str, least: int) -> int:
             f"{group.store_path} says {name} = {str(found)[:40]}, no number from {least} to {MOST_ROWS:,}: it is damaged"
         )
     return found
-
-
-def _shape(n_rows: int, rows_per_chunk: int) -> dict[str, int]:
-    return {"n_rows": n_rows, "rows_per_chunk": rows_per_chunk}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,8 +8,8 @@ import torch
 
 from jobs import train
 from jobs.checkpoint import STATE, TENSORS, Checkpoint, latest
-from jobs.config.run_file import RunFile
 from sedflow_dist.flow.training import Progress, optimizer, optimizer_tensors
+from storage_schemas import model as model_store
 
 
 @pytest.fixture(scope="module")
@@ -96,45 +96,39 @@ def test_settings_that_are_not_in_use_leave_no_trace(tmp_path):
     assert train._training(used, None)["instruments"] == [["g", "r"]]
 
 
-# -- starting from another model -----------------------------------------------------------------------------------------------
+def starting(tmp_path, other, sections):
+    """A run whose training starts from the small flow."""
+    where = tiny.location(tmp_path) / "other"
+    model_store.write(where, *other.to_bytes())
+    content = {"flow": other.spec.flow.settings, "training": {"start": where.url}, **sections}
+    return tiny.settings(tmp_path, tmp_path / "a.fits", **content)
 
 
-def test_a_training_starts_from_the_weights_of_another_model(local, tmp_path):
-    """Whose noise and redshifts may differ; the model says which it was, and is not that of a run that starts from nothing."""
-    settings = local.training.model_dump(mode="json")
-    run = RunFile.model_validate(
-        local.model_dump(mode="json")
-        | {
-            "training": settings | {"start": local.store("model").url, "depth": {"u": 22.0}},
-            "model": {"redshift": [0, 0.1]},
-        }
-    )
+def test_a_training_starts_from_the_weights_of_another_model(flow, tmp_path):
+    """Whose redshifts may differ; the model says which it was."""
+    run = starting(tmp_path, flow, {"model": {"redshift": [0, 0.1]}})
     start = train.starting_model(run)
-    flow, new = train.new_flow(run, start.features, start.network.state_dict()), train.new_flow(run, start.features)
-    for name, value in start.network.state_dict().items():
-        assert torch.equal(flow.state_dict()[name], value)
-    assert any(not torch.equal(a, b) for a, b in zip(flow.parameters(), new.parameters(), strict=True))
-    assert train._training(run, start)["start"] == start.id
-    assert train.training_key(run, start) != train.training_key(run, None)
+    weights = start.network.state_dict()
+    known, new = train.new_flow(run, start.features, weights), train.new_flow(run, start.features)
+    assert all(torch.equal(known.state_dict()[name], value) for name, value in weights.items())
+    assert any(not torch.equal(a, b) for a, b in zip(known.parameters(), new.parameters(), strict=True))
+    assert train._training(run, start)["start"] == start.id == flow.id
+    assert train.starting_model(tiny.settings(tmp_path, tmp_path / "a.fits")) is None
 
 
 @pytest.mark.parametrize(
-    ("section", "changed", "said"),
+    ("changed", "said"),
     [
-        ("flow", {"hidden": 24}, "has flow .*'hidden': 20.*, this run .*'hidden': 24"),
+        ({"flow": {"transforms": 3, "hidden": 24}}, "has flow .*'hidden': 32.*, this run .*'hidden': 24"),
         (
-            "flow",
-            {"features": ["log_colours", "measured", "redshift"]},
+            {"flow": {"transforms": 3, "hidden": 32, "features": ["log_colours", "measured", "redshift"]}},
             "has features .*'colours'.*, this run .*'log_colours'",
         ),
-        ("model", {"components": ["stars", "birth_cloud", "kriek_conroy", "nebular"]}, "has components"),
-        ("model", {"prior": {"tau_ism": [0.0, 2.0]}}, r"has prior .*'tau_ism': \[0.0, 3.0\].*'tau_ism': \[0.0, 2.0\]"),
-        (None, "legacy", "has bands .*sdss2010-u.*, this run .*decam"),
+        ({"model": {"components": ["stars", "birth_cloud", "kriek_conroy", "nebular"]}}, "has components"),
+        ({"model": {"prior": {"tau_ism": [0.0, 2.0]}}}, "has prior .*'tau_ism'"),
+        ({"survey": "desi-legacy"}, "has bands .*sdss2010-u.*, this run .*decam"),
     ],
 )
-def test_weights_that_mean_something_else_are_no_start(local, section, changed, said):
-    content = local.model_dump(mode="json", exclude_unset=True)
-    content["training"] = {**content["training"], "start": local.store("model").url}
-    content |= {section: content.get(section, {}) | changed} if section else {"survey": "desi-legacy"}
+def test_weights_that_mean_something_else_are_no_start(flow, tmp_path, changed, said):
     with pytest.raises(ValueError, match=f"training.start: the model .* {said}"):
-        train.starting_model(RunFile.model_validate(content))
+        train.starting_model(starting(tmp_path, flow, changed))
