@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from astropy.table import Table
 from common import report
+from scipy.stats import median_abs_deviation
 
 from jobs.containers.tables import resolve
 from sedflow_dist import TrainedModel, load_model
@@ -122,7 +123,7 @@ def real(model: TrainedModel) -> None:
 
 def against(what: str, difference: np.ndarray) -> None:
     """Print by how much masses (galaxy,) differ from those of ugriz."""
-    scatter = 1.4826 * np.median(np.abs(difference - np.median(difference)))
+    scatter = median_abs_deviation(difference, scale="normal")
     report(f"{what}, minus sdss on ugriz: median, scatter [dex]", f"{np.median(difference):+.3f}, {scatter:.3f}")
 
 

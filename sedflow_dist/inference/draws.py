@@ -83,9 +83,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What weighted draws of a block say of its photometry: model fluxes [nanomaggies], their chi^2, and the weights."""
+    """What weighted draws of a block say of its photometry: model fluxes [nanomaggies], 1 over the noise that they were weighed
+    by (0 in masked bands), chi^2 by the noise that is stated, and the weights."""
 
     flux: Float[Tensor, "galaxy draw band"]
+    inverse_sigma: Float[Tensor, "galaxy one_or_draw band"]
     chi2: Float[Tensor, "galaxy draw"]
     certificate: Certificate
 

@@ -169,11 +169,11 @@ class Posterior:
         proposal, model = self.propose(photometry, rows, n_draws), self.flow.redshift_model
         flux, log_weight = self._weigh(proposal, model.flux(proposal.theta, model.at(photometry.redshift)), photometry)
         log_l, chi2 = likelihood.gaussian(flux, photometry)
+        inverse = photometry.inverse_sigma.unsqueeze(1)
         if as_trained:
-            log_weight = (
-                log_weight - log_l + likelihood.of_sigma(flux, photometry, self.flow.noise.sigma(flux, photometry))
-            )
-        return Predicted(flux, chi2, importance.certify(log_weight))
+            inverse = self.flow.noise.inverse_sigma(flux, photometry)
+            log_weight = log_weight - log_l + likelihood.gaussian(flux, photometry, inverse)[0]
+        return Predicted(flux, inverse, chi2, importance.certify(log_weight))
 
     def propose(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Proposal:
         """Draw from the flow, unweighed; an amplitude that is exact is still to be filled in."""

@@ -171,12 +171,14 @@ def _of_batch(
     fits = p_value >= assumptions.least_p_value
     use = torch.as_tensor(serves & fits)
     left = Counter({"weights": int((~serves).sum()), "misfit": int((serves & ~fits).sum())})
-    one, model, w = photometry[use], found.flux[use], weight[use].double()
-    inverse = one.inverse_sigma.unsqueeze(1)
-    if as_trained:
-        inverse = torch.where(one.mask.unsqueeze(1), 1 / posterior.flow.noise.sigma(model, one), 0.0)
-    signal = (model * inverse).double()
-    score, curvature = signal * ((one.flux.unsqueeze(1) - model) * inverse), signal**2
+    one, model, inverse, w = photometry[use], found.flux[use], found.inverse_sigma[use], weight[use].double()
+    signal, data = (model * inverse).double(), (one.flux.unsqueeze(1) * inverse).double()
+    score, curvature = signal * (data - signal), signal**2
+    if (
+        as_trained
+    ):  # the noise is known of each true flux, in the units that a wrong zero point scales: x = (f + noise) exp(delta)
+        score = torch.where(one.mask.unsqueeze(1), data * (data - signal) - 1, 0.0)
+        curvature = data * (2 * data - signal)
     mean = torch.einsum("gd,gdb->gb", w, score)
     deviation = (score - mean.unsqueeze(1)) * w.sqrt().unsqueeze(-1)
     mean = mean - torch.as_tensor(slope) * one.mask

@@ -163,17 +163,17 @@ class NoiseModel(nn.Module):
         selected = noisy[:, self.selection_band]
         return noisy, sigma, (sigma > 0).all(1) & (selected <= bright) & (selected >= faint)
 
-    def sigma(
+    def inverse_sigma(
         self, flux: Float[Tensor, "galaxy draw band"], photometry: Photometry
     ) -> Float[Tensor, "galaxy draw band"]:
-        """Return the sigmas [nanomaggies] of the noise in `observe`, were these the true fluxes of galaxies that look so.
+        """Return 1 / sigma [1 / nanomaggies] of the noise in `observe`, were these the true fluxes of galaxies that look so.
 
-        What differs between fields is told by the uncertainties stated, which are those of the fluxes observed.
+        What differs between fields is told by the uncertainties stated, which are those of the fluxes observed; 0 in masked bands.
         """
         mean, scatter = self.moments(photometry.flux)
         depth = ((photometry.sigma - mean) / scatter).unsqueeze(1)
         mean, scatter = (x.view_as(flux) for x in self.moments(flux.flatten(0, 1)))
-        return (mean + scatter * depth).maximum(1e-3 * mean)
+        return torch.where(photometry.mask.unsqueeze(1), 1 / (mean + scatter * depth).maximum(1e-3 * mean), 0.0)
 
     def outside(self, photometry: Photometry) -> Bool[Tensor, " galaxy"]:
         """Return which rows have an uncertainty above mean + 3 scatter in some measured band (HM22, appendix)."""
