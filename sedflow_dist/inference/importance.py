@@ -35,9 +35,11 @@ class Certificate:
     pareto_k: Float[Tensor, " galaxy"]
 
 
-def certify(log_weight: Float[Tensor, "galaxy draw"]) -> Certificate:
+def certify(log_weight: Float[Tensor, "galaxy draw"], smooth: bool = True) -> Certificate:
     """Weigh draws; a draw whose log-weight is NaN does not count. ``weight`` is Pareto-smoothed where k allows.
 
+    Smoothing takes variance off what one galaxy's weights say, and adds a bias that is small beside it; for sums over thousands of
+    galaxies, whose variances average out and whose biases do not, it is not for (``smooth``).
     Where no draw counts, weights and effective fraction are 0, and the evidence is 0 with an infinite error of its logarithm.
     """
     log_weight = log_weight.double().nan_to_num(nan=-math.inf, neginf=-math.inf)
@@ -46,7 +48,8 @@ def certify(log_weight: Float[Tensor, "galaxy draw"]) -> Certificate:
     weight = (log_weight - total.unsqueeze(-1)).exp().nan_to_num(nan=0.0)
     fraction = (1 / (n * (weight**2).sum(-1))).nan_to_num(posinf=0.0)  # no draw has any weight: none is effective
     smoothed, k = pareto_smooth(weight)
-    smoothed = torch.where((k <= LARGEST_K).unsqueeze(-1), smoothed, weight)  # a tail that cannot be told is left alone
+    told = (k <= LARGEST_K).unsqueeze(-1)  # a tail that cannot be told is left alone
+    smoothed = torch.where(told, smoothed, weight) if smooth else weight
     error = ((1 / fraction - 1).clamp(min=0) / n).sqrt()
     return Certificate(smoothed, fraction, total - math.log(n), error, k)
 

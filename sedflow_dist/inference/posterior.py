@@ -159,11 +159,11 @@ class Posterior:
         return replace(found, log_weight=found.log_weight - proposals.log_mixture, log_factor=factor)
 
     def predict(
-        self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int, as_trained: bool = False
-    ) -> Predicted:
+        self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int, smooth: bool = True, as_trained: bool = False,
+    ) -> Predicted:  # fmt: skip
         """Draw from the flow, and return what the galaxy model says of the bands instead of parameters and properties.
 
-        ``as_trained``: the noise is that of the true fluxes, as of mocks; otherwise it is that stated, as in `draw`.
+        ``as_trained``: the noise is that of the true fluxes, as of mocks, or stated, as in `draw`; ``smooth``: see `certify`.
         """
         redshift_error.refuse(photometry, "predicted fluxes")
         proposal, model = self.propose(photometry, rows, n_draws), self.flow.redshift_model
@@ -173,7 +173,7 @@ class Posterior:
         if as_trained:
             inverse = self.flow.noise.inverse_sigma(flux, photometry)
             log_weight = log_weight - log_l + likelihood.gaussian(flux, photometry, inverse)[0]
-        return Predicted(flux, inverse, chi2, importance.certify(log_weight))
+        return Predicted(flux, inverse, chi2, importance.certify(log_weight, smooth))
 
     def propose(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Proposal:
         """Draw from the flow, unweighed; an amplitude that is exact is still to be filled in."""

@@ -39,9 +39,6 @@ from sedflow_dist.simulation.shapes import draw_shapes
 _HARMLESS = int(Flag.BAND_MISSING | Flag.NEGATIVE_FLUX | Flag.NO_ID | Flag.LOW_EFFECTIVE_FRACTION)
 #: Fewer say next to nothing; more asked for would leave out galaxies of unusual colours, and with them a part of the population.
 _LEAST_EFFECTIVE_DRAWS = 10.0
-#: Of a band of a mock galaxy, whose uncertainty can be drawn as next to nothing (others have their survey's floor): draws do not
-#: resolve more, and one such galaxy's information, the difference of two huge numbers, would outweigh ten thousand.
-_LARGEST_SIGNAL = 300.0
 _SHAPES = 4096  # of the prior, of which selection selects a share: they tell its slope to 2 %
 _LARGEST_STEP = 0.1  # mag in any band: the normal equation is linear, and weights are not
 MEAN = "mean"
@@ -161,12 +158,10 @@ def _of_batch(
 ) -> NormalEquation:
     """The sums over galaxies whose weights serve and whose photometry the model explains; ``slope``: d ln P / d delta."""
     as_trained = assumptions.population == "prior"
-    found = posterior.predict(photometry, rows, posterior.n_draws, as_trained)
+    found = posterior.predict(photometry, rows, posterior.n_draws, smooth=False, as_trained=as_trained)
     certificate, weight = found.certificate, found.certificate.weight
     serves = (certificate.effective_fraction * posterior.n_draws >= _LEAST_EFFECTIVE_DRAWS).numpy()
     serves &= np.isfinite(certificate.log_evidence.numpy())
-    if as_trained:
-        serves &= (photometry.flux * photometry.inverse_sigma).abs().amax(1).numpy() < _LARGEST_SIGNAL
     p_value = goodness_of_fit.posterior_predictive(found.chi2.numpy(), photometry.n_bands.numpy(), weight.numpy())
     fits = p_value >= assumptions.least_p_value
     use = torch.as_tensor(serves & fits)

@@ -151,17 +151,14 @@ class NoiseModel(nn.Module):
         the true flux would say more of it than the observed one does: a flow would learn brightness from uncertainties.
 
         Returns:
-            fluxes, sigmas, and which rows the survey would have selected (sigma positive, magnitude in its range).
+            fluxes, sigmas, and which rows the survey would have selected (magnitude in its range).
         """
-        mean, scatter = self.moments(flux)
         depth = torch.randn(flux.shape, generator=generator, device=flux.device)
-        noise = (mean + scatter * depth) * torch.randn(flux.shape, generator=generator, device=flux.device)
+        noise = self._sigma(flux, depth) * torch.randn(flux.shape, generator=generator, device=flux.device)
         noisy = flux + noise
-        mean, scatter = self.moments(noisy)
-        sigma = mean + scatter * depth
         bright, faint = map(magnitudes.flux, self.selection)
         selected = noisy[:, self.selection_band]
-        return noisy, sigma, (sigma > 0).all(1) & (selected <= bright) & (selected >= faint)
+        return noisy, self._sigma(noisy, depth), (selected <= bright) & (selected >= faint)
 
     def inverse_sigma(
         self, flux: Float[Tensor, "galaxy draw band"], photometry: Photometry
@@ -171,9 +168,21 @@ class NoiseModel(nn.Module):
         What differs between fields is told by the uncertainties stated, which are those of the fluxes observed; 0 in masked bands.
         """
         mean, scatter = self.moments(photometry.flux)
-        depth = ((photometry.sigma - mean) / scatter).unsqueeze(1)
-        mean, scatter = (x.view_as(flux) for x in self.moments(flux.flatten(0, 1)))
-        return torch.where(photometry.mask.unsqueeze(1), 1 / (mean + scatter * depth).maximum(1e-3 * mean), 0.0)
+        depth = (photometry.sigma / mean).log() * (mean / scatter)
+        depth = depth.unsqueeze(1).expand_as(flux).flatten(0, 1)
+        sigma = self._sigma(flux.flatten(0, 1), depth).view_as(flux)
+        return torch.where(photometry.mask.unsqueeze(1), 1 / sigma, 0.0)
+
+    def _sigma(
+        self, flux: Float[Tensor, "galaxy band"], depth: Float[Tensor, "galaxy band"]
+    ) -> Float[Tensor, "galaxy band"]:
+        """Return sigma [nanomaggies] at ``flux`` in a field that is shallower than most by ``depth`` standard deviations.
+
+        It scatters in its logarithm: a normal distribution around a mean, of half as much scatter as in SDSS's faint u, has
+        uncertainties of next to nothing and below it.
+        """
+        mean, scatter = self.moments(flux)
+        return mean * torch.exp(scatter / mean * depth)
 
     def outside(self, photometry: Photometry) -> Bool[Tensor, " galaxy"]:
         """Return which rows have an uncertainty above mean + 3 scatter in some measured band (HM22, appendix)."""

@@ -181,3 +181,14 @@ def test_draws_that_do_not_count_say_nothing_of_another_likelihood():
     weight = torch.tensor([[0.0, 0.0, -math.inf, math.nan]])
     value, error = importance.log_bayes_factor(weight, torch.tensor([[1.0, 1.0, 700.0, math.nan]]))
     assert float(value) == pytest.approx(1) and float(error) == 0
+
+
+def test_weights_for_sums_over_galaxies_are_not_smoothed():
+    """Smoothing pulls the largest weights in: what depends on them, summed over galaxies, would be off by more than its error."""
+    log_weight = torch.randn(400, 256, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    plain, smooth = (importance.certify(log_weight, smooth) for smooth in (False, True))
+    torch.testing.assert_close(plain.weight, torch.softmax(log_weight, -1))
+    assert torch.equal(plain.effective_fraction, smooth.effective_fraction) and torch.equal(
+        plain.pareto_k, smooth.pareto_k
+    )
+    assert not torch.equal(plain.weight, smooth.weight)
