@@ -10,8 +10,6 @@ import pytest
 from paths import HELPERS, ROOT
 
 PACKAGES = ("sedflow_dist", "storage_schemas", "cluster", "jobs")
-#: Modules that are imported only where their extra is wanted: others stand at the top of them.
-OF_EXTRAS = {"sedflow_dist/flow/maf_bfloat16.py"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -55,7 +53,7 @@ def undeclared(folder, allowed, top_only=None):
         for module, at_top in imports(path.read_text()):
             if module in sys.stdlib_module_names or module in own:
                 continue
-            declared = top_only if top_only and at_top and where not in OF_EXTRAS else allowed
+            declared = top_only if top_only and at_top else allowed
             if not {name(text) for text in DISTRIBUTIONS.get(module, [module])} & declared:
                 lost.add(f"{module} ({where})")
     return sorted(lost)

@@ -28,14 +28,14 @@ MAF = (
     "sedflow_dist.flow.maf",
     "sedflow_dist.flow.maf_flow",
     "sedflow_dist.flow.maf_inverse",
-    "sedflow_dist.flow.maf_bfloat16",
+    "sedflow_dist.flow.maf_compiled",
 )
 MODULES = [path for folder in FORBIDDEN for path in sorted((ROOT / folder).rglob("*.py"))]
 ALL_MODULES = [*MODULES, *sorted((ROOT / "jobs").rglob("*.py"))]
 #: Floors of the science, from the ground: a module imports from its own sub-package and from lower floors only; sub-packages
 #: of one floor do not know each other. Modules of sedflow_dist itself that stand on none are the roof: what a notebook imports.
 FLOORS = (
-    {"keyed_random", "priors", "quantities", "parameters", "magnitudes", "curves"},
+    {"keyed_random", "priors", "quantities", "parameters", "magnitudes", "curves", "compiled"},
     {"photometry", "sps"},
     {"simulation"},
     {"flow"},

@@ -2,6 +2,7 @@
 
 The textbook inverse runs the whole network once per dimension. A MADE's hidden unit of degree d sees the inputs 1..d
 only, so with units sorted by degree one pass fills the layers block by block: the same numbers, a triangular product's work.
+It is compiled (`maf_compiled`); where there is no library for the processor, or on a GPU, PyTorch's operators do it.
 """
 
 from __future__ import annotations
@@ -10,19 +11,18 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad, softplus
 
+from sedflow_dist.flow import maf_compiled
 from sedflow_dist.flow.maf import SCALE_FLOOR, Block
 
-if TYPE_CHECKING:
-    from sedflow_dist.flow.maf_bfloat16 import RoundedBlock
-
-#: Bytes of hidden units that are worked on at once: large enough for fast products, small enough for the last-level cache.
+#: Bytes of hidden units that operators work on at once: large enough for fast products, small enough for the last-level cache.
 WORKING_SET = 16_000_000
 
 _PIECES, _LEAST = 4, 2048  # rows are split over threads in as many pieces or more, unless they would be shorter
@@ -66,39 +66,38 @@ class _SortedBlock:
 
 
 class Sampler:
-    """Draw from a flow given its masked weights (`network.blocks`).
+    """Draw from a flow given its masked weights (`maf.blocks`).
 
     Args:
         masked: the flow's blocks
-        precision: of the products between hidden layers; everything else is float32. bfloat16 takes `maf_bfloat16`
-            where numba is installed and the processor has the product, PyTorch's operators elsewhere
-        working_set: bytes of hidden units worked on at once
+        working_set: bytes of hidden units that operators work on at once
+        compiled: False: by operators, whatever there is
     """
 
-    def __init__(
-        self, masked: list[Block], precision: torch.dtype = torch.float32, working_set: int = WORKING_SET
-    ) -> None:
+    def __init__(self, masked: list[Block], working_set: int = WORKING_SET, compiled: bool = True) -> None:
         self.dimensions, self._device = masked[0].inputs.shape[1], masked[0].inputs.device
         if any(not torch.equal(block.degrees, masked[0].degrees) for block in masked):
             raise ValueError("the blocks' hidden units have different degrees; sbi's MAF gives all blocks the same")
-        self._rounded = _rounded(masked) if precision == torch.bfloat16 else None
-        self._blocks = [] if self._rounded else [_sort(block, self.dimensions, precision) for block in masked]
-        self._kinds = [*(precision for _ in masked[0].hidden), torch.float32]  # of the layers
-        self._units = 1 + len(masked[0].bias)
-        most = working_set // (self._units * sum(kind.itemsize for kind in self._kinds))
+        order = torch.argsort(masked[0].degrees, stable=True)
+        ends = [int(n) for n in torch.bincount(masked[0].degrees, minlength=self.dimensions + 1)[1:].cumsum(0)]
+        ends = [*ends[: self.dimensions - 1], len(order)]
+        self._compiled = maf_compiled.prepare(masked, order, ends) if compiled else None
+        self._blocks = [] if self._compiled else [_sort(block, order, ends) for block in masked]
+        self._units, self._layers = 1 + len(order), 1 + len(masked[0].hidden)
+        most = working_set // (4 * self._units * self._layers)
         self.chunk = max(min(most, _MOST) // 64 * 64, 64)
         self._spare: list[list[Tensor]] = []  # buffers that no thread uses now: fresh pages cost up to 8 % of a call
 
     def memory(self, n_rows: int) -> int:
         """Return the most bytes that a call needs beside its arguments: the layers of one chunk a thread, and the rows."""
         rows = self._piece(n_rows)
-        if self._rounded:
-            buffers = sum(buffer.nbytes for buffer in self._rounded[0].buffers())
-            temporary = 12 * self.dimensions * rows + 16 * len(self._rounded[0].bias) * _GALAXIES
+        if self._compiled:
+            a_thread = self._compiled.memory(min(rows, n_rows)) + 32 * rows
         else:
-            buffers = self._units * _stride(rows) * sum(kind.itemsize for kind in self._kinds)
-            temporary = 4 * _stride(rows) * (self._units + 8 * self.dimensions)
-        return torch.get_num_threads() * (buffers + temporary) + 4 * n_rows * (2 * self.dimensions + 8)
+            a_thread = 4 * self._units * _stride(rows) * self._layers + 4 * _stride(rows) * (
+                self._units + 8 * self.dimensions
+            )
+        return torch.get_num_threads() * a_thread + 4 * n_rows * (2 * self.dimensions + 8)
 
     def __call__(
         self, base: Float[Tensor, "galaxy draw dimension"], x: Float[Tensor, "galaxy feature"]
@@ -120,12 +119,13 @@ class Sampler:
         Returns:
             draws, and log q of each given its galaxy's features.
         """
+        base = base.contiguous()
         phi, log_q = torch.empty_like(base), base.new_empty(len(base))
         size = self._piece(len(base))
         chunks = [slice(start, start + size) for start in range(0, len(base), size)]
 
         def work(rows: slice) -> None:
-            phi[rows], log_q[rows] = self._chunk(base[rows], x, galaxy[rows])
+            self._chunk(base[rows], x, galaxy[rows], phi[rows], log_q[rows])
 
         threads = torch.get_num_threads()
         if threads == 1:
@@ -139,22 +139,22 @@ class Sampler:
         return phi, log_q
 
     @torch.no_grad()
-    def _chunk(self, base: Tensor, x: Tensor, galaxy: Tensor) -> tuple[Tensor, Tensor]:
-        buffers = self._buffers(len(base))
+    def _chunk(self, base: Tensor, x: Tensor, galaxy: Tensor, phi: Tensor, log_q: Tensor) -> None:
+        """Fill ``phi`` and ``log_q`` of some rows."""
         present, index = galaxy.unique(return_inverse=True)
-        x = pad(x[present], (0, 0, 0, max(_GALAXIES - len(present), 0)))
-        values = base.T.contiguous()
-        if self._rounded:
-            log_scale = torch.zeros(len(base))
-            for block in reversed(self._rounded):
-                values = block.invert(values, x, index, buffers, log_scale)
+        x = x[present]
+        if self._compiled:
+            self._compiled(base, x, index, phi, log_q)
         else:
-            draws = len(base) // max(len(present), 1)
+            x = pad(x, (0, 0, 0, max(_GALAXIES - len(present), 0)))
+            draws, buffers = len(base) // max(len(present), 1), self._buffers(len(base))
             in_turn = torch.arange(len(present), device=x.device).repeat_interleave(draws)
-            values, log_scale = self._invert(values, x, index, draws if torch.equal(index, in_turn) else 0, buffers)
-        self._spare.append(buffers)
-        normal = -0.5 * (base**2).sum(-1) - 0.5 * self.dimensions * math.log(2 * math.pi)
-        return values.T, normal + log_scale
+            draws = draws if torch.equal(index, in_turn) else 0
+            values, log_scale = self._invert(base.T.contiguous(), x, index, draws, buffers)
+            self._spare.append(buffers)
+            phi.copy_(values.T)
+            log_q.copy_(log_scale)
+        log_q.sub_(0.5 * (base**2).sum(-1)).sub_(0.5 * self.dimensions * math.log(2 * math.pi))
 
     def _piece(self, n_rows: int) -> int:
         """Return how many of so many rows are worked on at once."""
@@ -166,11 +166,9 @@ class Sampler:
         size = self._units * _stride(rows)
         with suppress(IndexError):  # another thread may take the last
             spare = self._spare.pop()
-            if self._rounded or spare[0].numel() >= size:
+            if spare[0].numel() >= size:
                 return spare
-        if self._rounded:
-            return self._rounded[0].buffers()
-        return [torch.empty(size, dtype=kind, device=self._device) for kind in self._kinds]
+        return [torch.empty(size, device=self._device) for _ in range(self._layers)]
 
     def _invert(
         self, values: Tensor, x: Tensor, galaxy: Tensor, draws: int, buffers: list[Tensor]
@@ -206,15 +204,6 @@ class Sampler:
         return values, log_scale
 
 
-def _rounded(masked: list[Block]) -> list[RoundedBlock] | None:
-    """Return the blocks of the compiled kernel; None: this processor or this installation has not got it."""
-    try:
-        from sedflow_dist.flow import maf_bfloat16
-    except ImportError:
-        return None
-    return [maf_bfloat16.prepare(block) for block in masked] if maf_bfloat16.available() else None
-
-
 def _stride(rows: int) -> int:
     """Length of a buffer's row: rows begin on cache lines, and not all in the same set of the first cache."""
     return 16 * (-(-rows // 16) | 1)
@@ -240,29 +229,20 @@ def _fill(step: _Step, views: _Views, first: Tensor) -> None:
         for product, (source, target) in zip(hidden, pairs, strict=True):
             if product.adds:
                 target.addmm_(product.weight, source)
-            elif source.dtype == target.dtype:
-                torch.mm(product.weight, source, out=target)
             else:
-                target.copy_(torch.mm(product.weight, source))
+                torch.mm(product.weight, source, out=target)
         filled.sigmoid_().sub_(0.5)
 
 
-def _sort(block: Block, dimensions: int, precision: torch.dtype) -> _SortedBlock:
-    order = torch.argsort(block.degrees, stable=True)
-    ends = [int(n) for n in torch.bincount(block.degrees, minlength=dimensions).cumsum(0)]
+def _sort(block: Block, order: Int[Tensor, " unit"], ends: list[int]) -> _SortedBlock:
     # Layers hold sigmoid - 1/2: half of every weight's sum moves into the bias.
-    hidden = [
-        torch.cat([(b + 0.5 * w.sum(1))[order, None], w[order][:, order]], 1).detach().to(precision)
-        for w, b in block.hidden
-    ]
+    hidden = [torch.cat([(b + 0.5 * w.sum(1))[order, None], w[order][:, order]], 1).detach() for w, b in block.hidden]
     weight, bias = block.output
     inputs, output = block.inputs[order].detach(), weight[:, order].detach()
-    # What the first half of the units gives to the second goes in one large product, which runs faster than small ones;
-    # in bfloat16 it does not, and adding up would round.
-    middle = ends[len(ends) // 2] if precision == torch.float32 else len(order)
+    # What the first half of the units gives to the second goes in one large product, which runs faster than small ones.
+    middle = ends[len(ends) // 2 - 1]
 
-    def step(d: int) -> _Step | None:
-        start, end = ends[d], ends[d + 1] if d + 1 < dimensions else len(order)
+    def step(d: int, start: int, end: int) -> _Step | None:
         if start == end:
             return None
         rows = slice(1 + start, 1 + end)
@@ -281,6 +261,6 @@ def _sort(block: Block, dimensions: int, precision: torch.dtype) -> _SortedBlock
         context=block.context[order].detach().contiguous(),
         context_bias=block.context_bias[order].detach(),
         output_bias=(bias + 0.5 * weight.sum(1)).detach().unsqueeze(1),
-        steps=tuple(step(d) for d in range(dimensions)),
+        steps=tuple(step(d, start, end) for d, (start, end) in enumerate(pairwise([0, *ends]))),
         inverse_permutation=torch.argsort(block.permutation),
     )

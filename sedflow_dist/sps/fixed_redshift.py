@@ -19,14 +19,16 @@ from sedflow_dist.parameters import ParameterSpace, Values
 from sedflow_dist.sps.components import Curves
 from sedflow_dist.sps.cosmology import ABSOLUTE_FACTOR
 from sedflow_dist.sps.galaxy_model import GalaxyModel
-from sedflow_dist.sps.populations import BURST, CUT, Epoch, Populations
+from sedflow_dist.sps.populations import Epoch, Populations
+from sedflow_dist.sps.starlight import Starlight, between_rungs
 
 
 @dataclass(frozen=True)
 class Drawn:
     """Draws of galaxies: parameters, what the redshifts decide, populations, and their masses at each metallicity.
 
-    The same whatever the bands: light through other bands begins here. ``epoch``: each field (galaxy, 1); ``absorbed``:
+    The same whatever the bands: light through other bands begins here. ``epoch``: each field (galaxy, 1); ``weights``: None where
+    nobody needs them; ``absorbed``:
     luminosity per solar mass [Lsun] that dust takes, where it emits what it takes.
     """
 
@@ -34,7 +36,7 @@ class Drawn:
     values: Values
     epoch: Epoch
     populations: Populations
-    weights: Float[Tensor, "galaxy draw population metallicity"]
+    weights: Float[Tensor, "galaxy draw population metallicity"] | None
     absorbed: Float[Tensor, "galaxy draw"] | None = None
 
 
@@ -58,7 +60,8 @@ class DrawPhotometry:
             theta = drawn.theta[:, part]
             populations = Populations(**{name: x[:, part] for name, x in vars(drawn.populations).items()})
             absorbed = None if drawn.absorbed is None else drawn.absorbed[:, part]
-            some = Drawn(theta, space.values(theta), drawn.epoch, populations, drawn.weights[:, part], absorbed)
+            weights = None if drawn.weights is None else drawn.weights[:, part]
+            some = Drawn(theta, space.values(theta), drawn.epoch, populations, weights, absorbed)
             yield DrawPhotometry(some, self.flux[:, part], self.absolute[:, part], self.surviving[:, part])
 
 
@@ -121,6 +124,7 @@ class RedshiftModel:
 
     def __init__(self, model: GalaxyModel) -> None:
         self.model, stars = model, model.stars
+        self._starlight = Starlight(stars)
         nodes = model.weights.with_smooth_factor(model.composition.breaks_a)
         self._node_wavelength = model.tensor(nodes.wavelength)
         self._piece = torch.as_tensor(nodes.piece)
@@ -132,11 +136,11 @@ class RedshiftModel:
         self._rows = [len(stars.bin_spectra), len(stars.node_spectra), *map(len, templates)]
         rows = torch.cat([stars.bin_spectra, stars.node_spectra, *templates])
         n_pixels = len(model.wavelength)
-        self._ladder = torch.einsum("rk,sck->src", rows[:, :n_pixels], model.tensor(nodes.table))
+        self._ladder = torch.einsum("rk,sck->src", rows[:, :n_pixels], model.tensor(nodes.table)).contiguous()
         #: The rows' light in cells of energy, the same at all redshifts; the last cell has all of it, before any screen.
         self._energy = None if model.dust_templates is None else self._in_cells_of_energy(rows[:, n_pixels:])
         #: What dust emits per luminosity through each band, (rung, row, band).
-        self._dust = None if model.dust_templates is None else model.band_fluxes(model.dust_templates)
+        self._dust = None if model.dust_templates is None else model.band_fluxes(model.dust_templates).contiguous()
         # The surviving mass is one more column, which screens leave alone.
         self._surviving = torch.cat(
             [stars.bin_surviving, stars.node_surviving, *(t.new_zeros(len(t)) for t in templates)]
@@ -222,7 +226,10 @@ class RedshiftModel:
     def _drawn(self, theta: Float[Tensor, "galaxy draw param"], epoch: Epoch) -> Drawn:
         values = self.model.space.values(theta)
         populations = self.model.stars.populations(values, epoch)
-        drawn = Drawn(theta, values, epoch, populations, self.model.stars.metallicity_weights(populations))
+        # Compiled sums over stars find their own; sources are weighed by them.
+        alone = self._starlight.compiled(self._n_cells) and not self.model.sources
+        weights = None if alone else self.model.stars.metallicity_weights(populations)
+        drawn = Drawn(theta, values, epoch, populations, weights)
         if self._energy is None:
             return drawn
         light = self._light(drawn, self._in_common(drawn, self._energy))
@@ -250,13 +257,10 @@ class RedshiftModel:
     def _observed_tables(self, epoch: Epoch) -> _Tables:
         rung, fraction = self.model.rung(epoch.redshift)
         lit = torch.nonzero((self._lit[rung] | self._lit[rung + 1]).any(0)).squeeze(1)
-        between = list(zip(rung.tolist(), fraction.tolist(), strict=True))
-
-        def at(ladder: Tensor) -> Tensor:
-            return torch.stack([ladder[i].lerp(ladder[i + 1], share) for i, share in between])
-
-        cells = at(self._ladder).index_select(-1, lit)
-        dust = None if self._dust is None else at(self._dust)
+        cells = between_rungs(self._ladder, rung, fraction, lit)
+        dust = None
+        if self._dust is not None:
+            dust = between_rungs(self._dust, rung, fraction, torch.arange(self._dust.shape[-1]))
         wavelength = self._node_wavelength[lit] / (1 + epoch.redshift.unsqueeze(-1))
         curves = self.model.curves(wavelength.unsqueeze(1), self._piece[lit])
         return self._tables(cells, epoch, curves, self._to_bands[lit], dust)
@@ -290,39 +294,16 @@ class RedshiftModel:
 
     def _light(self, drawn: Drawn, tables: _Tables) -> Float[Tensor, "galaxy draw cell"]:
         """Attenuated light of draws in cells."""
-        weights = drawn.weights
-        young_weights, old_weights = self.model.stars.split_bins(weights)
-        n = young_weights.shape[-1]
-        young = young_weights @ tables.bins[:, :n]
-        old = old_weights @ tables.bins[:, n:] + weights[..., CUT, :] @ tables.cut
-        in_cloud, burst = self._burst(drawn.populations, weights, tables)
-        if in_cloud is not None:
-            young = young + in_cloud
+        young, old = self._starlight(
+            drawn.populations, drawn.weights, tables.bins, tables.cut, tables.nodes, tables.table
+        )
         for (inside, light), cells in zip(self.model.sources, tables.sources, strict=True):
-            own = light.weights(drawn.values, drawn.populations, weights, drawn.epoch)
+            assert drawn.weights is not None
+            own = light.weights(drawn.values, drawn.populations, drawn.weights, drawn.epoch)
             (young if inside else old).add_(own @ cells)
         if tables.curves is None:
-            return young.add_(old).add_(burst)
-        return self.model.dim(young, [old, burst], drawn.values, tables.curves)
-
-    def _burst(
-        self, populations: Populations, weights: Float[Tensor, "galaxy draw population metallicity"], tables: _Tables
-    ) -> tuple[Float[Tensor, "galaxy draw cell"] | None, Float[Tensor, "galaxy draw cell"]]:
-        """Light of the burst in birth clouds and outside, from each galaxy's node table."""
-        stars = self.model.stars
-        rows, amount, in_cloud = stars.nodes_of(populations.age[..., 1], weights[..., BURST, :])
-        rows = rows + (tables.table * tables.nodes.shape[1])[:, None, None]
-        table = tables.nodes.flatten(0, 1)
-
-        def light(rows: Tensor, amount: Tensor) -> Tensor:
-            amount = amount.flatten(0, 1).to(table.dtype)
-            bag = embedding_bag(rows.flatten(0, 1), table, mode="sum", per_sample_weights=amount)
-            return bag.view(*weights.shape[:2], -1)
-
-        if not bool(in_cloud.any()):
-            return None, light(rows, amount)
-        in_clouds = rows + stars.cloud_rows * in_cloud
-        return light(in_clouds, amount * in_cloud), light(rows, amount * ~in_cloud)
+            return young.add_(old)
+        return self.model.dim(young, [old], drawn.values, tables.curves)
 
 
 def _with_all(curves: Sequence[Curves]) -> tuple[Curves, ...]:

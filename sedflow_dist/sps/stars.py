@@ -89,8 +89,9 @@ class Stars(Component):
             raise ValueError(f"birth_cloud_rule is {self.birth_cloud_rule!r}; it can be 'star' or 'node'")
         self.populations = PopulationModel(z_max, (float(ssp.metallicity[0]), float(ssp.metallicity[-1])), dtype)
         self.n_metallicities = len(ssp.metallicity)
+        self.log_metallicity, self.log_age = self.tensor(np.log(ssp.metallicity)), self.tensor(np.log(ssp.age))
         # FSPS's nodes are logarithms with two decimals: 1e-6 forgives their rounding.
-        self._node_in_cloud = torch.as_tensor(ssp.age <= birth_cloud_age * (1 + 1e-6))
+        self.node_in_cloud = torch.as_tensor(ssp.age <= birth_cloud_age * (1 + 1e-6))
         ages = torch.as_tensor(FIXED_AGES_GYR)
         pairs = [(i, t, self.in_cloud(ages, i)) for i, t in self.age_weights(ages)]
         young = [(i, t * inside) for i, t, inside in pairs]
@@ -189,7 +190,7 @@ class Stars(Component):
 
     def metallicity_weights(self, populations: Populations) -> Float[Tensor, "*batch population metallicity"]:
         """Return each population's mass, shared between the table's metallicities: linear in log Z, clipped at its ends."""
-        nodes = self.tensor(np.log(self.ssp.metallicity))
+        nodes = self.log_metallicity
         log_z = torch.log(populations.metallicity).unsqueeze(-1)
         # Fraction of each step between neighbouring nodes that lies below log_z; differences are the hat functions.
         above = ((log_z - nodes[:-1]) / (nodes[1:] - nodes[:-1])).clamp_(0, 1)
@@ -208,11 +209,11 @@ class Stars(Component):
 
     def all_in_clouds(self, n: int) -> bool:
         """Whether all light that is taken from the table's ``n`` youngest ages comes from inside birth clouds."""
-        return self.birth_cloud_rule == "node" and bool(self._node_in_cloud[:n].all())
+        return self.birth_cloud_rule == "node" and bool(self.node_in_cloud[:n].all())
 
     def in_cloud(self, age: Float[Tensor, "*batch"], node: Int[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
         """Whether the light that stars of an age take from a node of the table comes from inside a birth cloud."""
-        return self._node_in_cloud[node] if self.birth_cloud_rule == "node" else age < self.birth_cloud_age
+        return self.node_in_cloud[node] if self.birth_cloud_rule == "node" else age < self.birth_cloud_age
 
     def age_weights(
         self, age: Float[Tensor, "*batch"]
@@ -220,7 +221,7 @@ class Stars(Component):
         tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]], tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]
     ]:
         """Neighbouring ages of the table and their weights: linear in log(age), the youngest spectrum before it."""
-        nodes = torch.as_tensor(np.log(self.ssp.age), dtype=age.dtype)
+        nodes = self.log_age if age.dtype == self.dtype else torch.as_tensor(np.log(self.ssp.age), dtype=age.dtype)
         position = torch.log(age).contiguous()
         right = torch.searchsorted(nodes, position).clamp(1, len(nodes) - 1)
         t = ((position - nodes[right - 1]) / (nodes[right] - nodes[right - 1])).clamp(0, 1)

@@ -1,17 +1,41 @@
 """Our arithmetic of the flow against sbi's and nflows' own, on small flows that have learnt something."""
 
 import math
+import os
+import subprocess
+import sys
+from functools import partial
 
 import memory
 import numpy as np
 import pytest
 import torch
 
-from sedflow_dist.flow import maf, maf_bfloat16
+from sedflow_dist.compiled import library
+from sedflow_dist.flow import maf, maf_compiled
 from sedflow_dist.flow.maf_inverse import Sampler
 
 #: (dimensions, features, transforms, hidden): as used, with fewer units than dimensions, degenerate, and one block.
 SHAPES = [(10, 16, 3, 32), (11, 16, 2, 40), (10, 7, 2, 6), (4, 3, 5, 17), (2, 2, 3, 16), (10, 16, 1, 128)]
+
+
+#: What PyTorch calls processors that this one can stand in for, the slowest last.
+MASKS = {"AVX512": ("AVX512", "AVX2", "DEFAULT"), "AVX2": ("AVX2", "DEFAULT")}.get(
+    torch.backends.cpu.get_cpu_capability(), ("DEFAULT",)
+)
+
+
+@pytest.fixture(params=MASKS)
+def compiled_for(request, monkeypatch):
+    """The processor that the compiled inverse takes this one for."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+
+
+@pytest.fixture(params=[*MASKS, "operators"])
+def sampler_of(request, monkeypatch):
+    """How a sampler is made of blocks: for each processor, and by PyTorch's operators."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+    return partial(Sampler, compiled=request.param != "operators")
 
 
 def trained(dimensions, features, transforms, hidden):
@@ -59,28 +83,28 @@ def test_gradients_are_sbis(case):
         torch.testing.assert_close(a, b, atol=1e-5 * max(float(b.abs().max()), 1.0), rtol=1e-3)
 
 
-def test_draws_are_those_of_the_textbook_inverse(case):
+def test_draws_are_those_of_the_textbook_inverse(case, sampler_of):
     """To 1e-5 of the draws' scale, float32 rounding."""
     net, x, base = case
     with torch.no_grad():
-        phi, _ = Sampler(maf.blocks(net))(base, x)
+        phi, _ = sampler_of(maf.blocks(net))(base, x)
         expected, _ = net.net._transform.inverse(base.flatten(0, 1), context=x.repeat_interleave(50, dim=0))
     scale = expected.std(0)
     assert float(((phi.flatten(0, 1) - expected) / scale).abs().max()) < 1e-5 * max(1.0, float(expected.abs().max()))
 
 
-def test_the_samplers_log_q_is_the_log_prob_of_its_draws(case):
+def test_the_samplers_log_q_is_the_log_prob_of_its_draws(case, sampler_of):
     net, x, base = case
     with torch.no_grad():
-        phi, log_q = Sampler(maf.blocks(net))(base, x)
+        phi, log_q = sampler_of(maf.blocks(net))(base, x)
         expected = net.net.log_prob(phi.flatten(0, 1), context=x.repeat_interleave(50, dim=0)).view(20, 50)
     torch.testing.assert_close(log_q, expected, atol=1e-4, rtol=1e-5)
 
 
-def test_draws_do_not_depend_on_how_they_are_split(case):
+def test_draws_do_not_depend_on_how_they_are_split(case, sampler_of):
     """More draws than fit one chunk, in pieces that do not divide it."""
     net, x, _ = case
-    sampler = Sampler(maf.blocks(net))
+    sampler = sampler_of(maf.blocks(net))
     base = torch.randn(2, 5000, sampler.dimensions, generator=torch.Generator().manual_seed(5))
     phi, log_q = sampler(base, x[:2])
     for rows in (slice(0, 1), slice(1, 2)):
@@ -91,22 +115,22 @@ def test_draws_do_not_depend_on_how_they_are_split(case):
     torch.testing.assert_close(few, phi[:, :7], atol=1e-5, rtol=1e-5)
 
 
-def test_any_mix_of_draws_per_galaxy_is_one_batch(case):
+def test_any_mix_of_draws_per_galaxy_is_one_batch(case, sampler_of):
     """Galaxies with no, one and many draws, in any order, over several chunks."""
     net, x, base = case
     masked = maf.blocks(net)
     galaxy = torch.randint(1, 20, (500,), generator=torch.Generator().manual_seed(6))
     draw = torch.arange(500) % 50
-    everything, log_q = Sampler(masked)(base, x)
-    found, found_q = Sampler(masked, working_set=1).rows(base[galaxy, draw], x, galaxy)
+    everything, log_q = sampler_of(masked)(base, x)
+    found, found_q = sampler_of(masked, working_set=1).rows(base[galaxy, draw], x, galaxy)
     torch.testing.assert_close(found, everything[galaxy, draw], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found_q, log_q[galaxy, draw], atol=1e-4, rtol=1e-5)
 
 
-def test_draws_do_not_depend_on_the_number_of_threads(case):
+def test_draws_do_not_depend_on_the_number_of_threads(case, sampler_of):
     """Bit by bit: a catalog's draws replay on any number of cores."""
     net, x, _ = case
-    sampler = Sampler(maf.blocks(net), working_set=100_000)
+    sampler = sampler_of(maf.blocks(net), working_set=100_000)
     base = torch.randn(3, 1500, sampler.dimensions, generator=torch.Generator().manual_seed(8))
     threads = torch.get_num_threads()
     try:
@@ -122,12 +146,15 @@ def test_draws_do_not_depend_on_the_number_of_threads(case):
 
 
 @pytest.mark.parametrize(("rows", "working_set"), [(20_000, 2_000_000), (50, 2_000_000), (3000, 16_000_000)])
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-def test_memory_is_planned(rows, working_set, precision):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_memory_is_planned(rows, working_set, compiled):
     """What PyTorch allocates at most is what the sampler says, and not half of it."""
-    sampler = Sampler(maf.blocks(maf.build(10, 16, 2, 100, seed=1)), precision, working_set)
-    base, x = torch.randn(rows, 10), torch.randn(7, 16)
-    galaxy = torch.arange(rows) % 7
+    sampler = Sampler(maf.blocks(maf.build(10, 16, 2, 100, seed=1)), working_set, compiled)
+    base, x = (
+        torch.randn(rows, 10),
+        torch.randn(rows if compiled else 7, 16),
+    )  # the compiled one's context is a galaxy's
+    galaxy = torch.arange(rows) % len(x)
     measured = memory.peak(lambda: sampler.rows(base, x, galaxy))
     assert 0.5 * sampler.memory(rows) < measured <= sampler.memory(rows)
 
@@ -139,48 +166,10 @@ def test_no_galaxies_have_no_draws():
         assert phi.shape == shape and log_q.shape == shape[:2]
 
 
-def test_bfloat16_shifts_quantiles_by_little():
-    """The 2.5, 50 and 97.5 % quantiles of each parameter, in units of its posterior's width: 0.05 at most."""
-    net = trained(10, 16, 4, 64)
-    generator = torch.Generator().manual_seed(7)
-    base, x = torch.randn(8, 4000, 10, generator=generator), torch.randn(8, 16, generator=generator)
-    masked = maf.blocks(net)
-    exact, log_q = Sampler(masked)(base, x)
-    rounded, rounded_q = Sampler(masked, torch.bfloat16)(base, x)
-    assert not torch.equal(exact, rounded)
-    levels = torch.tensor([0.025, 0.5, 0.975])
-    shift = (torch.quantile(rounded, levels, 1) - torch.quantile(exact, levels, 1)) / exact.std(1)
-    assert float(shift.abs().max()) < 0.05
-    assert float((rounded_q - log_q).abs().max()) < 0.1
-
-
-needs_kernel = pytest.mark.skipif(not maf_bfloat16.available(), reason="this processor does not multiply bfloat16")
-
-
-@pytest.fixture(params=[pytest.param("numba", marks=needs_kernel), "PyTorch"])
-def rounded_by(request, monkeypatch):
-    """What the products in bfloat16 are of: the compiled kernel, or what stands in where it cannot run."""
-    if request.param == "PyTorch":
-        monkeypatch.setattr("sedflow_dist.flow.maf_inverse._rounded", lambda masked: None)
-
-
-def test_bfloat16_draws_are_those_of_float32_to_rounding(case, rounded_by):
-    """A weight is rounded by 2^-9 at most: draws move by hundredths of their scale at most, mostly by thousandths."""
+def test_rows_have_nothing_to_do_with_each_other(case, compiled_for):
+    """Bit by bit, compiled: in any order and number, beside draws of the same galaxy or of others."""
     net, x, base = case
-    masked = maf.blocks(net)
-    exact, log_q = Sampler(masked)(base, x)
-    rounded, rounded_q = Sampler(masked, torch.bfloat16)(base, x)
-    shift = (rounded - exact) / exact.std((0, 1))
-    assert 1e-6 < float(shift.square().mean().sqrt()) < 5e-3
-    assert float(shift.abs().max()) < 0.1
-    assert float((rounded_q - log_q).square().mean().sqrt()) < 0.02
-
-
-@needs_kernel
-def test_bfloat16_draws_are_the_same_in_any_batch(case):
-    """Bit by bit, with the kernel: rows of a chunk have nothing to do with each other."""
-    net, x, base = case
-    made = Sampler(maf.blocks(net), torch.bfloat16)
+    made = Sampler(maf.blocks(net))
     phi, log_q = made(base, x)
     galaxy = torch.randint(1, 20, (700,), generator=torch.Generator().manual_seed(6))
     draw = torch.arange(700) % 50
@@ -188,6 +177,62 @@ def test_bfloat16_draws_are_the_same_in_any_batch(case):
     assert torch.equal(found, phi[galaxy, draw]) and torch.equal(found_q, log_q[galaxy, draw])
     alone, alone_q = made(base[3:4, :5], x[3:4])
     assert torch.equal(alone[0], phi[3, :5]) and torch.equal(alone_q[0], log_q[3, :5])
+
+
+def test_draws_are_the_same_whatever_the_processors_instructions(case, monkeypatch):
+    """Bit by bit, where products and sums are one instruction: lanes are more or fewer, each one's arithmetic is the same."""
+    net, x, base = case
+    found = []
+    for name in ("AVX512", "AVX2"):
+        if name not in MASKS:
+            pytest.skip(f"this processor has no {name}")
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=name: name)
+        found.append(Sampler(maf.blocks(net))(base, x))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_every_library_was_built():
+    """This machine has a compiler: where one of them is missing, all tests of it would pass by way of PyTorch's operators."""
+    assert all(library._path(name).exists() for name in ("avx512", "avx2", "any"))
+
+
+def test_masking_chooses_the_library_of_another_processor():
+    """By PyTorch's own variable, from the environment of a new process; the names it gives to other processors are not x86's."""
+    code = "from sedflow_dist.compiled import library; print(library.instructions())"
+    for masked, expected in (("default", "any"), ("avx2", "avx2")):
+        if masked == "avx2" and "AVX2" not in MASKS:
+            continue
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            env={**os.environ, "ATEN_CPU_CAPABILITY": masked},
+        )  # fmt: skip
+        assert done.stdout.strip() == expected
+
+
+def test_without_a_library_operators_draw(case, monkeypatch):
+    net, x, base = case
+    monkeypatch.setattr(maf_compiled, "library", lambda: None)
+    phi, _ = Sampler(maf.blocks(net))(base, x)
+    assert torch.equal(phi, Sampler(maf.blocks(net), compiled=False)(base, x)[0])
+
+
+def test_numbers_that_do_not_lie_side_by_side_are_refused(case):
+    net, x, base = case
+    made = Sampler(maf.blocks(net))._compiled
+    galaxy, rows = torch.zeros(10, dtype=torch.long), torch.zeros(10, 2 * base.shape[2])
+    with pytest.raises(ValueError, match="side by side"):
+        made(rows[:, ::2], x[:1], galaxy, rows[:, 1::2], torch.zeros(10))
+
+
+def test_extreme_features_and_base_points_give_finite_draws(compiled_for):
+    """Units saturate and scales reach their floor: nothing overflows."""
+    net = trained(4, 3, 5, 17)
+    base, x = torch.linspace(-30, 30, 240).view(2, 30, 4), torch.tensor([[1e4, -1e4, 1e4], [-50.0, 3.0, 1e3]])
+    phi, log_q = Sampler(maf.blocks(net))(base, x)
+    expected, expected_q = Sampler(maf.blocks(net), compiled=False)(base, x)
+    assert bool(torch.isfinite(log_q).all())
+    torch.testing.assert_close(log_q, expected_q, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(phi, expected, atol=1e-3, rtol=1e-4)
 
 
 def test_base_points_are_not_changed(case):

@@ -1,0 +1,64 @@
+"""The shared library of compiled functions: this processor in, the library that was built for it, or None, out.
+
+`pip install` builds the sources once for each set of instructions (pyproject.toml). They are plain C++ with the vectors of GCC and
+Clang and are called through ctypes: no header of Python or PyTorch is needed, no version of either is built against, and nothing is
+compiled when a process starts, which numba and `torch.compile` do. Which of several libraries suits is what PyTorch says of
+the processor, so that its ATEN_CPU_CAPABILITY holds for ours too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+#: Libraries by what PyTorch calls the processor, the best first; ``any`` has no instructions but those of every processor.
+_LIBRARIES = {"AVX512": ("avx512", "avx2", "any"), "AVX2": ("avx2", "any")}
+
+
+def instructions() -> str | None:
+    """Return the name of the instructions that the library of this process is built for; None: there is no library."""
+    built = (name for name in _LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), ("any",)) if _path(name).exists())
+    return next(built, None)
+
+
+def library() -> ctypes.CDLL | None:
+    """Return the library for this processor; None: nothing that suits it was built."""
+    name = instructions()
+    return load(name) if name else None
+
+
+@functools.cache
+def load(name: str) -> ctypes.CDLL:
+    """Return the library of some instructions; those that a processor has not got end its process when called."""
+    return ctypes.CDLL(str(_path(name)))
+
+
+def call(function: Callable[..., object], *arguments: Tensor | ctypes.Structure | int) -> None:
+    """Call a compiled function with tensors and structures, which are passed as addresses, and whole numbers.
+
+    Raises:
+        ValueError: a tensor is not in this process's memory, or its numbers do not lie side by side
+    """
+    for each in arguments:
+        if isinstance(each, Tensor) and not (each.is_contiguous() and each.is_cpu):
+            raise ValueError(
+                f"a compiled function was given a tensor {tuple(each.shape)} on {each.device}, strides {each.stride()}; its "
+                "numbers must lie side by side on the CPU"
+            )
+    function(*map(_passed, arguments))
+
+
+def _passed(argument: Tensor | ctypes.Structure | int) -> object:
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.byref(argument) if isinstance(argument, ctypes.Structure) else ctypes.c_int64(argument)
+
+
+def _path(name: str) -> Path:
+    return Path(__file__).with_name(f"_{name}{EXTENSION_SUFFIXES[0]}")

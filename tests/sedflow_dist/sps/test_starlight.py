@@ -1,0 +1,122 @@
+"""Compiled sums over the stars of draws against PyTorch's operators, and these against the full model elsewhere."""
+
+import math
+
+import pytest
+import torch
+from provabgs import PARAMETERS
+
+from sedflow_dist import load_model
+from sedflow_dist.compiled import library
+from sedflow_dist.sps import starlight
+from sedflow_dist.sps.fixed_redshift import RedshiftModel
+from sedflow_dist.sps.galaxy_model import GalaxyModel
+from sedflow_dist.sps.starlight import Starlight, between_rungs
+
+#: Bands, birth-cloud rule, largest redshift. The last one's cells are more than a pass of registers holds.
+MODELS = {
+    "ugriz": (tuple(f"sdss2010-{b}" for b in "ugriz"), "star", 0.2),
+    "by node": (tuple(f"sdss2010-{b}" for b in "ugriz"), "node", 0.2),
+    "z = 3": (("lsst2023-u", "lsst2023-y"), "star", 3.0),
+    "FUV to W2": (
+        ("galex-fuv", "galex-nuv", *(f"sdss2010-{b}" for b in "ugriz"), "twomass-J", "twomass-Ks", "wise2010-W2"), "star", 0.2,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def fast(request, ssp):
+    bands, rule, z_max = MODELS[request.param]
+    return RedshiftModel(GalaxyModel(ssp, bands, z_max, birth_cloud_rule=rule))
+
+
+@pytest.fixture(params=["AVX512", "AVX2", "DEFAULT"])
+def processor(request, monkeypatch):
+    """The processor that the library takes this one for, from the best that this is on."""
+    names = ["DEFAULT", "AVX2", "AVX512"]
+    if names.index(request.param) > names.index(torch.backends.cpu.get_cpu_capability()):
+        pytest.skip(f"this processor has no {request.param}")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+
+
+def draws(galaxies, z_max):
+    """Six galaxies of 50 draws: bursts in birth clouds, at their edge, before the Universe and none; metallicities to the ends."""
+    parameters, _ = galaxies(300, seed=31)
+    at = PARAMETERS.index
+    parameters[::7, at("t_burst")] = 0.003
+    parameters[1::7, at("t_burst")] = 0.01
+    parameters[2::7, at("t_burst")] = 13.2
+    parameters[3::11, at("f_burst")] = 0.0
+    parameters[4::11, at("f_burst")] = 1.0
+    for row, value in ((5, 4.5e-5), (6, 1.5e-2), (7, 1e-7), (8, 0.5)):
+        parameters[row::13, at("gamma1")] = parameters[row::13, at("gamma2")] = value
+    return parameters.view(6, 50, -1), torch.linspace(0.003, 0.99 * z_max, 6)
+
+
+def by_operators(model, theta, redshift, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(starlight, "library", lambda: None)
+        patch.setattr(model, "_starlight", Starlight(model.model.stars))
+        return model(theta, redshift)
+
+
+def test_light_is_that_of_the_operators(fast, galaxies, processor, monkeypatch):
+    """To 1e-6 of each flux, ten roundings of float32."""
+    theta, redshift = draws(galaxies, fast.model.z_max)
+    monkeypatch.setattr(fast, "_starlight", Starlight(fast.model.stars))
+    assert fast._starlight.compiled(fast._n_cells)
+    found, expected = fast(theta, redshift), by_operators(fast, theta, redshift, monkeypatch)
+    for name in ("flux", "absolute", "surviving"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=2e-6, atol=0)
+
+
+def test_a_model_with_light_of_its_own_in_clouds(monkeypatch):
+    """`desi` has gas of a fixed ionisation, whose light is part of young stars' rows, and dust that emits what it absorbs."""
+    flow = load_model("desi")
+    model, generator = flow.redshift_model, torch.Generator().manual_seed(4)
+    assert model.model.stars.cloud_rows and not model.model.sources
+    theta = flow.space.from_unit(torch.rand(5, 40, len(flow.space.coordinates), generator=generator))
+    redshift = torch.linspace(0.01, 0.59, 5)
+    found, expected = model(theta, redshift), by_operators(model, theta, redshift, monkeypatch)
+    for name in ("flux", "absolute", "surviving"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=0)
+
+
+def test_what_is_not_a_number_stays_so(fast, galaxies):
+    """A draw that is no number in any parameter of the stars has no flux that could pass for one; its neighbours have theirs."""
+    theta, redshift = draws(galaxies, fast.model.z_max)
+    whole = fast(theta, redshift).flux
+    for row, name in enumerate(("f_burst", "beta1", "gamma1")):
+        broken = theta.clone()
+        broken[2, row, PARAMETERS.index("t_burst")] = 1.0  # a burst before the Universe, of whatever mass, is none
+        broken[2, row, PARAMETERS.index(name)] = math.nan
+        found = fast(broken, redshift).flux
+        assert bool(torch.isnan(found[2, row]).all()), name
+        keep = torch.ones(6, 50, dtype=torch.bool)
+        keep[2, row] = False
+        assert torch.equal(found[keep], whole[keep])
+
+
+def test_few_cells_have_operators(fast, galaxies):
+    """Without dust a band is one cell: fewer than a register holds."""
+    assert (
+        not fast._starlight.compiled(len(fast.model.bands))
+        or len(fast.model.bands) >= library.library().starlight_least_cells()
+    )
+    theta, redshift = draws(galaxies, fast.model.z_max)
+    drawn = fast.evaluate(theta, fast.at(redshift)).drawn
+    assert bool(torch.isfinite(fast.absolute(drawn, fast.rest_frame_without_dust)).all())
+
+
+def test_tables_between_rungs_are_interpolated(processor, monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    ladder = torch.rand(4, 30, 21, generator=generator)
+    rung, fraction, kept = (
+        torch.tensor([0, 2, 1, 2]),
+        torch.tensor([0.0, 1.0, 0.3, 0.7]),
+        torch.tensor([0, 3, 4, 5, 20]),
+    )
+    found = between_rungs(ladder, rung, fraction, kept)
+    monkeypatch.setattr(starlight, "library", lambda: None)
+    torch.testing.assert_close(found, between_rungs(ladder, rung, fraction, kept), rtol=1e-6, atol=1e-7)
+    assert torch.equal(found[0], ladder[0][:, kept])
