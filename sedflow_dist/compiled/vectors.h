@@ -48,10 +48,10 @@ static inline Vector half_tanh(Vector x) {
   return 0.5f * y * above / below;
 }
 
-// exp(x) for x <= 0 (Cephes, expf): 2^n times a polynomial of what is left.
-static inline Vector exp_of_negative(Vector x) {
-  x = x < -87.0f ? all(-87.0f) : x;
-  const Integers n = __builtin_convertvector(x * 1.44269504f - 0.5f, Integers);
+// exp(x) (Cephes, expf): 2^n times a polynomial of what is left; beyond exp(+-87) it stays there.
+static inline Vector exponential(Vector x) {
+  x = bounded(x, -87.0f, 87.0f);
+  const Integers n = __builtin_convertvector(x * 1.44269504f + (x < 0 ? all(-0.5f) : all(0.5f)), Integers);
   const Vector power = __builtin_convertvector(n, Vector);
   x = x - power * 0.693359375f + power * 2.12194440e-4f;
   Vector y = x * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -83,6 +83,6 @@ static inline Vector log_of_positive(Vector x) {
 
 // ln(1 + exp(x)); the second term is what rounding 1 + exp(-|x|) lost.
 static inline Vector softplus(Vector x) {
-  const Vector e = exp_of_negative(x > 0 ? -x : x), u = 1.0f + e;
+  const Vector e = exponential(x > 0 ? -x : x), u = 1.0f + e;
   return (x > 0 ? x : Vector{}) + log_of_positive(u) + (e - (u - 1.0f)) / u;
 }

@@ -85,6 +85,10 @@ class Screen(Component):
         """Return the transmitted fraction for parameters (...) and curves (..., wavelength)."""
         raise NotImplementedError
 
+    def dim(self, light: Float[Tensor, "*batch wavelength"], values: Values, curves: Curves) -> None:
+        """Multiply light by the transmitted fraction, in place."""
+        light.mul_(self.transmission(values, curves))
+
 
 @dataclass(frozen=True)
 class Light:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sedflow_dist.compiled.library import call, library
 from sedflow_dist.parameters import Values
 from sedflow_dist.priors import Uniform
 from sedflow_dist.quantities import Parameter
@@ -51,6 +52,11 @@ class BirthCloud(Screen):
     def transmission(self, values: Values, curves: Curves) -> Float[Tensor, "*batch wavelength"]:
         """Return exp(-tau_bc (lambda / 5500 A)^-1), the extra factor of stars in their birth clouds."""
         return torch.mul(-values["tau_bc"].unsqueeze(-1), curves[0]).exp_()
+
+    def dim(self, light: Float[Tensor, "*batch wavelength"], values: Values, curves: Curves) -> None:
+        """Multiply light by the transmitted fraction, in place."""
+        if not _dimmed(light, curves, values["tau_bc"]):
+            super().dim(light, values, curves)
 
 
 class KriekConroy(Screen):
@@ -94,6 +100,12 @@ class KriekConroy(Screen):
         curve.mul_(torch.addcmul(calzetti, bump_strength, bump))
         return curve.mul_(-values["tau_ism"].unsqueeze(-1)).exp_()
 
+    def dim(self, light: Float[Tensor, "*batch wavelength"], values: Values, curves: Curves) -> None:
+        """Multiply light by the transmitted fraction, in place."""
+        n_dust = values["n_dust"]
+        if not _dimmed(light, curves, values["tau_ism"], n_dust, 0.85 - 1.9 * n_dust):
+            super().dim(light, values, curves)
+
 
 class SmallMagellanicCloud(Screen):
     """Diffuse dust in front of all stars with the Small Magellanic Cloud's extinction: steep, without a bump (Pei 1992)."""
@@ -112,6 +124,25 @@ class SmallMagellanicCloud(Screen):
     def transmission(self, values: Values, curves: Curves) -> Float[Tensor, "*batch wavelength"]:
         """Return exp(-tau_ism A(lambda) / A(5500 A)), what every star's light is multiplied with."""
         return torch.mul(-values["tau_ism"].unsqueeze(-1), curves[0]).exp_()
+
+
+def _dimmed(light: Tensor, curves: Curves, tau: Tensor, *slope_and_strength: Tensor) -> bool:
+    """Multiply light by exp(-tau curve) where `compiled/screens.cpp` can: many draws of each galaxy, or galaxies with one curve."""
+    found = library()
+    numbers = [x.expand(light.shape[:-1]).contiguous() for x in (tau, *slope_and_strength)]
+    of_galaxies = light.ndim == 3 and curves[0].ndim == 3 and curves[0].shape[1] == 1
+    if (
+        found is None
+        or not (of_galaxies or (light.ndim == 2 and curves[0].ndim == 1))
+        or any(x.dtype != torch.float32 or x.requires_grad or not x.is_cpu for x in (light, *curves, *numbers))
+        or not light.is_contiguous()
+    ):
+        return False
+    galaxies, draws, cells = light.shape if of_galaxies else (1, *light.shape)
+    none = () if slope_and_strength else (0, 0)  # no addresses: the curve is the same for all
+    apart = cells if of_galaxies and len(curves[0]) > 1 else 0
+    call(found.screen, *(x.contiguous() for x in curves), *none, apart, *numbers, *none, galaxies, draws, cells, light)
+    return True
 
 
 def _smc(wavelength: Float[Tensor, "*batch wavelength"]) -> Float[Tensor, "*batch wavelength"]:

@@ -173,13 +173,13 @@ class GalaxyModel:
         screens = list(zip(self.composition.screens, curves, strict=True))
         for screen, own in screens:
             if screen.covers == "birth clouds":
-                young = young.mul_(screen.transmission(values, own))
+                screen.dim(young, values, own)
         light = young
         for part in old:
             light = light.add_(part)
         for screen, own in screens:
             if screen.covers == "all stars":
-                light = light.mul_(screen.transmission(values, own))
+                screen.dim(light, values, own)
         return light
 
     def dust_mixture(self, values: Values) -> tuple[Int[Tensor, "*batch part"], Float[Tensor, "*batch part"]]:
