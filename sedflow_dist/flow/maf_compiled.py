@@ -1,6 +1,6 @@
 """The compiled inverse of a masked autoregressive flow: its blocks in, a function of base points and context out.
 
-Source: `compiled/flow_inverse.cpp`; what it computes is what `maf_inverse` does by PyTorch's operators.
+Source: `native/flow_inverse.cpp`; what it computes is what `maf_inverse` does by PyTorch's operators.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sedflow_dist.compiled.library import call, library
+from sedflow_dist.compiled import call, library
 from sedflow_dist.flow.maf import Block
 
 

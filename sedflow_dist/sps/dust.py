@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sedflow_dist.compiled.library import call, library
+from sedflow_dist.compiled import call, library
 from sedflow_dist.parameters import Values
 from sedflow_dist.priors import Uniform
 from sedflow_dist.quantities import Parameter
@@ -127,7 +127,7 @@ class SmallMagellanicCloud(Screen):
 
 
 def _dimmed(light: Tensor, curves: Curves, tau: Tensor, *slope_and_strength: Tensor) -> bool:
-    """Multiply light by exp(-tau curve) where `compiled/screens.cpp` can: many draws of each galaxy, or galaxies with one curve."""
+    """Multiply light by exp(-tau curve) where `native/screens.cpp` can: many draws of each galaxy, or galaxies with one curve."""
     found = library()
     numbers = [x.expand(light.shape[:-1]).contiguous() for x in (tau, *slope_and_strength)]
     of_galaxies = light.ndim == 3 and curves[0].ndim == 3 and curves[0].shape[1] == 1

@@ -1,6 +1,6 @@
 """Light of the stars of draws: populations and tables of light in cells in, sums over stars in birth clouds and others out.
 
-A table has a row for each age and metallicity; a population takes two metallicities. Compiled (`compiled/starlight.cpp`), a sum
+A table has a row for each age and metallicity; a population takes two metallicities. Compiled (`native/starlight.cpp`), a sum
 has those two rows; PyTorch's operators, where there is no library for the processor, take products with all of them.
 """
 
@@ -13,13 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from sedflow_dist.compiled.library import call, library
+from sedflow_dist.compiled import call, library
 from sedflow_dist.sps.populations import BURST, CUT, N_FIXED, N_POPULATIONS, Populations
 from sedflow_dist.sps.stars import Stars
 
 
 class _Stars(ctypes.Structure):
-    """What `compiled/starlight.cpp` has to know of a model's stars, in its order."""
+    """What `native/starlight.cpp` has to know of a model's stars, in its order."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in (

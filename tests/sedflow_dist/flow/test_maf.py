@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sedflow_dist.compiled import library
+from sedflow_dist import compiled
 from sedflow_dist.flow import maf, maf_compiled
 from sedflow_dist.flow.maf_inverse import Sampler
 
@@ -193,12 +193,12 @@ def test_draws_are_the_same_whatever_the_processors_instructions(case, monkeypat
 
 def test_every_library_was_built():
     """This machine has a compiler: where one of them is missing, all tests of it would pass by way of PyTorch's operators."""
-    assert all(library._path(name).exists() for name in ("avx512", "avx2", "any"))
+    assert all(compiled._path(name).exists() for name in ("avx512", "avx2", "any"))
 
 
 def test_masking_chooses_the_library_of_another_processor():
     """By PyTorch's own variable, from the environment of a new process; the names it gives to other processors are not x86's."""
-    code = "from sedflow_dist.compiled import library; print(library.instructions())"
+    code = "from sedflow_dist import compiled; print(compiled.instructions())"
     for masked, expected in (("default", "any"), ("avx2", "avx2")):
         if masked == "avx2" and "AVX2" not in MASKS:
             continue

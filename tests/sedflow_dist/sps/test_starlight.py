@@ -6,8 +6,7 @@ import pytest
 import torch
 from provabgs import PARAMETERS
 
-from sedflow_dist import load_model
-from sedflow_dist.compiled import library
+from sedflow_dist import compiled, load_model
 from sedflow_dist.sps import starlight
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 from sedflow_dist.sps.galaxy_model import GalaxyModel
@@ -101,7 +100,7 @@ def test_few_cells_have_operators(fast, galaxies):
     """Without dust a band is one cell: fewer than a register holds."""
     assert (
         not fast._starlight.compiled(len(fast.model.bands))
-        or len(fast.model.bands) >= library.library().starlight_least_cells()
+        or len(fast.model.bands) >= compiled.library().starlight_least_cells()
     )
     theta, redshift = draws(galaxies, fast.model.z_max)
     drawn = fast.evaluate(theta, fast.at(redshift)).drawn

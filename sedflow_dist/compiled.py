@@ -1,9 +1,10 @@
-"""The shared library of compiled functions: this processor in, the library that was built for it, or None, out.
+"""Functions in C++ for what PyTorch's operators cannot do without going through memory between any two of them: the library that
+was built for this processor, or None, where callers have operators that do the same.
 
-`pip install` builds the sources once for each set of instructions (pyproject.toml). They are plain C++ with the vectors of GCC and
-Clang and are called through ctypes: no header of Python or PyTorch is needed, no version of either is built against, and nothing is
-compiled when a process starts, which numba and `torch.compile` do. Which of several libraries suits is what PyTorch says of
-the processor, so that its ATEN_CPU_CAPABILITY holds for ours too.
+`pip install` builds the sources (`sedflow_dist/native`) once for each set of instructions (pyproject.toml). They are plain C++ with
+the vectors of GCC and Clang and are called through ctypes: no header of Python or PyTorch is needed, no version of either is built
+against, and nothing is compiled when a process starts, which numba and `torch.compile` do. Which of several libraries suits is what
+PyTorch says of the processor, so that its ATEN_CPU_CAPABILITY holds for ours too.
 """
 
 from __future__ import annotations
@@ -61,4 +62,4 @@ def _passed(argument: Tensor | ctypes.Structure | int) -> object:
 
 
 def _path(name: str) -> Path:
-    return Path(__file__).with_name(f"_{name}{EXTENSION_SUFFIXES[0]}")
+    return Path(__file__).parent / "native" / f"_{name}{EXTENSION_SUFFIXES[0]}"
