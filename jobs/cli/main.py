@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal
@@ -63,8 +64,13 @@ def everywhere(
     metrics: Annotated[
         str | None, typer.Option(envvar="SEDFLOW_METRICS", help="host:port to serve counters for Prometheus at")
     ] = None,
+    log: Annotated[
+        Literal["text", "json"],
+        typer.Option(envvar="SEDFLOW_LOG", help="bars and sentences, or a line of JSON an event"),
+    ] = "text",
 ) -> None:
     """Serve metrics where asked; where another job of this machine has the port, work without."""
+    os.environ["SEDFLOW_LOG"] = log  # of the processes that this one starts, too
     if metrics:
         from jobs.telemetry.events import emit
         from jobs.telemetry.metrics import serve

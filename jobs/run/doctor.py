@@ -36,7 +36,11 @@ def doctor(root: str | None, ray_address: str | None, dask_address: str | None) 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     yield "machine", True, f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
     instructions = compiled.instructions()
-    yield "compiled", True, f"for {instructions}" if instructions else "nothing (no compiler at installation): half as fast"
+    yield (
+        "compiled",
+        True,
+        f"for {instructions}" if instructions else "nothing (no compiler at installation): half as fast",
+    )
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (everything works without)"
     yield "gpu", True, gpu
     if "SPS_HOME" in os.environ or importlib.util.find_spec("fsps"):

@@ -1,6 +1,6 @@
 """What a job tells while it works: one JSON line per event on standard error, counters, and a record from which `status` reads.
 
-Lines are written where standard error is no terminal, or as ``SEDFLOW_LOG`` (json, text) says. The record of a job of a run
+Lines are written where ``SEDFLOW_LOG`` is json (``sedflow --log json``). The record of a job of a run
 lies at ``ROOT/progress/STAGE.json``, beside the stores; it is written every ten seconds by a thread of its own, so storage
 that is slow or gone holds up no job, and fails none.
 """
@@ -52,7 +52,7 @@ def as_json() -> bool:
     Raises:
         ValueError: ``SEDFLOW_LOG`` is neither json nor text
     """
-    wanted = os.environ.get("SEDFLOW_LOG") or ("text" if sys.stderr.isatty() else "json")
+    wanted = os.environ.get("SEDFLOW_LOG") or "text"
     if wanted not in ("json", "text"):
         raise ValueError(f"SEDFLOW_LOG is {wanted!r}; allowed are json and text")
     return wanted == "json"

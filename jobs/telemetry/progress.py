@@ -39,18 +39,30 @@ class Bar:
         self.update(chunk.rows)
 
 
+class _Lines:
+    """Standard error for bars that cannot be drawn over: what would be, each time, is a line."""
+
+    def write(self, text: str) -> None:
+        """Write what a bar has become; a line that only ends one is there already."""
+        if line := text.strip("\r\n "):
+            print(line, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        """Do nothing: every line is."""
+
+
 @contextmanager
 def bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
     """Show a progress bar on standard error, in the job under way, or as a job of its own.
 
-    Where standard error is no terminal, `SEDFLOW_LOG=text` asks for a line every 10 seconds.
+    Where that is no terminal but a file or a pipe, it is a line every 10 seconds.
     """
     terminal = sys.stderr.isatty()
     under_way = events.current()
     with (
         nullcontext(under_way) if under_way else events.under_way(title) as job,
         tqdm(
-            desc=f"{title:<10}", total=total, initial=done, unit=f" {unit}", unit_scale=True, file=sys.stderr,
+            desc=f"{title:<10}", total=total, initial=done, unit=f" {unit}", unit_scale=True, file=sys.stderr if terminal else _Lines(),
             mininterval=0.2 if terminal else 10, maxinterval=10, dynamic_ncols=terminal, leave=True,
             disable=events.as_json(),
         ) as shown,

@@ -25,6 +25,11 @@ def run(tmp_path):
     return tiny.settings(tmp_path / "root", tmp_path / "input.fits")
 
 
+@pytest.fixture(autouse=True)
+def for_programs(monkeypatch):
+    monkeypatch.setenv("SEDFLOW_LOG", "json")
+
+
 def lines(capsys):
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
@@ -140,10 +145,13 @@ def test_a_record_that_cannot_be_read_is_left_out(run):
 
 
 def test_people_get_sentences(run, capsys, monkeypatch):
-    monkeypatch.setenv("SEDFLOW_LOG", "text")
+    """In a file or a pipe too, where a bar is a line each time it is shown."""
+    monkeypatch.delenv("SEDFLOW_LOG")
     progress.say("work", "hello")
     work(run)
     said = capsys.readouterr().err
+    bars = [line for line in said.splitlines() if line.startswith("work      :") and "rows/s" in line]
+    assert len(bars) >= 2 and "30.0/30.0" in bars[-1] and "\r" not in said
     assert "work      : hello\n" in said
     assert "summary   : work: done, 20 rows in " in said and "1 chunks, 4.00 kiB, 1 retries" in said
     assert "{" not in said

@@ -119,7 +119,7 @@ def observed(source, tmp_path_factory):
         }  # fmt: skip
         with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "jobs.cli", "run", "run.yaml"],
+                [sys.executable, "-m", "jobs.cli", "--log", "json", "run", "run.yaml"],
                 cwd=folder,
                 env=environment,
                 stdout=out,
