@@ -37,7 +37,9 @@ class Data:
     """The first simulations of the demo, and 16,384 mock galaxies made of others, as a flow of ``amplitude`` sees them."""
 
     def __init__(self, root: str, amplitude: Literal["exact", "learnt"] = "exact") -> None:
-        run = self.run = RunFile.load("demo", root=root, flow={"preset": "paper"} if amplitude == "learnt" else {})
+        run = self.run = RunFile.load(
+            "demo", root=root, training={}, flow={"preset": "paper"} if amplitude == "learnt" else {}
+        )
         self.amplitude, self.prior = amplitude, run.model.make_prior()
         shapes, held_out = train.load_shapes(run)
         self.shapes = Shapes(*(values[:SIMULATIONS] for values in vars(shapes).values()))
