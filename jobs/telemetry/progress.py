@@ -62,7 +62,8 @@ def bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
     with (
         nullcontext(under_way) if under_way else events.under_way(title) as job,
         tqdm(
-            desc=f"{title:<10}", total=total, initial=done, unit=f" {unit}", unit_scale=True, file=sys.stderr if terminal else _Lines(),
+            desc=f"{title:<10}", total=total, initial=done, unit=f" {unit}", unit_scale=True,
+            file=sys.stderr if terminal else _Lines(),
             mininterval=0.2 if terminal else 10, maxinterval=10, dynamic_ncols=terminal, leave=True,
             disable=events.as_json(),
         ) as shown,
