@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import shutil
 
 import shape_checks
 
@@ -231,19 +232,34 @@ def train(shapes, noise, ssp, bands, amplitude, transforms, hidden, steps):
 
 
 @pytest.fixture(scope="session")
-def trained_once(shapes, noise, ssp, sdss_bands, tmp_path_factory):
-    """`train`, by one of the processes of a run of the tests; the others read what it made."""
+def made_once(tmp_path_factory):
+    """Let one of the processes of a run of the tests make what lies at a path that they share; returns the path."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # its own folder lies in the run's
         shared = shared.parent
 
-    def trained(amplitude, **settings):
-        where = Location.parse(shared / f"{amplitude}_flow")
-        with open(f"{where.url}.lock", "w") as file:
+    def made(name, make):
+        path = shared / name
+        with open(f"{path}.lock", "a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if not model_store.is_finished(where):
-                model_store.write(where, *train(shapes, noise, ssp, sdss_bands, amplitude, **settings).to_bytes())
-        return TrainedModel.from_bytes(*model_store.read(where))
+            if not file.seek(0, os.SEEK_END):
+                make(path)
+                file.write("made")
+        return path
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def trained_once(shapes, noise, ssp, sdss_bands, made_once):
+    """`train`, by one of the processes of a run of the tests; the others read what it made."""
+
+    def trained(amplitude, **settings):
+        def make(path):
+            stored = train(shapes, noise, ssp, sdss_bands, amplitude, **settings).to_bytes()
+            model_store.write(Location.parse(path), *stored)
+
+        return TrainedModel.from_bytes(*model_store.read(Location.parse(made_once(f"{amplitude}_flow", make))))
 
     return trained
 
@@ -326,14 +342,23 @@ def filled_run(small_run, mocks):
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory):
-    return tiny.write_input(tmp_path_factory.mktemp("input") / "galaxies.fits")
+def source(made_once):
+    return made_once("galaxies.fits", tiny.write_input)
 
 
 @pytest.fixture(scope="session")
-def local(source, dask, tmp_path_factory):
-    """The run on a local folder; other tests start Dask's and Ray's workers anew, and end in the same content."""
-    run = tiny.settings(tmp_path_factory.mktemp("local"), source, engines={"dask": {"address": dask}})
-    with forked_ray.workers():
-        run_all(run)
-    return run
+def local(source, dask, made_once, tmp_path_factory):
+    """The run on a local folder; other tests start Dask's and Ray's workers anew, and end in the same content.
+
+    One process of the tests runs it, each has a copy of its own.
+    """
+
+    def at(root):
+        return tiny.settings(root, source, engines={"dask": {"address": dask}})
+
+    def make(root):
+        with forked_ray.workers():
+            run_all(at(root))
+
+    made = made_once("local", make)
+    return at(shutil.copytree(made, tmp_path_factory.mktemp("local") / "local"))

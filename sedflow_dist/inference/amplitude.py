@@ -7,6 +7,7 @@ on the range of the prior. One dimension, quadrature in ln a.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sedflow_dist.compiled import call, library
 from sedflow_dist.inference import likelihood
 from sedflow_dist.photometry.photometry import Photometry
 
@@ -46,6 +48,46 @@ def fit(
         per_mass: model fluxes of a galaxy of one solar mass formed [nanomaggies]
         photometry: the data; bands that are not measured do not count
     """
+    found = library()
+    if (
+        found
+        and per_mass.dtype == torch.float32
+        and per_mass.is_cpu
+        and per_mass.shape[-1] <= found.amplitude_most_bands()
+    ):
+        log_evidence, chi2, log_a = _compiled(found, per_mass, photometry, uniform, log_mstar_range)
+    else:
+        log_evidence, chi2, log_a = _by_operators(per_mass, photometry, uniform, log_mstar_range)
+    log_evidence = log_evidence + likelihood.log_norm(photometry).unsqueeze(-1)
+    return AmplitudeFit(log_evidence, chi2, (log_a / math.log(10)).clamp(*log_mstar_range))
+
+
+class _Amplitudes(ctypes.Structure):
+    """What `native/amplitude.cpp` has to know of all galaxies, in its order."""
+
+    _fields_ = (
+        ("bands", ctypes.c_int64), ("nodes", ctypes.c_int64),
+        *((name, ctypes.c_float) for name in ("reach", "lowest", "highest")),
+    )  # fmt: skip
+
+
+def _compiled(
+    found: ctypes.CDLL, per_mass: Tensor, photometry: Photometry, uniform: Tensor, log_mstar_range: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `_by_operators` returns, without going through memory for each node of the quadrature."""
+    galaxies, draws, bands = per_mass.shape
+    given = _Amplitudes(bands, _NODES, _REACH, *(x * math.log(10) for x in log_mstar_range))
+    inverse_sigma = photometry.inverse_sigma
+    log_evidence, chi2, log_a = (per_mass.new_empty(galaxies, draws) for _ in range(3))
+    arrays = (per_mass, photometry.flux * inverse_sigma, inverse_sigma, uniform.to(per_mass))
+    call(found.amplitude, given, *(x.contiguous() for x in arrays), galaxies, draws, log_evidence, chi2, log_a)
+    return log_evidence, chi2, log_a
+
+
+def _by_operators(
+    per_mass: Tensor, photometry: Photometry, uniform: Tensor, log_mstar_range: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ln of the evidence without the Gaussian's constants, chi^2 at the best amplitude, and ln of the amplitudes drawn."""
     inverse_sigma = photometry.inverse_sigma
     data = (photometry.flux * inverse_sigma).unsqueeze(1)
     shape = per_mass * inverse_sigma.unsqueeze(1)
@@ -73,10 +115,7 @@ def fit(
     cumulative = torch.cumsum(0.5 * (density[..., 1:] + density[..., :-1]), dim=-1)
     total = cumulative[..., -1].clamp(min=1e-30)
     log_evidence = -0.5 * chi2 + torch.log(total * step) - math.log(hi - lo)
-    log_evidence = log_evidence + likelihood.log_norm(photometry).unsqueeze(-1)
-    log_a = start + step * _inverse(cumulative, uniform * total)
-    log_mstar = ((log_a + hi) / math.log(10)).clamp(*log_mstar_range)
-    return AmplitudeFit(log_evidence, chi2, log_mstar)
+    return log_evidence, chi2, start + step * _inverse(cumulative, uniform * total) + hi
 
 
 def _inverse(

@@ -14,6 +14,13 @@ RANGE = (7.0, 12.5)
 PER_MASS = np.array([2e-10, 8e-10, 1.5e-9, 2.1e-9, 2.6e-9])
 
 
+@pytest.fixture(params=["compiled", "operators"], autouse=True)
+def made_by(request, monkeypatch):
+    """Every test of this file twice: both are the same quadrature."""
+    if request.param == "operators":
+        monkeypatch.setattr(amplitude, "library", lambda: None)
+
+
 def quadrature(per_mass, photometry):
     """ln evidence, and the cumulative distribution of log10 a on a grid, for a flat prior in log10 a on `RANGE`."""
     mask = photometry.mask[0].numpy()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sedflow_dist.parameters import Values
+from sedflow_dist.sps import dust
 from sedflow_dist.sps.dust import CALZETTI_BREAKS_A, BirthCloud, KriekConroy, SmallMagellanicCloud
 
 WAVELENGTHS = torch.tensor([1000.0, 1500.0, 2175.0, 3000.0, 5500.0, 6299.0, 6300.0, 8000.0, 22_000.0, 40_000.0])
@@ -125,3 +126,35 @@ def test_zero_curves_transmit_everything(screen):
     curves = tuple(torch.zeros(3) for _ in screen.curves(WAVELENGTHS.double(), pieces(WAVELENGTHS)))
     values = Given(**{name: torch.tensor([0.7]) for name in ("tau_bc", "tau_ism", "n_dust")})
     assert torch.equal(screen.transmission(values, curves), torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("made", ["compiled", "operators"])
+@pytest.mark.parametrize(
+    "screen", [BirthCloud(), KriekConroy(), SmallMagellanicCloud()], ids=lambda screen: screen.name
+)
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4)], ids=str)
+def test_light_behind_a_screen_is_dimmed_in_place(screen, shape, made, monkeypatch):
+    """Galaxies with one curve for all, and many draws of galaxies at redshifts of their own; to float32 rounding."""
+    if made == "operators":
+        monkeypatch.setattr(dust, "library", lambda: None)
+    generator = torch.Generator().manual_seed(6)
+    tau, n = 3 * torch.rand(shape, generator=generator), 3 * torch.rand(shape, generator=generator) - 2
+    tau[0, 0] = 0.0
+    values = Given(tau_bc=tau, tau_ism=tau, n_dust=n)
+    for of_galaxies in (True, False):
+        lam = WAVELENGTHS.repeat(2)[:17] * (torch.linspace(0.7, 1, shape[0]).view(-1, 1, 1) if of_galaxies else 1.0)
+        curves = tuple(curve.float() for curve in screen.curves(lam.double(), pieces(lam)))
+        if not of_galaxies:
+            values = Given(tau_bc=tau.flatten(), tau_ism=tau.flatten(), n_dust=n.flatten())
+        light = torch.rand(*(shape if of_galaxies else (tau.numel(),)), 17, generator=generator)
+        expected = light * screen.transmission(values, curves)
+        screen.dim(light, values, curves)
+        torch.testing.assert_close(light, expected, rtol=3e-6, atol=1e-30)
+
+
+def test_a_screen_without_curves_dims_nothing():
+    """Bit by bit: the surviving mass goes through screens beside the light."""
+    light = torch.rand(40, 3)
+    before = light.clone()
+    KriekConroy().dim(light, Given(tau_ism=torch.rand(40), n_dust=torch.rand(40)), (torch.zeros(3),) * 3)
+    assert torch.equal(light, before)
