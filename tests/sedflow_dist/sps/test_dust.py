@@ -134,7 +134,7 @@ def test_zero_curves_transmit_everything(screen):
 )
 @pytest.mark.parametrize("shape", [(5, 7), (3, 4)], ids=str)
 def test_light_behind_a_screen_is_dimmed_in_place(screen, shape, made, monkeypatch):
-    """Galaxies with one curve for all, and many draws of galaxies at redshifts of their own; to float32 rounding."""
+    """Galaxies with one curve for all, and many draws of galaxies at redshifts of their own; exponents of 60 round by 4e-6."""
     if made == "operators":
         monkeypatch.setattr(dust, "library", lambda: None)
     generator = torch.Generator().manual_seed(6)
@@ -149,7 +149,7 @@ def test_light_behind_a_screen_is_dimmed_in_place(screen, shape, made, monkeypat
         light = torch.rand(*(shape if of_galaxies else (tau.numel(),)), 17, generator=generator)
         expected = light * screen.transmission(values, curves)
         screen.dim(light, values, curves)
-        torch.testing.assert_close(light, expected, rtol=3e-6, atol=1e-30)
+        torch.testing.assert_close(light, expected, rtol=1e-5, atol=1e-20)
 
 
 def test_a_screen_without_curves_dims_nothing():
