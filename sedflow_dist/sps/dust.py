@@ -127,21 +127,22 @@ class SmallMagellanicCloud(Screen):
 
 
 def _dimmed(light: Tensor, curves: Curves, tau: Tensor, *slope_and_strength: Tensor) -> bool:
-    """Multiply light by exp(-tau curve) where `native/screens.cpp` can: many draws of each galaxy, or galaxies with one curve."""
+    """Multiply light by exp(-tau curve) where `native/screens.cpp` can: draws of each galaxy with its curves, or all with one."""
     found = library()
     numbers = [x.expand(light.shape[:-1]).contiguous() for x in (tau, *slope_and_strength)]
-    of_galaxies = light.ndim == 3 and curves[0].ndim == 3 and curves[0].shape[1] == 1
+    of_galaxies = light.ndim == 3 and curves[0].shape == (len(light), 1, light.shape[-1])
     if (
         found is None
-        or not (of_galaxies or (light.ndim == 2 and curves[0].ndim == 1))
+        or not (of_galaxies or curves[0].shape == light.shape[-1:])
         or any(x.dtype != torch.float32 or x.requires_grad or not x.is_cpu for x in (light, *curves, *numbers))
         or not light.is_contiguous()
     ):
         return False
-    galaxies, draws, cells = light.shape if of_galaxies else (1, *light.shape)
+    galaxies, draws = light.shape[:2] if of_galaxies else (1, numbers[0].numel())
     none = () if slope_and_strength else (0, 0)  # no addresses: the curve is the same for all
-    apart = cells if of_galaxies and len(curves[0]) > 1 else 0
-    call(found.screen, *(x.contiguous() for x in curves), *none, apart, *numbers, *none, galaxies, draws, cells, light)
+    cells = light.shape[-1]
+    apart, own = cells if of_galaxies else 0, (curve.contiguous() for curve in curves)
+    call(found.screen, *own, *none, apart, *numbers, *none, galaxies, draws, cells, light)
     return True
 
 

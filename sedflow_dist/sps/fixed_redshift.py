@@ -19,7 +19,7 @@ from sedflow_dist.parameters import ParameterSpace, Values
 from sedflow_dist.sps.components import Curves
 from sedflow_dist.sps.cosmology import ABSOLUTE_FACTOR
 from sedflow_dist.sps.galaxy_model import GalaxyModel
-from sedflow_dist.sps.populations import Epoch, Populations
+from sedflow_dist.sps.populations import N_POPULATIONS, Epoch, Populations
 from sedflow_dist.sps.starlight import Starlight, between_rungs
 
 
@@ -136,7 +136,9 @@ class RedshiftModel:
         self._rows = [len(stars.bin_spectra), len(stars.node_spectra), *map(len, templates)]
         rows = torch.cat([stars.bin_spectra, stars.node_spectra, *templates])
         n_pixels = len(model.wavelength)
-        self._ladder = torch.einsum("rk,sck->src", rows[:, :n_pixels], model.tensor(nodes.table)).contiguous()
+        ladder = torch.einsum("rk,sck->src", rows[:, :n_pixels], model.tensor(nodes.table))
+        #: Light in cells at each rung, (rung, row, cell), of the fixed bins, the nodes and each source.
+        self._ladder = tuple(part.contiguous() for part in ladder.split(self._rows, dim=1))
         #: The rows' light in cells of energy, the same at all redshifts; the last cell has all of it, before any screen.
         self._energy = None if model.dust_templates is None else self._in_cells_of_energy(rows[:, n_pixels:])
         #: What dust emits per luminosity through each band, (rung, row, band).
@@ -148,14 +150,15 @@ class RedshiftModel:
         #: The bands at z = 0.
         self.rest_frame = self.shared([0])
         #: The same before any dust, which neither takes light nor gives any: without screens a band is one cell.
-        bare = (self._ladder[0] @ self._to_bands).unsqueeze(0)
+        bare = (ladder[0] @ self._to_bands).unsqueeze(0)
         self.rest_frame_without_dust = SharedRedshifts(bare, None, torch.eye(len(model.bands), dtype=model.dtype), None)
 
     def shared(self, rungs: Sequence[int]) -> SharedRedshifts:
         """Return the bands at rungs of the ladder of redshifts, ln(1 + z) = rung times `BandWeights.step`."""
         model, at = self.model, torch.as_tensor(rungs)
         lit = self._lit[at].flatten()
-        cells = torch.cat([self._ladder[at].transpose(0, 1).flatten(1)[:, lit], self._surviving], dim=-1)
+        rows = torch.cat([part[at] for part in self._ladder], 1)
+        cells = torch.cat([rows.transpose(0, 1).flatten(1)[:, lit], self._surviving], dim=-1)
         stretch = torch.exp(at.double() * model.weights.step).to(self._node_wavelength.dtype)
         wavelength = (self._node_wavelength / stretch.unsqueeze(-1)).flatten()[lit]
         curves = _with_all(model.curves(wavelength, self._piece.repeat(len(at))[lit]))
@@ -171,19 +174,22 @@ class RedshiftModel:
 
     def memory(self, n_galaxies: int, n_draws: int) -> int:
         """Return the most bytes that a call needs beside its arguments."""
-        rows, energy = self._ladder.shape[1], 0 if self._energy is None else self._energy.cells.shape[-1]
-        tables = 4 * 3 * rows * self._n_cells  # of a galaxy: at two rungs and between
+        rows, energy = sum(self._rows), 0 if self._energy is None else self._energy.cells.shape[-1]
+        tables = 4 * rows * self._n_cells * (1 if self._starlight.compiled(self._n_cells) else 3)  # and at two rungs
         return n_galaxies * tables + n_galaxies * n_draws * self.memory_of_draw(max(self._n_cells, energy))
 
     def memory_of_draw(self, cells: int) -> int:
         """Return the bytes of a draw whose light is looked at in so many cells.
 
-        Light in cells and its terms; weights of populations at metallicities, and which rows of the tables the burst takes, as
-        64-bit indices; sources' weights, and dust's rows.
+        Light in cells and its terms, populations; by operators weights of these at metallicities, and which rows of the tables the
+        burst takes, as 64-bit indices; sources' weights, and dust's rows.
         """
         numbers = sum(light.numbers + len(light.templates) for _, light in self.model.sources)
         numbers += 0 if self._dust is None else 60
-        return 4 * (9 * cells + 60 * self.model.stars.n_metallicities + 100 + numbers)
+        if not self._starlight.compiled(cells):
+            return 4 * (9 * cells + 60 * self.model.stars.n_metallicities + 100 + numbers)
+        weights = N_POPULATIONS * self.model.stars.n_metallicities if self.model.sources else 0
+        return 4 * (4 * cells + 2 * weights + 200 + numbers)
 
     def __call__(self, theta: Float[Tensor, "galaxy draw param"], redshift: Float[Tensor, " galaxy"]) -> DrawPhotometry:
         """Evaluate draws; their amplitude is not used (everything is per solar mass)."""
@@ -211,7 +217,8 @@ class RedshiftModel:
     def _in_common(self, drawn: Drawn, shared: SharedRedshifts) -> _Tables:
         """Return tables that galaxies share, with each one's cut bin."""
         epoch = Epoch(**{name: value.squeeze(-1) for name, value in vars(drawn.epoch).items()})
-        return self._tables(shared.cells, epoch, shared.curves, shared.to_bands, shared.dust)
+        parts = shared.cells.split(self._rows, dim=1)
+        return self._tables(parts, epoch, shared.curves, shared.to_bands, shared.dust)
 
     def at(self, redshift: Float[Tensor, " galaxy"]) -> FixedRedshifts:
         """Return what the redshifts alone decide, for `flux` and `evaluate`."""
@@ -257,40 +264,30 @@ class RedshiftModel:
     def _observed_tables(self, epoch: Epoch) -> _Tables:
         rung, fraction = self.model.rung(epoch.redshift)
         lit = torch.nonzero((self._lit[rung] | self._lit[rung + 1]).any(0)).squeeze(1)
-        cells = between_rungs(self._ladder, rung, fraction, lit)
+        parts = [between_rungs(part, rung, fraction, lit) for part in self._ladder]
         dust = None
         if self._dust is not None:
             dust = between_rungs(self._dust, rung, fraction, torch.arange(self._dust.shape[-1]))
         wavelength = self._node_wavelength[lit] / (1 + epoch.redshift.unsqueeze(-1))
         curves = self.model.curves(wavelength.unsqueeze(1), self._piece[lit])
-        return self._tables(cells, epoch, curves, self._to_bands[lit], dust)
+        return self._tables(parts, epoch, curves, self._to_bands[lit], dust)
 
     def _tables(
         self,
-        cells: Float[Tensor, "_galaxy row cell"],
+        parts: Sequence[Float[Tensor, "_galaxy _row cell"]],
         epoch: Epoch,
         curves: Sequence[Curves] | None,
         to_bands: Float[Tensor, "_cell band"],
         dust: Float[Tensor, "_galaxy _part band"] | None,
     ) -> _Tables:
-        """Split rows into bins, nodes and sources and interpolate the cut bin, whose age the redshift fixes, from the nodes."""
-        stars = self.model.stars
-        bins, nodes, *sources = cells.split(self._rows, dim=1)
+        """Put light in cells of bins, nodes and sources together, and that of the cut bin, whose age the redshift fixes."""
+        stars, (bins, nodes, *sources) = self.model.stars, parts
         by_age = nodes.unflatten(1, (-1, stars.n_metallicities))
-        galaxy = torch.arange(len(epoch.redshift)) if len(cells) > 1 else torch.zeros_like(epoch.cut_index)
+        galaxy = torch.arange(len(epoch.redshift)) if len(bins) > 1 else torch.zeros_like(epoch.cut_index)
         (left, t_left), (right, t_right) = stars.age_weights(epoch.cut_age)
         cut = by_age[galaxy, left] * t_left[:, None, None] + by_age[galaxy, right] * t_right[:, None, None]
-        # Nodes are made contiguous, as a sampler looks into them again and again.
-        return _Tables(
-            bins,
-            cut,
-            nodes.contiguous(),
-            tuple(sources),
-            None if curves is None else tuple(curves),
-            galaxy,
-            to_bands,
-            dust,
-        )
+        curves = None if curves is None else tuple(curves)
+        return _Tables(bins, cut, nodes, tuple(sources), curves, galaxy, to_bands, dust)
 
     def _light(self, drawn: Drawn, tables: _Tables) -> Float[Tensor, "galaxy draw cell"]:
         """Attenuated light of draws in cells."""
