@@ -6,7 +6,7 @@ are the exact posterior's whatever the flow has seen. Costs are bounded: see `Ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from sedflow_dist.flow.learned_likelihood import LearnedLikelihood
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import importance, likelihood, lockstep, mcmc
 from sedflow_dist.inference.comparison import Comparison
+from sedflow_dist.inference.draws import Draws
 from sedflow_dist.inference.mcmc import State, Target
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.reweight import NewPrior
@@ -146,7 +147,7 @@ class Router:
         for i in np.flatnonzero(~plain).tolist():
             one, row = photometry[i], rows[i : i + 1]
             if methods[i] == Method.MORE_DRAWS:
-                found = posterior.draw(one, row, n * self.routing.more_draws)
+                ((_, found),) = self._drawn_more(one, row, n)
                 all_values, own_weight = found.values, found.weight
             else:
                 (chain,) = self._chains(one, row)
@@ -161,11 +162,10 @@ class Router:
         self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], answers: Sequence[Answer]
     ) -> Int[np.ndarray, " row"]:
         """Return which galaxies the flow answers, or failed on, and not well enough: their places in the block."""
-        method, fraction, k = (
-            latest(name, len(flags), answers) for name in ("method", "effective_fraction", "pareto_k")
+        method, fraction, effective, k = (
+            latest(name, len(flags), answers) for name in ("method", "effective_fraction", "effective_draws", "pareto_k")
         )
-        more = np.where(method == Method.MORE_DRAWS, self.routing.more_draws, 1)
-        number = np.nan_to_num(fraction) * self.posterior.n_draws * more
+        number = np.where(method >= Method.WEIGHTED, effective, np.nan_to_num(fraction) * self.posterior.n_draws)
         low = (number < self.routing.effective_draws) | (k > importance.LARGEST_K)
         galaxies = (flags & int(Flag.NOT_A_GALAXY)) == 0
         return np.flatnonzero(low & galaxies & self.posterior.open(photometry, flags))
@@ -179,20 +179,41 @@ class Router:
         self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], answers: Sequence[Answer], row: int
     ) -> list[Answer]:
         """Return answers of more draws of the flow, of rows where they are worth more and their weights serve."""
-        posterior, routing, found = self.posterior, self.routing, []
-        if routing.more_draws == 1:
-            return []
+        posterior, found = self.posterior, []
         fraction = np.nan_to_num(latest("effective_fraction", len(flags), answers))
-        for i in self._poor(photometry, flags, answers).tolist():
-            at = np.array([i])
-            draws = posterior.draw(photometry[at], at + row, posterior.n_draws * routing.more_draws)
-            effective = float(draws.effective_fraction) * draws.weight.shape[1]
-            if effective > fraction[i] * posterior.n_draws and posterior.serves(draws)[0]:
-                answer = posterior.answer(draws, at, at + row, flags[at])
-                if answer.ok[0]:
-                    columns = {**answer.columns, "method": np.array([Method.MORE_DRAWS])}
-                    found.append(replace(answer, columns=columns))
+        poor = self._poor(photometry, flags, answers)
+        for places, draws in self._drawn_more(photometry[poor], poor + row, posterior.n_draws):
+            for i, one in zip(poor[places], draws.each(), strict=True):
+                effective = float(one.effective_fraction) * one.weight.shape[1]
+                if effective > fraction[i] * posterior.n_draws and posterior.serves(one)[0]:
+                    at = np.array([i])
+                    answer = posterior.answer(one, at, at + row, flags[at])
+                    if answer.ok[0]:
+                        columns = {**answer.columns, "method": np.array([Method.MORE_DRAWS])}
+                        found.append(replace(answer, columns=columns))
         return found
+
+    def _drawn_more(
+        self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int
+    ) -> Iterator[tuple[Int[np.ndarray, " place"], Draws]]:
+        """Yield places of galaxies with draws of them: twice ``n_draws``, four times, and on, until they are enough.
+
+        At the most that `Routing.more_draws` allows they are what there is. A galaxy's number of draws depends on its own alone.
+        """
+        left, factor = np.arange(len(rows)), 1
+        while len(left) and factor < self.routing.more_draws:
+            factor, again = min(2 * factor, self.routing.more_draws), []
+            size = max(self.posterior.batch // factor, 1)
+            for start in range(0, len(left), size):
+                at = left[start : start + size]
+                draws = self.posterior.draw(photometry[at], rows[at], n_draws * factor)
+                effective = draws.effective_fraction * draws.weight.shape[1]
+                enough = (effective >= self.routing.effective_draws) & (draws.pareto_k <= importance.LARGEST_K)
+                done = torch.nonzero(enough | (factor == self.routing.more_draws)).squeeze(1)
+                again.append(np.delete(at, done.numpy()))
+                if len(done):
+                    yield at[done.numpy()], Draws.joined([draws], done)
+            left = np.concatenate(again)
 
     def _mcmc(
         self,

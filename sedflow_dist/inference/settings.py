@@ -19,7 +19,11 @@ class Routing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     effective_draws: int = Field(100, ge=1, description="fewest effective draws of an answer; below, the row goes on")
-    more_draws: int = Field(8, ge=1, description="first step: as many times the draws; 1: skip it")
+    more_draws: int = Field(
+        8,
+        ge=1,
+        description="first step: twice the draws, four times, up to as many times, until they are enough; 1: skip it",
+    )
     walkers: int = Field(32, ge=22, description="even; of the MCMC (emcee, differential evolution)")
     short_steps: int = Field(1500, ge=60, description="second step: steps from the flow's draws, a third discarded")
     long_steps: int = Field(10_500, ge=60, description="last step: as many again until it converges, up to these")

@@ -73,10 +73,11 @@ def routed(posterior, block):
 
 def poor(summary):
     """Rows whose weights do not serve, by the definition of docs/model.md."""
-    n = N_DRAWS * np.where(summary.method == Method.MORE_DRAWS, MORE, 1)
+    own = N_DRAWS * np.nan_to_num(summary.effective_fraction)
+    worth = np.where(summary.method == Method.MORE_DRAWS, summary.effective_draws, own)
     by_flow = (summary.method > Method.NONE) & (summary.method < Method.SHORT_MCMC)
     by_flow[[FAR, FARTHER]] = summary.method[[FAR, FARTHER]] < Method.SHORT_MCMC  # none where weights do not serve
-    return by_flow & ((n * np.nan_to_num(summary.effective_fraction) < LEAST) | (summary.pareto_k > 0.7))
+    return by_flow & ((worth < LEAST) | (summary.pareto_k > 0.7))
 
 
 def by_mcmc(summary):
@@ -107,9 +108,11 @@ def test_poor_rows_climb_until_they_are_served(plain, more, routed):
     assert (climbed | ~got_more).all()
     worth = N_DRAWS * np.nan_to_num(plain.effective_fraction[got_more])
     assert (more.effective_draws[got_more] > worth).all()
-    assert (MORE * more.effective_fraction[got_more] >= 0.03).all()
-    expected = N_DRAWS * MORE * more.effective_fraction[got_more]
-    np.testing.assert_allclose(more.effective_draws[got_more], expected, rtol=1e-6)
+    factor = more.effective_draws[got_more] / (N_DRAWS * more.effective_fraction[got_more])
+    assert (factor * more.effective_fraction[got_more] >= 0.03).all()
+    np.testing.assert_allclose(factor, 2 ** np.round(np.log2(factor)), rtol=1e-6)
+    assert factor.min() < 2.1 and factor.max() > MORE - 0.1  # as many as each needs
+    assert not poor(more)[np.flatnonzero(got_more)[factor < MORE - 0.1]].any()
     assert_equal_bits(more, plain, ~got_more, [f.name for f in dataclasses.fields(plain)])
     np.testing.assert_array_equal(by_mcmc(routed), poor(more))
     assert not poor(routed).any()
