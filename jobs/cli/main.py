@@ -98,7 +98,7 @@ def demo(
     root: Annotated[str, typer.Option(help="where the stores and figures go")] = "demo",
     n: Annotated[int | None, typer.Option("--train-steps", help="training steps (fewer: faster, worse)")] = None,
 ) -> None:
-    """Run the whole chain on 10,000 real SDSS galaxies, with figures at the end (about six minutes on two cores)."""
+    """Run the whole chain on 10,000 real SDSS galaxies, with figures at the end (about five minutes on two cores)."""
     from jobs.run.job import run_all
     from jobs.validate.figures import figures as draw
 
