@@ -20,6 +20,8 @@ from torch import Tensor
 
 #: Libraries by what PyTorch calls the processor, the best first; ``any`` has no instructions but those of every processor.
 _LIBRARIES = {"AVX512": ("avx512", "avx2", "any"), "AVX2": ("avx2", "any")}
+#: What compiled functions compute with, and memory.
+_KINDS = (torch.float32, torch.int64, torch.uint8)
 
 
 def instructions() -> str | None:
@@ -44,13 +46,13 @@ def call(function: Callable[..., object], *arguments: Tensor | ctypes.Structure 
     """Call a compiled function with tensors and structures, which are passed as addresses, and whole numbers.
 
     Raises:
-        ValueError: a tensor is not in this process's memory, or its numbers do not lie side by side
+        ValueError: a tensor is not in this process's memory, its numbers do not lie side by side, or are of another kind
     """
     for each in arguments:
-        if isinstance(each, Tensor) and not (each.is_contiguous() and each.is_cpu):
+        if isinstance(each, Tensor) and not (each.is_contiguous() and each.is_cpu and each.dtype in _KINDS):
             raise ValueError(
-                f"a compiled function was given a tensor {tuple(each.shape)} on {each.device}, strides {each.stride()}; its "
-                "numbers must lie side by side on the CPU"
+                f"a compiled function was given a tensor {tuple(each.shape)} of {each.dtype} on {each.device}, strides "
+                f"{each.stride()}; its numbers must be float32 or int64 and lie side by side on the CPU"
             )
     function(*map(_passed, arguments))
 

@@ -44,8 +44,18 @@ class CompiledInverse:
         draws: Float[Tensor, "row dimension"],
         log_scale: Float[Tensor, " row"],
     ) -> None:
-        """Fill ``draws`` and the logarithms of their scales."""
+        """Fill ``draws`` and the logarithms of their scales.
+
+        Raises:
+            ValueError: base points or features are not as many as the flow's
+        """
         (blocks, dimensions), units = self.order.shape, self.units
+        n_features = self.context.shape[1] - 2
+        if base.shape[1] != dimensions or x.shape[1] != n_features or draws.shape != base.shape:
+            raise ValueError(
+                f"a flow of {dimensions} dimensions and {n_features} features was given base points of {base.shape[1]} and "
+                f"features of {x.shape[1]}"
+            )
         memory = torch.empty(self.memory(0), dtype=torch.uint8, device=x.device)
         context = x.new_empty(len(x), blocks, units)
         call(self.library.flow_context, self.context, blocks, units, x, *x.shape, context)

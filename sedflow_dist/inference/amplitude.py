@@ -79,7 +79,8 @@ def _compiled(
     given = _Amplitudes(bands, _NODES, _REACH, *(x * math.log(10) for x in log_mstar_range))
     inverse_sigma = photometry.inverse_sigma
     log_evidence, chi2, log_a = (per_mass.new_empty(galaxies, draws) for _ in range(3))
-    arrays = (per_mass, photometry.flux * inverse_sigma, inverse_sigma, uniform.to(per_mass))
+    data = (photometry.flux * inverse_sigma).expand(galaxies, bands)
+    arrays = (per_mass, data, inverse_sigma.expand(galaxies, bands), uniform.to(per_mass).expand(galaxies, draws))
     call(found.amplitude, given, *(x.contiguous() for x in arrays), galaxies, draws, log_evidence, chi2, log_a)
     return log_evidence, chi2, log_a
 

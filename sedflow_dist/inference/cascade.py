@@ -163,7 +163,8 @@ class Router:
     ) -> Int[np.ndarray, " row"]:
         """Return which galaxies the flow answers, or failed on, and not well enough: their places in the block."""
         method, fraction, effective, k = (
-            latest(name, len(flags), answers) for name in ("method", "effective_fraction", "effective_draws", "pareto_k")
+            latest(name, len(flags), answers)
+            for name in ("method", "effective_fraction", "effective_draws", "pareto_k")
         )
         number = np.where(method >= Method.WEIGHTED, effective, np.nan_to_num(fraction) * self.posterior.n_draws)
         low = (number < self.routing.effective_draws) | (k > importance.LARGEST_K)

@@ -216,12 +216,20 @@ def test_without_a_library_operators_draw(case, monkeypatch):
     assert torch.equal(phi, Sampler(maf.blocks(net), compiled=False)(base, x)[0])
 
 
-def test_numbers_that_do_not_lie_side_by_side_are_refused(case):
+def test_numbers_that_a_compiled_function_cannot_read_are_refused(case):
+    """Not side by side, of another kind, or not as many as the flow has: each would be read as something else."""
     net, x, base = case
     made = Sampler(maf.blocks(net))._compiled
-    galaxy, rows = torch.zeros(10, dtype=torch.long), torch.zeros(10, 2 * base.shape[2])
+    galaxy, rows, scale = torch.zeros(10, dtype=torch.long), base[0, :10].contiguous(), torch.zeros(10)
+    wide = rows.repeat_interleave(2, 1)
     with pytest.raises(ValueError, match="side by side"):
-        made(rows[:, ::2], x[:1], galaxy, rows[:, 1::2], torch.zeros(10))
+        made(wide[:, ::2], x[:1], galaxy, torch.empty_like(rows), scale)
+    with pytest.raises(ValueError, match=r"torch\.float64.*must be float32"):
+        made(rows.double(), x[:1], galaxy, torch.empty_like(rows), scale)
+    with pytest.raises(ValueError, match=f"base points of {wide.shape[1]}"):
+        made(wide, x[:1], galaxy, torch.empty_like(wide), scale)
+    with pytest.raises(ValueError, match=f"features of {2 * x.shape[1]}"):
+        made(rows, x[:1].repeat(1, 2), galaxy, torch.empty_like(rows), scale)
 
 
 def test_extreme_features_and_base_points_give_finite_draws(compiled_for):
