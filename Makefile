@@ -17,7 +17,8 @@ PIP = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-all pytest lint api audit benchmarks clean
 
-.venv/installed: pyproject.toml constraints.txt
+# The installation compiles the sources in C++.
+.venv/installed: pyproject.toml constraints.txt $(wildcard sedflow_dist/native/*.cpp sedflow_dist/native/*.h)
 	$(PYTHON) -m venv .venv
 	$(PIP) --no-compile torch uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]' || $(PIP) -e '.[test]'

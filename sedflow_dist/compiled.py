@@ -26,20 +26,17 @@ _KINDS = (torch.float32, torch.int64, torch.uint8)
 
 def instructions() -> str | None:
     """Return the name of the instructions that the library of this process is built for; None: there is no library."""
-    built = (name for name in _LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), ("any",)) if _path(name).exists())
-    return next(built, None)
+    return _chosen(torch.backends.cpu.get_cpu_capability())[0]
 
 
-def library() -> ctypes.CDLL | None:
-    """Return the library for this processor; None: nothing that suits it was built."""
-    name = instructions()
-    return load(name) if name else None
+def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
+    """Return the library for this processor, if it can compute with such tensors: float32, on the CPU, without gradients.
 
-
-@functools.cache
-def load(name: str) -> ctypes.CDLL:
-    """Return the library of some instructions; those that a processor has not got end its process when called."""
-    return ctypes.CDLL(str(_path(name)))
+    None: it cannot, or nothing that suits the processor was built.
+    """
+    if any(x.dtype != torch.float32 or not x.is_cpu or x.requires_grad for x in tensors):
+        return None
+    return _chosen(torch.backends.cpu.get_cpu_capability())[1]
 
 
 def call(function: Callable[..., object], *arguments: Tensor | ctypes.Structure | int) -> None:
@@ -61,6 +58,13 @@ def _passed(argument: Tensor | ctypes.Structure | int) -> object:
     if isinstance(argument, Tensor):
         return ctypes.c_void_p(argument.data_ptr())
     return ctypes.byref(argument) if isinstance(argument, ctypes.Structure) else ctypes.c_int64(argument)
+
+
+@functools.cache
+def _chosen(processor: str) -> tuple[str | None, ctypes.CDLL | None]:
+    """Name and library of the best instructions for a processor that were built: looked for once, as samplers ask at every step."""
+    name = next((name for name in _LIBRARIES.get(processor, ("any",)) if _path(name).exists()), None)
+    return name, ctypes.CDLL(str(_path(name))) if name else None
 
 
 def _path(name: str) -> Path:

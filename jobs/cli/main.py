@@ -69,7 +69,7 @@ def everywhere(
         typer.Option(envvar="SEDFLOW_LOG", help="bars and sentences, or a line of JSON an event"),
     ] = "text",
 ) -> None:
-    """Serve metrics where asked; where another job of this machine has the port, work without."""
+    """Say what jobs do as asked, and serve metrics; where another job of this machine has the port, work without."""
     os.environ["SEDFLOW_LOG"] = log  # of the processes that this one starts, too
     if metrics:
         from jobs.telemetry.events import emit

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sedflow_dist.compiled import call, library
+from sedflow_dist.compiled import call, library_for
 from sedflow_dist.flow.maf import Block
 
 
@@ -72,8 +72,8 @@ def prepare(masked: list[Block], order: Int[Tensor, " unit"], ends: list[int]) -
         order: hidden units by degree
         ends: how many units have a degree of at most 1, 2, ...: as many as dimensions
     """
-    found = library()
-    if found is None or masked[0].inputs.device.type != "cpu":
+    found = library_for(masked[0].inputs.detach())
+    if found is None:
         return None
     found.flow_inverse_memory.restype = ctypes.c_int64
     tile = found.flow_inverse_tile()

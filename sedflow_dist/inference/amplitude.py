@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sedflow_dist.compiled import call, library
+from sedflow_dist.compiled import call, library_for
 from sedflow_dist.inference import likelihood
 from sedflow_dist.photometry.photometry import Photometry
 
@@ -48,13 +48,8 @@ def fit(
         per_mass: model fluxes of a galaxy of one solar mass formed [nanomaggies]
         photometry: the data; bands that are not measured do not count
     """
-    found = library()
-    if (
-        found
-        and per_mass.dtype == torch.float32
-        and per_mass.is_cpu
-        and per_mass.shape[-1] <= found.amplitude_most_bands()
-    ):
+    found = library_for(per_mass)
+    if found and per_mass.shape[-1] <= found.amplitude_most_bands():
         log_evidence, chi2, log_a = _compiled(found, per_mass, photometry, uniform, log_mstar_range)
     else:
         log_evidence, chi2, log_a = _by_operators(per_mass, photometry, uniform, log_mstar_range)

@@ -183,21 +183,20 @@ class Router:
         posterior, found = self.posterior, []
         fraction = np.nan_to_num(latest("effective_fraction", len(flags), answers))
         poor = self._poor(photometry, flags, answers)
-        for places, draws in self._drawn_more(photometry[poor], poor + row, posterior.n_draws):
-            for i, one in zip(poor[places], draws.each(), strict=True):
-                effective = float(one.effective_fraction) * one.weight.shape[1]
-                if effective > fraction[i] * posterior.n_draws and posterior.serves(one)[0]:
-                    at = np.array([i])
-                    answer = posterior.answer(one, at, at + row, flags[at])
-                    if answer.ok[0]:
-                        columns = {**answer.columns, "method": np.array([Method.MORE_DRAWS])}
-                        found.append(replace(answer, columns=columns))
+        for place, draws in self._drawn_more(photometry[poor], poor + row, posterior.n_draws):
+            at = poor[place : place + 1]
+            effective = float(draws.effective_fraction) * draws.weight.shape[1]
+            if effective > fraction[at[0]] * posterior.n_draws and posterior.serves(draws)[0]:
+                answer = posterior.answer(draws, at, at + row, flags[at])
+                if answer.ok[0]:
+                    columns = {**answer.columns, "method": np.array([Method.MORE_DRAWS])}
+                    found.append(replace(answer, columns=columns))
         return found
 
     def _drawn_more(
         self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int
-    ) -> Iterator[tuple[Int[np.ndarray, " place"], Draws]]:
-        """Yield places of galaxies with draws of them: twice ``n_draws``, four times, and on, until they are enough.
+    ) -> Iterator[tuple[int, Draws]]:
+        """Yield the place of each galaxy with its draws: twice ``n_draws``, four times, and on, until they are enough.
 
         At the most that `Routing.more_draws` allows they are what there is. A galaxy's number of draws depends on its own alone.
         """
@@ -212,8 +211,8 @@ class Router:
                 enough = (effective >= self.routing.effective_draws) & (draws.pareto_k <= importance.LARGEST_K)
                 done = torch.nonzero(enough | (factor == self.routing.more_draws)).squeeze(1)
                 again.append(np.delete(at, done.numpy()))
-                if len(done):
-                    yield at[done.numpy()], Draws.joined([draws], done)
+                for i in done:
+                    yield int(at[i]), Draws.joined([draws], i.unsqueeze(0))
             left = np.concatenate(again)
 
     def _mcmc(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -59,10 +59,6 @@ class Draws:
         interim = Certificate(**{f.name: joined(f.name, [part.interim for part in parts]) for f in fields(Certificate)})
         own = {f.name: joined(f.name, parts) for f in fields(cls) if f.name != "interim"}
         return cls(**own, interim=interim)
-
-    def each(self) -> Iterator[Draws]:
-        """Yield the draws of one galaxy after the other."""
-        return (Draws.joined([self], torch.tensor([i])) for i in range(len(self.weight)))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sedflow_dist.compiled import call, library
+from sedflow_dist.compiled import call, library_for
 from sedflow_dist.parameters import Values
 from sedflow_dist.priors import Uniform
 from sedflow_dist.quantities import Parameter
@@ -95,7 +95,7 @@ class KriekConroy(Screen):
         """Return exp(-tau_ism k(lambda; n_dust)), what every star's light is multiplied with."""
         calzetti, bump, log_wavelength = curves
         n_dust = values["n_dust"]
-        bump_strength = (0.85 - 1.9 * n_dust).unsqueeze(-1)
+        bump_strength = _bump_strength(n_dust).unsqueeze(-1)
         curve = torch.exp(n_dust.unsqueeze(-1) * log_wavelength)
         curve.mul_(torch.addcmul(calzetti, bump_strength, bump))
         return curve.mul_(-values["tau_ism"].unsqueeze(-1)).exp_()
@@ -103,7 +103,7 @@ class KriekConroy(Screen):
     def dim(self, light: Float[Tensor, "*batch wavelength"], values: Values, curves: Curves) -> None:
         """Multiply light by the transmitted fraction, in place."""
         n_dust = values["n_dust"]
-        if not _dimmed(light, curves, values["tau_ism"], n_dust, 0.85 - 1.9 * n_dust):
+        if not _dimmed(light, curves, values["tau_ism"], n_dust, _bump_strength(n_dust)):
             super().dim(light, values, curves)
 
 
@@ -126,18 +126,18 @@ class SmallMagellanicCloud(Screen):
         return torch.mul(-values["tau_ism"].unsqueeze(-1), curves[0]).exp_()
 
 
+def _bump_strength(n_dust: Tensor) -> Tensor:
+    """Return the amplitude of the 2175 A bump, which is tied to the slope (Kriek & Conroy 2013)."""
+    return 0.85 - 1.9 * n_dust
+
+
 def _dimmed(light: Tensor, curves: Curves, tau: Tensor, *slope_and_strength: Tensor) -> bool:
     """Multiply light by exp(-tau curve) where `native/screens.cpp` can: draws of each galaxy with its curves, or all with one."""
-    found = library()
-    numbers = [x.expand(light.shape[:-1]).contiguous() for x in (tau, *slope_and_strength)]
+    found = library_for(light, *curves, tau, *slope_and_strength)
     of_galaxies = light.ndim == 3 and curves[0].shape == (len(light), 1, light.shape[-1])
-    if (
-        found is None
-        or not (of_galaxies or curves[0].shape == light.shape[-1:])
-        or any(x.dtype != torch.float32 or x.requires_grad or not x.is_cpu for x in (light, *curves, *numbers))
-        or not light.is_contiguous()
-    ):
+    if not (found and light.is_contiguous() and (of_galaxies or curves[0].shape == light.shape[-1:])):
         return False
+    numbers = [x.expand(light.shape[:-1]).contiguous() for x in (tau, *slope_and_strength)]
     galaxies, draws = light.shape[:2] if of_galaxies else (1, numbers[0].numel())
     none = () if slope_and_strength else (0, 0)  # no addresses: the curve is the same for all
     cells = light.shape[-1]

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from sedflow_dist.compiled import call, library
+from sedflow_dist.compiled import call, library_for
 from sedflow_dist.sps.populations import BURST, CUT, N_FIXED, N_POPULATIONS, Populations
 from sedflow_dist.sps.stars import Stars
 
@@ -31,18 +31,13 @@ class _Stars(ctypes.Structure):
 
 
 class Starlight:
-    """Sum the light of a model's stars for many draws of each of some galaxies.
+    """Sum the light of a model's ``stars`` for many draws of each of some galaxies."""
 
-    Args:
-        stars: the model's
-        compiled: False: by operators, whatever there is
-    """
-
-    def __init__(self, stars: Stars, compiled: bool = True) -> None:
-        self.stars = stars
-        self._library = library() if compiled and stars.dtype == torch.float32 else None
+    def __init__(self, stars: Stars) -> None:
+        self.stars, self._library = stars, library_for(stars.log_age)
         if self._library is None:
             return
+        assert self._library.starlight_most_populations() >= N_POPULATIONS
         by_node = stars.birth_cloud_rule == "node"
         #: What the structure points at.
         self._held = [stars.log_metallicity, stars.log_age, stars.node_in_cloud.long()]
@@ -115,7 +110,7 @@ def between_rungs(
     kept: Int[Tensor, " kept"],
 ) -> Float[Tensor, "galaxy row kept"]:
     """Return tables at redshifts between ``rung`` and the next, some of their columns."""
-    found = library() if ladder.dtype == torch.float32 else None
+    found = library_for(ladder)
     if found is None:
         between = zip(rung.tolist(), fraction.tolist(), strict=True)
         return torch.stack([ladder[i].lerp(ladder[i + 1], share) for i, share in between]).index_select(-1, kept)

@@ -150,10 +150,7 @@ def test_draws_do_not_depend_on_the_number_of_threads(case, sampler_of):
 def test_memory_is_planned(rows, working_set, compiled):
     """What PyTorch allocates at most is what the sampler says, and not half of it."""
     sampler = Sampler(maf.blocks(maf.build(10, 16, 2, 100, seed=1)), working_set, compiled)
-    base, x = (
-        torch.randn(rows, 10),
-        torch.randn(rows if compiled else 7, 16),
-    )  # the compiled one's context is a galaxy's
+    base, x = torch.randn(rows, 10), torch.randn(rows if compiled else 7, 16)  # compiled, a galaxy's context counts
     galaxy = torch.arange(rows) % len(x)
     measured = memory.peak(lambda: sampler.rows(base, x, galaxy))
     assert 0.5 * sampler.memory(rows) < measured <= sampler.memory(rows)
@@ -211,7 +208,7 @@ def test_masking_chooses_the_library_of_another_processor():
 
 def test_without_a_library_operators_draw(case, monkeypatch):
     net, x, base = case
-    monkeypatch.setattr(maf_compiled, "library", lambda: None)
+    monkeypatch.setattr(maf_compiled, "library_for", lambda *_: None)
     phi, _ = Sampler(maf.blocks(net))(base, x)
     assert torch.equal(phi, Sampler(maf.blocks(net), compiled=False)(base, x)[0])
 
