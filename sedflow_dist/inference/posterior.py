@@ -30,7 +30,7 @@ from sedflow_dist.photometry.flags import REASONS, Flag, bits
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.chosen import Chosen
-from sedflow_dist.sps.fixed_redshift import DrawPhotometry
+from sedflow_dist.sps.drawn import DrawPhotometry
 
 _EDGE_SHARE, _EDGE_WIDTH = 0.05, 0.005
 _OF_WEIGHTS = ("effective_fraction", "log_evidence", "log_evidence_error", "pareto_k")

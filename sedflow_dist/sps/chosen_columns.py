@@ -20,8 +20,9 @@ from sedflow_dist import magnitudes
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.chosen import Chosen, Named, resolved
 from sedflow_dist.sps.cosmology import ABSOLUTE_FACTOR
+from sedflow_dist.sps.drawn import DrawPhotometry
 from sedflow_dist.sps.filters import blue_shifted, rest_range
-from sedflow_dist.sps.fixed_redshift import DrawPhotometry, FixedRedshifts, RedshiftModel
+from sedflow_dist.sps.fixed_redshift import FixedRedshifts, RedshiftModel
 from sedflow_dist.sps.greatest_redshift import GreatestRedshift
 from sedflow_dist.sps.ssp import SSPTable
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sedflow_dist.parameters import ParameterSpace, Values
 from sedflow_dist.quantities import Block, Parameter
+from sedflow_dist.sps.compiled_light import Dimming, OpticalDepth, dim
 
 if TYPE_CHECKING:
     from sedflow_dist.sps.populations import Epoch, Populations
@@ -85,9 +86,15 @@ class Screen(Component):
         """Return the transmitted fraction for parameters (...) and curves (..., wavelength)."""
         raise NotImplementedError
 
+    def optical_depth(self, values: Values) -> OpticalDepth | None:
+        """Return minus ln of `transmission`, if it is of a form that compiled functions know: they serve without, more slowly."""
+        return None
+
     def dim(self, light: Float[Tensor, "*batch wavelength"], values: Values, curves: Curves) -> None:
         """Multiply light by the transmitted fraction, in place."""
-        light.mul_(self.transmission(values, curves))
+        depth = self.optical_depth(values)
+        if depth is None or not dim(light, Dimming(depth, curves, of_clouds=False)):
+            light.mul_(self.transmission(values, curves))
 
 
 @dataclass(frozen=True)

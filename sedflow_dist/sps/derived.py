@@ -17,7 +17,7 @@ from torch import Tensor
 from sedflow_dist.magnitudes import ZERO_POINT
 from sedflow_dist.parameters import ParameterSpace, Values
 from sedflow_dist.quantities import Quantity
-from sedflow_dist.sps.fixed_redshift import DrawPhotometry
+from sedflow_dist.sps.drawn import DrawPhotometry
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.populations import BURST, CUT, FIXED_AGES_GYR, N_FIXED, Epoch, PopulationModel, Populations
 

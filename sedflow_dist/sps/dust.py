@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sedflow_dist.compiled import call, library_for
 from sedflow_dist.parameters import Values
 from sedflow_dist.priors import Uniform
 from sedflow_dist.quantities import Parameter
+from sedflow_dist.sps.compiled_light import OpticalDepth
 from sedflow_dist.sps.components import Curves, Screen
 
 #: Where Calzetti's blue formula ends and the red one begins, and where that falls to zero and stays there [A].
@@ -53,10 +53,9 @@ class BirthCloud(Screen):
         """Return exp(-tau_bc (lambda / 5500 A)^-1), the extra factor of stars in their birth clouds."""
         return torch.mul(-values["tau_bc"].unsqueeze(-1), curves[0]).exp_()
 
-    def dim(self, light: Float[Tensor, "*batch wavelength"], values: Values, curves: Curves) -> None:
-        """Multiply light by the transmitted fraction, in place."""
-        if not _dimmed(light, curves, values["tau_bc"]):
-            super().dim(light, values, curves)
+    def optical_depth(self, values: Values) -> OpticalDepth:
+        """Return tau_bc, of a curve that all galaxies share."""
+        return OpticalDepth(values["tau_bc"])
 
 
 class KriekConroy(Screen):
@@ -100,11 +99,9 @@ class KriekConroy(Screen):
         curve.mul_(torch.addcmul(calzetti, bump_strength, bump))
         return curve.mul_(-values["tau_ism"].unsqueeze(-1)).exp_()
 
-    def dim(self, light: Float[Tensor, "*batch wavelength"], values: Values, curves: Curves) -> None:
-        """Multiply light by the transmitted fraction, in place."""
-        n_dust = values["n_dust"]
-        if not _dimmed(light, curves, values["tau_ism"], n_dust, _bump_strength(n_dust)):
-            super().dim(light, values, curves)
+    def optical_depth(self, values: Values) -> OpticalDepth:
+        """Return tau_ism, slope and strength of the bump."""
+        return OpticalDepth(values["tau_ism"], values["n_dust"], _bump_strength(values["n_dust"]))
 
 
 class SmallMagellanicCloud(Screen):
@@ -125,25 +122,14 @@ class SmallMagellanicCloud(Screen):
         """Return exp(-tau_ism A(lambda) / A(5500 A)), what every star's light is multiplied with."""
         return torch.mul(-values["tau_ism"].unsqueeze(-1), curves[0]).exp_()
 
+    def optical_depth(self, values: Values) -> OpticalDepth:
+        """Return tau_ism, of a curve that all galaxies share."""
+        return OpticalDepth(values["tau_ism"])
+
 
 def _bump_strength(n_dust: Tensor) -> Tensor:
     """Return the amplitude of the 2175 A bump, which is tied to the slope (Kriek & Conroy 2013)."""
     return 0.85 - 1.9 * n_dust
-
-
-def _dimmed(light: Tensor, curves: Curves, tau: Tensor, *slope_and_strength: Tensor) -> bool:
-    """Multiply light by exp(-tau curve) where `native/screens.cpp` can: draws of each galaxy with its curves, or all with one."""
-    found = library_for(light, *curves, tau, *slope_and_strength)
-    of_galaxies = light.ndim == 3 and curves[0].shape == (len(light), 1, light.shape[-1])
-    if not (found and light.is_contiguous() and (of_galaxies or curves[0].shape == light.shape[-1:])):
-        return False
-    numbers = [x.expand(light.shape[:-1]).contiguous() for x in (tau, *slope_and_strength)]
-    galaxies, draws = light.shape[:2] if of_galaxies else (1, numbers[0].numel())
-    none = () if slope_and_strength else (0, 0)  # no addresses: the curve is the same for all
-    cells = light.shape[-1]
-    apart, own = cells if of_galaxies else 0, (curve.contiguous() for curve in curves)
-    call(found.screen, *own, *none, apart, *numbers, *none, galaxies, draws, cells, light)
-    return True
 
 
 def _smc(wavelength: Float[Tensor, "*batch wavelength"]) -> Float[Tensor, "*batch wavelength"]:

@@ -18,7 +18,8 @@ from torch import Tensor
 from sedflow_dist import magnitudes
 from sedflow_dist.sps import cosmology
 from sedflow_dist.sps.chosen import Selection
-from sedflow_dist.sps.fixed_redshift import Drawn, RedshiftModel
+from sedflow_dist.sps.drawn import Drawn
+from sedflow_dist.sps.fixed_redshift import RedshiftModel
 
 #: Steps between the redshifts at which the light is computed, in ln(1 + z).
 SPACING = 0.05
@@ -55,7 +56,7 @@ class GreatestRedshift:
 
     def memory(self, n_galaxies: int, n_draws: int) -> int:
         """Return the most bytes that a call needs beside its arguments and result."""
-        cells = self._shared.cells.shape[-1]
+        cells = self._shared.n_cells
         tables = 4 * n_galaxies * self._model.model.stars.n_metallicities * cells
         return tables + n_galaxies * n_draws * self._model.memory_of_draw(cells)
 

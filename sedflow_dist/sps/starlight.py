@@ -1,119 +1,93 @@
-"""Light of the stars of draws: populations and tables of light in cells in, sums over stars in birth clouds and others out.
+"""Light of draws through bands: populations and tables of light in cells in, fluxes before the distance out.
 
-A table has a row for each age and metallicity; a population takes two metallicities. Compiled (`native/starlight.cpp`), a sum
-has those two rows; PyTorch's operators, where there is no library for the processor, take products with all of them.
+A table has a row for each age and metallicity; a population takes two metallicities. Compiled (`compiled_light`), a sum has those
+two rows, and nothing but fluxes leaves the processor; PyTorch's operators, where there is no library for the processor or a screen
+that it does not know, take products with all of them.
 """
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, one_hot
 
-from sedflow_dist.compiled import call, library_for
-from sedflow_dist.sps.populations import BURST, CUT, N_FIXED, N_POPULATIONS, Populations
-from sedflow_dist.sps.stars import Stars
-
-
-class _Stars(ctypes.Structure):
-    """What `native/starlight.cpp` has to know of a model's stars, in its order."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in (
-            "populations", "fixed", "cut", "burst", "young", "first_old", "metallicities", "ages",
-        )),
-        ("log_metallicity", ctypes.c_void_p), ("log_age", ctypes.c_void_p), ("in_cloud", ctypes.c_void_p),
-        ("cloud_age", ctypes.c_float), ("cloud_rows", ctypes.c_int64),
-    )  # fmt: skip
+from sedflow_dist.compiled import library_for
+from sedflow_dist.sps.compiled_light import CompiledLight, Dimming, Glow
+from sedflow_dist.sps.components import Screen
+from sedflow_dist.sps.drawn import Drawn, Tables
+from sedflow_dist.sps.galaxy_model import GalaxyModel
+from sedflow_dist.sps.populations import BURST, CUT
 
 
 class Starlight:
-    """Sum the light of a model's ``stars`` for many draws of each of some galaxies."""
+    """Sum the light of many draws of each of some galaxies of a ``model``, behind its screens."""
 
-    def __init__(self, stars: Stars) -> None:
-        self.stars, self._library = stars, library_for(stars.log_age)
-        if self._library is None:
-            return
-        assert self._library.starlight_most_populations() >= N_POPULATIONS
-        by_node = stars.birth_cloud_rule == "node"
-        #: What the structure points at.
-        self._held = [stars.log_metallicity, stars.log_age, stars.node_in_cloud.long()]
-        metallicities, ages, in_cloud = (x.data_ptr() for x in self._held)
-        self._told = _Stars(
-            N_POPULATIONS, N_FIXED, CUT, BURST, stars.n_young, stars.first_old, stars.n_metallicities, len(stars.log_age),
-            metallicities, ages, in_cloud if by_node else None, stars.birth_cloud_age, stars.cloud_rows,
-        )  # fmt: skip
+    def __init__(self, model: GalaxyModel) -> None:
+        self._model, library = model, library_for(model.stars.log_age)
+        known = all(type(screen).optical_depth is not Screen.optical_depth for screen in model.composition.screens)
+        self._compiled = CompiledLight(model.stars, library) if library and known else None
 
-    def compiled(self, cells: int) -> bool:
-        """Whether tables of so many cells have the compiled sum: all but those of fewer than a register holds."""
-        return self._library is not None and cells >= self._library.starlight_least_cells()
+    @property
+    def compiled(self) -> bool:
+        """Whether this has a compiled sum."""
+        return self._compiled is not None
 
-    def __call__(
-        self,
-        populations: Populations,
-        weights: Float[Tensor, "galaxy draw population metallicity"] | None,
-        bins: Float[Tensor, "_galaxy bin cell"],
-        cut: Float[Tensor, "galaxy metallicity cell"],
-        nodes: Float[Tensor, "_table node cell"],
-        table: Int[Tensor, " galaxy"],
-    ) -> tuple[Float[Tensor, "galaxy draw cell"], Float[Tensor, "galaxy draw cell"]]:
-        """Return the light of stars in birth clouds and of the others, before any screen.
+    @property
+    def cells_at_once(self) -> int:
+        """Of what the number of cells of a table must be a multiple."""
+        return self._compiled.cells_at_once if self._compiled else 1
 
-        Args:
-            weights: `Stars.metallicity_weights` of the populations, if they are known
-            bins, cut, nodes: light of the fixed bins, of the bin that the age of the Universe cuts and of the table's ages; of
-                each galaxy, or of one for all
-            table: which of ``nodes`` is a galaxy's
-        """
-        if self._library and self.compiled(nodes.shape[-1]):
-            return self._compiled(self._library, populations, bins, cut, nodes, table)
-        weights = self.stars.metallicity_weights(populations) if weights is None else weights
-        young_weights, old_weights = self.stars.split_bins(weights)
+    def __call__(self, drawn: Drawn, tables: Tables) -> Float[Tensor, "galaxy draw band"]:
+        """Return attenuated light through bands, without what dust emits."""
+        model, values = self._model, drawn.values
+        sources = []
+        for (inside, light), cells in zip(model.sources, tables.sources, strict=True):
+            assert drawn.weights is not None
+            amount = light.weights(values, drawn.populations, drawn.weights, drawn.epoch)
+            sources.append(Glow(amount, cells, inside))
+        if self._compiled is None:
+            return self._by_operators(drawn, tables, sources)
+        screens = []
+        for screen, curves in zip(model.composition.screens, tables.curves or (), strict=tables.curves is not None):
+            depth = screen.optical_depth(values)
+            assert depth is not None
+            screens.append(Dimming(depth, curves, screen.covers == "birth clouds"))
+        return self._compiled(drawn.populations, tables, sources, screens)
+
+    def _by_operators(self, drawn: Drawn, tables: Tables, sources: list[Glow]) -> Float[Tensor, "galaxy draw band"]:
+        stars, galaxy = self._model.stars, tables.galaxy
+        weights = stars.metallicity_weights(drawn.populations) if drawn.weights is None else drawn.weights
+
+        def own(table: Tensor) -> Tensor:
+            return table if len(table) == 1 else table[galaxy]
+
+        bins, cut, nodes = own(tables.bins), own(tables.cut), tables.nodes.tables()
+        young_weights, old_weights = stars.split_bins(weights)
         n = young_weights.shape[-1]
         young = young_weights @ bins[:, :n]
         old = old_weights @ bins[:, n:] + weights[..., CUT, :] @ cut
-        rows, amount, in_cloud = self.stars.nodes_of(populations.age[..., 1], weights[..., BURST, :])
-        rows = rows + (table * nodes.shape[1])[:, None, None]
+        rows, amount, in_cloud = stars.nodes_of(drawn.populations.age[..., 1], weights[..., BURST, :])
+        if len(nodes) > 1:
+            rows = rows + (galaxy * nodes.shape[1])[:, None, None]
         if bool(in_cloud.any()):
-            young = young + _sum_of_rows(nodes, rows + self.stars.cloud_rows * in_cloud, amount * in_cloud)
-        return young, old.add_(_sum_of_rows(nodes, rows, amount * ~in_cloud))
-
-    def _compiled(
-        self, found: ctypes.CDLL, populations: Populations, bins: Tensor, cut: Tensor, nodes: Tensor, table: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        (galaxies, draws), cells = populations.mass.shape[:2], nodes.shape[-1]
-        young, old = (nodes.new_empty(galaxies, draws, cells) for _ in range(2))
-        bins, cut, nodes = bins.contiguous(), cut.contiguous(), nodes.contiguous()
-        bins_apart, nodes_apart = (x[0].numel() if len(x) > 1 else 0 for x in (bins, nodes))
-        call(
-            found.starlight, self._told, populations.mass.contiguous(), populations.metallicity.contiguous(),
-            populations.age[..., 1].contiguous(), galaxies, draws, bins, bins_apart, cut, nodes, nodes_apart,
-            table.contiguous(), cells, young, old,
-        )  # fmt: skip
-        return young, old
+            young = young + _sum_of_rows(nodes, rows + stars.cloud_rows * in_cloud, amount * in_cloud)
+        old.add_(_sum_of_rows(nodes, rows, amount * ~in_cloud))
+        for source in sources:
+            (young if source.inside else old).add_(source.amount @ own(source.templates))
+        if tables.curves is None:
+            light = young.add_(old)
+        else:
+            curves = [tuple(curve if curve.ndim == 1 else own(curve) for curve in each) for each in tables.curves]
+            light = self._model.dim(young, [old], drawn.values, curves)
+        band = torch.searchsorted(tables.end, torch.arange(light.shape[-1]), right=True)
+        return light @ one_hot(band, len(tables.end)).to(light.dtype)
 
 
-def _sum_of_rows(nodes: Tensor, rows: Tensor, amount: Tensor) -> Tensor:
+def _sum_of_rows(
+    nodes: Float[Tensor, "_galaxy node cell"], rows: Int[Tensor, "galaxy draw part"], amount: Tensor
+) -> Float[Tensor, "galaxy draw cell"]:
     """Sum rows of tables, as much of each as ``amount`` says."""
     table, amount = nodes.flatten(0, 1), amount.flatten(0, 1).to(nodes.dtype)
     bag = embedding_bag(rows.flatten(0, 1), table, mode="sum", per_sample_weights=amount)
     return bag.view(*rows.shape[:2], -1)
-
-
-def between_rungs(
-    ladder: Float[Tensor, "rung row column"],
-    rung: Int[Tensor, " galaxy"],
-    fraction: Float[Tensor, " galaxy"],
-    kept: Int[Tensor, " kept"],
-) -> Float[Tensor, "galaxy row kept"]:
-    """Return tables at redshifts between ``rung`` and the next, some of their columns."""
-    found = library_for(ladder)
-    if found is None:
-        between = zip(rung.tolist(), fraction.tolist(), strict=True)
-        return torch.stack([ladder[i].lerp(ladder[i + 1], share) for i, share in between]).index_select(-1, kept)
-    out = ladder.new_empty(len(rung), ladder.shape[1], len(kept))
-    call(found.between_rungs, ladder, *ladder.shape[1:], rung, fraction, len(rung), kept, len(kept), out)
-    return out

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from sedflow_dist.parameters import Values
-from sedflow_dist.sps import dust
+from sedflow_dist.sps import compiled_light
+from sedflow_dist.sps.compiled_light import Dimming
 from sedflow_dist.sps.dust import CALZETTI_BREAKS_A, BirthCloud, KriekConroy, SmallMagellanicCloud
 
 WAVELENGTHS = torch.tensor([1000.0, 1500.0, 2175.0, 3000.0, 5500.0, 6299.0, 6300.0, 8000.0, 22_000.0, 40_000.0])
@@ -136,7 +137,7 @@ def test_zero_curves_transmit_everything(screen):
 def test_light_behind_a_screen_is_dimmed_in_place(screen, shape, made, monkeypatch):
     """Galaxies with one curve for all, and many draws of galaxies at redshifts of their own; exponents of 60 round by 4e-6."""
     if made == "operators":
-        monkeypatch.setattr(dust, "library_for", lambda *_: None)
+        monkeypatch.setattr(compiled_light, "library_for", lambda *_: None)
     generator = torch.Generator().manual_seed(6)
     tau, n = 3 * torch.rand(shape, generator=generator), 3 * torch.rand(shape, generator=generator) - 2
     tau[0, 0] = 0.0
@@ -144,10 +145,10 @@ def test_light_behind_a_screen_is_dimmed_in_place(screen, shape, made, monkeypat
     for of_galaxies in (True, False):
         lam = WAVELENGTHS.repeat(2)[:17] * (torch.linspace(0.7, 1, shape[0]).view(-1, 1, 1) if of_galaxies else 1.0)
         curves = tuple(curve.float() for curve in screen.curves(lam.double(), pieces(lam)))
-        if not of_galaxies:
-            values = Given(tau_bc=tau.flatten(), tau_ism=tau.flatten(), n_dust=n.flatten())
-        light = torch.rand(*(shape if of_galaxies else (tau.numel(),)), 17, generator=generator)
+        light = torch.rand(*shape, 17, generator=generator)
         expected = light * screen.transmission(values, curves)
+        known = compiled_light.dim(light.clone(), Dimming(screen.optical_depth(values), curves, of_clouds=False))
+        assert known == (made == "compiled" and not of_galaxies)
         screen.dim(light, values, curves)
         torch.testing.assert_close(light, expected, rtol=1e-5, atol=1e-20)
 

@@ -1,0 +1,72 @@
+"""Tables on a ladder of redshifts: rungs in, tables at redshifts between two of them out, all of their rows or some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sedflow_dist.compiled import call, library_for
+
+#: Numbers behind a ladder that may be read with its last ones.
+_ROOM = 16
+
+
+@dataclass(frozen=True)
+class BetweenRungs:
+    """Some columns of tables at redshifts between ``rung`` and the next: ``runs`` of such that lie side by side, (first, number).
+
+    A ladder of one rung: the table that all galaxies share, with all its columns.
+    """
+
+    ladder: Float[Tensor, "rung row column"]
+    rung: Int[Tensor, " galaxy"]
+    fraction: Float[Tensor, " galaxy"]
+    runs: Int[Tensor, "run 2"]
+
+    @classmethod
+    def of(
+        cls,
+        ladder: Tensor,
+        rung: Int[Tensor, " galaxy"],
+        fraction: Float[Tensor, " galaxy"],
+        kept: Int[Tensor, " kept"],
+    ) -> BetweenRungs:
+        """Return the columns ``kept``, in increasing order, of tables between rungs of a ladder with `room`."""
+        begins = torch.cat([torch.ones(1, dtype=torch.bool), kept.diff() != 1]).nonzero().squeeze(1)
+        number = torch.cat([begins, begins.new_tensor([len(kept)])]).diff()
+        return cls(ladder, rung, fraction, torch.stack([kept[begins], number], -1))
+
+    @classmethod
+    def shared(cls, table: Float[Tensor, "1 row column"]) -> BetweenRungs:
+        """Return a table that all galaxies have."""
+        return cls(table, torch.zeros(1, dtype=torch.int64), table.new_zeros(1), torch.tensor([[0, table.shape[-1]]]))
+
+    def tables(self) -> Float[Tensor, "galaxy row kept"]:
+        """Return the tables, or the one that all share."""
+        if len(self.ladder) == 1:
+            return self.ladder
+        found = library_for(self.ladder, self.fraction)
+        if found is None:
+            return self.rows(torch.arange(self.ladder.shape[1]).expand(len(self.rung), -1))
+        out = self.ladder.new_empty(len(self.rung), self.ladder.shape[1], int(self.runs[:, 1].sum()))
+        call(
+            found.between_rungs, self.ladder, *self.ladder.shape[1:], self.rung, self.fraction, len(self.rung), self.runs,
+            len(self.runs), out,
+        )  # fmt: skip
+        return out
+
+    def rows(self, row: Int[Tensor, "galaxy wanted"]) -> Float[Tensor, "galaxy wanted kept"]:
+        """Return some rows of each galaxy's table, or of the one that all share."""
+        if len(self.ladder) == 1:
+            return self.ladder[0, row]
+        rung, kept = self.rung.unsqueeze(-1), torch.cat([torch.arange(i, i + n) for i, n in self.runs.tolist()])
+        low, high = (self.ladder[at, row].index_select(-1, kept) for at in (rung, rung + 1))
+        return low.lerp_(high, self.fraction[:, None, None])
+
+
+def room(ladder: Float[Tensor, "rung row column"]) -> Float[Tensor, "rung row column"]:
+    """Return a ladder behind which a vector may be read that begins in it."""
+    return torch.cat([ladder.flatten(), ladder.new_zeros(_ROOM)])[:-_ROOM].view(ladder.shape)
