@@ -147,7 +147,8 @@ class Router:
         for i in np.flatnonzero(~plain).tolist():
             one, row = photometry[i], rows[i : i + 1]
             if methods[i] == Method.MORE_DRAWS:
-                ((_, found),) = self._drawn_more(one, row, n)
+                known = n * posterior.draw(one, row, n).effective_fraction.nan_to_num().numpy()
+                ((_, found),) = self._drawn_more(one, row, n, known)
                 all_values, own_weight = found.values, found.weight
             else:
                 (chain,) = self._chains(one, row)
@@ -183,7 +184,8 @@ class Router:
         posterior, found = self.posterior, []
         fraction = np.nan_to_num(latest("effective_fraction", len(flags), answers))
         poor = self._poor(photometry, flags, answers)
-        for place, draws in self._drawn_more(photometry[poor], poor + row, posterior.n_draws):
+        known = fraction[poor] * posterior.n_draws
+        for place, draws in self._drawn_more(photometry[poor], poor + row, posterior.n_draws, known):
             at = poor[place : place + 1]
             effective = float(draws.effective_fraction) * draws.weight.shape[1]
             if effective > fraction[at[0]] * posterior.n_draws and posterior.serves(draws)[0]:
@@ -194,26 +196,34 @@ class Router:
         return found
 
     def _drawn_more(
-        self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int
+        self,
+        photometry: Photometry,
+        rows: Int[np.ndarray, " galaxy"],
+        n_draws: int,
+        effective: Float[np.ndarray, " galaxy"],
     ) -> Iterator[tuple[int, Draws]]:
-        """Yield the place of each galaxy with its draws: twice ``n_draws``, four times, and on, until they are enough.
+        """Yield the place of each galaxy with its draws: 2, 4, 8 times ``n_draws``, as many as its ``effective`` ones of these lead
+        one to expect are enough, and twice as many while they are not.
 
         At the most that `Routing.more_draws` allows they are what there is. A galaxy's number of draws depends on its own alone.
         """
-        left, factor = np.arange(len(rows)), 1
-        while len(left) and factor < self.routing.more_draws:
-            factor, again = min(2 * factor, self.routing.more_draws), []
-            size = max(self.posterior.batch // factor, 1)
+        routing, most = self.routing, self.routing.more_draws
+        if most == 1:
+            return
+        lacking = routing.effective_draws / np.maximum(effective, routing.effective_draws / most)
+        times = np.clip(2 ** np.ceil(np.log2(lacking)), 2, most).astype(int)
+        while (times > 0).any():
+            factor = int(times[times > 0].min())
+            left, size = np.flatnonzero(times == factor), max(self.posterior.batch // factor, 1)
             for start in range(0, len(left), size):
                 at = left[start : start + size]
                 draws = self.posterior.draw(photometry[at], rows[at], n_draws * factor)
-                effective = draws.effective_fraction * draws.weight.shape[1]
-                enough = (effective >= self.routing.effective_draws) & (draws.pareto_k <= importance.LARGEST_K)
-                done = torch.nonzero(enough | (factor == self.routing.more_draws)).squeeze(1)
-                again.append(np.delete(at, done.numpy()))
-                for i in done:
-                    yield int(at[i]), Draws.joined([draws], i.unsqueeze(0))
-            left = np.concatenate(again)
+                found = draws.effective_fraction * draws.weight.shape[1]
+                enough = (found >= routing.effective_draws) & (draws.pareto_k <= importance.LARGEST_K)
+                done = (enough | (factor == most)).numpy()
+                times[at] = np.where(done, 0, min(2 * factor, most))
+                for i in np.flatnonzero(done).tolist():
+                    yield int(at[i]), Draws.joined([draws], torch.tensor([i]))
 
     def _mcmc(
         self,
