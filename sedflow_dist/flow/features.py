@@ -149,6 +149,7 @@ def register(encoder: Encoder) -> None:
 register(AsinhFluxes("colours", scale=_mean_flux, softening=_SOFTENING))
 register(AsinhFluxes("magnitudes", scale=_nanomaggie, softening=_ABSOLUTE_SOFTENING))
 register(LogFluxes("log_colours", scale=_mean_flux))
+register(LogFluxes("log_fluxes", scale=_nanomaggie))
 register(Uncertainties("relative_uncertainties", scale=_mean_flux))
 register(Uncertainties("uncertainties", scale=_nanomaggie))
 register(Measured("measured", standard=(0.5, 0.5)))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from sedflow_dist.curves import Curve
 from sedflow_dist.flow import conditional_flow, features
 from sedflow_dist.flow.conditional_flow import ConditionalFlow
+from sedflow_dist.flow.redshift_head import HeadSpec
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.sps.components import PROVABGS, Composition
 
@@ -71,6 +72,9 @@ class ModelSpec(BaseModel):
         description="bands that a galaxy may have together, one set for each footprint; none: all of them",
     )
     components: tuple[str, ...] = Field(PROVABGS, description="sources and screens of the galaxy model")
+    head: HeadSpec | None = Field(
+        None, exclude_if=lambda head: head is None, description="the redshift head of a model that infers redshifts"
+    )
     prior: dict[str, float | tuple[float, float] | dict[str, Any]]
     ssp: dict[str, Any] = Field(description="provenance of the SSP table")
     training: dict[str, Any] = Field(default_factory=dict, description="settings and result of the training")

@@ -19,6 +19,7 @@ from sedflow_dist.flow.conditional_flow import ConditionalFlow
 from sedflow_dist.flow.features import Features
 from sedflow_dist.flow.model_spec import ModelSpec
 from sedflow_dist.flow.on_disk import part_of
+from sedflow_dist.flow.redshift_head import RedshiftHead
 from sedflow_dist.flow.support import Novelty
 from sedflow_dist.magnitudes import neighbours
 from sedflow_dist.parameters import ParameterSpace
@@ -55,6 +56,7 @@ class TrainedModel(nn.Module):
         colour_range: 0.05 and 99.95 % of the training data's colours of neighbouring bands [mag]
         novelty: how unlikely a galaxy is among the training data
         ssp: the SSP table of its galaxy model
+        head: what draws redshifts, of a model that infers them
     """
 
     colour_range: Float[Tensor, "colour 2"]
@@ -68,10 +70,11 @@ class TrainedModel(nn.Module):
         colour_range: Float[Tensor, "colour 2"],
         novelty: Novelty,
         ssp: SSPTable,
+        head: RedshiftHead | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.network, self.features, self.noise, self.novelty = network, features, noise, novelty
+        self.network, self.features, self.noise, self.novelty, self.head = network, features, noise, novelty, head
         self.register_buffer("colour_range", colour_range)
         self.ssp = _Tensors({name: torch.as_tensor(value) for name, value in ssp.arrays.items()})
         self.eval()
@@ -90,6 +93,13 @@ class TrainedModel(nn.Module):
     def space(self) -> ParameterSpace:
         """Its parameters, with the priors that the flow was trained under."""
         return self.composition.space
+
+    def with_head(self, head: RedshiftHead) -> TrainedModel:
+        """Return the same model with a redshift head."""
+        spec = self.spec.model_copy(update={"head": head.spec})
+        return TrainedModel(
+            spec, self.network, self.features, self.noise, self.colour_range, self.novelty, self.ssp_table, head
+        )
 
     def survey(self, drop_out: float = 0.0) -> MockSurvey:
         """Observe mock galaxies as the survey it was trained for would, this fraction of them without some bands."""
@@ -163,7 +173,8 @@ class TrainedModel(nn.Module):
         """
         parsed = model_spec.parse(spec)
         tensors = on_disk.tensors_of(weights)
-        least = 4 * parsed.flow.n_weights(parsed.dimensions, parsed.n_features)  # float32
+        head = parsed.head.n_weights(parsed.redshift, len(parsed.bands)) if parsed.head else 0
+        least = 4 * (parsed.flow.n_weights(parsed.dimensions, parsed.n_features) + head)  # float32
         if least > len(weights):
             raise ValueError(
                 f"weights do not fit the specification: a flow of {parsed.flow.settings} needs {least:,} bytes or more, "
@@ -180,7 +191,7 @@ class TrainedModel(nn.Module):
             NoiseModel(
                 **part_of(tensors, "noise"), selection_band=parsed.selection_band, selection=parsed.selection
             ),
-            tensors["colour_range"], Novelty(**part_of(tensors, "novelty")), ssp,
+            tensors["colour_range"], Novelty(**part_of(tensors, "novelty")), ssp, _head(parsed, tensors),
         )  # fmt: skip
         return model.to(device)
 
@@ -200,6 +211,14 @@ class _Tensors(nn.Module):
             self.register_buffer(name, value)
 
 
+def _head(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> RedshiftHead | None:
+    if spec.head is None:
+        return None
+    head = RedshiftHead.empty(spec.head, spec.redshift, len(spec.bands))
+    head.load_state_dict(part_of(tensors, "head"))
+    return head
+
+
 def _shapes(spec: ModelSpec, network: ConditionalFlow, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor but those of the SSP table, whose own class looks at them."""
     n_bands = len(spec.bands)
@@ -207,8 +226,10 @@ def _shapes(spec: ModelSpec, network: ConditionalFlow, tensors: Mapping[str, Ten
     n_components = (
         len(tensors["novelty.weight"]) if "novelty.weight" in tensors and tensors["novelty.weight"].ndim else 0
     )
+    head = RedshiftHead.empty(spec.head, spec.redshift, n_bands).state_dict() if spec.head else {}
     return {
         **{f"network.{name}": tuple(value.shape) for name, value in network.state_dict().items()},
+        **{f"head.{name}": tuple(value.shape) for name, value in head.items()},
         **{f"features.{name}": (spec.n_features,) for name in ("mean", "std")},
         **{f"noise.{name}": (n_bands, n_bins) for name in _NOISE},
         "colour_range": (len(neighbours(n_bands, spec.band_sets)), 2),

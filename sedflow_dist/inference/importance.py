@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 #: Above, a mean of weights cannot be trusted (Vehtari et al. 2024).
@@ -133,6 +133,13 @@ def summarise(
     mean = (weight.unsqueeze(-1) * values).sum(1)
     std = (weight.unsqueeze(-1) * (values - mean.unsqueeze(1)) ** 2).sum(1).sqrt()
     return quantiles(values, weight.float(), probabilities), mean, std
+
+
+def resample(weight: Float[Tensor, "galaxy draw"], start: Float[Tensor, "galaxy 1"], n: int) -> Int[Tensor, "galaxy n"]:
+    """Return ``n`` draws a galaxy, as indices: systematic resampling from ``start``, a number in [0, 1) of each."""
+    targets = (start + torch.arange(n)) / n
+    cumulative = weight.double().cumsum(-1)
+    return torch.searchsorted(cumulative / cumulative[:, -1:], targets).clamp(max=weight.shape[1] - 1)
 
 
 def quantiles(

@@ -19,18 +19,22 @@ from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import adaptation, amplitude, goodness_of_fit, importance, likelihood, redshift_error
+from sedflow_dist.inference.base_points import BasePoints
 from sedflow_dist.inference.draws import Candidates, Draws, Predicted, Proposal, Weighed, alike
 from sedflow_dist.inference.importance import Certificate
 from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
+from sedflow_dist.inference.unknown_redshift import UnknownRedshifts, unknown
 from sedflow_dist.inference.working_set import MEMORY, WorkingSet
 from sedflow_dist.parameters import probit, to_16_bits, unit
 from sedflow_dist.photometry.flags import REASONS, Flag, bits
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.chosen import Chosen
+from sedflow_dist.sps.derived import REDSHIFT
 from sedflow_dist.sps.drawn import DrawPhotometry
+from sedflow_dist.sps.fixed_redshift import FixedRedshifts
 
 _EDGE_SHARE, _EDGE_WIDTH = 0.05, 0.005
 _OF_WEIGHTS = ("effective_fraction", "log_evidence", "log_evidence_error", "pareto_k")
@@ -68,9 +72,11 @@ class Posterior:
         self.min_effective_fraction, self.n_keep, self.certificate = min_effective_fraction, n_keep, certificate
         refuse_amplitude(certificate, flow.spec.amplitude)
         self.chosen = flow.chosen_columns(chosen) if chosen and certificate else None
-        self.quantities = (*flow.columns(certificate), *(self.chosen.quantities if self.chosen else ()))
+        self.unknown = UnknownRedshifts(self) if flow.head and certificate else None
+        self.quantities = (*flow.columns(certificate), *(self.chosen.quantities if self.chosen else ()),
+                           *([REDSHIFT] if self.unknown else ()))  # fmt: skip
         self.columns = tuple(quantity.name for quantity in self.quantities)
-        self._sobol: dict[int, Tensor] = {}
+        self.base_points = BasePoints(seed, len(flow.space.coordinates))
         self._working_set = WorkingSet(flow, n_draws, len(self.columns), self.chosen, target)
         self._together = None if certificate else n_draws
         #: Galaxies whose draws fit into the memory all at once, and those that do as `infer` works on them.
@@ -93,16 +99,15 @@ class Posterior:
 
     def flag(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"]) -> UInt32[np.ndarray, " galaxy"]:
         """Return the flags of galaxies with those that say why, or why perhaps, the flow serves them not."""
-        flow = self.flow
-        found = support.flags(
-            flow.spec.redshift, flow.noise, flow.colour_range, flow.novelty, photometry, flow.spec.band_sets
-        )
-        return flags | found | redshift_error.flags(photometry, flow.reach)
+        flow, spec = self.flow, self.flow.spec
+        found = support.flags(spec.redshift, flow.noise, flow.colour_range, flow.novelty, photometry, spec.band_sets)
+        return redshift_error.flagged(flags | found, photometry, flow.reach, self.unknown is not None)
 
     def open(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"]) -> Bool[np.ndarray, " galaxy"]:
         """Return which rows can be inferred: beyond the trained redshifts too, as far as the galaxy model goes."""
-        reasons, redshift = int(REASONS & ~Flag.REDSHIFT_OUTSIDE_MODEL), photometry.redshift.numpy()
-        return ((flags & reasons) == 0) & (redshift > 0) & (redshift <= self.flow.reach)
+        given, reasons = photometry.redshift, int(REASONS & ~Flag.REDSHIFT_OUTSIDE_MODEL)
+        known = (given > 0) & (given <= self.flow.reach)
+        return ((flags & reasons) == 0) & (known | unknown(photometry) & (self.unknown is not None)).numpy()
 
     def infer(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int) -> list[Answer]:
         """Return the flow's answers for the galaxies of a block that are `open`, a batch at a time."""
@@ -136,14 +141,19 @@ class Posterior:
         return Draws.joined([draws, alone], order)
 
     def candidates(
-        self, photometry: Photometry, base: Float[Tensor, "galaxy draw coordinate"], learns: bool = True
+        self,
+        photometry: Photometry,
+        base: Float[Tensor, "galaxy draw coordinate"],
+        learns: bool = True,
+        at: FixedRedshifts | None = None,
     ) -> Candidates:
         """Draw from the flow, each galaxy at its redshift, and compute what weights and columns follow from.
 
-        ``base``: points of the unit cube; if it ``learns``, those of later rounds are moved to where weights of earlier ones say.
+        ``base``: points of the unit cube; if it ``learns``, those of later rounds are moved to where weights of earlier ones say;
+        ``at``: what the redshifts decide, if it is known.
         """
         proposals, parts = adaptation.Adaptation(len(photometry), self.flow.dimensions), []
-        x, at = self.flow.features(photometry), self.flow.redshift_model.at(photometry.redshift)
+        x, at = self.flow.features(photometry), at or self.flow.redshift_model.at(photometry.redshift)
         for draws in adaptation.rounds(base.shape[1]):
             normal = proposals.move(probit(base[:, draws, : self.flow.dimensions]))
             proposal = self._propose(base[:, draws], normal, x)
@@ -231,18 +241,10 @@ class Posterior:
         """Return parameters, derived properties and chosen columns of draws, as in `columns`; ``theta`` is that of ``light``."""
         if not self.certificate:
             return theta
-        properties = derived.derive(self.flow.redshift_model.model, theta, light)
-        return torch.cat([theta, properties, *([self.chosen(light)] if self.chosen else [])], -1)
-
-    def base_points(self, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Float[Tensor, "galaxy draw coordinate"]:
-        """Return scrambled Sobol points of the unit cube, shifted (modulo 1) by numbers keyed to each row."""
-        n = len(self.flow.space.coordinates)
-        if n_draws not in self._sobol:
-            engine = torch.quasirandom.SobolEngine(n, scramble=True, seed=keyed_random.torch_seed(self.seed, "sobol"))
-            self._sobol[n_draws] = engine.draw(n_draws, dtype=torch.float64)
-        shifts = np.concatenate([keyed_random.uniforms(self.seed, "shift", int(row), 1, n) for row in rows])
-        points = self._sobol[n_draws] + torch.as_tensor(shifts).unsqueeze(1)
-        return (points - points.floor()).float()
+        parts = [theta, derived.derive(self.flow.redshift_model.model, theta, light)]
+        parts += [self.chosen(light)] if self.chosen else []
+        parts += [light.drawn.epoch.redshift.expand_as(light.surviving).unsqueeze(-1)] if self.unknown else []
+        return torch.cat(parts, -1)
 
     def answer(
         self,
@@ -345,6 +347,4 @@ class Posterior:
     ) -> Int[np.ndarray, "galaxy n"]:
         """Return ``n`` draws a galaxy, as indices: systematic resampling with one keyed uniform a row."""
         start = np.concatenate([keyed_random.uniforms(self.seed, "resample", int(row), 1, 1) for row in rows])
-        targets = torch.as_tensor((start + np.arange(n)) / n)
-        cumulative = weight.double().cumsum(-1)
-        return torch.searchsorted(cumulative / cumulative[:, -1:], targets).clamp(max=weight.shape[1] - 1).numpy()
+        return importance.resample(weight, torch.as_tensor(start), n).numpy()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.inference.draws import Candidates, Draws
+from sedflow_dist.inference.unknown_redshift import unknown
 from sedflow_dist.photometry.flags import Flag, bits
 from sedflow_dist.photometry.photometry import EXACT, Photometry
 
@@ -31,12 +32,25 @@ _AT_ONCE = 4  # of them: their tables take as much memory as the draws of an exa
 _REACH = 3.0
 
 
-def flags(photometry: Photometry, reach: float) -> UInt32[np.ndarray, " galaxy"]:
-    """Return which redshifts are uncertain, and which are so bad that there is no answer; ``reach``: the model's last redshift."""
+def flagged(
+    flags: UInt32[np.ndarray, " galaxy"], photometry: Photometry, reach: float, inferred: bool
+) -> UInt32[np.ndarray, " galaxy"]:
+    """Return flags with those that say which redshifts are uncertain, and which are so bad that there is no answer.
+
+    Args:
+        reach: the model's last redshift
+        inferred: whether the model infers redshifts that are not known, which then are no reason
+    """
     exact, z, sigma = photometry.has_exact_redshift, photometry.redshift, photometry.redshift_sigma
     inside = (sigma >= 0) & (z > _REACH * sigma) & (z + _REACH * sigma <= reach)  # False where one is NaN
-    uncertain = ~exact & inside
-    return bits(len(z), {Flag.REDSHIFT_UNCERTAIN: uncertain.numpy(), Flag.BAD_REDSHIFT: (~exact & ~inside).numpy()})
+    without = unknown(photometry) & inferred
+    told = {
+        Flag.REDSHIFT_UNCERTAIN: ~exact & inside,
+        Flag.BAD_REDSHIFT: ~exact & ~inside,
+        Flag.REDSHIFT_INFERRED: without,
+    }
+    found = flags | bits(len(z), {flag: rows.numpy() for flag, rows in told.items()})
+    return np.where(without.numpy(), found & ~np.uint32(int(Flag.BAD_REDSHIFT)), found)
 
 
 def refuse(photometry: Photometry, what: str) -> None:
@@ -50,11 +64,15 @@ def refuse(photometry: Photometry, what: str) -> None:
 
 
 def draw(posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Draws:
-    """Draw as `Posterior.draw` does for galaxies of which some have uncertain redshifts: these one by one."""
-    exact = photometry.has_exact_redshift.numpy()
+    """Draw as `Posterior.draw` does for galaxies of which some have uncertain redshifts, these one by one, or none."""
+    exact, without = photometry.has_exact_redshift.numpy(), unknown(photometry).numpy()
     places = [np.flatnonzero(exact)] if exact.any() else []
     parts = [posterior.draw(photometry[at], rows[at], n_draws) for at in places]
-    for i in np.flatnonzero(~exact).tolist():
+    if without.any():
+        assert posterior.unknown is not None
+        places.append(np.flatnonzero(without))
+        parts.append(posterior.unknown.draw(photometry[without], rows[without], n_draws))
+    for i in np.flatnonzero(~exact & ~without).tolist():
         places.append(np.array([i]))
         parts.append(_draw_one(posterior, photometry[i], rows[i : i + 1], n_draws))
     back = torch.as_tensor(np.argsort(np.concatenate(places)))

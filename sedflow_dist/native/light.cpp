@@ -18,10 +18,13 @@ struct Stars {  // what does not depend on draws; rows of tables are (age, metal
   int64_t cloud_rows;  // how far behind its row of all stars one of stars in clouds lies
 };
 
-// A number of tables, one a galaxy, `apart` from each other; 0: all galaxies have the same.
+// A number of tables, one a galaxy, `apart` from each other; 0: all galaxies have the same. With `rung`, the tables are a ladder's:
+// a galaxy's lies between that of its rung and the next, by `fraction`.
 struct Table {
   const float* first;
   int64_t apart;
+  const int64_t* rung;
+  const float* fraction;
 };
 
 // Tables at redshifts between two rungs of a ladder (rung, row, column), of which a draw needs few rows: those of the rung below each
@@ -161,6 +164,23 @@ struct Sum {
   }
 };
 
+// A galaxy's table: the rows of its rung, and how far on those of the next are.
+struct Own {
+  const float* row;
+  float fraction;
+  int64_t next;
+
+  Own(const Table& table, int64_t own, int64_t at)
+      : row(table.first + (table.rung ? table.rung[own] : own) * table.apart + at),
+        fraction(table.rung ? table.fraction[own] : 0), next(table.apart) {}
+
+  template <int V>
+  void add(Sum<V>& sum, float amount, int64_t place) const {
+    sum.add((1 - fraction) * amount, row + place);
+    if (fraction != 0) sum.add(fraction * amount, row + next + place);
+  }
+};
+
 // Light in cells of one draw.
 struct Light {
   std::vector<float> young_burst, old_burst, all;
@@ -173,28 +193,28 @@ struct Light {
 template <int V>
 static void sum(const Stars& stars, const Cells& tables, int64_t own, int64_t i, const Pair& pair, int64_t at, Light& light) {
   const int64_t cells = tables.cells, n = stars.metallicities;
-  const float* bins = tables.bins.first + own * tables.bins.apart + at;
+  const Own bins(tables.bins, own, at), cut(tables.cut, own, at);
   Sum<V> inside{}, outside{};
   for (int64_t p = 0; p < stars.young; ++p) {
-    const float* row = bins + (p * n + pair.row[p]) * cells;
-    inside.add(pair.low[p], row);
-    inside.add(pair.high[p], row + cells);
+    const int64_t row = (p * n + pair.row[p]) * cells;
+    bins.add(inside, pair.low[p], row);
+    bins.add(inside, pair.high[p], row + cells);
   }
   for (int64_t p = stars.first_old; p < stars.fixed; ++p) {
     if (pair.low[p] == 0 && pair.high[p] == 0) continue;  // older than the Universe
-    const float* row = bins + ((stars.young + p - stars.first_old) * n + pair.row[p]) * cells;
-    outside.add(pair.low[p], row);
-    outside.add(pair.high[p], row + cells);
+    const int64_t row = ((stars.young + p - stars.first_old) * n + pair.row[p]) * cells;
+    bins.add(outside, pair.low[p], row);
+    bins.add(outside, pair.high[p], row + cells);
   }
-  const float* cut = tables.cut.first + own * tables.cut.apart + pair.row[stars.cut] * cells + at;
-  outside.add(pair.low[stars.cut], cut);
-  outside.add(pair.high[stars.cut], cut + cells);
+  cut.add(outside, pair.low[stars.cut], pair.row[stars.cut] * cells);
+  cut.add(outside, pair.high[stars.cut], (pair.row[stars.cut] + 1) * cells);
   if (light.any_young) inside.add(1, light.young_burst.data() + at);
   if (light.any_old) outside.add(1, light.old_burst.data() + at);
   for (int64_t s = 0; s < tables.sources; ++s) {
     const Source& source = tables.source[s];
-    const float *rows = source.templates.first + own * source.templates.apart + at, *amount = source.amount + i * source.rows;
-    for (int64_t k = 0; k < source.rows; ++k) (source.in_clouds ? inside : outside).add(amount[k], rows + k * cells);
+    const Own templates(source.templates, own, at);
+    const float* amount = source.amount + i * source.rows;
+    for (int64_t k = 0; k < source.rows; ++k) templates.add(source.in_clouds ? inside : outside, amount[k], k * cells);
   }
   for (int v = 0; v < V; ++v) {
     Vector of_clouds = {}, of_all = {};

@@ -39,6 +39,7 @@ class Flag(IntFlag):
     MODELS_DISAGREE = 1 << 24
     BAND_IN_TENSION = 1 << 25
     REDSHIFT_UNCERTAIN = 1 << 26
+    REDSHIFT_INFERRED = 1 << 27
 
 
 DESCRIPTIONS = {
@@ -69,6 +70,7 @@ DESCRIPTIONS = {
     Flag.MODELS_DISAGREE: "averaged over models; more of the variance of the surviving mass lies between them than within",
     Flag.BAND_IN_TENSION: "a band disagrees with what the others predict of it (band_p)",
     Flag.REDSHIFT_UNCERTAIN: "the redshift has an error above 0.5 % of it; the answer is integrated over it, and no MCMC follows",
+    Flag.REDSHIFT_INFERRED: "no redshift was given; it is inferred with the galaxy, and no MCMC follows",
 }
 
 #: Flags for which the flow alone is no answer: values are NaN, unless weights or MCMC serve (a redshift outside the model).

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sedflow_dist.compiled import call, library_for
-from sedflow_dist.sps.ladder import BetweenRungs
+from sedflow_dist.sps.ladder import BetweenRungs, Cells
 from sedflow_dist.sps.populations import BURST, CUT, N_FIXED, N_POPULATIONS, Populations
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Glow:
     """A source's light: how much of each template draws have, and whether that shines inside birth clouds."""
 
     amount: Float[Tensor, "galaxy draw row"]
-    templates: Float[Tensor, "_galaxy row cell"]
+    templates: Cells
     inside: bool
 
 
@@ -64,12 +64,20 @@ class _Stars(ctypes.Structure):
 
 
 class _Table(ctypes.Structure):
-    _fields_ = (("first", _Pointer), ("apart", _Whole))
+    _fields_ = (("first", _Pointer), ("apart", _Whole), ("rung", _Pointer), ("fraction", _Pointer))
 
     @classmethod
-    def of(cls, table: Float[Tensor, "_galaxy row cell"]) -> _Table:
-        """Return where tables begin and how far apart they are: not at all where there is one for all galaxies."""
-        return cls(table.data_ptr(), table[0].numel() if len(table) > 1 else 0)
+    def of(cls, table: Cells) -> _Table:
+        """Return where tables begin and how far apart they are: not at all where there is one for all galaxies.
+
+        ``table`` must be kept.
+        """
+        if isinstance(table, BetweenRungs):
+            steps = table.ladder
+            assert steps.is_contiguous() and table.runs.tolist() == [[0, steps.shape[-1]]]
+            return cls(steps.data_ptr(), steps[0].numel(), table.rung.data_ptr(), table.fraction.data_ptr())
+        assert table.is_contiguous()
+        return cls(table.data_ptr(), table[0].numel() if len(table) > 1 else 0, None, None)
 
 
 class _Ladder(ctypes.Structure):
@@ -152,21 +160,18 @@ class CompiledLight:
         self, populations: Populations, tables: Tables, sources: Sequence[Glow], screens: Sequence[Dimming]
     ) -> Float[Tensor, "galaxy draw band"]:
         """Return fluxes, before the distance."""
-        assert tables.bins.shape[-1] % self.cells_at_once == 0
+        cells = tables.cut.shape[-1]
+        assert cells % self.cells_at_once == 0
         held, shape = _Held(), populations.mass.shape[:2]
-        bins, cut = held(tables.bins), held(tables.cut)
         of_sources = (_Source * len(sources))(
-            *(
-                _Source(held(s.amount).data_ptr(), s.amount.shape[-1], s.inside, _Table.of(held(s.templates)))
-                for s in sources
-            )
+            *(_Source(held(s.amount).data_ptr(), s.amount.shape[-1], s.inside, _Table.of(s.templates)) for s in sources)
         )
         of_screens = (_Screen * len(screens))(*(held.screen(each, shape) for each in screens))
         told = _Cells(
-            bins.shape[-1], _Table.of(bins), _Table.of(cut), _Ladder.of(tables.nodes), len(sources), len(screens),
+            cells, _Table.of(tables.bins), _Table.of(tables.cut), _Ladder.of(tables.nodes), len(sources), len(screens),
             ctypes.addressof(of_sources), ctypes.addressof(of_screens),
         )  # fmt: skip
-        out = bins.new_empty(*shape, len(tables.end))
+        out = tables.cut.new_empty(*shape, len(tables.end))
         call(
             self._library.light, self._stars, told, populations.mass.contiguous(), populations.metallicity.contiguous(),
             populations.age[..., 1].contiguous(), tables.galaxy, *shape, tables.end, len(tables.end), out,

@@ -21,6 +21,9 @@ from sedflow_dist.sps.drawn import DrawPhotometry
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.populations import BURST, CUT, FIXED_AGES_GYR, N_FIXED, Epoch, PopulationModel, Populations
 
+#: Of models that infer it.
+REDSHIFT = Quantity("redshift", "1", "redshift, as inferred or as given", r"$z$", "src.redshift")
+
 _LEAST_FRACTION = 1e-12  # of the mass, so that no logarithm is infinite
 _HISTORY, _METALS = ("beta", "f_burst", "t_burst"), ("gamma1", "gamma2")
 

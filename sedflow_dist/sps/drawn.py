@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sedflow_dist.parameters import ParameterSpace, Values
 from sedflow_dist.sps.components import Curves
-from sedflow_dist.sps.ladder import BetweenRungs
+from sedflow_dist.sps.ladder import BetweenRungs, Cells
 from sedflow_dist.sps.populations import Epoch, Populations
 
 
@@ -74,10 +74,10 @@ class Tables:
     ``end``; ``dust``: what dust emits per luminosity.
     """
 
-    bins: Float[Tensor, "_galaxy bin cell"]
+    bins: Cells
     cut: Float[Tensor, "_galaxy metallicity cell"]
     nodes: BetweenRungs
-    sources: tuple[Float[Tensor, "_galaxy _template cell"], ...]
+    sources: tuple[Cells, ...]
     curves: tuple[Curves, ...] | None
     galaxy: Int[Tensor, " row"]
     end: Int[Tensor, " band"]

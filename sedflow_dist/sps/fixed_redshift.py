@@ -68,9 +68,10 @@ class RedshiftModel:
         self.model, stars = model, model.stars
         self._starlight = Starlight(model)
         nodes = model.weights.with_smooth_factor(model.composition.breaks_a)
-        #: Cells without any light, that any number of others can be filled up with to what compiled sums take at once.
-        dark = (0, self._starlight.cells_at_once - 1)
-        self._n_cells = len(nodes.wavelength) + dark[1]
+        #: Cells without any light, that any number of others, and all, can be filled up with to what compiled sums take at once.
+        n, at_once = len(nodes.wavelength), self._starlight.cells_at_once
+        self._n_cells = -(-(n + at_once - 1) // at_once) * at_once
+        dark = (0, self._n_cells - n)
         self._node_wavelength = model.tensor(np.pad(nodes.wavelength, dark, "edge"))
         self._piece, self._band = (torch.as_tensor(np.pad(x, dark, "edge")) for x in (nodes.piece, nodes.band))
         #: Which cells have any light at a rung of the ladder: those of a piece that the band has left have none.
@@ -182,11 +183,15 @@ class RedshiftModel:
         epoch = Epoch(**{name: value.squeeze(-1) for name, value in vars(drawn.epoch).items()})
         return self._tables(shared.parts, epoch, shared.curves, shared.end, shared.dust)
 
-    def at(self, redshift: Float[Tensor, " galaxy"]) -> FixedRedshifts:
-        """Return what the redshifts alone decide, for `flux` and `evaluate`."""
+    def at(self, redshift: Float[Tensor, " galaxy"], own_tables: bool = True) -> FixedRedshifts:
+        """Return what the redshifts alone decide, for `flux` and `evaluate`.
+
+        ``own_tables``: with a table for each, which many draws at each use; or straight from the ladder: of a few draws at each of
+        very many redshifts.
+        """
         epoch = self.model.stars.populations.epoch(redshift)
         per_draw = Epoch(**{f: getattr(epoch, f).unsqueeze(-1) for f in epoch.__dataclass_fields__})
-        return FixedRedshifts(per_draw, self._observed_tables(epoch))
+        return FixedRedshifts(per_draw, self._observed_tables(epoch, own_tables))
 
     def flux(self, theta: Float[Tensor, "galaxy draw param"], at: FixedRedshifts) -> Float[Tensor, "galaxy draw band"]:
         """Return observed fluxes per solar mass formed [nanomaggies]: what a sampler calls again and again."""
@@ -224,16 +229,19 @@ class RedshiftModel:
             found[..., :n_bands] += emitted.view(*found.shape[:2], n_bands)
         return found
 
-    def _observed_tables(self, epoch: Epoch) -> Tables:
+    def _observed_tables(self, epoch: Epoch, own_tables: bool) -> Tables:
         rung, fraction = self.model.rung(epoch.redshift)
-        lit = self._filled_up((self._lit[rung] | self._lit[rung + 1]).any(0))
+        lit = torch.arange(self._n_cells)
+        if own_tables:
+            lit = self._filled_up((self._lit[rung] | self._lit[rung + 1]).any(0))
         parts = [BetweenRungs.of(part, rung, fraction, lit) for part in self._ladder]
         dust = None
         if self._dust is not None:
             dust = BetweenRungs.of(self._dust, rung, fraction, torch.arange(self._dust.shape[-1])).tables()
         wavelength = self._node_wavelength[lit] / (1 + epoch.redshift.unsqueeze(-1))
         curves = self.model.curves(wavelength.unsqueeze(1), self._piece[lit])
-        return self._tables(parts, epoch, curves, _ends(self._band[lit], len(self.model.bands)), dust)
+        end = _ends(self._band[lit], len(self.model.bands))
+        return self._tables(parts, epoch, curves, end, dust, own_tables)
 
     def _tables(
         self,
@@ -242,6 +250,7 @@ class RedshiftModel:
         curves: Sequence[Curves] | None,
         end: Int[Tensor, " band"],
         dust: Float[Tensor, "_galaxy _part _band"] | None,
+        own_tables: bool = True,
     ) -> Tables:
         """Put light in cells of bins, nodes and sources together, and that of the cut bin, whose age the redshift fixes."""
         stars, (bins, nodes, *sources) = self.model.stars, parts
@@ -251,7 +260,8 @@ class RedshiftModel:
         left, right = nodes.rows(row).split(stars.n_metallicities, dim=1)
         cut = left * ages[0][1][:, None, None] + right * ages[1][1][:, None, None]
         galaxy, curves = torch.arange(len(row)), None if curves is None else tuple(curves)
-        return Tables(bins.tables(), cut, nodes, tuple(part.tables() for part in sources), curves, galaxy, end, dust)
+        of_bins, *of_sources = (part.tables() if own_tables else part for part in (bins, *sources))
+        return Tables(of_bins, cut, nodes, tuple(of_sources), curves, galaxy, end, dust)
 
 
 def _ends(band: Int[Tensor, " cell"], n_bands: int) -> Int[Tensor, " band"]:

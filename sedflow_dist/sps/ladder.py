@@ -44,6 +44,12 @@ class BetweenRungs:
         """Return a table that all galaxies have."""
         return cls(table, torch.zeros(1, dtype=torch.int64), table.new_zeros(1), torch.tensor([[0, table.shape[-1]]]))
 
+    def __getitem__(self, galaxy: Int[Tensor, " row"]) -> BetweenRungs:
+        """Return the same for some galaxies; what all share stays so."""
+        if len(self.ladder) == 1:
+            return self
+        return BetweenRungs(self.ladder, self.rung[galaxy], self.fraction[galaxy], self.runs)
+
     def tables(self) -> Float[Tensor, "galaxy row kept"]:
         """Return the tables, or the one that all share."""
         if len(self.ladder) == 1:
@@ -65,6 +71,10 @@ class BetweenRungs:
         rung, kept = self.rung.unsqueeze(-1), torch.cat([torch.arange(i, i + n) for i, n in self.runs.tolist()])
         low, high = (self.ladder[at, row].index_select(-1, kept) for at in (rung, rung + 1))
         return low.lerp_(high, self.fraction[:, None, None])
+
+
+#: Tables of galaxies, or the one that all share; or on a ladder, where there are too many for tables of their own.
+Cells = Float[Tensor, "_galaxy _row cell"] | BetweenRungs
 
 
 def room(ladder: Float[Tensor, "rung row column"]) -> Float[Tensor, "rung row column"]:

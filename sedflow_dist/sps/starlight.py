@@ -17,6 +17,7 @@ from sedflow_dist.sps.compiled_light import CompiledLight, Dimming, Glow
 from sedflow_dist.sps.components import Screen
 from sedflow_dist.sps.drawn import Drawn, Tables
 from sedflow_dist.sps.galaxy_model import GalaxyModel
+from sedflow_dist.sps.ladder import BetweenRungs, Cells
 from sedflow_dist.sps.populations import BURST, CUT
 
 
@@ -59,17 +60,19 @@ class Starlight:
         stars, galaxy = self._model.stars, tables.galaxy
         weights = stars.metallicity_weights(drawn.populations) if drawn.weights is None else drawn.weights
 
-        def own(table: Tensor) -> Tensor:
+        def own(table: Cells) -> Tensor:
+            if isinstance(table, BetweenRungs):
+                return table[galaxy].tables()
             return table if len(table) == 1 else table[galaxy]
 
-        bins, cut, nodes = own(tables.bins), own(tables.cut), tables.nodes.tables()
+        bins, cut, nodes = own(tables.bins), own(tables.cut), own(tables.nodes)
         young_weights, old_weights = stars.split_bins(weights)
         n = young_weights.shape[-1]
         young = young_weights @ bins[:, :n]
         old = old_weights @ bins[:, n:] + weights[..., CUT, :] @ cut
         rows, amount, in_cloud = stars.nodes_of(drawn.populations.age[..., 1], weights[..., BURST, :])
         if len(nodes) > 1:
-            rows = rows + (galaxy * nodes.shape[1])[:, None, None]
+            rows = rows + (torch.arange(len(nodes)) * nodes.shape[1])[:, None, None]
         if bool(in_cloud.any()):
             young = young + _sum_of_rows(nodes, rows + stars.cloud_rows * in_cloud, amount * in_cloud)
         old.add_(_sum_of_rows(nodes, rows, amount * ~in_cloud))
