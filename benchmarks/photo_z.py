@@ -19,6 +19,8 @@ from jobs.containers.tables import resolve
 from sedflow_dist import TrainedModel, load_model
 from sedflow_dist.inference.draws import Draws
 from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.inference.reweight import NewPrior
+from sedflow_dist.inference.settings import TargetPrior
 from sedflow_dist.photometry.calibrate import calibrate
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.photometry.surveys import SURVEYS
@@ -26,7 +28,7 @@ from sedflow_dist.validation import coverage, photo_z
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
 
 N_DRAWS, SEED, GALAXIES, TOGETHER = 512, 1, 1000, 16
-LIMIT = 17.8
+LIMIT, MASSES = 17.8, "leja2020(min=8)"
 
 
 def draws(posterior: Posterior, photometry: Photometry) -> Draws:
@@ -96,12 +98,15 @@ def real(model: TrainedModel, n: int) -> None:
     lo, hi = model.spec.redshift
     bright = seen.flux[:, 2] > 10 ** (0.4 * (22.5 - LIMIT))
     kept = bright & (seen.redshift > max(lo, 0.003)) & (seen.redshift < hi) & seen.mask.all(1)
-    seen, posterior = seen[torch.nonzero(kept).squeeze(1)[:n]], Posterior(model, SEED, N_DRAWS)
-    found, told = judged("real", posterior, seen), draws(posterior, seen)
-    mass = [medians(x, "log_mstar_surviving", posterior.columns) for x in (found, told)]
-    difference = mass[0] - mass[1]
-    report("real: mass without the redshift less with it, median, scatter [dex]",
-           f"{np.median(difference):+.3f}, {np.diff(np.quantile(difference, (0.16, 0.84)))[0] / 2:.3f}")  # fmt: skip
+    seen = seen[torch.nonzero(kept).squeeze(1)[:n]]
+    target = NewPrior.of(TargetPrior(densities=(f"log_mstar_surviving={MASSES}",), redshift=MASSES), model, SEED)
+    for name, prior in (("real, flat priors", None), (f"real, {MASSES}", target)):
+        posterior = Posterior(model, SEED, N_DRAWS, target=prior)
+        found, told = judged(name, posterior, seen), draws(posterior, seen)
+        mass = [medians(x, "log_mstar_surviving", posterior.columns) for x in (found, told)]
+        difference = mass[0] - mass[1]
+        report(f"{name}: mass without the redshift less with it, median, scatter [dex]",
+               f"{np.median(difference):+.3f}, {np.diff(np.quantile(difference, (0.16, 0.84)))[0] / 2:.3f}")  # fmt: skip
 
 
 def main() -> None:

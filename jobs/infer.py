@@ -289,7 +289,7 @@ def _telling(topic: str, shard: int) -> Told:
 
 
 def _layout(store: ChunkedStore, flow: TrainedModel, settings: Inference) -> Layout:
-    found = (*flow.columns(settings.certificate), *settings.quantities(flow.spec.labels))
+    found = flow.quantities(settings, settings.certificate)
     names, units, meanings, ucds = described(found)
     return Layout(
         store.n_rows, settings.rows_per_shard, names, units, QUANTILES, flow.space.coordinates, flow.spec.labels,

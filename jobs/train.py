@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cluster import ray_engine
+from jobs import redshift_head
 from jobs.checkpoint import Checkpoint, latest
 from jobs.config import shipped
 from jobs.config.run_file import RunFile, fingerprint
@@ -61,22 +62,33 @@ def train(run: RunFile) -> Location:
             raise ValueError(f"{out} was trained with other settings; choose another storage root or remove it")
         say("train", f"the model is there already: {out}")
         return out
-    clock = Clock()
     with model_store.writing(out) as lease:
-        noise = fit_noise(run)
-        features = start.features if start else make_features(run, mock_survey(run, noise), load_shapes(run)[0])
-        checkpoints = run.store("checkpoints")
-        with ray_engine.session(run.engines.ray):
-            _fit(run, noise, features, start, key, checkpoints)
-        checkpoint = latest(checkpoints / key)
-        model = assemble(run, checkpoint, key, start)
+        if run.training.steps:
+            model = _trained(run, start, key)
+        else:
+            assert start is not None
+            model = start.noting(start=start.id, key=key)
+        if run.photo_z:
+            model = redshift_head.add(model, run.photo_z, run.seed, run.training.threads)
         lease.check()
         model_store.write(out, *model.to_bytes())
+    say("train", f"model {model.id}: {out}")
+    return out
+
+
+def _trained(run: RunFile, start: TrainedModel | None, key: str) -> TrainedModel:
+    """Train the run's flow, or go on where it stopped."""
+    clock, noise = Clock(), fit_noise(run)
+    features = start.features if start else make_features(run, mock_survey(run, noise), load_shapes(run)[0])
+    checkpoints = run.store("checkpoints")
+    with ray_engine.session(run.engines.ray):
+        _fit(run, noise, features, start, key, checkpoints)
+    checkpoint = latest(checkpoints / key)
     progress = checkpoint.progress
     rate = progress.step * run.training.batch / clock.seconds
     say("train", f"validation log-probability {progress.best:.3f} after {progress.step:,} steps, {clock.seconds:.0f} s "
-        f"({rate:,.0f} mock galaxies/s); model {model.id}: {out}")  # fmt: skip
-    return out
+        f"({rate:,.0f} mock galaxies/s)")  # fmt: skip
+    return assemble(run, checkpoint, key, start)
 
 
 def starting_model(run: RunFile) -> TrainedModel | None:
@@ -113,6 +125,7 @@ def training_key(run: RunFile, start: TrainedModel | None) -> str:
         _training(run, start),
         run.simulation,
         run.seed,
+        *([run.photo_z] if run.photo_z else []),
     )
 
 

@@ -61,7 +61,7 @@ SKY, FLOOR = (0.9, 0.25, 0.35, 0.5, 2.0), (0.05, 0.02, 0.02, 0.02, 0.03)
 #: Files whose tests look at the tiny run (the fixture `local`): one process runs them all, and the run is made once.
 OF_THE_TINY_RUN = (
     "test_whole_chain.py", "test_cli.py", "test_reweight.py", "test_faults.py", "test_data_model.py", "test_validate.py",
-    "test_submit.py", "test_absurd_sizes.py", "test_options.py",
+    "test_submit.py", "test_absurd_sizes.py", "test_options.py", "test_inferred_redshifts.py",
 )  # fmt: skip
 #: Files that take minutes begin first, so that the last one does not keep one worker busy alone.
 LONG = (

@@ -30,6 +30,7 @@ from jobs.config.sections import (
     Training,
     Validation,
 )
+from sedflow_dist.flow.head_training import HeadSettings
 from sedflow_dist.flow.likelihood_training import LikelihoodSettings
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.photometry import surveys
@@ -70,6 +71,11 @@ class RunFile(Section):
     flow: FlowSettings = FlowSettings()
     training: Training = Training()
     likelihood: LikelihoodSettings = LikelihoodSettings()
+    photo_z: HeadSettings | None = Field(
+        None,
+        exclude_if=lambda head: head is None,
+        description="what draws the redshifts of rows that have none, keys below; none: such rows have no answer",
+    )
     inference: Inference = Inference()
     validation: Validation = Validation()
     engines: Engines = Field(Engines(), description="how much of them a run takes; where they are: docs/engines.md")

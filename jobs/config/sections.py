@@ -245,7 +245,11 @@ class FlowSettings(Section):
 class Training(Section):
     """The optimisation: Adam, warm-up, half a cosine."""
 
-    steps: int = Field(10_000, ge=1, description="of the optimiser, at most")
+    steps: int = Field(
+        10_000,
+        ge=0,
+        description="of the optimiser, at most; 0: the model of `start` as it is, to give it a redshift head",
+    )
     batch: int = Field(1024, ge=2, description="mock galaxies a step, over all workers")
     learning_rate: float | None = Field(None, gt=0, description="its peak; none: 0.008, and 0.001 for the preset paper")
     warm_up: int = Field(100, ge=1, description="steps")
@@ -273,6 +277,12 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of matrix products in the training step; auto: bfloat16 where the processor has it"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Training:
+        if self.steps == 0 and self.start is None:
+            raise ValueError("steps: 0 is the model of `start` as it is, and there is none")
+        return self
 
 
 class Inference(InferenceSettings):

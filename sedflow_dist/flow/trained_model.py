@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -96,10 +96,15 @@ class TrainedModel(nn.Module):
 
     def with_head(self, head: RedshiftHead) -> TrainedModel:
         """Return the same model with a redshift head."""
-        spec = self.spec.model_copy(update={"head": head.spec})
-        return TrainedModel(
-            spec, self.network, self.features, self.noise, self.colour_range, self.novelty, self.ssp_table, head
-        )
+        return self._with(self.spec.model_copy(update={"head": head.spec}), head)
+
+    def noting(self, **facts: Any) -> TrainedModel:
+        """Return the same model with more said of its training."""
+        return self._with(self.spec.model_copy(update={"training": {**self.spec.training, **facts}}), self.head)
+
+    def _with(self, spec: ModelSpec, head: RedshiftHead | None) -> TrainedModel:
+        own = self.network, self.features, self.noise, self.colour_range, self.novelty, self.ssp_table
+        return TrainedModel(spec, *own, head)
 
     def survey(self, drop_out: float = 0.0) -> MockSurvey:
         """Observe mock galaxies as the survey it was trained for would, this fraction of them without some bands."""
@@ -108,6 +113,12 @@ class TrainedModel(nn.Module):
     def columns(self, certificate: bool = True) -> tuple[Quantity, ...]:
         """Everything that is summarised of a galaxy: parameters, then (with the certificate) derived properties."""
         return derived.columns(self.space, self.spec.labels, certificate)
+
+    def quantities(self, chosen: Chosen, certificate: bool = True) -> tuple[Quantity, ...]:
+        """All that, what is chosen, and the redshift, of a model that infers it."""
+        more = chosen.quantities(self.spec.labels) if certificate else ()
+        inferred = (derived.REDSHIFT,) if self.head is not None and certificate else ()
+        return (*self.columns(certificate), *more, *inferred)
 
     def chosen_columns(self, chosen: Chosen) -> ChosenColumns | None:
         """Return what computes chosen columns of draws; None where nothing is chosen.

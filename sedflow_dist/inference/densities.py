@@ -63,8 +63,8 @@ class Density:
         family = call.func.id
         if name == "redshift":
             raise ValueError(
-                f"{text!r}: redshifts are given, exact in every row that has an answer: a prior on the redshift is the same "
-                "factor for all draws of a row and changes nothing. It means something where redshifts are inferred"
+                f"{text!r}: a prior on a redshift that is given is the same factor for all draws of a row and changes nothing. "
+                "That of redshifts that are inferred is `inference: {prior: {redshift: leja2020(min=8)}}`"
             )
         if family == FLAT:
             if call.args or call.keywords:
@@ -106,6 +106,18 @@ class Density:
         return (
             f"{self.name}: {self.text.partition('=')[2].strip()}, 95 % in {low:.4g} .. {high:.4g}, median {middle:.4g}"
         )
+
+
+def mass_function(text: str) -> Leja2020:
+    """Read a mass function alone, ``leja2020(min=8)``: the number of galaxies at a redshift follows from it.
+
+    Raises:
+        ValueError: it is none; says what is allowed.
+    """
+    relation = Density.parse(f"{Leja2020.column}={text}").relation
+    if not isinstance(relation, Leja2020):
+        raise ValueError(f"{text!r} is no mass function such as leja2020(min=8)")
+    return relation
 
 
 def _relation(text: str, name: str, call: ast.Call, family: str) -> Relation:

@@ -32,7 +32,6 @@ from sedflow_dist.photometry.flags import REASONS, Flag, bits
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.sps import derived
 from sedflow_dist.sps.chosen import Chosen
-from sedflow_dist.sps.derived import REDSHIFT
 from sedflow_dist.sps.drawn import DrawPhotometry
 from sedflow_dist.sps.fixed_redshift import FixedRedshifts
 
@@ -73,8 +72,7 @@ class Posterior:
         refuse_amplitude(certificate, flow.spec.amplitude)
         self.chosen = flow.chosen_columns(chosen) if chosen and certificate else None
         self.unknown = UnknownRedshifts(self) if flow.head and certificate else None
-        self.quantities = (*flow.columns(certificate), *(self.chosen.quantities if self.chosen else ()),
-                           *([REDSHIFT] if self.unknown else ()))  # fmt: skip
+        self.quantities = flow.quantities(chosen or Chosen(), certificate)
         self.columns = tuple(quantity.name for quantity in self.quantities)
         self.base_points = BasePoints(seed, len(flow.space.coordinates))
         self._working_set = WorkingSet(flow, n_draws, len(self.columns), self.chosen, target)

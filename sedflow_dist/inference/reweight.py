@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.inference.densities import Density
+from sedflow_dist.inference.densities import Density, mass_function
 from sedflow_dist.inference.interim_prior import InducedPrior, ParameterPrior, Steps
+from sedflow_dist.inference.mass_function import NumberDensity
 from sedflow_dist.inference.settings import RelativeTo, TargetPrior
 from sedflow_dist.sps import derived
 
@@ -38,6 +39,7 @@ class NewPrior:
     Attributes:
         columns: names of all columns of draws
         old: the interim densities that are replaced; none where densities multiply the interim prior
+        number: p(z) of redshifts that are inferred; None: flat, as in the training
     """
 
     columns: tuple[str, ...]
@@ -45,6 +47,7 @@ class NewPrior:
     relative_to: RelativeTo
     old: tuple[ParameterPrior | InducedPrior, ...]
     steps: Steps
+    number: NumberDensity | None = None
     _log_norms: dict[int, float] = field(default_factory=dict)
 
     @classmethod
@@ -80,15 +83,30 @@ class NewPrior:
 
     @classmethod
     def of(cls, wanted: TargetPrior, flow: TrainedModel, seed: int) -> NewPrior | None:
-        """Return what settings say; None where they name no density."""
-        return cls.build(wanted.densities, flow, seed, wanted.relative_to) if wanted.densities else None
+        """Return what settings say; None where they name no density.
+
+        Raises:
+            ValueError: as `build`; or there is a density of redshifts, which the model does not infer.
+        """
+        if wanted.is_empty:
+            return None
+        prior = cls.build(wanted.densities, flow, seed, wanted.relative_to)
+        if wanted.redshift is None:
+            return prior
+        if flow.head is None:
+            raise ValueError(
+                f"prior.redshift: {wanted.redshift} is of redshifts that are inferred, and this model has no redshift head"
+            )
+        return replace(prior, number=NumberDensity(mass_function(wanted.redshift), *flow.spec.redshift))
 
     def describe(self) -> list[str]:
         """Return what was understood, a line for each density and one for what they are relative to."""
         meaning = "in place of" if self.old else "times, as it is,"
-        return [density.describe() for density in self.densities] + [
-            f"the prior of the columns is that {meaning} the interim one"
-        ]
+        of_redshifts = []
+        if self.number:
+            of_redshifts = [f"redshifts that are inferred: volume times the {self.number.mass.describe()}"]
+        of_columns = [f"the prior of the columns is that {meaning} the interim one"] if self.densities else []
+        return [density.describe() for density in self.densities] + of_columns + of_redshifts
 
     def log_ratio(
         self, values: Float[Tensor, "galaxy draw column"], redshift: Float[Tensor, " galaxy"]
@@ -119,11 +137,20 @@ class NewPrior:
 
         The mean is estimated from prior draws, to 1 / sqrt(of these, the effective ones). -inf where none has any weight.
         """
+        if not self.densities:
+            return torch.zeros(values.shape[:2], dtype=torch.float64)
         left, right, t = self.steps.between(redshift.double().numpy())
         norms = [np.array([self.log_norm(i) for i in steps.tolist()]) for steps in (left, right)]
         known = np.isfinite(norms[0]) & np.isfinite(norms[1])
         norm = np.where(known, (1 - t) * np.where(known, norms[0], 0) + t * np.where(known, norms[1], 0), np.inf)
         return self.log_ratio(values, redshift) - torch.as_tensor(norm).unsqueeze(-1)
+
+    def log_factor_of_redshifts(self, redshift: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Return ln of the factor of redshifts that are inferred, over the training's flat one."""
+        z = redshift.double()
+        if self.number is None:
+            return torch.zeros_like(z)
+        return torch.as_tensor(self.number.log_pdf(z.numpy())) + math.log(self.number.high - self.number.low)
 
     def log_norm(self, step: int) -> float:
         """Return ln of the mean of the factor over draws of the interim prior at a step in redshift."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from sedflow_dist.inference.densities import Density
+from sedflow_dist.inference.densities import Density, mass_function
 from sedflow_dist.sps.chosen import Chosen
 
 #: Steps of a chain between kept ones.
@@ -63,6 +63,12 @@ class TargetPrior(BaseModel):
     densities: tuple[str, ...] = Field(
         (), description="one a column, as `log_mstar_surviving=leja2020(min=8)` or `tau_ism=norm(0.3,0.2)`"
     )
+    redshift: str | None = Field(
+        None,
+        exclude_if=lambda text: text is None,
+        description="of redshifts that are inferred: `leja2020(min=8)`, the number of galaxies above a mass times the volume; "
+        "none: flat, as in the training",
+    )
     relative_to: RelativeTo = Field(
         "implied",
         description="implied: the column gets the density, in place of the one that the interim prior implies; unity: the "
@@ -75,6 +81,18 @@ class TargetPrior(BaseModel):
         for text in densities:
             Density.parse(text)
         return densities
+
+    @field_validator("redshift")
+    @classmethod
+    def _of_redshifts(cls, text: str | None) -> str | None:
+        if text is not None:
+            mass_function(text)
+        return text
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is the model's own prior."""
+        return not (self.densities or self.redshift)
 
 
 class InferenceSettings(Chosen):
@@ -114,7 +132,7 @@ class InferenceSettings(Chosen):
 
     @model_validator(mode="after")
     def _check(self) -> InferenceSettings:
-        if self.prior.densities and not self.certificate:
+        if not (self.prior.is_empty or self.certificate):
             raise ValueError("prior: without the certificate draws have no weights that another prior could change")
         if self.learned_likelihood and not self.certificate:
             raise ValueError("learned_likelihood compares evidences, which certificate: false does not compute")

@@ -63,6 +63,9 @@ class UnknownRedshifts:
         base = posterior.base_points(rows, number * AT_ONE).view(n * number, AT_ONE, -1)
         found = posterior.candidates(spread, base, learns=False, at=self._at[place.flatten()])
         found = replace(found, log_weight=found.log_weight + log_factor.view(-1, 1))
+        if posterior.target is not None and found.log_factor is not None:
+            of_redshifts = posterior.target.log_factor_of_redshifts(z).view(-1, 1)
+            found = replace(found, log_factor=found.log_factor + of_redshifts)
         # In turn from each redshift, so that what is cut off where the number is no multiple is a draw of some.
         merged: dict[str, Any] = {
             field.name: value.unflatten(0, (n, number)).transpose(1, 2).flatten(1, 2)[:, :n_draws]

@@ -1,0 +1,92 @@
+"""Redshifts inferred by a run: the shipped model with a redshift head, trained by `train`, on rows with a redshift and without."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+from pydantic import ValidationError
+
+from jobs.catalog.draws import replay
+from jobs.config import shipped
+from jobs.config.run_file import RunFile
+from jobs.export.rows import of_catalog
+from jobs.infer import infer
+from jobs.train import train
+from sedflow_dist.flow.trained_model import TrainedModel
+from sedflow_dist.photometry.flags import Flag
+from storage_schemas import model as model_store
+from storage_schemas import open_catalog
+
+HEAD = {"hidden": [32], "n_galaxies": 4000, "steps": 30, "batch": 256, "warm_up": 5, "learning_rate": 0.003}
+SECTIONS = {
+    "flow": {"transforms": 8, "hidden": 128},
+    "training": {"start": "sdss", "steps": 0, "threads": 1},
+    "photo_z": HEAD,
+    "inference": {
+        "n_draws": 64, "rows_per_shard": 100, "keep_draws": 5, "routing": {"share": 0.0, "more_draws": 1},
+        "prior": {"densities": ["log_mstar_surviving=leja2020(min=7)"], "redshift": "leja2020(min=7)"},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(local, tmp_path_factory):
+    """Photometry, SSP table and training set are those of the tiny run."""
+    root = tmp_path_factory.mktemp("photo_z")
+    for name in ("photometry", "ssp", "training"):
+        shutil.copytree(f"{local.root}/{name}", root / name)
+    made = RunFile.model_validate({**local.model_dump(exclude_unset=True), **SECTIONS, "root": str(root)})
+    train(made)
+    infer(
+        made.store("photometry"), made.store("model"), made.store("catalog"), made.inference, made.seed,
+        made.engines.dask,
+    )  # fmt: skip
+    return made
+
+
+def test_the_model_is_the_shipped_one_with_a_head(run):
+    model = TrainedModel.from_bytes(*model_store.read(run.store("model")))
+    start = TrainedModel.from_bytes(*model_store.read(shipped.model("sdss")))
+    assert model.head is not None and model.head.spec.training["steps"] == 30
+    assert model.spec.training["start"] == start.id
+    ours, theirs = model.network.state_dict(), start.network.state_dict()
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+    before = model_store.read(run.store("model"))
+    train(run)  # it is there already
+    assert model_store.read(run.store("model")) == before
+
+
+def test_rows_without_a_redshift_are_inferred_and_others_keep_theirs(run):
+    catalog = open_catalog(run.store("catalog")).load()
+    flags = catalog["flags"].values
+    inferred = (flags & int(Flag.REDSHIFT_INFERRED)) != 0
+    assert np.flatnonzero(inferred).tolist() == [tiny.NO_REDSHIFT, tiny.NEGATIVE_REDSHIFT]
+    assert (catalog["method"].values[inferred] > 0).all()
+    names = ["redshift_p16", "redshift_p50", "redshift_p84"]
+    blocks = list(of_catalog(catalog, names).blocks())
+    rows = {name: np.concatenate([np.ma.filled(block[name], np.nan) for block in blocks]) for name in names}
+    known = (catalog["method"].values > 0) & ~inferred
+    assert np.allclose(rows["redshift_p50"][known], catalog["redshift"].values[known], rtol=1e-6)
+    assert (rows["redshift_p16"][inferred] < rows["redshift_p84"][inferred]).all()
+    assert (rows["redshift_p50"][inferred] > 0).all() and (rows["redshift_p50"][inferred] < 0.2).all()
+
+
+def test_replayed_draws_have_redshifts_of_their_own(run):
+    catalog = open_catalog(run.store("catalog"))
+    drawn, names = replay(catalog, [tiny.NO_REDSHIFT, 0], 64)
+    again, _ = replay(catalog, [tiny.NO_REDSHIFT], 64)
+    assert drawn[:1].tobytes() == again.tobytes()
+    redshift = drawn[..., names.index("redshift")]
+    assert len(np.unique(redshift[0])) > 3
+    assert np.allclose(redshift[1], catalog["redshift"].values[0])
+
+
+def test_what_cannot_be_meant_is_refused(run, tmp_path):
+    with pytest.raises(ValidationError, match="steps: 0 is the model of `start` as it is, and there is none"):
+        tiny.settings(tmp_path, "galaxies.fits", training={"steps": 0})
+    with pytest.raises(ValidationError, match="is no mass function such as leja2020"):
+        tiny.settings(tmp_path, "galaxies.fits", inference={"prior": {"redshift": "norm(0.1,0.1)"}})
+    plain = shipped.model("sdss")
+    with pytest.raises(ValueError, match="this model has no redshift head"):
+        infer(run.store("photometry"), plain, tiny.location(tmp_path / "x"), run.inference, run.seed, run.engines.dask)
