@@ -19,14 +19,19 @@ struct Rows {  // one number of each of some draws
 // What the draws of a pass share: whose they are, and what their galaxy adds to the sums of this block's first layer.
 struct Galaxies {
   const float* context[ROWS];
-  bool one;
+  bool one, halves;  // whether all are of one galaxy; those of each half of a register
 
   Rows sum(int unit) const {
     Rows out;
-    if (one) {
-      for (Vector& part : out.part) part = all(context[0][unit]);
-    } else {
-      for (int row = 0; row < ROWS; ++row) out.set(row, context[row][unit]);
+    for (int v = 0; v < VECTORS; ++v) {
+      const float* const* own = context + v * LANES;
+      if (one) {
+        out.part[v] = all(own[0][unit]);
+      } else if (halves) {
+        out.part[v] = first_half() ? all(own[0][unit]) : all(own[LANES / 2][unit]);
+      } else {
+        for (int lane = 0; lane < LANES; ++lane) out.part[v][lane] = own[lane][unit];
+      }
     }
     return out;
   }
@@ -155,11 +160,12 @@ extern "C" void flow_inverse(const float* weights, const int64_t* order, const i
   Rows* value = reinterpret_cast<Rows*>((reinterpret_cast<uintptr_t>(memory) + sizeof(Vector) - 1) & -sizeof(Vector));
   for (int64_t start = 0; start < rows; start += ROWS) {
     const int n = rows - start < ROWS ? rows - start : ROWS;
-    Galaxies galaxies{{}, true};
+    Galaxies galaxies{{}, true, true};
     for (int row = 0; row < ROWS; ++row) {  // what is missing of a last pass is a copy of its first draw
       const int64_t from = start + (row < n ? row : 0);
       galaxies.context[row] = context + galaxy[from] * blocks * units;
       galaxies.one &= galaxy[from] == galaxy[start];
+      galaxies.halves &= row % (LANES / 2) == 0 || galaxies.context[row] == galaxies.context[row - 1];
       for (int d = 0; d < dimensions; ++d) value[d].set(row, base[from * dimensions + d]);
     }
     Rows total;

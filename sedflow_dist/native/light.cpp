@@ -91,13 +91,14 @@ static void share(const Stars& stars, const float* mass, const float* metallicit
   }
 }
 
-struct Burst {
+// Where a population whose age is no bin's lies among the ages of the tables: four rows, two ages at two metallicities.
+struct Between {
   int64_t row[4];
   float amount[4];
   bool in_cloud[4];
 };
 
-static Burst find(const Stars& stars, float age, const Pair& pair) {
+static Between find(const Stars& stars, float age, int64_t population, const Pair& pair) {
   Vector logarithm = log_of_positive(all(age));
   const float position = logarithm[0];
   int64_t low = 0, high = stars.ages;  // the first age that is not below
@@ -108,40 +109,41 @@ static Burst find(const Stars& stars, float age, const Pair& pair) {
   const int64_t right = low < 1 ? 1 : low > stars.ages - 1 ? stars.ages - 1 : low;
   float t = (position - stars.log_age[right - 1]) / (stars.log_age[right] - stars.log_age[right - 1]);
   t = t < 0 ? 0 : t > 1 ? 1 : t;
-  Burst out;
+  Between out;
   for (int i = 0; i < 4; ++i) {
     const int64_t node = right - 1 + i / 2;
     out.in_cloud[i] = stars.in_cloud ? stars.in_cloud[node] != 0 : age < stars.cloud_age;
-    out.row[i] = node * stars.metallicities + pair.row[stars.burst] + i % 2 + (out.in_cloud[i] ? stars.cloud_rows : 0);
-    out.amount[i] = (i % 2 ? pair.high : pair.low)[stars.burst] * (i / 2 ? t : 1 - t);
+    out.row[i] = node * stars.metallicities + pair.row[population] + i % 2 + (out.in_cloud[i] ? stars.cloud_rows : 0);
+    out.amount[i] = (i % 2 ? pair.high : pair.low)[population] * (i / 2 ? t : 1 - t);
   }
   return out;
 }
 
-struct Cells {  // light in cells: of the fixed bins, of the bin that the age of the Universe cuts, of all ages and of sources
+struct Cells {  // light in cells: of the fixed bins, of all ages and of sources
   int64_t cells;
-  Table bins, cut;
+  Table bins;
   Ladder nodes;
   int64_t sources, screens;
   const Source* source;
   const Screen* screen;
 };
 
-// The burst's light in cells, of stars in birth clouds or of others: whether there is any.
-static bool burst_light(const Ladder& nodes, int64_t own, const Burst& burst, bool in_clouds, float* out) {
+// Light in cells of the populations that lie between ages of the tables, of stars in birth clouds or of others: whether there is any.
+static bool between_ages(const Ladder& nodes, int64_t own, const Between (&populations)[2], bool in_clouds, float* out) {
   const int64_t galaxy = nodes.shared ? 0 : own, rung = nodes.rows * nodes.columns;
   const float t = nodes.fraction[galaxy], *table = nodes.first + nodes.rung[galaxy] * rung;
-  const float* row[8];
-  float amount[8];
+  const float* row[16];
+  float amount[16];
   int n = 0;
-  for (int k = 0; k < 4; ++k) {
-    if (burst.in_cloud[k] != in_clouds) continue;
-    row[n] = table + burst.row[k] * nodes.columns;
-    amount[n++] = (1 - t) * burst.amount[k];
-    if (t == 0) continue;
-    row[n] = row[n - 1] + rung;
-    amount[n++] = t * burst.amount[k];
-  }
+  for (const Between& population : populations)
+    for (int k = 0; k < 4; ++k) {
+      if (population.in_cloud[k] != in_clouds) continue;
+      row[n] = table + population.row[k] * nodes.columns;
+      amount[n++] = (1 - t) * population.amount[k];
+      if (t == 0) continue;
+      row[n] = row[n - 1] + rung;
+      amount[n++] = t * population.amount[k];
+    }
   for (int64_t run = 0; n && run < nodes.n_runs; ++run) {
     const int64_t first = nodes.runs[2 * run], number = nodes.runs[2 * run + 1];
     for (int64_t at = 0; at < number; at += LANES) {  // what is written behind a run the next one writes over
@@ -181,19 +183,19 @@ struct Own {
   }
 };
 
-// Light in cells of one draw.
+// Light in cells of one draw: of populations between ages, inside birth clouds and outside, and all of it.
 struct Light {
-  std::vector<float> young_burst, old_burst, all;
-  bool any_young, any_old;
+  std::vector<float> inside, outside, all;
+  bool any_inside, any_outside;
 
-  explicit Light(int64_t cells) : young_burst(cells + LANES), old_burst(cells + LANES), all(cells + LANES) {}
+  explicit Light(int64_t cells) : inside(cells + LANES), outside(cells + LANES), all(cells + LANES) {}
 };
 
 // The attenuated light of draw `i`, whose galaxy is `own`, in V vectors of cells from `at` on.
 template <int V>
 static void sum(const Stars& stars, const Cells& tables, int64_t own, int64_t i, const Pair& pair, int64_t at, Light& light) {
   const int64_t cells = tables.cells, n = stars.metallicities;
-  const Own bins(tables.bins, own, at), cut(tables.cut, own, at);
+  const Own bins(tables.bins, own, at);
   Sum<V> inside{}, outside{};
   for (int64_t p = 0; p < stars.young; ++p) {
     const int64_t row = (p * n + pair.row[p]) * cells;
@@ -206,10 +208,8 @@ static void sum(const Stars& stars, const Cells& tables, int64_t own, int64_t i,
     bins.add(outside, pair.low[p], row);
     bins.add(outside, pair.high[p], row + cells);
   }
-  cut.add(outside, pair.low[stars.cut], pair.row[stars.cut] * cells);
-  cut.add(outside, pair.high[stars.cut], (pair.row[stars.cut] + 1) * cells);
-  if (light.any_young) inside.add(1, light.young_burst.data() + at);
-  if (light.any_old) outside.add(1, light.old_burst.data() + at);
+  if (light.any_inside) inside.add(1, light.inside.data() + at);
+  if (light.any_outside) outside.add(1, light.outside.data() + at);
   for (int64_t s = 0; s < tables.sources; ++s) {
     const Source& source = tables.source[s];
     const Own templates(source.templates, own, at);
@@ -262,7 +262,7 @@ static inline float total(const float* numbers, int64_t first, int64_t last) {
 extern "C" int64_t light_cells_at_once() { return LANES; }
 extern "C" int64_t light_most_populations() { return MOST_POPULATIONS; }
 
-// mass, metallicity (row, draw, population); age (row, draw) [Gyr] of the burst; `galaxy` (row) says whose tables are a row's; the
+// mass, metallicity (row, draw, population); age (row, draw, 2) [Gyr] of cut bin and burst; `galaxy` (row) says whose tables are a row's; the
 // cells of a band lie side by side, up to those before `end` (band); out (row, draw, band).
 extern "C" void light(const Stars* stars, const Cells* tables, const float* mass, const float* metallicity, const float* age,
                       const int64_t* galaxy, int64_t rows, int64_t draws, const int64_t* end, int64_t bands, float* out) {
@@ -271,9 +271,9 @@ extern "C" void light(const Stars* stars, const Cells* tables, const float* mass
     for (int64_t i = row * draws; i < (row + 1) * draws; ++i, out += bands) {
       Pair pair;
       share(*stars, mass + i * stars->populations, metallicity + i * stars->populations, pair);
-      const Burst burst = find(*stars, age[i], pair);
-      light.any_young = burst_light(tables->nodes, galaxy[row], burst, true, light.young_burst.data());
-      light.any_old = burst_light(tables->nodes, galaxy[row], burst, false, light.old_burst.data());
+      const Between populations[2] = {find(*stars, age[2 * i], stars->cut, pair), find(*stars, age[2 * i + 1], stars->burst, pair)};
+      light.any_inside = between_ages(tables->nodes, galaxy[row], populations, true, light.inside.data());
+      light.any_outside = between_ages(tables->nodes, galaxy[row], populations, false, light.outside.data());
       sum_all(*stars, *tables, galaxy[row], i, pair, light);
       for (int64_t band = 0; band < bands; ++band) out[band] = total(light.all.data(), band ? end[band - 1] : 0, end[band]);
     }

@@ -17,6 +17,13 @@ typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
 
 static inline Vector all(float x) { return x - Vector{}; }
 
+// True (-1) in the first half of the lanes.
+static inline Integers first_half() {
+  Integers out = {};
+  for (int lane = 0; lane < LANES / 2; ++lane) out[lane] = -1;
+  return out;
+}
+
 // The first `n` numbers of a vector, the rest 0.
 static inline Vector load(const float* numbers, int n) {
   Vector out = {};

@@ -109,7 +109,7 @@ class _Screen(ctypes.Structure):
 
 class _Cells(ctypes.Structure):
     _fields_ = (
-        ("cells", _Whole), ("bins", _Table), ("cut", _Table), ("nodes", _Ladder), ("sources", _Whole), ("screens", _Whole),
+        ("cells", _Whole), ("bins", _Table), ("nodes", _Ladder), ("sources", _Whole), ("screens", _Whole),
         ("source", _Pointer), ("screen", _Pointer),
     )  # fmt: skip
 
@@ -160,7 +160,7 @@ class CompiledLight:
         self, populations: Populations, tables: Tables, sources: Sequence[Glow], screens: Sequence[Dimming]
     ) -> Float[Tensor, "galaxy draw band"]:
         """Return fluxes, before the distance."""
-        cells = tables.cut.shape[-1]
+        cells = tables.n_cells
         assert cells % self.cells_at_once == 0
         held, shape = _Held(), populations.mass.shape[:2]
         of_sources = (_Source * len(sources))(
@@ -168,13 +168,13 @@ class CompiledLight:
         )
         of_screens = (_Screen * len(screens))(*(held.screen(each, shape) for each in screens))
         told = _Cells(
-            cells, _Table.of(tables.bins), _Table.of(tables.cut), _Ladder.of(tables.nodes), len(sources), len(screens),
+            cells, _Table.of(tables.bins), _Ladder.of(tables.nodes), len(sources), len(screens),
             ctypes.addressof(of_sources), ctypes.addressof(of_screens),
         )  # fmt: skip
-        out = tables.cut.new_empty(*shape, len(tables.end))
+        out = populations.mass.new_empty(*shape, len(tables.end))
         call(
             self._library.light, self._stars, told, populations.mass.contiguous(), populations.metallicity.contiguous(),
-            populations.age[..., 1].contiguous(), tables.galaxy, *shape, tables.end, len(tables.end), out,
+            populations.age.contiguous(), tables.galaxy, *shape, tables.end, len(tables.end), out,
         )  # fmt: skip
         return out
 

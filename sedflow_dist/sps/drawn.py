@@ -66,8 +66,8 @@ class DrawPhotometry:
 
 @dataclass(frozen=True)
 class Tables:
-    """Light in cells of wavelength for the rows of the fixed bins (bin, metallicity), the cut bin, the nodes (age, metallicity), of
-    which a draw needs four, and the templates of each source besides the stars.
+    """Light in cells of wavelength for the rows of the fixed bins (bin, metallicity), the nodes (age, metallicity), of which a draw
+    needs four for each of two populations, and the templates of each source besides the stars.
 
     Leading axis: of each galaxy, or 1 where all share the table; ``galaxy`` says whose a row of draws has. ``curves`` are those of
     each screen, None before any, with a leading axis (galaxy, 1) or none. Cells of a band lie side by side, up to the one before
@@ -75,10 +75,19 @@ class Tables:
     """
 
     bins: Cells
-    cut: Float[Tensor, "_galaxy metallicity cell"]
     nodes: BetweenRungs
     sources: tuple[Cells, ...]
     curves: tuple[Curves, ...] | None
     galaxy: Int[Tensor, " row"]
     end: Int[Tensor, " band"]
     dust: Float[Tensor, "_galaxy _part _band"] | None
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells of a row."""
+        return int(self.nodes.runs[:, 1].sum())
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether all galaxies have the same; ``galaxy`` is then one number for all."""
+        return len(self.nodes.ladder) == 1

@@ -37,26 +37,6 @@ class FixedRedshifts:
         return FixedRedshifts(epoch, replace(self.tables, galaxy=self.tables.galaxy[galaxy]))
 
 
-@dataclass(frozen=True)
-class SharedRedshifts:
-    """The bands at redshifts that all galaxies share, the rest frame for one: light of fixed bins, nodes and sources in cells,
-    screens' curves, where each band's cells end, and what dust emits per luminosity. Bands of one redshift after those of another,
-    then the mass that survives, which screens leave alone.
-
-    ``curves``: None: light before any screen.
-    """
-
-    parts: tuple[BetweenRungs, ...]
-    curves: tuple[Curves, ...] | None
-    end: Int[Tensor, " end"]
-    dust: Float[Tensor, "1 _part _band"] | None
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells of a row."""
-        return int(self.parts[0].ladder.shape[-1])
-
-
 class RedshiftModel:
     """Fluxes of many draws for each of some galaxies; agrees with ``model`` to 2 mmag (docs/model.md says where).
 
@@ -96,8 +76,11 @@ class RedshiftModel:
         #: The same before any dust, which neither takes light nor gives any: without screens a band is one cell.
         self.rest_frame_without_dust = self._bare(ladder[0])
 
-    def shared(self, rungs: Sequence[int]) -> SharedRedshifts:
-        """Return the bands at rungs of the ladder of redshifts, ln(1 + z) = rung times `BandWeights.step`."""
+    def shared(self, rungs: Sequence[int]) -> Tables:
+        """Return the bands at rungs of the ladder of redshifts, ln(1 + z) = rung times `BandWeights.step`, for all galaxies alike.
+
+        Bands of one redshift stand after those of another, then the mass that survives, which screens leave alone.
+        """
         model, at, n_bands = self.model, torch.as_tensor(rungs), len(self.model.bands)
         lit = self._filled_up(self._lit[at].flatten(), beside=1)
         rows = torch.cat([part[at] for part in self._ladder], 1)
@@ -108,25 +91,33 @@ class RedshiftModel:
         dust = None if self._dust is None else self._dust[at].transpose(0, 1).flatten(1).unsqueeze(0)
         band = (n_bands * torch.arange(len(at)).unsqueeze(-1) + self._band).flatten()[lit]
         end = _ends(band, n_bands * len(at))
-        return SharedRedshifts(self._shared(cells), curves, torch.cat([end, end[-1:] + 1]), dust)
+        return self._in_common(cells, curves, torch.cat([end, end[-1:] + 1]), dust)
 
-    def _bare(self, rest_frame: Float[Tensor, "row cell"]) -> SharedRedshifts:
+    def _bare(self, rest_frame: Float[Tensor, "row cell"]) -> Tables:
         n_bands = len(self.model.bands)
         cells = rest_frame.new_zeros(len(rest_frame), n_bands).index_add_(1, self._band, rest_frame)
         dark = -(n_bands + 1) % self._starlight.cells_at_once
         end = torch.arange(1, n_bands + 2)
         end[-1] += dark
-        return SharedRedshifts(self._shared(pad(torch.cat([cells, self._surviving], -1), (0, dark))), None, end, None)
+        return self._in_common(pad(torch.cat([cells, self._surviving], -1), (0, dark)), None, end)
 
-    def _in_cells_of_energy(self, energy: Float[Tensor, "row cell"]) -> SharedRedshifts:
+    def _in_cells_of_energy(self, energy: Float[Tensor, "row cell"]) -> Tables:
         n, dark = energy.shape[1], (0, -(energy.shape[1] + 1) % self._starlight.cells_at_once)
         wavelength = torch.cat([self.model.energy_wavelength, self.model.energy_wavelength[-1:].expand(dark[1])])
-        cells = self._shared(torch.cat([pad(energy, dark), energy.sum(1, keepdim=True)], 1))
+        cells = torch.cat([pad(energy, dark), energy.sum(1, keepdim=True)], 1)
         end = torch.tensor([n + dark[1], n + dark[1] + 1])
-        return SharedRedshifts(cells, _with_one_more(self.model.curves(wavelength)), end, None)
+        return self._in_common(cells, _with_one_more(self.model.curves(wavelength)), end)
 
-    def _shared(self, rows: Float[Tensor, "row cell"]) -> tuple[BetweenRungs, ...]:
-        return tuple(BetweenRungs.shared(part) for part in rows.unsqueeze(0).split(self._rows, dim=1))
+    def _in_common(
+        self,
+        cells: Float[Tensor, "row cell"],
+        curves: tuple[Curves, ...] | None,
+        end: Int[Tensor, " end"],
+        dust: Float[Tensor, "1 _part _band"] | None = None,
+    ) -> Tables:
+        """Put light in cells of fixed bins, nodes and sources together, which all galaxies share."""
+        bins, nodes, *sources = cells.unsqueeze(0).split(self._rows, dim=1)
+        return Tables(bins, BetweenRungs.shared(nodes), tuple(sources), curves, torch.zeros(1).long(), end, dust)
 
     def _filled_up(self, lit: Bool[Tensor, " cell"], beside: int = 0) -> Int[Tensor, " kept"]:
         """Return the cells that are lit, and of the others as many as compiled sums need, with so many more ``beside`` them."""
@@ -163,25 +154,20 @@ class RedshiftModel:
     def evaluate(self, theta: Float[Tensor, "galaxy draw param"], at: FixedRedshifts) -> DrawPhotometry:
         """Evaluate draws where what the redshifts decide is known: what is called again and again for the same galaxies."""
         drawn = self._drawn(theta, at.epoch)
-        rest = self._through_bands(drawn, self._in_common(drawn, self.rest_frame))
+        rest = self._through_bands(drawn, self.rest_frame)
         return DrawPhotometry(drawn, self.observed(drawn, at), rest[..., :-1] * ABSOLUTE_FACTOR, rest[..., -1])
 
-    def absolute(self, drawn: Drawn, shared: SharedRedshifts | None = None) -> Float[Tensor, "galaxy draw band"]:
+    def absolute(self, drawn: Drawn, shared: Tables | None = None) -> Float[Tensor, "galaxy draw band"]:
         """Return fluxes per solar mass formed [nanomaggies] through the bands at redshifts that all share, as if at 10 pc.
 
         The observed flux at redshift z is that times (10 pc / d_L)^2 / (1 + z). ``shared``: None: the rest frame.
         """
-        found = self._through_bands(drawn, self._in_common(drawn, shared or self.rest_frame))
+        found = self._through_bands(drawn, shared or self.rest_frame)
         return found[..., :-1] * ABSOLUTE_FACTOR
 
     def observed(self, drawn: Drawn, at: FixedRedshifts) -> Float[Tensor, "galaxy draw band"]:
         """Return observed fluxes per solar mass formed [nanomaggies] of draws that may be of a model of other bands."""
         return self._through_bands(drawn, at.tables) * at.epoch.flux_factor.unsqueeze(-1)
-
-    def _in_common(self, drawn: Drawn, shared: SharedRedshifts) -> Tables:
-        """Return tables that galaxies share, with each one's cut bin."""
-        epoch = Epoch(**{name: value.squeeze(-1) for name, value in vars(drawn.epoch).items()})
-        return self._tables(shared.parts, epoch, shared.curves, shared.end, shared.dust)
 
     def at(self, redshift: Float[Tensor, " galaxy"], own_tables: bool = True) -> FixedRedshifts:
         """Return what the redshifts alone decide, for `flux` and `evaluate`.
@@ -208,7 +194,7 @@ class RedshiftModel:
         )
         if self._energy is None:
             return drawn
-        seen, all_of_it = self._starlight(drawn, self._in_common(drawn, self._energy)).unbind(-1)
+        seen, all_of_it = self._starlight(drawn, self._energy).unbind(-1)
         row, share = model.dust_mixture(values)
         return replace(drawn, emission=Emission(row, share * (all_of_it - seen).clamp_(min=0).unsqueeze(-1)))
 
@@ -240,28 +226,9 @@ class RedshiftModel:
             dust = BetweenRungs.of(self._dust, rung, fraction, torch.arange(self._dust.shape[-1])).tables()
         wavelength = self._node_wavelength[lit] / (1 + epoch.redshift.unsqueeze(-1))
         curves = self.model.curves(wavelength.unsqueeze(1), self._piece[lit])
+        of_bins, *of_sources = (part.tables() if own_tables else part for part in (parts[0], *parts[2:]))
         end = _ends(self._band[lit], len(self.model.bands))
-        return self._tables(parts, epoch, curves, end, dust, own_tables)
-
-    def _tables(
-        self,
-        parts: Sequence[BetweenRungs],
-        epoch: Epoch,
-        curves: Sequence[Curves] | None,
-        end: Int[Tensor, " band"],
-        dust: Float[Tensor, "_galaxy _part _band"] | None,
-        own_tables: bool = True,
-    ) -> Tables:
-        """Put light in cells of bins, nodes and sources together, and that of the cut bin, whose age the redshift fixes."""
-        stars, (bins, nodes, *sources) = self.model.stars, parts
-        ages = stars.age_weights(epoch.cut_age)
-        every = torch.arange(stars.n_metallicities)
-        row = torch.cat([age.unsqueeze(-1) * stars.n_metallicities + every for age, _ in ages], -1)
-        left, right = nodes.rows(row).split(stars.n_metallicities, dim=1)
-        cut = left * ages[0][1][:, None, None] + right * ages[1][1][:, None, None]
-        galaxy, curves = torch.arange(len(row)), None if curves is None else tuple(curves)
-        of_bins, *of_sources = (part.tables() if own_tables else part for part in (bins, *sources))
-        return Tables(of_bins, cut, nodes, tuple(of_sources), curves, galaxy, end, dust)
+        return Tables(of_bins, parts[1], tuple(of_sources), tuple(curves), torch.arange(len(rung)), end, dust)
 
 
 def _ends(band: Int[Tensor, " cell"], n_bands: int) -> Int[Tensor, " band"]:

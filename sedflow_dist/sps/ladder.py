@@ -56,21 +56,15 @@ class BetweenRungs:
             return self.ladder
         found = library_for(self.ladder, self.fraction)
         if found is None:
-            return self.rows(torch.arange(self.ladder.shape[1]).expand(len(self.rung), -1))
+            kept = torch.cat([torch.arange(i, i + n) for i, n in self.runs.tolist()])
+            low, high = (self.ladder[at].index_select(-1, kept) for at in (self.rung, self.rung + 1))
+            return low.lerp_(high, self.fraction[:, None, None])
         out = self.ladder.new_empty(len(self.rung), self.ladder.shape[1], int(self.runs[:, 1].sum()))
         call(
             found.between_rungs, self.ladder, *self.ladder.shape[1:], self.rung, self.fraction, len(self.rung), self.runs,
             len(self.runs), out,
         )  # fmt: skip
         return out
-
-    def rows(self, row: Int[Tensor, "galaxy wanted"]) -> Float[Tensor, "galaxy wanted kept"]:
-        """Return some rows of each galaxy's table, or of the one that all share."""
-        if len(self.ladder) == 1:
-            return self.ladder[0, row]
-        rung, kept = self.rung.unsqueeze(-1), torch.cat([torch.arange(i, i + n) for i, n in self.runs.tolist()])
-        low, high = (self.ladder[at, row].index_select(-1, kept) for at in (rung, rung + 1))
-        return low.lerp_(high, self.fraction[:, None, None])
 
 
 #: Tables of galaxies, or the one that all share; or on a ladder, where there are too many for tables of their own.

@@ -7,6 +7,8 @@ that it does not know, take products with all of them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,7 +20,6 @@ from sedflow_dist.sps.components import Screen
 from sedflow_dist.sps.drawn import Drawn, Tables
 from sedflow_dist.sps.galaxy_model import GalaxyModel
 from sedflow_dist.sps.ladder import BetweenRungs, Cells
-from sedflow_dist.sps.populations import BURST, CUT
 
 
 class Starlight:
@@ -41,6 +42,8 @@ class Starlight:
 
     def __call__(self, drawn: Drawn, tables: Tables) -> Float[Tensor, "galaxy draw band"]:
         """Return attenuated light through bands, without what dust emits."""
+        if tables.are_shared:
+            tables = replace(tables, galaxy=tables.galaxy.expand(len(drawn.theta)).contiguous())
         model, values = self._model, drawn.values
         sources = []
         for (inside, light), cells in zip(model.sources, tables.sources, strict=True):
@@ -65,12 +68,12 @@ class Starlight:
                 return table[galaxy].tables()
             return table if len(table) == 1 else table[galaxy]
 
-        bins, cut, nodes = own(tables.bins), own(tables.cut), own(tables.nodes)
+        bins, nodes = own(tables.bins), own(tables.nodes)
         young_weights, old_weights = stars.split_bins(weights)
         n = young_weights.shape[-1]
         young = young_weights @ bins[:, :n]
-        old = old_weights @ bins[:, n:] + weights[..., CUT, :] @ cut
-        rows, amount, in_cloud = stars.nodes_of(drawn.populations.age[..., 1], weights[..., BURST, :])
+        old = old_weights @ bins[:, n:]
+        rows, amount, in_cloud = stars.node_rows(drawn.populations, weights)
         if len(nodes) > 1:
             rows = rows + (torch.arange(len(nodes)) * nodes.shape[1])[:, None, None]
         if bool(in_cloud.any()):

@@ -162,7 +162,7 @@ class Stars(Component):
         """
         of_bins = self.split_bins(weights)[0 if inside else 1]
         found = of_bins[..., : len(bins)] @ bins
-        rows, row_weights, in_cloud = self._node_rows(populations, weights)
+        rows, row_weights, in_cloud = self.node_rows(populations, weights)
         wanted = in_cloud if inside else ~in_cloud
         if bool(wanted.any()):
             amount = (row_weights * wanted).flatten(0, -2)
@@ -179,7 +179,7 @@ class Stars(Component):
         young, old = self.split_bins(weights)
         young = young @ self.bin_spectra[: self.n_young_rows]
         old = old @ self.bin_spectra[self.n_young_rows :]
-        rows, row_weights, row_in_cloud = self._node_rows(populations, weights)
+        rows, row_weights, row_in_cloud = self.node_rows(populations, weights)
         if bool(row_in_cloud.any()):
             in_cloud = row_weights * row_in_cloud
             in_clouds = rows + self.cloud_rows * row_in_cloud
@@ -228,7 +228,7 @@ class Stars(Component):
         t = t.to(self.dtype)
         return (right - 1, 1 - t), (right, t)
 
-    def _node_rows(
+    def node_rows(
         self, populations: Populations, weights: Float[Tensor, "*batch population metallicity"]
     ) -> tuple[Int[Tensor, "*batch row"], Float[Tensor, "*batch row"], Bool[Tensor, "*batch row"]]:
         """Rows of the nodes that make up the cut bin and the burst, their weights, and which lie in birth clouds."""

@@ -130,6 +130,20 @@ def test_what_is_not_a_number_stays_so(fast, galaxies):
         assert torch.equal(found[keep], whole[keep])
 
 
+def test_tables_straight_from_the_ladder_are_those_of_their_own(fast, galaxies, monkeypatch):
+    """Of a few draws at each of many redshifts; by operators, too."""
+    theta, redshift = draws(galaxies, fast.model.z_max)
+    whole, at = fast.flux(theta, fast.at(redshift)), fast.at(redshift, own_tables=False)
+    assert isinstance(at.tables.bins, BetweenRungs)
+    torch.testing.assert_close(fast.flux(theta, at), whole, rtol=2e-6, atol=1e-36)
+    rows = torch.tensor([5, 1, 1])
+    torch.testing.assert_close(fast.flux(theta[rows], at[rows]), whole[rows], rtol=2e-6, atol=1e-36)
+    for module in (starlight, ladder):
+        monkeypatch.setattr(module, "library_for", lambda *_: None)
+    monkeypatch.setattr(fast, "_starlight", Starlight(fast.model))
+    torch.testing.assert_close(fast.flux(theta[rows], at[rows]), whole[rows], rtol=2e-6, atol=1e-36)
+
+
 def test_a_band_of_few_cells(ssp, galaxies, monkeypatch):
     """Tables are filled up to what compiled sums take at once: one band, and bands of one cell before any dust."""
     model = RedshiftModel(GalaxyModel(ssp, ["sdss2010-r"], 0.2))
@@ -144,7 +158,7 @@ def test_a_band_of_few_cells(ssp, galaxies, monkeypatch):
 
 
 def test_tables_between_rungs_are_interpolated(processor, monkeypatch):
-    """All rows, and some; columns in runs, to the last of the ladder."""
+    """Of all galaxies, and of some; columns in runs, to the last of the ladder."""
     steps = room(torch.rand(4, 30, 21, generator=torch.Generator().manual_seed(5)))
     rung, fraction, kept = (
         torch.tensor([0, 2, 1, 2]),
@@ -155,12 +169,9 @@ def test_tables_between_rungs_are_interpolated(processor, monkeypatch):
     assert between.runs.tolist() == [[0, 1], [3, 3], [20, 1]]
     found = between.tables()
     assert torch.equal(found[0], steps[0][:, kept])
-    row = torch.tensor([[7, 29], [0, 1], [5, 5], [2, 3]])
-    torch.testing.assert_close(
-        between.rows(row), found.gather(1, row.unsqueeze(-1).expand(-1, -1, 5)), rtol=1e-6, atol=0
-    )
+    some = torch.tensor([3, 0, 3])
+    assert torch.equal(between[some].tables(), found[some])
     monkeypatch.setattr(ladder, "library_for", lambda *_: None)
     torch.testing.assert_close(found, between.tables(), rtol=1e-6, atol=1e-7)
     shared = BetweenRungs.shared(steps[:1])
-    assert torch.equal(shared.tables(), steps[:1])
-    assert torch.equal(shared.rows(row), steps[0, row])
+    assert torch.equal(shared.tables(), steps[:1]) and shared[some] is shared
