@@ -82,7 +82,7 @@ def everywhere(
 
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Dask workers; replaces the profile's  [default: 2]")]
-Redshift = Annotated[str | None, typer.Option(help="redshift column; replaces the survey's")]
+Redshift = Annotated[str | None, typer.Option(help="redshift column; replaces the survey's; none: no row has one")]
 RA = Annotated[str | None, typer.Option("--ra", help="right ascension column; replaces the survey's")]
 Dec = Annotated[str | None, typer.Option("--dec", help="declination column; replaces the survey's")]
 SurveyName = Annotated[

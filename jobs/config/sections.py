@@ -99,13 +99,17 @@ class Storage(Section):
         return replace(given, endpoint=given.endpoint or self.endpoint, region=given.region or self.region)
 
 
+#: In the place of a redshift column: there is none.
+NO_REDSHIFT = "none"
+
+
 class Ingest(Section):
     """The photometry."""
 
     order: Literal["auto", "input", "healpix"] = Field(
         "auto", description="of the rows: the input's, or by position (HEALPix, nested); auto: input for a single table"
     )
-    redshift: str | None = Field(None, description="redshift column; none: the survey's")
+    redshift: str | None = Field(None, description="redshift column, else the survey's; `none`: no row has one")
     redshift_error: str | None = Field(
         None,
         exclude_if=lambda name: name is None,
@@ -122,7 +126,10 @@ class Ingest(Section):
     def named(self, survey: Survey) -> Survey:
         """Return a survey with the columns that are named here."""
         columns = self.model_dump(include={"redshift", "redshift_error", "ra", "dec"})
-        return survey.model_copy(update={key: name for key, name in columns.items() if name})
+        given: dict[str, Any] = {key: name for key, name in columns.items() if name}
+        if self.redshift == NO_REDSHIFT:
+            given |= {"redshift": None, "redshift_error": None, "without_redshifts": True}
+        return survey.model_copy(update=given)
 
 
 class SSP(Section):

@@ -58,7 +58,7 @@ def read(
     unusable = _elsewhere(table, survey)
     if survey.band_flags:
         unusable |= table.numbers(survey.band_flags) != 0
-    raw = table.numbers(survey.flux), _errors(table, survey), extinction, table.numbers([survey.redshift or ""])[:, 0]
+    raw = table.numbers(survey.flux), _errors(table, survey), extinction, _redshifts(table, survey)
     calibrated = calibrate(survey, *raw, unusable, _codes(table, survey), _pivots(survey))
     errors = redshift_errors.read(table, survey, calibrated)
     cuts = {name: cut for name, cut in survey.cuts.items() if cut.required or table.found(cut.column)}
@@ -167,13 +167,18 @@ def _common_type(files: Sequence[InputFile], name: str) -> str:
     return next(iter(first), "str")
 
 
+def _redshifts(table: Table, survey: Survey) -> np.ndarray:
+    """Redshifts (row,); NaN where the survey has none."""
+    return table.numbers([survey.redshift])[:, 0] if survey.redshift else np.full(table.n_rows, np.nan)
+
+
 def _check(table: Table, survey: Survey) -> tuple[str, ...]:
     """Check that the columns are there and in units that can be converted; return flux columns that state none."""
-    if survey.redshift is None:
+    if survey.redshift is None and not survey.without_redshifts:
         raise ValueError(
             f"survey {survey.name} has no redshifts of its own: join a column of them, photometric ones for example, to "
-            f"{table.title} and name it with --redshift, or `ingest: {{redshift: NAME}}` in a run file; its columns are "
-            f"{listed(table.names)}. {hints.of_redshift(survey, table.names)}"
+            f"{table.title} and name it with --redshift, or `ingest: {{redshift: NAME}}` in a run file; where a model infers "
+            f"redshifts, say --redshift none; its columns are {listed(table.names)}. {hints.of_redshift(survey, table.names)}"
         )
     for said in (hints.of_missing(survey, table.names), hints.of_positions(survey, table.names)):
         if said:
@@ -182,7 +187,7 @@ def _check(table: Table, survey: Survey) -> tuple[str, ...]:
     quantities = [name for name in (*survey.required, *_position(survey)) if name not in cuts]
     fluxes = [name for name in (*survey.flux, *survey.errors) if name]
     table.require_distinct((*quantities, *fluxes), cuts)
-    if table.found(survey.redshift) in map(table.found, fluxes):
+    if survey.redshift and table.found(survey.redshift) in map(table.found, fluxes):
         raise ValueError(
             f"{table.title}: column {shortened(survey.redshift)} is a flux, or its uncertainty, of survey {survey.name}, and its "
             f"redshift as well: name the column of redshifts (--redshift COLUMN); its columns are {listed(table.names)}"

@@ -153,6 +153,7 @@ class Survey(BaseModel):
         0.025, description="error of the stellar models themselves, fraction of the flux; one number or one a band"
     )
     redshift: str | None = Field("Z", description="redshift column; None: the survey has none, a run file names one")
+    without_redshifts: bool = Field(False, exclude_if=lambda none: not none, description="no row has a redshift")
     redshift_error: str | None = Field(
         AUTO,
         exclude_if=lambda name: name == AUTO,

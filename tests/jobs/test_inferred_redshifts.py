@@ -5,13 +5,17 @@ import shutil
 import numpy as np
 import pytest
 import tiny
+from astropy.table import Table
 from pydantic import ValidationError
 
 from jobs.catalog.draws import replay
 from jobs.config import shipped
 from jobs.config.run_file import RunFile
+from jobs.config.sections import Ingest
+from jobs.containers.tables import resolve
 from jobs.export.rows import of_catalog
 from jobs.infer import infer
+from jobs.ingest.job import ingest
 from jobs.train import train
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.photometry.flags import Flag
@@ -80,6 +84,25 @@ def test_replayed_draws_have_redshifts_of_their_own(run):
     redshift = drawn[..., names.index("redshift")]
     assert len(np.unique(redshift[0])) > 3
     assert np.allclose(redshift[1], catalog["redshift"].values[0])
+
+
+def test_a_table_without_redshifts_is_inferred_whole(run, tmp_path):
+    """`--redshift none`; without it the column is missed, and the error says so."""
+    table = Table.read(resolve("kcorrect-sample"))[:60]
+    table.remove_column("Z")
+    table.write(tmp_path / "galaxies.fits")
+    survey, store = run.survey_definition, tiny.location(tmp_path / "photometry")
+    with pytest.raises(ValueError, match="lacks Z"):
+        ingest(tmp_path / "galaxies.fits", survey, store, 60)
+    ingest(tmp_path / "galaxies.fits", Ingest(redshift="none").named(survey), store, 60)
+    out = tiny.location(tmp_path / "catalog")
+    infer(store, run.store("model"), out, run.inference, run.seed, run.engines.dask)
+    catalog = open_catalog(out).load()
+    answered = catalog["method"].values > 0
+    inferred = (catalog["flags"].values & int(Flag.REDSHIFT_INFERRED)) != 0
+    assert answered.mean() > 0.9 and inferred.all() and np.isnan(catalog["redshift"].values).all()
+    at = [str(name) for name in catalog["param"].values].index("redshift")
+    assert np.isfinite(catalog["quantiles"].values[answered, at]).all()
 
 
 def test_what_cannot_be_meant_is_refused(run, tmp_path):
