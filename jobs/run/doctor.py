@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from sedflow_dist import compiled
 from sedflow_dist.sps import fsps_home
+from storage_schemas.backend import conditions
 from storage_schemas.backend.faults import explain
 from storage_schemas.backend.location import Location
 from storage_schemas.backend.redaction import shown
@@ -63,13 +64,12 @@ def _fsps(home: str | None) -> tuple[bool, str]:
 
 
 def _storage(root: str) -> tuple[bool, str]:
-    """Write and remove a probe, and see whether a conditional write is refused when it must be."""
+    """Write and remove probes, and see whether storage keeps the promises that catalogs rest on."""
     try:
-        location = Location.parse(root)
-        location.require_conditions()
+        found = conditions.examine(Location.parse(root))
     except Exception as error:
         return False, shown(f"{root}: {explain(error)}")
-    return True, f"{root}: reads and writes; conditional writes are refused as they must be"
+    return True, f"{root}: reads and writes; {found}"
 
 
 def _ray(address: str) -> tuple[bool, str]:

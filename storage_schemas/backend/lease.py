@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import obstore
 
+from storage_schemas.backend import conditions
 from storage_schemas.backend.location import LOCK, Location
 from storage_schemas.backend.printable import printable
 from storage_schemas.backend.redaction import without_secrets
@@ -130,7 +131,7 @@ class _RemoteLease(Lease):
         self._end, self._guard = threading.Event(), threading.Lock()
 
     def __enter__(self) -> Lease:
-        self.location.require_conditions()
+        conditions.require(self.location)
         for pause in (*_PAUSES, None):
             found, tag, _ = _read(self.location)
             if found.get("token"):

@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import shutil
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,7 +29,6 @@ from storage_schemas.backend.faults import PAUSES, is_broken_connection, is_cut_
 from storage_schemas.backend.redaction import without_credentials, without_secrets
 
 if TYPE_CHECKING:
-    from obstore import PutMode
     from obstore.store import ClientConfig, S3Config
     from zarr.core.buffer import Buffer
 
@@ -202,32 +200,6 @@ class Location:
         """Raise FileNotFoundError where a local folder does not exist: looking for a store must not make one."""
         if self.is_local and not Path(self.url).is_dir():
             raise FileNotFoundError(f"no folder {self.url}")
-
-    def require_conditions(self) -> None:
-        """Check that a write can be made conditional on what is there: a catalog's commits rely on it.
-
-        Raises:
-            RuntimeError: the server ignores the conditions, and so could lose commits silently.
-        """
-        store, name = self.objects(), f"sedflow-probe-{uuid.uuid4().hex}"
-        conditions: dict[str, PutMode] = {
-            "If-None-Match": "create",
-            "If-Match": {"e_tag": '"of nothing"'},
-        }
-        if self.is_local:
-            del conditions["If-Match"]  # not to be had: `releases.writing` is the guard there
-        try:
-            obstore.put(store, name, b"1")
-            for header, mode in conditions.items():
-                with contextlib.suppress(obstore.exceptions.BaseError):
-                    obstore.put(store, name, b"2", mode=mode)
-                if obstore.get(store, name).bytes() != b"1":
-                    raise RuntimeError(
-                        f"the server of {self} ignores {header}: two runs at once could lose commits. Keep the catalog on a "
-                        "server with conditional writes, or in a local folder"
-                    )
-        finally:
-            _delete(store, name)
 
     def put(self, name: str, data: bytes) -> None:
         """Write one object below this place, atomically."""

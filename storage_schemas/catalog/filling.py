@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import icechunk
 
+from storage_schemas.backend import conditions
 from storage_schemas.backend.faults import may_pass, patiently
 from storage_schemas.backend.lease import Lease
 from storage_schemas.backend.location import Location
@@ -34,7 +35,7 @@ def opened(out: Location, run_id: str, held: Lease | None = None) -> Iterator[Pl
     """
     repo = schema.repository(out, create=True)
     if not out.is_local:
-        out.require_conditions()
+        conditions.require(out)
     with releases.writing(out, held):
         # Where storage cuts an answer off, icechunk does not repeat its request for what a branch is.
         yield patiently(lambda: _place(repo, out, run_id), may_pass)

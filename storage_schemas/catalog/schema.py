@@ -30,7 +30,8 @@ MAIN = "main"
 BYTES_PER_READ = 40_000  # at most, of a sub-chunk before compression: what reading one galaxy costs
 _SHARDS_PER_MANIFEST = 4096
 _BYTES_CACHED = 32 << 20
-_RACED = ("clean prefixes", "updated by other session", "update conflict")  # Icechunk: two processes create a catalog
+#: What Icechunk says where two processes create a catalog; the last is a server's 409, which it does not take for a lost race.
+_RACED = ("clean prefixes", "updated by other session", "update conflict", "ConditionalRequestConflict")
 _MAGIC = "ICE🧊CHUNK".encode()  # the first bytes of Icechunk's files
 _CREATION_TRIES = 25  # for five seconds; creating takes less than one
 
@@ -145,6 +146,8 @@ def _create(location: Location) -> icechunk.Repository:
             if not any(text in str(error) for text in _RACED):
                 raise
         time.sleep(0.2)
+    if icechunk.Repository.exists(location.icechunk()):  # somebody's, who was there first each time
+        return icechunk.Repository.open(location.icechunk(), _settings(location))
     if others := [name for name in location.list() if not _is_icechunks(location, name)]:
         raise FileExistsError(
             f"{location} holds no catalog but other things, such as {others[0]}; choose another place"

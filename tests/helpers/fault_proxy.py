@@ -15,12 +15,20 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
 _ERROR = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{}</Code><Message>{}</Message></Error>'
 #: kind -> status, S3's error code
 ANSWERS = {
-    "error": (500, "InternalError"), "slow down": (503, "SlowDown"), "expired": (403, "ExpiredToken"),
-    "no bucket": (404, "NoSuchBucket"), "full": (507, "InsufficientStorage"),
-}  # fmt: skip
+    "error": (500, "InternalError"),
+    "slow down": (503, "SlowDown"),
+    "expired": (403, "ExpiredToken"),
+    "no bucket": (404, "NoSuchBucket"),
+    "full": (507, "InsufficientStorage"),
+}
+LOST, CONFLICT = (412, "PreconditionFailed"), (409, "ConditionalRequestConflict")  # fmt: skip
 
 
 @dataclass
@@ -29,7 +37,8 @@ class Fault:
 
     Kinds: those of `ANSWERS`; ``reset`` (the connection, before the request arrives), ``lost`` (the request is done, its
     answer never comes), ``hang`` (no answer for ``seconds``), ``slow`` (the answer drips for ``seconds``), ``truncated`` (half
-    the answer), ``ignore conditions`` (If-Match and If-None-Match are removed).
+    the answer), ``ignore conditions`` (If-Match and If-None-Match are removed), ``refuse`` (writes with If-Match are, whatever
+    there is, as Ceph 16 and 18 do with a quoted ETag), ``conflict`` (a lost race is 409 instead of 412, as of Ceph 20).
     """
 
     kind: str
@@ -90,7 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
         kinds = {f.kind: f for f in self.proxy.faults if f.strikes(self.command, self.path, authorization)}
         for kind, (status, code) in ANSWERS.items():
             if kind in kinds:
-                return self._answer(status, {"Content-Type": "application/xml"}, _ERROR.format(code, kind).encode())
+                return self._refuse(status, code)
+        if "refuse" in kinds and self.headers.get("If-Match"):
+            return self._refuse(*LOST)
         if "reset" in kinds:
             return self._reset()
         if "hang" in kinds:
@@ -98,16 +109,29 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
         if "ignore conditions" in kinds:
-            headers = {k: v for k, v in headers.items() if k.lower() not in ("if-match", "if-none-match")}
+            headers = self._without_conditions(headers, body)
         connection = http.client.HTTPConnection(self.proxy.target, timeout=60)
         connection.request(self.command, self.path, body, headers)
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
+        if "conflict" in kinds and answer.status == LOST[0]:
+            return self._refuse(*CONFLICT)
         if "lost" in kinds:
             return self._reset()
         slow = kinds["slow"].seconds if "slow" in kinds else 0.0
         self._answer(answer.status, dict(answer.getheaders()), content, slow, "truncated" in kinds)
+
+    def _without_conditions(self, headers, body) -> dict[str, str]:
+        """Headers without conditions, signed anew: a server that looks at signatures would see that something is gone."""
+        gone = ("if-match", "if-none-match", "authorization", "host", "x-amz-date", "x-amz-content-sha256")
+        kept = {k: v for k, v in headers.items() if k.lower() not in gone}
+        request = AWSRequest(self.command, f"http://{self.proxy.target}{self.path}", kept, body)
+        S3SigV4Auth(Credentials("test", "test"), "s3", "us-east-1").add_auth(request)
+        return dict(request.headers.items())
+
+    def _refuse(self, status, code) -> None:
+        self._answer(status, {"Content-Type": "application/xml"}, _ERROR.format(code, code).encode())
 
     def _answer(self, status, headers, content, slow=0.0, truncated=False) -> None:
         self.send_response(status)

@@ -110,7 +110,7 @@ def test_wrong_use_has_exit_code_2():
 def test_doctor_probes_storage(tmp_path):
     done = sedflow("doctor", "--root", tmp_path)
     assert done.returncode == 0, done.stdout
-    assert "conditional writes are refused as they must be" in done.stdout
+    assert "conditional writes are accepted and refused as they must be" in done.stdout
 
 
 def test_plan_and_status_need_no_stores(tmp_path):
