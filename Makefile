@@ -6,8 +6,8 @@ BUILD ?= build
 # many processes would compile all it imports.
 export PYTHONDONTWRITEBYTECODE =
 # Threads of numerical libraries in many processes at once would wait for one another.
-test test-all: export OMP_NUM_THREADS = 1
-test test-all: export OPENBLAS_NUM_THREADS = 1
+test test-all seaweedfs: export OMP_NUM_THREADS = 1
+test test-all seaweedfs: export OPENBLAS_NUM_THREADS = 1
 # Tests wait for servers and other processes a third of their time: three at once, with mypy beside, keep two cores busy.
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
@@ -15,7 +15,7 @@ PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # its own, and all else where uv finds no index.
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all pytest lint api audit benchmarks clean
+.PHONY: demo test test-all pytest seaweedfs lint api audit benchmarks clean
 
 # The installation compiles the sources in C++.
 .venv/installed: pyproject.toml constraints.txt $(wildcard sedflow_dist/native/*.cpp sedflow_dist/native/*.h)
@@ -32,9 +32,14 @@ test: .venv/installed  ## style, types, all tests but the slow ones
 
 test-all: .venv/installed  ## all tests
 	$(MAKE) --no-print-directory --jobs 2 lint pytest
+	$(MAKE) --no-print-directory seaweedfs
 
 pytest: .venv/installed
 	$(PYTEST) $(ONLY)
+
+# Conditions, races and faults of storage on another S3 server than moto.
+seaweedfs: .venv/installed
+	$(PYTEST) --s3 seaweedfs $(addprefix tests/storage_schemas/test_,conditions.py races.py storage_faults.py)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

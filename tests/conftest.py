@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import shutil
+from contextlib import contextmanager
 
 import shape_checks
 
@@ -23,6 +24,7 @@ import forked_ray
 import numpy as np
 import pytest
 import reference_galaxy
+import seaweedfs
 import small
 import tiny
 import torch
@@ -76,6 +78,12 @@ for _name, _value in {
     "TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "worker_niceness": "0",
 }.items():  # fmt: skip
     os.environ.setdefault(f"RAY_{_name}", _value)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--s3", choices=("moto", "seaweedfs"), default="moto", help="which server is the fixture s3_server"
+    )
 
 
 def pytest_collection_modifyitems(items):
@@ -283,23 +291,31 @@ def mocks(noise, shapes):
     return survey.observe(shapes, 400, torch.Generator().manual_seed(9))
 
 
-@pytest.fixture(scope="session")
-def s3_server():
-    """URL of a real S3 server on loopback with the bucket galaxies; access keys stand in the environment."""
+@contextmanager
+def moto_server(bucket):
+    """Yield the URL of moto's server with a bucket; it takes every access key."""
     import boto3
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket=bucket)
+    yield url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server(request):
+    """URL of a real S3 server on loopback with the bucket galaxies; access keys stand in the environment."""
+    serve = {"moto": moto_server, "seaweedfs": seaweedfs.serve}[request.config.option.s3]
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "test")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        url = "http://{}:{}".format(*server.get_host_and_port())
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="galaxies")
-        yield url
-    server.stop()
+        with serve("galaxies") as url:
+            yield url
 
 
 @pytest.fixture(scope="session")

@@ -47,11 +47,13 @@ class Fault:
     rate: float = 1.0
     times: int | None = None
     after: int = 0  # matching requests that are spared first
+    in_a_row: int | None = None  # so many times one request that is repeated; then it is spared once
     key: str | None = None  # strikes requests signed with this access key only
     seconds: float = 3.0
     seed: int = 0
     seen: int = 0
     struck: int = 0
+    _rows: dict[tuple[str, str], int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def strikes(self, method: str, path: str, authorization: str) -> bool:
@@ -63,6 +65,9 @@ class Fault:
             self.seen += 1
             chance = hashlib.sha256(f"{self.seed}/{self.seen}".encode()).digest()[0] / 256
             strike = self.seen > self.after and chance < self.rate and (self.times is None or self.struck < self.times)
+            row = self._rows.get((method, path), 0)
+            strike = strike and (self.in_a_row is None or row < self.in_a_row)
+            self._rows[method, path] = row + 1 if strike else 0
             self.struck += strike
         return strike
 
