@@ -30,7 +30,8 @@ demo: .venv/installed  ## the whole chain on 10,000 real galaxies, figures in de
 test: .venv/installed  ## style, types, all tests but the slow ones
 	$(MAKE) --no-print-directory --jobs 2 lint pytest ONLY='-m "not slow"'
 
-test-all: .venv/installed  ## all tests
+test-all: .venv/installed  ## all tests; as root, Debian's packages of the servers that they run are installed first
+	tests/debian_packages.sh
 	$(MAKE) --no-print-directory --jobs 2 lint pytest
 	$(MAKE) --no-print-directory seaweedfs
 
