@@ -36,6 +36,7 @@ from jobs.cli.options import (
     read_from_options,
     refuse_unread,
 )
+from jobs.cli.report import report_app
 from jobs.cli.run import run_app
 from jobs.config import run_file, shipped
 from jobs.config.run_file import RunFile
@@ -57,6 +58,7 @@ app.add_typer(catalog_app, name="catalog")
 app.add_typer(submit_app)
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(mcmc_app)
+app.add_typer(report_app)
 
 
 @app.callback()

@@ -7,6 +7,7 @@ final one, and whatever ends the command (an error, a full disk, SIGTERM) takes 
 from __future__ import annotations
 
 import errno
+import mimetypes
 import os
 import secrets
 import shutil
@@ -180,7 +181,9 @@ def _send(folder: Path, out: Location, last: Sequence[str]) -> None:
             if isinstance(out, Remote):
                 (out / name).send(folder / name, new=True)
             elif store:
-                obstore.put(store, name, folder / name, mode="create", use_multipart=False)
+                # A browser shows as a page only what the server calls one.
+                kind = {"Content-Type": found} if (found := mimetypes.guess_type(name)[0]) else None
+                obstore.put(store, name, folder / name, mode="create", use_multipart=False, attributes=kind)
             sent.append(name)
     except BaseException as error:
         for name in reversed(sent):

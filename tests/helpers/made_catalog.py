@@ -31,11 +31,13 @@ def positions(n, seed=3):
 
 
 def publish(
-    where, n, rows_per_shard, in_healpix_order, release="release-1", name_rows=False, shift=None, more_ids=None
-):
+    where, n, rows_per_shard, in_healpix_order, release="release-1", name_rows=False, shift=None, more_ids=None,
+    labels=LABELS, meanings=MEANINGS, model="made",
+):  # fmt: skip
     """Publish a catalog of ``n`` rows, which may bear names beside their objectId; ``shift`` (n,) is added to the means.
 
-    ``more_ids`` are other identifiers by name: dtype, values and which are missing.
+    ``more_ids`` are other identifiers by name: dtype, values and which are missing. ``labels`` of bands, ``meanings`` of
+    parameters and the ``model`` may be any text.
     """
     more_ids = more_ids or {}
     ra, dec = positions(n)
@@ -44,11 +46,11 @@ def publish(
     ids = {"objectId": "int64", **({"NAME": "str"} if name_rows else {})}
     ids |= {name: dtype for name, (dtype, _, _) in more_ids.items()}
     layout = Layout(
-        n, rows_per_shard, PARAMS, UNITS, QUANTILES, ["c"], LABELS, 0, ids, MEANINGS, UCDS, inferred=INFERRED
+        n, rows_per_shard, PARAMS, UNITS, QUANTILES, ["c"], labels, 0, ids, meanings, UCDS, inferred=INFERRED
     )
     repo = catalog.repository(where, create=True)
     main = repo.lookup_branch(catalog.MAIN)
-    branch = releases.stage(repo, release, layout, {"model": "made", "seed": 1}, (b"weights", b"{}"))
+    branch = releases.stage(repo, release, layout, {"model": model, "seed": 1}, (b"weights", b"{}"))
     session = repo.writable_session(branch)
     fork = session.fork()
     for shard in range(len(layout.shards)):

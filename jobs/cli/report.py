@@ -1,0 +1,35 @@
+"""The commands that show: ``sedflow report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.cli.options import Profile, Release, Root, engines
+from jobs.config.run_file import RunFile
+from storage_schemas.backend.location import Location
+
+report_app = typer.Typer()
+
+
+@report_app.command()
+def report(
+    source: Annotated[
+        str, typer.Argument(metavar="CATALOG|RUN.yaml", help="path or s3:// URL of a catalog, or the run file of one")
+    ],
+    out: Annotated[str, typer.Option(help="new folder, here or s3://, for the pages")],
+    root: Root = None,
+    release: Release = "main",
+    profile: Profile = None,
+) -> None:
+    """Write pages on a catalog that open in a browser without a server: what was run, flags, certificate, results, sky."""
+    from jobs.report.job import report as write
+
+    run = RunFile.load(source, root=root) if Path(source).suffix in (".yaml", ".yml") else None
+    if root and not run:
+        raise typer.BadParameter("it replaces the root of a run file; the source is a catalog", param_hint="--root")
+    catalog = run.store("catalog") if run else Location.parse(source)
+    names = write(catalog, out, release, run, engines(profile).dask if profile else None)
+    print(f"{len(names)} pages: {out.rstrip('/')}/{names[0]}")
