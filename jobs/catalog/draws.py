@@ -19,6 +19,7 @@ from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.settings import InferenceSettings, TargetPrior
 from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import names
+from sedflow_dist.sps.chosen import Chosen
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog.schema import model_bytes, open_catalog
 
@@ -33,10 +34,11 @@ def replay(catalog: xr.Dataset, rows: Sequence[int], n_draws: int) -> tuple[np.n
         ValueError: a row does not exist or has no answer; says why.
     """
     router = engine(catalog)
-    return _draws(catalog, router, rows, n_draws), router.posterior.columns
+    return drawn(catalog, router, rows, n_draws), router.posterior.columns
 
 
-def _draws(catalog: xr.Dataset, router: Router, rows: Sequence[int], n_draws: int) -> np.ndarray:
+def drawn(catalog: xr.Dataset, router: Router, rows: Sequence[int], n_draws: int) -> np.ndarray:
+    """Return what `replay` does, of an `engine` that is there."""
     check_rows(catalog, rows)
     at = np.asarray(rows)
     part = catalog[[*names_of(catalog), "method"]].isel(galaxy=at).load()
@@ -52,7 +54,7 @@ def write(source: Location, out: Destination, rows: Sequence[int], n_draws: int,
     export.check_ending(out, export.TABLES)
     catalog = open_catalog(source, release)
     router = engine(catalog)
-    draws = _draws(catalog, router, rows, n_draws)
+    draws = drawn(catalog, router, rows, n_draws)
     values = {"row": np.repeat(rows, n_draws), "draw": np.tile(np.arange(n_draws), len(rows))}
     columns = [Column("row", values["row"].dtype, description="row in the catalog"),
                Column("draw", values["draw"].dtype, description="number of the draw")]  # fmt: skip
@@ -76,8 +78,11 @@ def check_rows(catalog: xr.Dataset, rows: Sequence[int]) -> None:
             raise ValueError(f"row {row} has no posterior: {', '.join(names(int(flags)))}")
 
 
-def engine(catalog: xr.Dataset, target: bool = True) -> Router:
-    """Return what answered a catalog: its model, seed and settings; ``target``: under its target prior, not the interim one."""
+def engine(catalog: xr.Dataset, target: bool = True, more: Chosen | None = None) -> Router:
+    """Return what answered a catalog: its model, seed and settings; ``target``: under its target prior, not the interim one.
+
+    ``more``: columns that it computes of the same draws, in the place of those that the catalog chose.
+    """
     run = catalog.attrs["run"]
     if AVERAGED in run:
         raise ValueError(
@@ -87,6 +92,8 @@ def engine(catalog: xr.Dataset, target: bool = True) -> Router:
     settings = InferenceSettings.model_validate(
         {name: run[name] for name in InferenceSettings.model_fields if name in run}
     )
+    if more:
+        settings = settings.model_copy(update={name: getattr(more, name) for name in Chosen.model_fields})
     if not target:
         settings = settings.model_copy(update={"prior": TargetPrior()})
     return Router.of(TrainedModel.from_bytes(*model_bytes(catalog)), run["seed"], settings)

@@ -1,4 +1,4 @@
-"""The commands that show: ``sedflow report``."""
+"""The commands that show: ``sedflow report`` and ``sedflow show``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import Profile, Release, Root, engines
+from jobs.cli.options import CatalogPath, Profile, Release, Root, engines
 from jobs.config.run_file import RunFile
 from storage_schemas.backend.location import Location
 
@@ -33,3 +33,22 @@ def report(
     catalog = run.store("catalog") if run else Location.parse(source)
     names = write(catalog, out, release, run, engines(profile).dask if profile else None)
     print(f"{len(names)} pages: {out.rstrip('/')}/{names[0]}")
+
+
+@report_app.command()
+def show(
+    source: CatalogPath,
+    row: Annotated[int | None, typer.Option(min=0, help="number of the row")] = None,
+    identifier: Annotated[
+        str | None,
+        typer.Option("--id", help="its identifier; where several columns are one: brickid=1,objid=7"),
+    ] = None,
+    out: Annotated[str, typer.Option(help="OUT.png, .pdf or .html, here or s3://")] = "galaxy.png",
+    release: Release = "main",
+) -> None:
+    """Draw one galaxy: corner plot, spectral energy distribution with the data, star-formation history, flags in words."""
+    from jobs.report.galaxy import show as draw
+
+    if (row is None) == (identifier is None):
+        raise typer.BadParameter("name the galaxy by one of them", param_hint="--row, --id")
+    print(f"row {draw(Location.parse(source), out, row, identifier, release)}: {out}")

@@ -120,7 +120,7 @@ def _(chart: Lines) -> Any:
 @plot.register
 def _(chart: SkyMap) -> Any:
     plane = outlines(chart.order, chart.pixels)
-    found = _new(None, None, match_aspect=True, height=460)
+    found = _new(None, None, match_aspect=True, sizing_mode="scale_width", width=760, height=420)
     found.axis.visible, found.grid.visible, found.outline_line_color = False, False, None
     grid = {"x": [x for x, _ in plane.grid], "y": [y for _, y in plane.grid]}
     found.multi_line("x", "y", source=grid, line_color=GREY, line_alpha=0.5, line_width=0.6)

@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib.figure
 from bokeh.util.paths import bokehjs_path
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from jobs.report import interactive, printed
 from jobs.report.charts import Chart
@@ -69,15 +70,29 @@ def write(folder: Path, title: str, pages: Sequence[Page]) -> None:
     for chart in charts:
         save(printed.figure(chart), folder / "figures" / chart.name)
         chart.table().to_csv(folder / "tables" / f"{chart.name}.csv", index=False, float_format="%.6g")
+    template = _environment().get_template("page.html")
+    for page in pages:
+        text = template.render(title=title, page=page, pages=pages, item=interactive.item, is_number=_is_number)
+        (folder / f"{page.name}.html").write_text(text, encoding="utf-8")
+
+
+def one_file(title: str, png: str, sections: Sequence[Section]) -> str:
+    """Return a page of a picture (PNG, base64) and tables that is one file, without any script."""
+    style = Markup((_HERE / "templates" / "report.css").read_text())  # ours
+    return (
+        _environment()
+        .get_template("galaxy.html")
+        .render(title=title, png=png, sections=sections, style=style, is_number=_is_number)
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("jobs.report"), autoescape=True, undefined=StrictUndefined, finalize=_shown,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {}  # sorted, Bokeh's references would stand before what they refer to
-    template = environment.get_template("page.html")
-    for page in pages:
-        text = template.render(title=title, page=page, pages=pages, item=interactive.item, is_number=_is_number)
-        (folder / f"{page.name}.html").write_text(text, encoding="utf-8")
+    return environment
 
 
 def save(figure: matplotlib.figure.Figure, path: Path) -> None:

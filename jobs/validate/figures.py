@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from jobs.catalog.draws import replay
 from jobs.config.run_file import RunFile
 from jobs.export.whole import whole_file
 from jobs.observed import observed
+from jobs.report import galaxy
 from jobs.validate.compare import chain_ranks
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.trained_model import TrainedModel
@@ -21,13 +21,12 @@ from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.shapes import Shapes
 from sedflow_dist.validation import coverage, plots
-from sedflow_dist.validation.galaxy import figure as galaxy_figure
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import training_set, validation
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog.schema import model_bytes, open_catalog
 
-_DRAWS, _MOCKS = 4000, 5000
+_MOCKS = 5000
 
 
 def figures(run: RunFile) -> list[str]:
@@ -37,7 +36,7 @@ def figures(run: RunFile) -> list[str]:
     """
     catalog = open_catalog(run.store("catalog"))
     flow = TrainedModel.from_bytes(*model_bytes(catalog))
-    drawn = _of_catalog(catalog, flow)
+    drawn = _of_catalog(catalog)
     arrays, _ = validation.read(run.store("validation"))
     complete = arrays["complete"]
     ranks = arrays["rank"][complete]
@@ -54,12 +53,15 @@ def figures(run: RunFile) -> list[str]:
 def of_catalog(source: Location, folder: Location) -> list[str]:
     """Draw what a catalog alone shows into a folder: masses and redshifts, and a typical galaxy; return the files' names."""
     catalog = open_catalog(source)
-    drawn = _of_catalog(catalog, TrainedModel.from_bytes(*model_bytes(catalog)))
+    drawn = _of_catalog(catalog)
     return [_save(figure, folder, name) for name, figure in drawn.items()]
 
 
-def _of_catalog(catalog, flow: TrainedModel) -> dict[str, Figure]:  # noqa: ANN001
-    return {"mass_redshift.png": mass_redshift(catalog), "posterior_sed.png": galaxy(catalog, flow, _typical(catalog))}
+def _of_catalog(catalog) -> dict[str, Figure]:  # noqa: ANN001
+    return {
+        "mass_redshift.png": mass_redshift(catalog),
+        "posterior_sed.png": galaxy.of_row(catalog, _typical(catalog)).figure,
+    }
 
 
 def mass_redshift(catalog) -> Figure:  # noqa: ANN001
@@ -92,13 +94,6 @@ def _magnitudes(photometry: Photometry) -> tuple[np.ndarray, np.ndarray]:
     arrays = photometry.arrays()
     flux = np.where(arrays["mask"] & (arrays["flux"] > 0), arrays["flux"], np.nan)
     return magnitude(flux), POGSON * arrays["sigma"] / flux
-
-
-def galaxy(catalog, flow: TrainedModel, row: int) -> Figure:  # noqa: ANN001
-    """Corner plot and SED of one row of a catalog, ``flow`` its model."""
-    draws, names = replay(catalog, [row], _DRAWS)
-    seen = observed(catalog.isel(galaxy=slice(row, row + 1)))
-    return galaxy_figure(flow, draws[0], names, seen, f"galaxy {row}")
 
 
 def _typical(catalog) -> int:  # noqa: ANN001

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import wrap
 
 import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sedflow_dist.photometry.photometry import Photometry
@@ -27,32 +30,53 @@ if "matplotlib.pyplot" not in sys.modules and "MPLBACKEND" not in os.environ:  #
     matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
 
-_BINS_OF_CHAINS = 10
+#: Star-formation rates below this share of the greatest are not drawn.
+_LEAST_SHARE = 1e-4
+_BINS_OF_CHAINS, _WORDS_WIDTH = 10, 120
 _OPTICAL_TICKS = (3000, 4000, 5000, 6000, 7000, 8000, 9000, 12_000, 20_000)  # A
 _BLUE, _ORANGE, _GREY = "#1f4e79", "#d95f02", "#8a8a8a"
+
+
+@dataclass(frozen=True)
+class Sed:
+    """What the panel of a galaxy's spectral energy distribution shows.
+
+    Attributes:
+        bands: of each band its response: wavelength [A], response, whose peak is 1
+        centres: wavelengths of all bands [A]
+        photometry: of the galaxy; bands that are not measured are left out
+        wavelength, flux: model spectra of some draws [A, nanomaggies]
+    """
+
+    bands: Sequence[tuple[Float[np.ndarray, " _sample"], Float[np.ndarray, " _sample"]]]
+    centres: Float[np.ndarray, " band"]
+    photometry: Photometry
+    wavelength: Float[np.ndarray, "some wavelength"]
+    flux: Float[np.ndarray, "some wavelength"]
+
+
+@dataclass(frozen=True)
+class History:
+    """Star-formation rates [Msun/yr] of draws between ``edges`` in lookback time [Gyr]."""
+
+    edges: Float[np.ndarray, " edge"]
+    rates: Float[np.ndarray, "draw bin"]
 
 
 def posterior_and_sed(
     draws: Float[np.ndarray, "draw column"],
     quantities: Sequence[Quantity],
     title: str,
-    band_wavelength: Float[np.ndarray, " band"],
-    photometry: Photometry,
-    sed_wavelength: Float[np.ndarray, "some wavelength"],
-    sed_flux: Float[np.ndarray, "some wavelength"],
+    seen: Sed,
+    history: History | None = None,
+    words: Sequence[str] = (),
 ) -> Figure:
-    """Corner plot of one galaxy with its SED in the free corner.
+    """Corner plot of one galaxy; in its free corner its SED, its history where it is given, and lines of ``words``.
 
-    Args:
-        draws: the columns are ``quantities``
-        band_wavelength: of all bands [A]
-        photometry: of the galaxy; bands that are not measured are left out
-        sed_wavelength, sed_flux: model spectra of some draws [A, nanomaggies]
+    The columns of ``draws`` are ``quantities``.
     """
     import corner  # which loads arviz where that is installed: seconds
 
-    seen, band_wavelength = photometry.bands(photometry.mask[0]), band_wavelength[photometry.mask[0].numpy()]
-    flux, sigma = seen.flux[0].numpy(), seen.sigma[0].numpy()
     size = 1.5 * len(quantities)
     figure = plt.figure(figsize=(size, size))
     corner.corner(
@@ -60,22 +84,48 @@ def posterior_and_sed(
         quantiles=[0.16, 0.5, 0.84], label_kwargs={"fontsize": 13}, plot_datapoints=False, fill_contours=True,
         levels=(0.68, 0.95),
     )  # fmt: skip
-    axes = figure.add_axes((0.56, 0.68, 0.41, 0.27))
-    lo, hi = np.percentile(sed_flux, [2.5, 97.5], axis=0)
-    x = sed_wavelength[0]
+    _sed(figure.add_axes((0.56, 0.68, 0.41, 0.27)), seen, title)
+    if history is not None:
+        _history(figure.add_axes((0.73, 0.455, 0.24, 0.16)), history)
+    lines = [line for text in words for line in wrap(text, _WORDS_WIDTH)]
+    # Below the plots; who saves the figure has it, too, with bbox_inches="tight", as notebooks do.
+    figure.text(0.06, -0.02, "\n".join(lines), fontsize=11, va="top", parse_math=False)
+    return figure
+
+
+def _sed(axes: Axes, seen: Sed, title: str) -> None:
+    """Draw data, bands and the spectra of draws."""
+    measured = seen.photometry.mask[0]
+    photometry, centres = seen.photometry.bands(measured), seen.centres[measured.numpy()]
+    flux, sigma = photometry.flux[0].numpy(), photometry.sigma[0].numpy()
+    lo, hi = np.percentile(seen.flux, [2.5, 97.5], axis=0)
+    x = seen.wavelength[0]
     axes.fill_between(x, lo, hi, color=_BLUE, alpha=0.25, lw=0, label="95 % of the posterior")
-    axes.plot(x, np.median(sed_flux, axis=0), color=_BLUE, lw=0.8, label="median model")
-    axes.errorbar(band_wavelength, flux, sigma, fmt="o", color=_ORANGE, ms=6, capsize=3, label="data", zorder=5)
-    axes.set(xscale="log", yscale="log", xlabel="observed wavelength [Å]", ylabel="flux [nanomaggies]", title=title)
-    axes.set_xlim(0.85 * band_wavelength.min(), 1.15 * band_wavelength.max())
-    axes.set_ylim(0.4 * np.min(flux[flux > 0]), 2.2 * flux.max())
+    axes.plot(x, np.median(seen.flux, axis=0), color=_BLUE, lw=0.8, label="median model")
+    axes.errorbar(centres, flux, sigma, fmt="o", color=_ORANGE, ms=6, capsize=3, label="data", zorder=5)
+    axes.set(xscale="log", yscale="log", xlabel="observed wavelength [Å]", ylabel="flux [nanomaggies]", xlim=(
+        0.85 * centres.min(), 1.15 * centres.max()), ylim=(0.4 * np.min(flux[flux > 0]), 2.2 * flux.max()))  # fmt: skip
+    axes.set_title(title, parse_math=False)
+    for wavelength, response in seen.bands:  # in the lowest seventh of the panel
+        axes.fill_between(wavelength, response / 7, color=_GREY, alpha=0.35, lw=0, transform=axes.get_xaxis_transform())
     first, last = axes.get_xlim()
     places = _OPTICAL_TICKS if last < 4 * first else [step * 10**power for power in (3, 4, 5) for step in (1, 2, 5)]
     ticks = [tick for tick in places if first < tick < last]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.minorticks_off()
     axes.legend(frameon=False, loc="lower right")
-    return figure
+
+
+def _history(axes: Axes, history: History) -> None:
+    """Draw the star-formation history with its intervals; bins before the Big Bang, in which all rates are 0, are left out."""
+    n = int((history.rates > 0).any(0).sum())
+    edges, found = history.edges[: n + 1], np.percentile(history.rates[:, :n], [2.5, 16, 50, 84, 97.5], axis=0)
+    for low, high, alpha, label in ((0, 4, 0.2, "95 %"), (1, 3, 0.35, "68 %")):
+        axes.stairs(found[high], edges, baseline=found[low], fill=True, color=_BLUE, alpha=alpha, lw=0, label=label)
+    axes.stairs(found[2], edges, baseline=None, color=_BLUE, lw=1.2, label="median")
+    axes.set(xlabel="lookback time [Gyr]", ylabel=r"SFR [$M_\odot$/yr]", xlim=(0, edges[-1]), yscale="log",
+             ylim=(_LEAST_SHARE * found[4].max(), 2 * found[4].max()))  # fmt: skip
+    axes.legend(frameon=False, fontsize=8)
 
 
 def pp(
