@@ -15,7 +15,7 @@ PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # its own, and all else where uv finds no index.
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all pytest seaweedfs lint api audit benchmarks clean
+.PHONY: demo test test-all pytest seaweedfs lint api docs audit benchmarks clean
 
 # The installation compiles the sources in C++.
 .venv/installed: pyproject.toml constraints.txt $(wildcard sedflow_dist/native/*.cpp sedflow_dist/native/*.h)
@@ -51,6 +51,9 @@ MODULES = $(wildcard $(foreach package,sedflow_dist storage_schemas cluster jobs
 
 api: .venv/installed  ## a page of every module, from its docstrings, in build/api
 	$(BIN)/pdoc --docformat google --output-directory $(BUILD)/api $(subst /,.,$(patsubst %/__init__,%,$(filter-out %/__main__,$(MODULES:.py=))))
+
+docs: .venv/installed  ## the documentation as a site, in build/docs; a broken link is a failure
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky -c docs . $(BUILD)/docs
 
 audit:  ## known vulnerabilities of the pinned dependencies; needs the network
 	$(PYTHON) -m venv build/audit
