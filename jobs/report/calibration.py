@@ -34,7 +34,7 @@ def judged(arrays: Mapping[str, np.ndarray]) -> Judged:
     parts = [
         Bars(name, name, axis, np.histogram(ranks[:, i], axis.edges)[0], band) for i, name in enumerate(names)
     ]  # fmt: skip
-    charts: list[Chart] = [pp, Panels("sbc", "Simulation-based calibration: ranks of the truth", tuple(parts))]
+    charts: list[Chart] = [pp]
     for name, title in (("tarp", "TARP"), ("hpd", "Expected coverage")):
         curves = {}
         for kind, prefix in (("plain draws", ""), ("weighted draws", "weighted_")):
@@ -43,4 +43,5 @@ def judged(arrays: Mapping[str, np.ndarray]) -> Judged:
             curves[kind] = x, y[:, 0]
             tests.append((f"{title}, {kind}", len(found), check(found).pooled))
         charts.append(Lines(name, f"{title}: all parameters together", level, below, curves, half))
+    charts.append(Panels("sbc", "Simulation-based calibration: ranks of the truth", tuple(parts)))
     return Judged(charts, tests)

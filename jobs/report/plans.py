@@ -20,7 +20,7 @@ _ONE = 1 + 1e-6  # the last bin has what is exactly 1
 _RUNS, _ROWS = 40, 512
 #: Parts of a quantity's rows that its edges leave out at each end, and how far they are then moved out.
 _TAIL, _MARGIN = 0.002, 0.08
-_MOST_PIXELS, _ORDERS = 3000, range(2, 10)
+_MOST_PIXELS, _LEAST_IN_A_PIXEL, _ORDERS = 3000, 5, range(2, 12)
 _FINEST = 29
 
 #: Two quantities whose plane is counted: chart -> (x, y). Those of which a catalog has no parameter are left out.
@@ -73,7 +73,7 @@ def plan(catalog: xr.Dataset, band: int) -> Plan:
     edges = {name: _edges(values[name]) for name in quantities} | {
         "effective_fraction": np.linspace(0, _ONE, _BINS + 1)
     }
-    return replace(wanted, order=_order(sample), edges=edges)
+    return replace(wanted, order=_order(sample, catalog.sizes["galaxy"]), edges=edges)
 
 
 def _colours(names: list[str]) -> dict[str, tuple[str, str]]:
@@ -105,11 +105,12 @@ def _edges(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " edge"]:
     return np.linspace(low - margin, high + margin, _BINS + 1)
 
 
-def _order(sample: xr.Dataset) -> int | None:
-    """The finest order of which the sample's pixels can be drawn."""
+def _order(sample: xr.Dataset, n_rows: int) -> int | None:
+    """The finest order of which the sample's pixels can be drawn, and have some galaxies each."""
     pixel = sample["healpix_29"].values
     pixel = pixel[pixel >= 0]
     if not len(pixel):
         return None
-    fitting = [order for order in _ORDERS if len(np.unique(pixel >> 2 * (_FINEST - order))) <= _MOST_PIXELS]
+    most = min(_MOST_PIXELS, n_rows / _LEAST_IN_A_PIXEL)
+    fitting = [order for order in _ORDERS if len(np.unique(pixel >> 2 * (_FINEST - order))) <= most]
     return max(fitting, default=_ORDERS[0])

@@ -1,4 +1,4 @@
-"""HEALPix pixels as outlines on a map of the whole sky (Mollweide, equal areas), right ascension growing to the left."""
+"""HEALPix pixels as outlines on a map of the sky or of a part (Mollweide, equal areas), right ascension growing to the left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from matplotlib.projections.geo import MollweideAxes
 
 #: Points along an edge of a pixel: edges of coarse pixels are curved.
 _STEPS = {2: 8, 3: 4, 4: 2}
-_GRID = 30  # degrees
+_GRID = 30  # degrees between lines of the whole sky
+#: The same where only a part of the sky has pixels.
+_STEPS_OF_GRID = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,39 @@ class Outlines:
 
 
 def outlines(order: int, pixels: Int[np.ndarray, " pixel"]) -> Outlines:
-    """Return the outlines of nested pixels of an order, the map turned so that most of them are in its middle."""
+    """Return the outlines of nested pixels of an order, the map turned so that most of them are in its middle.
+
+    Where they all lie in a part of the sky, the grid, and so the map, is that of the part.
+    """
     at = pixels.astype(np.uint64)
     ra, dec = (np.asarray(angle.deg) for angle in nested.healpix_to_lonlat(at, order))
-    centre = float(np.round(np.degrees(np.angle(np.exp(1j * np.radians(ra)).mean())) / _GRID) * _GRID) % 360
+    centre = float(np.degrees(np.angle(np.exp(1j * np.radians(ra)).mean()))) if len(ra) else 0.0
+    half = float(np.abs(_wrapped(ra - centre)).max(initial=0))
+    step = (
+        next((step for step in _STEPS_OF_GRID if 6 * step >= max(2 * half, np.ptp(dec))), _GRID) if len(ra) else _GRID
+    )
+    centre = round(centre / step) * step % 360
     lon, lat = (np.asarray(angle.deg) for angle in nested.vertices(at, order, step=_STEPS.get(order, 1)))
     # A pixel across the edge of the map stays whole, beside its centre.
     from_centre = _wrapped(ra - centre)[:, None] + _wrapped(lon - ra[:, None])
     pole = np.abs(lat) > 90 - 1e-6  # which has any right ascension
     from_centre = np.where(pole, _wrapped(ra - centre)[:, None], from_centre)
     x, y = _plane(from_centre, lat)
-    grid = [_plane(np.full(91, float(lon)), np.linspace(-90, 90, 91)) for lon in range(-180, 181, _GRID)]
-    grid += [_plane(np.linspace(-180, 180, 181), np.full(181, float(lat))) for lat in range(-60, 61, _GRID)]
-    marks = [(*_point(lon, 0), f"{(centre + lon) % 360:.0f}°") for lon in range(-120, 121, 60)]
-    marks += [(*_point(-180, lat), f"{lat:+d}°") for lat in (-60, -30, 30, 60)]
+    lons: np.ndarray
+    lats: np.ndarray
+    if step == _GRID:
+        lons, lats, ends = np.arange(-180.0, 181, _GRID), np.arange(-60.0, 61, _GRID), (-90.0, 90.0)
+        marked = [(lon, 0.0) for lon in lons[2:-2:2]], [(lons[0], lat) for lat in lats if lat]
+    else:  # a part of the sky: the grid ends around it
+        lons = step * np.arange(-np.ceil(half / step) - 1, np.ceil(half / step) + 2)
+        lats = step * np.arange(np.floor(dec.min() / step), np.ceil(dec.max() / step) + 1)
+        lats = lats[np.abs(lats) <= 90]
+        ends = lats[0], lats[-1]
+        marked = [(lon, lats[0]) for lon in lons], [(lons[0], lat) for lat in lats[1:]]
+    grid = [_plane(np.full(91, float(lon)), np.linspace(*ends, 91)) for lon in lons]
+    grid += [_plane(np.linspace(lons[0], lons[-1], 181), np.full(181, float(lat))) for lat in lats]
+    marks = [(*_point(lon, lat), f"{round((centre + lon) % 360, 3):g}°") for lon, lat in marked[0]]
+    marks += [(*_point(lon, lat), f"{round(float(lat), 3):+g}°") for lon, lat in marked[1]]
     return Outlines(x, y, ra, dec, grid, marks, centre)
 
 

@@ -2,62 +2,30 @@
 
 import html.parser
 import re
-from types import SimpleNamespace
 
 import boto3
-import made_catalog
+import hostile
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
 from commands import sedflow
+from hostile import HOSTILE, SCRIPT, N
 
-from jobs.config.run_file import RunFile
 from jobs.export.whole import whole_folder
 from jobs.report import job
 from jobs.report.plans import plan
 from jobs.report.projection import outlines
 from jobs.report.sums import TOLD, Sums, added, doubtful
 from sedflow_dist.photometry.flags import DESCRIPTIONS, Flag
-from storage_schemas import open_catalog, validation
+from sedflow_dist.photometry.surveys import healpix
+from storage_schemas import open_catalog
 from storage_schemas.backend.location import Location
-
-N, SHARD = 3000, 512
-SCRIPT = "</script><script>document.title='caught'</script><img src=x onerror=alert(1)>"
-HOSTILE = {
-    "script": SCRIPT, "template": "{{ 7 * 191 }}{% raw %}${7*191}", "right to left": "abc\u202edcba\u2066x",
-    "long": "10kB" * 2500, "formula": "$$\\href{javascript:alert(1)}{x}$$",
-}  # fmt: skip
-#: Texts that ids hold: what a column of text may.
-NAMES = list(HOSTILE.values())
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run whose texts are hostile, with a validation store."""
-    root = tiny.location(tmp_path_factory.mktemp("report"))
-    ids = np.array([NAMES[i % len(NAMES)] for i in range(N)], np.dtypes.StringDType())
-    none = np.zeros(N, bool)
-    made_catalog.publish(
-        root / "catalog", N, SHARD, False, more_ids={f"ID {SCRIPT}": ("str", ids, none), "{{ 7 * 191 }}": ("str", ids, none)},
-        labels=("u", SCRIPT, HOSTILE["formula"], "{{ 7 * 191 }}", "z"), model=SCRIPT,
-        meanings=[f"{meaning}{SCRIPT}" for meaning in made_catalog.MEANINGS],
-    )  # fmt: skip
-    write_validation(root / "validation", 300)
-    run = RunFile.model_validate({
-        "name": f"run {SCRIPT} {HOSTILE['template']}", "root": root.url, "input": "galaxies.fits", "survey": "sdss", "seed": 7,
-    })  # fmt: skip
-    return SimpleNamespace(run=run, catalog=root / "catalog")
-
-
-def write_validation(where, n):
-    rng = np.random.default_rng(1)
-    shapes = {"galaxy": n, "param": 3, "band": 5}
-    values = {
-        spec.name: rng.random([shapes[dim] for dim in spec.dims]).astype(spec.dtype) for spec in validation.ARRAYS
-    }
-    values["complete"] = np.ones(n, bool)
-    validation.write(where, values, ["log_mstar", SCRIPT, "{{ 7 * 191 }}"], list("ugriz"), {"model": SCRIPT})
+    return hostile.run(tiny.location(tmp_path_factory.mktemp("report")))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +123,7 @@ def test_numbers_beside_the_charts_are_the_catalogs(made, pages):
         (medians[:, i] >= row[f"{axis}_from"]) & (medians[:, i] < row[f"{axis}_to"]) for i, axis in enumerate("xy")
     ]
     assert abs(int(row["galaxies"]) - int(np.sum(inside[0] & inside[1]))) <= 1  # edges are written with six digits
-    outside = int(re.search(r"\(([\d,]+) galaxies lie outside", (pages / "results.html").read_text())[1])
+    outside = int(re.search(r"\(outside of the plot: ([\d,]+)\)", (pages / "results.html").read_text())[1])
     assert outside < N / 10 and 0.8 * N < planes["galaxies"].sum() <= np.isfinite(medians).all(1).sum()
 
 
@@ -210,6 +178,23 @@ def test_outlines_lie_around_their_pixels_and_cover_equal_areas(order):
     middle = np.abs(found.dec) < 60
     np.testing.assert_allclose(area[middle], expected, rtol=0.1)
     assert np.all(np.isfinite(x)) and np.all(np.isfinite(y))
+
+
+@pytest.mark.parametrize(("ra", "dec", "order"), [(0.2, -3.0, 9), (150.0, 2.2, 10), (359.0, 70.0, 8)])
+def test_a_small_field_fills_its_map(ra, dec, order):
+    rng = np.random.default_rng(1)
+    at = healpix((ra + rng.uniform(-1, 1, 500) / np.cos(np.radians(dec))) % 360, dec + rng.uniform(-1, 1, 500))
+    found = outlines(order, np.unique(at >> 2 * (29 - order)))
+    map_x, map_y = (np.concatenate([line[i] for line in found.grid]) for i in (0, 1))
+    assert map_x.min() <= found.x.min() and found.x.max() <= map_x.max()
+    assert np.ptp(found.x) > 0.3 * np.ptp(map_x) and np.ptp(found.y) > 0.3 * np.ptp(map_y)
+    assert len(found.marks) >= 6
+
+
+def test_pixels_have_some_galaxies_each(made):
+    order = plan(open_catalog(made.catalog), 2).order
+    pixel = open_catalog(made.catalog)["healpix_29"].values
+    assert len(np.unique(pixel[pixel >= 0] >> 2 * (29 - order))) <= N / 5
 
 
 def test_pages_in_a_bucket_are_served_as_pages(s3_server):
