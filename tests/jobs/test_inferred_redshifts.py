@@ -16,6 +16,7 @@ from jobs.containers.tables import resolve
 from jobs.export.rows import of_catalog
 from jobs.infer import infer
 from jobs.ingest.job import ingest
+from jobs.report.galaxy import show
 from jobs.train import train
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.photometry.flags import Flag
@@ -84,6 +85,12 @@ def test_replayed_draws_have_redshifts_of_their_own(run):
     redshift = drawn[..., names.index("redshift")]
     assert len(np.unique(redshift[0])) > 3
     assert np.allclose(redshift[1], catalog["redshift"].values[0])
+
+
+def test_a_galaxy_without_a_redshift_is_shown_at_its_draws_redshifts(run, tmp_path):
+    out = tmp_path / "galaxy.png"
+    assert show(run.store("catalog"), str(out), row=tiny.NO_REDSHIFT) == tiny.NO_REDSHIFT
+    assert out.stat().st_size > 50_000
 
 
 def test_a_table_without_redshifts_is_inferred_whole(run, tmp_path):
