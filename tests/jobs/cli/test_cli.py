@@ -25,7 +25,7 @@ COMMANDS = ("demo", "run", "plan", "status", "submit", "jobs", "jobs status", "j
             "ingest", "simulate", "train", "learn-likelihood", "validate", "catalog average",
             "infer", "mcmc", "flux", "export", "catalog", "catalog show", "catalog draws", "catalog history", "catalog diff",
             "catalog figures", "catalog reweight", "catalog rollback", "catalog clean", "catalog verify", "reprocess", "verify",
-            "zeropoints")  # fmt: skip
+            "zeropoints", "report", "show")  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
