@@ -4,7 +4,7 @@
 #   tests/debian_packages.sh [PACKAGE ...]
 set -uo pipefail
 packages=("$@")
-[ $# -gt 0 ] || packages=(iproute2 munge prometheus redis-server slurm-client slurmctld slurmd tini)
+[ $# -gt 0 ] || packages=(iproute2 munge prometheus slurm-client slurmctld slurmd tini)
 
 missing=()
 for package in "${packages[@]}"; do
