@@ -16,6 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ray_nodes import free_port
 
 WEED = Path(sys.executable).with_name("weed")
+#: What listens beside S3 itself.
+_PORTS = (*(f"{part}.port{kind}" for part in ("master", "volume", "filer") for kind in ("", ".grpc")), "s3.port.grpc")
 #: Seconds it may take to be there, on a busy machine.
 _PATIENCE = 120.0
 #: Access keys and their secrets; those of `test_storage_faults` are replaced while a run works.
@@ -34,11 +36,12 @@ def serve(bucket):
     """Yield the URL of a server with a bucket; the access key and its secret are "test"."""
     folder = Path(tempfile.mkdtemp(prefix="seaweedfs-"))
     (folder / "s3.json").write_text(json.dumps({"identities": _IDENTITIES}))
-    port = free_port()
+    port, others = free_port(), {option: free_port() for option in _PORTS}
     command = [
         # It ends with this process, whatever ends that.
         "setpriv", "--pdeathsig", "KILL", str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-        *_ports(), "-filer", "-s3", f"-s3.port={port}", f"-s3.config={folder / 's3.json'}", "-s3.ip.bind=127.0.0.1",
+        *(f"-{option}={number}" for option, number in others.items()),
+        "-filer", "-s3", f"-s3.port={port}", f"-s3.config={folder / 's3.json'}", "-s3.ip.bind=127.0.0.1",
         "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
         "-master.telemetry=false", "-master.volumeSizeLimitMB=256", "-volume.max=40",
     ]  # fmt: skip
@@ -52,13 +55,9 @@ def serve(bucket):
         server.kill()
         server.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _ports():
-    """Options with free ports for all that listens."""
-    for part in ("master", "volume", "filer"):
-        yield from (f"-{part}.port={free_port()}", f"-{part}.port.grpc={free_port()}")
-    yield f"-s3.port.grpc={free_port()}"
+        for number in (port, *others.values()):  # it listens on sockets in files besides, and leaves them
+            for socket in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                socket.unlink(missing_ok=True)
 
 
 def _wait(server, url, bucket, log):
