@@ -11,6 +11,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -73,9 +74,14 @@ class Fault:
 
 
 class FaultProxy:
-    """Serves on loopback in front of ``target``; ``faults`` may be replaced at any time."""
+    """Serves on loopback in front of ``target``; ``faults`` may be replaced at any time.
 
-    def __init__(self, target: str) -> None:
+    ``in_turn``: writes reach the target one after the other. moto looks at a condition and writes in two steps, and in one
+    race of sixteen in a hundred lets two win.
+    """
+
+    def __init__(self, target: str, in_turn: bool = False) -> None:
+        self.turn = threading.Lock() if in_turn else nullcontext()
         self.target = urlsplit(target).netloc
         self.faults: list[Fault] = []
         self.requests = 0
@@ -116,9 +122,10 @@ class _Handler(BaseHTTPRequestHandler):
         if "ignore conditions" in kinds:
             headers = self._without_conditions(headers, body)
         connection = http.client.HTTPConnection(self.proxy.target, timeout=60)
-        connection.request(self.command, self.path, body, headers)
-        answer = connection.getresponse()
-        content = answer.read()
+        with self.proxy.turn if self.command == "PUT" else nullcontext():
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
         connection.close()
         if "conflict" in kinds and answer.status == LOST[0]:
             return self._refuse(*CONFLICT)

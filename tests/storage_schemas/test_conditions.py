@@ -14,8 +14,8 @@ from storage_schemas.backend.location import Location
 
 
 @pytest.fixture(scope="module")
-def proxy(s3_server):
-    proxy = FaultProxy(s3_server)
+def proxy(s3_server, request):
+    proxy = FaultProxy(s3_server, in_turn=request.config.option.s3 == "moto")
     yield proxy
     proxy.close()
 
