@@ -113,11 +113,18 @@ class NewPrior:
     ) -> Float[Tensor, "galaxy draw"]:
         """Return ln of what the weights of draws are multiplied with, up to a constant of each redshift.
 
-        -inf where the new density is zero or the interim one, which it is relative to, not known.
+        -inf where the new density is zero or the interim one, which it is relative to, not known. Draws of a galaxy without a
+        redshift are each at their own: their last column.
         """
+        if bool((without := redshift.isnan()).any()):
+            total = torch.empty(values.shape[:2], dtype=torch.float64)
+            total[~without] = self.log_ratio(values[~without], redshift[~without])
+            one_by_one = values[without].flatten(0, 1).unsqueeze(1)
+            total[without] = self.log_ratio(one_by_one, one_by_one[:, 0, -1]).view(-1, values.shape[1])
+            return total
         z = redshift.double().numpy()
         columns = self._columns(values)
-        total = np.zeros(values.shape[:2])
+        found = np.zeros(values.shape[:2])
         for number, density in enumerate(self.densities):
             x = columns[density.name]
             lo, hi = np.full((2, len(z), 1), np.inf) * [[[-1.0]], [[1.0]]]
@@ -127,8 +134,8 @@ class NewPrior:
             if self.old:
                 ratio = ratio - self.old[number].log_pdf(x, z)
             ratio = np.nan_to_num(ratio, nan=-np.inf, posinf=1e300, neginf=-np.inf)
-            total += np.where((x >= lo) & (x <= hi), ratio, -np.inf)
-        return torch.as_tensor(total)
+            found += np.where((x >= lo) & (x <= hi), ratio, -np.inf)
+        return torch.as_tensor(found)
 
     def log_factor(
         self, values: Float[Tensor, "galaxy draw column"], redshift: Float[Tensor, " galaxy"]

@@ -9,6 +9,7 @@ from astropy.table import Table
 from pydantic import ValidationError
 
 from jobs.catalog.draws import replay
+from jobs.catalog.reweight import reweight
 from jobs.config import shipped
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Ingest
@@ -19,6 +20,7 @@ from jobs.ingest.job import ingest
 from jobs.report.galaxy import show
 from jobs.train import train
 from sedflow_dist.flow.trained_model import TrainedModel
+from sedflow_dist.inference.settings import TargetPrior
 from sedflow_dist.photometry.flags import Flag
 from storage_schemas import model as model_store
 from storage_schemas import open_catalog
@@ -85,6 +87,18 @@ def test_replayed_draws_have_redshifts_of_their_own(run):
     redshift = drawn[..., names.index("redshift")]
     assert len(np.unique(redshift[0])) > 3
     assert np.allclose(redshift[1], catalog["redshift"].values[0])
+
+
+def test_another_prior_meets_each_draw_at_its_own_redshift(run, tmp_path):
+    """`catalog reweight` to a prior on a parameter, which is the same at all redshifts, and on a property, which is not."""
+    rows = [tiny.NO_REDSHIFT, 0, 1]
+    for prior in ("tau_ism=norm(0.3,0.2)", "log_sfr_1gyr=flat"):
+        out = tmp_path / f"{prior[:6]}.csv"
+        target = TargetPrior(densities=(prior,))
+        assert reweight(run.store("catalog"), str(out), target, rows, 512, "main") == (3, 0)
+        told = Table.read(out)
+        assert np.isfinite(told["redshift_p50"]).all() and (told["effective_draws"] > 5).all()
+        assert told["redshift_p16"][0] < told["redshift_p84"][0] and told["redshift_p16"][1] == told["redshift_p84"][1]
 
 
 def test_a_galaxy_without_a_redshift_is_shown_at_its_draws_redshifts(run, tmp_path):

@@ -66,6 +66,7 @@ def test_one_run_started_four_times_at_once_is_one_release(filled_run, place):
     small.assert_same(run.contents(), run.from_scratch())
 
 
+@pytest.mark.slow
 def test_of_two_different_runs_at_once_one_wins_and_the_other_goes_on_after_it(filled_run, place, monkeypatch):
     run = filled_run(place, 130)
     run.infer()

@@ -159,6 +159,7 @@ def test_a_catalog_with_every_row_answered_is_the_same_from_one_worker_and_two(l
     assert draws.tobytes() == replay(two, rows, 100)[0].tobytes()
 
 
+@pytest.mark.slow
 def test_the_chain_on_s3_with_one_worker_of_each_kind_equals_the_local_one_with_two(s3, source, local, local_contents):
     """Its own Dask worker and one Ray actor: neither the storage nor the number of workers is in the content."""
     run = tiny.settings(f"{s3}/whole-chain", source, engines={"ray": {"actors": 1}, "dask": {"workers": 1}})

@@ -141,6 +141,7 @@ def test_a_catalog_alone_has_figures_too(local, tmp_path):
     assert all(Path(name).read_bytes()[:4] == b"\x89PNG" for name in drawn)
 
 
+@pytest.mark.slow
 def test_one_command_draws_all_figures(local, tmp_path):
     run = copied(local, tmp_path)
     drawn = {name.rpartition("/")[2] for name in figures(run)}

@@ -386,6 +386,7 @@ def test_kept_draws_of_a_chain_are_the_chains(posterior, block, routed, flow):
 # -- the right numbers ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mcmc_agrees_with_importance_sampling(flow):
     """Three faint bands: mean and std of every column within 4.5 Monte-Carlo errors, about 0.1 of a posterior's width."""
     data = Photometry.of([0, 12, 30, 45, 0], [0, 3, 6, 8, 0], redshift=0.08)

@@ -129,6 +129,7 @@ def test_no_row_at_all_is_refused():
         solve(nothing, np.zeros(5), LABELS, MOCKS)
 
 
+@pytest.mark.slow
 def test_selection_on_what_is_observed_counts_where_the_population_does():
     """ln f = a + theta c + delta + noise, a uniform on (0, 2), and galaxies with r above 1 are selected: exact sums.
 

@@ -372,6 +372,7 @@ def test_the_table_model_equals_fsps_with_birth_clouds(engine, table, draws):
     assert np.abs(difference).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("imf", "number"), [("Salpeter", 0), ("Kroupa", 2)])
 def test_another_imf_is_python_fsps_own(home, engine, tmp_path, imf, number):
     """Bit by bit; and Salpeter's many small stars weigh and do not shine: old populations are fainter by about 0.2 dex."""
