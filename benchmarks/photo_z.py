@@ -17,6 +17,7 @@ from common import report
 
 from jobs.containers.tables import resolve
 from sedflow_dist import TrainedModel, load_model
+from sedflow_dist.inference import importance
 from sedflow_dist.inference.draws import Draws
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.reweight import NewPrior
@@ -47,10 +48,7 @@ def without_redshift(photometry: Photometry) -> Photometry:
 
 def medians(found: Draws, name: str, columns: tuple[str, ...]) -> np.ndarray:
     at = columns.index(name)
-    order = found.values[..., at].argsort(1)
-    level = found.weight.gather(1, order).cumsum(1)
-    place = (level < 0.5).sum(1, keepdim=True).clamp(max=level.shape[1] - 1)
-    return found.values[..., at].gather(1, order).gather(1, place).squeeze(1).numpy()
+    return importance.quantiles(found.values[..., at : at + 1], found.weight.float(), (0.5,))[:, 0, 0].numpy()
 
 
 def judged(name: str, posterior: Posterior, photometry: Photometry) -> Draws:

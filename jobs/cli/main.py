@@ -189,7 +189,7 @@ def ingest(
     from jobs.ingest.job import ingest_of
 
     if out is None:
-        if len(source) != 1 or Path(source[0]).suffix not in (".yaml", ".yml"):
+        if len(source) != 1 or not run_file.is_named(source[0]):
             raise typer.BadParameter("needed, as INPUT is no run file *.yaml, which says it itself", param_hint="--out")
         refuse_unread(context, _OF_A_RUN, f"the run file {source[0]} says it (docs/run-file.md)")
         ingest_of(RunFile.load(source[0], engines=profile))

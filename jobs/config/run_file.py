@@ -191,6 +191,11 @@ class RunFile(Section):
             raise ValueError(f"{file} is not a valid run file:\n{without_secrets(str(error))}") from None
 
 
+def is_named(text: str) -> bool:
+    """Whether what a command was given is the name of a run file, by its ending."""
+    return text.endswith((".yaml", ".yml"))
+
+
 def survey(name_or_file: str) -> Survey:
     """Return a survey by its name, or as a file says it: the first of `reading`."""
     return reading(name_or_file)[0]
@@ -201,7 +206,7 @@ def reading(name_or_file: str) -> tuple[Survey, Join | None]:
 
     The file is a run file, or has nothing but a run file's sections that say how a table is read: survey, ingest and join.
     """
-    if not name_or_file.endswith((".yaml", ".yml")):
+    if not is_named(name_or_file):
         return surveys.get(name_or_file), None
     file = Path(name_or_file)
     if not file.is_file():

@@ -18,11 +18,9 @@ from sedflow_dist.flow import training
 from sedflow_dist.flow.features import Features
 from sedflow_dist.flow.redshift_head import HeadSpec, RedshiftHead
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.flow.training import Progress
 from sedflow_dist.simulation.mocks import MockSurvey
 from sedflow_dist.simulation.shapes import Shapes, draw_shapes
 
-_VALIDATIONS = 10  # of a training
 _FIRST = 20_000  # mock galaxies, on which features are standardised
 _HELD_OUT = 0.05
 
@@ -33,7 +31,7 @@ class HeadSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     hidden: tuple[int, ...] = Field((512, 512), description="SiLU units in each layer", max_length=20)
-    width: float = Field(0.005, gt=0, le=0.1, description="of its bins in ln(1 + z)")
+    width: float = Field(0.005, ge=1e-4, le=0.1, description="of its bins in ln(1 + z)")
     n_galaxies: int = Field(1_000_000, ge=1000, description="simulated galaxies")
     steps: int = Field(10_000, ge=1, description="of the optimiser")
     batch: int = Field(2048, ge=2, description="mock galaxies a step")
@@ -70,15 +68,10 @@ def train(
     spec = HeadSpec(hidden=settings.hidden, width=settings.width)
     generator = torch.Generator().manual_seed(keyed_random.torch_seed(seed, "redshift head", "features"))
     features = Features.fit(spec.features, survey.observe(known, _FIRST, generator).photometry)
-    network, progress = spec.network(redshift, len(model.spec.bands), seed), Progress()
-    schedule = training.Schedule(
-        settings.steps, settings.batch, settings.learning_rate, settings.warm_up, max(settings.steps // _VALIDATIONS, 1),
-        8 * settings.batch, patience=settings.steps, bfloat16=False,
-    )  # fmt: skip
-    batches = _Batches(survey, features, seed)
-    optimizer = training.optimizer(network)
-    trainer = training.Trainer(network, optimizer, network, batches, schedule, progress, training.copy(network))
-    trainer.run(known, held_out, stepped=lambda: told(1), validated=lambda: None)
-    network.load_state_dict(trainer.best)
-    made = {**settings.model_dump(mode="json"), "seed": seed, "best": progress.best, "history": progress.history}
+    network, batches = spec.network(redshift, len(model.spec.bands), seed), _Batches(survey, features, seed)
+    schedule = training.Schedule.short(
+        settings.steps, settings.batch, settings.learning_rate, settings.warm_up, 8 * settings.batch
+    )
+    found = training.train_here(network, batches, (known, held_out), schedule, told)
+    made = {**settings.model_dump(mode="json"), "seed": seed, **found}
     return model.with_head(RedshiftHead(spec.model_copy(update={"training": made}), network, features))

@@ -20,12 +20,10 @@ from sedflow_dist.flow.features import COLOURS, Features
 from sedflow_dist.flow.learned_likelihood import LearnedLikelihood, LikelihoodSpec
 from sedflow_dist.flow.maf_residuals import ResidualSettings
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.flow.training import Progress
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.simulation.imperfections import ImperfectGalaxies, Imperfections, Kind, other_dust
 from sedflow_dist.simulation.shapes import Shapes
 
-_VALIDATIONS = 10  # of a training
 _FIRST = 20_000  # mock galaxies, on which features are standardised
 _FARTHEST = 50.0  # sigma: data beyond need no likelihood to be found, and would be all that is learnt from
 
@@ -105,14 +103,10 @@ def train(
         model=model.id, labels=model.spec.labels, share=settings.share, imperfections=settings.imperfections,
         flow=ResidualSettings(transforms=settings.transforms, hidden=settings.hidden),
     )  # fmt: skip
-    flow, progress = spec.build_flow(seed), Progress()
-    schedule = training.Schedule(
-        settings.steps, settings.batch, settings.learning_rate, settings.warm_up, max(settings.steps // _VALIDATIONS, 1),
-        4 * settings.batch, patience=settings.steps, bfloat16=False,
-    )  # fmt: skip
-    optimizer, batches = training.optimizer(flow), _Batches(examples, features)
-    trainer = training.Trainer(flow, optimizer, flow, batches, schedule, progress, training.copy(flow))
-    trainer.run(examples.shapes, examples.shapes, stepped=lambda: told(1), validated=lambda: None)
-    flow.load_state_dict(trainer.best)
-    made = {**settings.model_dump(mode="json"), "seed": seed, "best": progress.best, "history": progress.history}
+    flow, batches, shapes = spec.build_flow(seed), _Batches(examples, features), (examples.shapes, examples.shapes)
+    schedule = training.Schedule.short(
+        settings.steps, settings.batch, settings.learning_rate, settings.warm_up, 4 * settings.batch
+    )
+    found = training.train_here(flow, batches, shapes, schedule, told)
+    made = {**settings.model_dump(mode="json"), "seed": seed, **found}
     return LearnedLikelihood(spec.model_copy(update={"training": made}), flow, features)

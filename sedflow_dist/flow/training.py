@@ -23,6 +23,9 @@ from sedflow_dist.parameters import ParameterSpace, probit
 from sedflow_dist.simulation.mocks import Mocks, MockSurvey
 from sedflow_dist.simulation.shapes import Shapes
 
+#: Of a training of minutes.
+_VALIDATIONS = 10
+
 
 def target(
     mocks: Mocks, amplitude: Literal["exact", "learnt"], space: ParameterSpace
@@ -158,6 +161,12 @@ class Schedule:
     bfloat16: bool
     at_once: int = 1
 
+    @classmethod
+    def short(cls, steps: int, batch: int, peak: float, warm_up: int, validation_galaxies: int) -> Schedule:
+        """Return that of a training of minutes: all its steps, in float32, with ten validations."""
+        every = max(steps // _VALIDATIONS, 1)
+        return cls(steps, batch, peak, warm_up, every, validation_galaxies, patience=steps, bfloat16=False)
+
 
 @dataclass
 class Trainer:
@@ -223,6 +232,24 @@ class Trainer:
             if self._captured.fits(phi):
                 return self._captured(phi, x, rate)
         return step(self.parallel, self.optimizer, phi, x, rate, self.schedule.bfloat16)
+
+
+def train_here(
+    network: nn.Module,
+    examples: Examples,
+    shapes: tuple[Shapes, Shapes],
+    schedule: Schedule,
+    told: Callable[[int], None],
+) -> dict[str, Any]:
+    """Train a network in this process, without checkpoints, leave its best weights in it, and return how it went.
+
+    ``shapes``: to train on, and to judge by; ``told`` hears of steps done.
+    """
+    progress = Progress()
+    trainer = Trainer(network, optimizer(network), network, examples, schedule, progress, copy(network))
+    trainer.run(*shapes, stepped=lambda: told(1), validated=lambda: None)
+    network.load_state_dict(trainer.best)
+    return {"best": progress.best, "history": progress.history}
 
 
 def copy(flow: nn.Module) -> dict[str, Tensor]:

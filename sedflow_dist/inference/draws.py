@@ -80,6 +80,18 @@ class Candidates:
         names = [one.name for one in fields(cls) if one.name != "log_factor"]
         return cls(**{name: torch.cat([getattr(part, name) for part in parts], 1) for name in names})
 
+    @classmethod
+    def in_turn(cls, parts: Sequence[Candidates], galaxies: int, n_draws: int) -> Candidates:
+        """Return the draws of galaxies of which each has several rows, at redshifts of its own; blocks one after the other.
+
+        A draw from each row in turn, so that what is cut off where the rows do not divide ``n_draws`` is a draw of some.
+        """
+        found = {one.name: [getattr(part, one.name) for part in parts] for one in fields(cls)}
+        return cls(**{
+            name: torch.cat(values).unflatten(0, (galaxies, -1)).transpose(1, 2).flatten(1, 2)[:, :n_draws]
+            for name, values in found.items() if values[0] is not None
+        })  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Predicted:

@@ -25,7 +25,7 @@ from sedflow_dist.inference.importance import Certificate
 from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
 from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
-from sedflow_dist.inference.unknown_redshift import UnknownRedshifts, unknown
+from sedflow_dist.inference.unknown_redshift import UnknownRedshifts
 from sedflow_dist.inference.working_set import MEMORY, WorkingSet
 from sedflow_dist.parameters import probit, to_16_bits, unit
 from sedflow_dist.photometry.flags import REASONS, Flag, bits
@@ -105,7 +105,7 @@ class Posterior:
         """Return which rows can be inferred: beyond the trained redshifts too, as far as the galaxy model goes."""
         given, reasons = photometry.redshift, int(REASONS & ~Flag.REDSHIFT_OUTSIDE_MODEL)
         known = (given > 0) & (given <= self.flow.reach)
-        return ((flags & reasons) == 0) & (known | unknown(photometry) & (self.unknown is not None)).numpy()
+        return ((flags & reasons) == 0) & (known | photometry.has_no_redshift & (self.unknown is not None)).numpy()
 
     def infer(self, photometry: Photometry, flags: UInt32[np.ndarray, " galaxy"], row: int) -> list[Answer]:
         """Return the flow's answers for the galaxies of a block that are `open`, a batch at a time."""
@@ -150,21 +150,23 @@ class Posterior:
         ``base``: points of the unit cube; if it ``learns``, those of later rounds are moved to where weights of earlier ones say;
         ``at``: what the redshifts decide, if it is known.
         """
-        proposals, parts = adaptation.Adaptation(len(photometry), self.flow.dimensions), []
+        proposals, parts = adaptation.Adaptation(len(photometry), self.flow.dimensions) if learns else None, []
         x, at = self.flow.features(photometry), at or self.flow.redshift_model.at(photometry.redshift)
         for draws in adaptation.rounds(base.shape[1]):
-            normal = proposals.move(probit(base[:, draws, : self.flow.dimensions]))
-            proposal = self._propose(base[:, draws], normal, x)
+            normal = probit(base[:, draws, : self.flow.dimensions])
+            proposal = self._propose(base[:, draws], proposals.move(normal) if proposals else normal, x)
             light = self.flow.redshift_model.evaluate(proposal.theta, at)
             model, log_weight = self._weigh(proposal, light.flux, photometry)
-            if learns:
+            if proposals:
                 proposals.learn(log_weight)
             values, chi2 = self.values(proposal.theta, light), likelihood.gaussian(model, photometry)[1]
             own = torch.full_like(chi2, draws.start == 0 or not learns, dtype=torch.bool)
             parts.append(Candidates(proposal.unit, values, proposal.log_q, chi2, log_weight, own))
         found = Candidates.joined(parts)
+        if proposals:
+            found = replace(found, log_weight=found.log_weight - proposals.log_mixture)
         factor = self.target.log_factor(found.values, photometry.redshift) if self.target else None
-        return replace(found, log_weight=found.log_weight - proposals.log_mixture, log_factor=factor)
+        return replace(found, log_factor=factor)
 
     def predict(
         self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int, smooth: bool = True, as_trained: bool = False,

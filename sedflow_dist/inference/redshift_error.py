@@ -8,8 +8,8 @@ the likelihood says which redshifts the data prefer. Rows whose error does not m
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.inference.draws import Candidates, Draws
-from sedflow_dist.inference.unknown_redshift import unknown
 from sedflow_dist.photometry.flags import Flag, bits
 from sedflow_dist.photometry.photometry import EXACT, Photometry
 
@@ -43,7 +42,7 @@ def flagged(
     """
     exact, z, sigma = photometry.has_exact_redshift, photometry.redshift, photometry.redshift_sigma
     inside = (sigma >= 0) & (z > _REACH * sigma) & (z + _REACH * sigma <= reach)  # False where one is NaN
-    without = unknown(photometry) & inferred
+    without = photometry.has_no_redshift & inferred
     told = {
         Flag.REDSHIFT_UNCERTAIN: ~exact & inside,
         Flag.BAD_REDSHIFT: ~exact & ~inside,
@@ -65,11 +64,14 @@ def refuse(photometry: Photometry, what: str) -> None:
 
 def draw(posterior: Posterior, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Draws:
     """Draw as `Posterior.draw` does for galaxies of which some have uncertain redshifts, these one by one, or none."""
-    exact, without = photometry.has_exact_redshift.numpy(), unknown(photometry).numpy()
+    exact, without = photometry.has_exact_redshift.numpy(), photometry.has_no_redshift.numpy()
     places = [np.flatnonzero(exact)] if exact.any() else []
     parts = [posterior.draw(photometry[at], rows[at], n_draws) for at in places]
     if without.any():
-        assert posterior.unknown is not None
+        if posterior.unknown is None:
+            raise ValueError(
+                f"{without.sum()} of {len(rows)} galaxies have no redshift, and the model has no redshift head"
+            )
         places.append(np.flatnonzero(without))
         parts.append(posterior.unknown.draw(photometry[without], rows[without], n_draws))
     for i in np.flatnonzero(~exact & ~without).tolist():
@@ -99,10 +101,4 @@ def _draw_one(posterior: Posterior, one: Photometry, row: Int[np.ndarray, " 1"],
     base = posterior.base_points(row, NODES * each).view(NODES, each, -1)
     few = [slice(start, start + _AT_ONCE) for start in range(0, NODES, _AT_ONCE)]
     parts = [posterior.candidates(spread[some], base[some]) for some in few]
-    # In turn from each redshift, so that what is cut off where NODES does not divide the number is a draw of some.
-    merged: dict[str, Any] = {
-        field.name: torch.cat(values).transpose(0, 1).flatten(0, 1)[:n_draws].unsqueeze(0)
-        for field in fields(Candidates)
-        if (values := [getattr(part, field.name) for part in parts])[0] is not None
-    }
-    return Draws.certified(Candidates(**merged), one.n_bands)
+    return Draws.certified(Candidates.in_turn(parts, 1, n_draws), one.n_bands)

@@ -9,17 +9,19 @@ Guibas 1995; Owen & Zhou 2000).
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.inference.draws import Candidates, Draws
 from sedflow_dist.photometry.photometry import Photometry
+from sedflow_dist.sps.fixed_redshift import FixedRedshifts
 
 if TYPE_CHECKING:
     from sedflow_dist.inference.posterior import Posterior
@@ -33,11 +35,6 @@ DEFENSIVE, POWER = 0.1, 0.5
 SPACING = 0.0005
 
 
-def unknown(photometry: Photometry) -> Bool[Tensor, " galaxy"]:
-    """Return which galaxies have no redshift."""
-    return photometry.redshift.isnan()
-
-
 class UnknownRedshifts:
     """Draws of galaxies without a redshift, for a ``posterior`` whose model has a redshift head."""
 
@@ -49,7 +46,11 @@ class UnknownRedshifts:
         self._first = max(round(float(edges[0]) / SPACING), 1)
         last = max(round(float(edges[-1]) / SPACING), self._first)
         self._redshift = torch.expm1(SPACING * torch.arange(self._first, last + 1, dtype=torch.float64)).float()
-        self._at = flow.redshift_model.at(self._redshift, own_tables=False)
+
+    @cached_property
+    def _at(self) -> FixedRedshifts:
+        """What all redshifts decide, once a galaxy lacks one."""
+        return self._posterior.flow.redshift_model.at(self._redshift, own_tables=False)
 
     def draw(self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], n_draws: int) -> Draws:
         """Draw as `Posterior.draw` does."""
@@ -66,13 +67,7 @@ class UnknownRedshifts:
         if posterior.target is not None and found.log_factor is not None:
             of_redshifts = posterior.target.log_factor_of_redshifts(z).view(-1, 1)
             found = replace(found, log_factor=found.log_factor + of_redshifts)
-        # In turn from each redshift, so that what is cut off where the number is no multiple is a draw of some.
-        merged: dict[str, Any] = {
-            field.name: value.unflatten(0, (n, number)).transpose(1, 2).flatten(1, 2)[:, :n_draws]
-            for field in fields(Candidates)
-            if (value := getattr(found, field.name)) is not None
-        }
-        return Draws.certified(Candidates(**merged), photometry.n_bands)
+        return Draws.certified(Candidates.in_turn([found], n, n_draws), photometry.n_bands)
 
     def redshifts(
         self, photometry: Photometry, rows: Int[np.ndarray, " galaxy"], number: int

@@ -262,8 +262,8 @@ static inline float total(const float* numbers, int64_t first, int64_t last) {
 extern "C" int64_t light_cells_at_once() { return LANES; }
 extern "C" int64_t light_most_populations() { return MOST_POPULATIONS; }
 
-// mass, metallicity (row, draw, population); age (row, draw, 2) [Gyr] of cut bin and burst; `galaxy` (row) says whose tables are a row's; the
-// cells of a band lie side by side, up to those before `end` (band); out (row, draw, band).
+// mass, metallicity (row, draw, population); age (row, draw, 2) [Gyr] of cut bin and burst; `galaxy` (row) says whose tables are a
+// row's; the cells of a band lie side by side, up to those before `end` (band); out (row, draw, band).
 extern "C" void light(const Stars* stars, const Cells* tables, const float* mass, const float* metallicity, const float* age,
                       const int64_t* galaxy, int64_t rows, int64_t draws, const int64_t* end, int64_t bands, float* out) {
   Light light(tables->cells);

@@ -125,6 +125,11 @@ class Photometry:
         return torch.where(self.mask, self.flux / self.sigma, torch.nan)
 
     @property
+    def has_no_redshift(self) -> Bool[Tensor, " galaxy"]:
+        """Whether the redshift is not known."""
+        return self.redshift.isnan()
+
+    @property
     def has_exact_redshift(self) -> Bool[Tensor, " galaxy"]:
         """Whether the redshift is known, and its error, up to `EXACT` of it, can be left out."""
         known = torch.isfinite(self.redshift) & (self.redshift_sigma >= 0)

@@ -19,7 +19,7 @@ from sedflow_dist.sps.components import Curves
 from sedflow_dist.sps.cosmology import ABSOLUTE_FACTOR
 from sedflow_dist.sps.drawn import Drawn, DrawPhotometry, Emission, Tables
 from sedflow_dist.sps.galaxy_model import GalaxyModel
-from sedflow_dist.sps.ladder import BetweenRungs, room
+from sedflow_dist.sps.ladder import BetweenRungs, room, runs
 from sedflow_dist.sps.populations import N_POPULATIONS, Epoch
 from sedflow_dist.sps.starlight import Starlight
 
@@ -220,15 +220,16 @@ class RedshiftModel:
         lit = torch.arange(self._n_cells)
         if own_tables:
             lit = self._filled_up((self._lit[rung] | self._lit[rung + 1]).any(0))
-        parts = [BetweenRungs.of(part, rung, fraction, lit) for part in self._ladder]
+        columns = runs(lit)
+        bins, nodes, *sources = (BetweenRungs(part, rung, fraction, columns) for part in self._ladder)
         dust = None
         if self._dust is not None:
-            dust = BetweenRungs.of(self._dust, rung, fraction, torch.arange(self._dust.shape[-1])).tables()
+            dust = BetweenRungs(self._dust, rung, fraction, runs(torch.arange(self._dust.shape[-1]))).tables()
         wavelength = self._node_wavelength[lit] / (1 + epoch.redshift.unsqueeze(-1))
         curves = self.model.curves(wavelength.unsqueeze(1), self._piece[lit])
-        of_bins, *of_sources = (part.tables() if own_tables else part for part in (parts[0], *parts[2:]))
+        of_bins, *of_sources = (part.tables() if own_tables else part for part in (bins, *sources))
         end = _ends(self._band[lit], len(self.model.bands))
-        return Tables(of_bins, parts[1], tuple(of_sources), tuple(curves), torch.arange(len(rung)), end, dust)
+        return Tables(of_bins, nodes, tuple(of_sources), tuple(curves), torch.arange(len(rung)), end, dust)
 
 
 def _ends(band: Int[Tensor, " cell"], n_bands: int) -> Int[Tensor, " band"]:

@@ -16,7 +16,7 @@ _ROOM = 16
 
 @dataclass(frozen=True)
 class BetweenRungs:
-    """Some columns of tables at redshifts between ``rung`` and the next: ``runs`` of such that lie side by side, (first, number).
+    """Some columns of tables at redshifts between ``rung`` and the next, of a ladder with `room`: those of `runs`.
 
     A ladder of one rung: the table that all galaxies share, with all its columns.
     """
@@ -27,22 +27,9 @@ class BetweenRungs:
     runs: Int[Tensor, "run 2"]
 
     @classmethod
-    def of(
-        cls,
-        ladder: Tensor,
-        rung: Int[Tensor, " galaxy"],
-        fraction: Float[Tensor, " galaxy"],
-        kept: Int[Tensor, " kept"],
-    ) -> BetweenRungs:
-        """Return the columns ``kept``, in increasing order, of tables between rungs of a ladder with `room`."""
-        begins = torch.cat([torch.ones(1, dtype=torch.bool), kept.diff() != 1]).nonzero().squeeze(1)
-        number = torch.cat([begins, begins.new_tensor([len(kept)])]).diff()
-        return cls(ladder, rung, fraction, torch.stack([kept[begins], number], -1))
-
-    @classmethod
     def shared(cls, table: Float[Tensor, "1 row column"]) -> BetweenRungs:
         """Return a table that all galaxies have."""
-        return cls(table, torch.zeros(1, dtype=torch.int64), table.new_zeros(1), torch.tensor([[0, table.shape[-1]]]))
+        return cls(table, torch.zeros(1, dtype=torch.int64), table.new_zeros(1), runs(torch.arange(table.shape[-1])))
 
     def __getitem__(self, galaxy: Int[Tensor, " row"]) -> BetweenRungs:
         """Return the same for some galaxies; what all share stays so."""
@@ -69,6 +56,13 @@ class BetweenRungs:
 
 #: Tables of galaxies, or the one that all share; or on a ladder, where there are too many for tables of their own.
 Cells = Float[Tensor, "_galaxy _row cell"] | BetweenRungs
+
+
+def runs(kept: Int[Tensor, " kept"]) -> Int[Tensor, "run 2"]:
+    """Return the runs of columns that lie side by side, (first, number), of columns in increasing order."""
+    begins = torch.cat([torch.ones(1, dtype=torch.bool), kept.diff() != 1]).nonzero().squeeze(1)
+    number = torch.cat([begins, begins.new_tensor([len(kept)])]).diff()
+    return torch.stack([kept[begins], number], -1)
 
 
 def room(ladder: Float[Tensor, "rung row column"]) -> Float[Tensor, "rung row column"]:

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import fault_proxy
 import pytest
 import racer
 import tiny
@@ -22,10 +23,8 @@ def proxy(s3_server, request):
 
 @pytest.fixture
 def place(proxy, request):
-    proxy.faults = []
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)
-    yield Location.parse(f"s3://galaxies/{name}", proxy.url, tries=3, timeout=5)
-    proxy.faults = []
+    with fault_proxy.place(proxy, request.node.name, tries=3, timeout=5) as place:
+        yield place
 
 
 def test_a_server_that_keeps_its_promises_is_found_good_and_left_as_it_was(place):

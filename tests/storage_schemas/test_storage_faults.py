@@ -1,5 +1,6 @@
 """Bad days of object storage: each fault passes, or ends in one clear error and a store from which the next run goes on."""
 
+import fault_proxy
 import numpy as np
 import obstore
 import pytest
@@ -14,7 +15,6 @@ from jobs.ingest.job import ingest
 from sedflow_dist.photometry import surveys
 from storage_schemas import open_catalog, photometry
 from storage_schemas.backend.faults import explain
-from storage_schemas.backend.location import Location
 from storage_schemas.catalog import releases
 from storage_schemas.catalog import schema as catalog
 
@@ -30,11 +30,8 @@ def proxy(s3_server):
 
 @pytest.fixture
 def root(proxy, request):
-    """A place of one's own in the bucket, seen through the proxy."""
-    proxy.faults = []
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)
-    yield Location.parse(f"s3://galaxies/{name}", proxy.url, tries=5, timeout=2)
-    proxy.faults = []
+    with fault_proxy.place(proxy, request.node.name, tries=5, timeout=2) as place:
+        yield place
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sedflow_dist.sps import bagpipes_libraries, ladder, starlight
 from sedflow_dist.sps.components import Composition
 from sedflow_dist.sps.fixed_redshift import RedshiftModel
 from sedflow_dist.sps.galaxy_model import GalaxyModel
-from sedflow_dist.sps.ladder import BetweenRungs, room
+from sedflow_dist.sps.ladder import BetweenRungs, room, runs
 from sedflow_dist.sps.starlight import Starlight
 
 #: Bands, birth-cloud rule, largest redshift. The last one's cells are more than a pass of registers holds.
@@ -165,7 +165,7 @@ def test_tables_between_rungs_are_interpolated(processor, monkeypatch):
         torch.tensor([0.0, 1.0, 0.3, 0.7]),
         torch.tensor([0, 3, 4, 5, 20]),
     )
-    between = BetweenRungs.of(steps, rung, fraction, kept)
+    between = BetweenRungs(steps, rung, fraction, runs(kept))
     assert between.runs.tolist() == [[0, 1], [3, 3], [20, 1]]
     found = between.tables()
     assert torch.equal(found[0], steps[0][:, kept])
