@@ -23,7 +23,7 @@ from jobs.on_worker import read_likelihood
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.learned_likelihood import LearnedLikelihood
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.inference import importance
+from sedflow_dist.inference import goodness_of_fit, importance
 from sedflow_dist.inference.comparison import Comparison
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.photometry.photometry import Photometry
@@ -124,7 +124,7 @@ def look(
         draws = plain.draw(part, rows, DRAWS)
         weight = torch.where(plain.serves(draws).unsqueeze(-1), draws.weight, 1 / DRAWS)
         each = [compare(comparison, part[i], rows[i : i + 1]) for i in range(len(part))]
-        said = plain.judge(draws.chi2, draws.n_bands, weight)
+        said = goodness_of_fit.columns(draws.chi2, draws.n_bands, weight)
         said |= {name: np.concatenate([one[name] for one in each]) for name in each[0]}
         said |= {name: getattr(draws, name).numpy() for name in ("log_evidence", "effective_fraction")}
         if line:

@@ -56,6 +56,7 @@ class Checkpoint:
         state = {
             "progress": vars(self.progress), "features": self.features.names,
             "selection_band": self.noise.selection_band, "selection": self.noise.selection,
+            "shallower": self.noise.shallower,
         }  # fmt: skip
         return save(tensors), json.dumps(state).encode()
 
@@ -70,7 +71,7 @@ class Checkpoint:
         current, best, moments = (part_of(values, name) for name in ("current", "best", "optimizer"))
         try:
             noise = NoiseModel(**part_of(values, "noise"), selection_band=content["selection_band"],
-                               selection=tuple(content["selection"]))  # fmt: skip
+                               selection=tuple(content["selection"]), shallower=content["shallower"])  # fmt: skip
             features = Features(content["features"], **part_of(values, "features"))
             progress = Progress(**content["progress"])
         except (KeyError, TypeError) as error:

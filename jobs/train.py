@@ -117,10 +117,11 @@ def starting_model(run: RunFile) -> TrainedModel | None:
 def training_key(run: RunFile, start: TrainedModel | None) -> str:
     """Hash of everything that the trained model depends on."""
     settings = training_set.open(run.store("training")).group.attrs["settings"]
-    noise = photometry.open(run.store("photometry")).group.attrs["settings"]
+    told = run.training.selection is not None
+    noise = [] if told else [photometry.open(run.store("photometry")).group.attrs["settings"]]
     return fingerprint(
         settings,
-        noise,
+        *noise,
         _used(run.flow, "features", "embedding"),
         _training(run, start),
         run.simulation,
@@ -131,7 +132,9 @@ def training_key(run: RunFile, start: TrainedModel | None) -> str:
 
 def _training(run: RunFile, start: TrainedModel | None) -> dict[str, Any]:
     """Settings of the training that are in use; a model that it starts from, wherever that lies, by its id."""
-    return _used(run.training, "depth", "instruments", "start") | ({"start": start.id} if start else {})
+    return _used(run.training, "depth", "selection", "shallower", "instruments", "start") | (
+        {"start": start.id} if start else {}
+    )
 
 
 def _used(section: Section, *later: str) -> dict[str, Any]:
@@ -140,12 +143,16 @@ def _used(section: Section, *later: str) -> dict[str, Any]:
 
 
 def fit_noise(run: RunFile) -> NoiseModel:
-    """Fit the noise of the survey to the run's own photometry, to a part of it where it is large."""
+    """Return the noise of the survey: told, or fitted to the run's own photometry, a part of it where it is large."""
+    survey, settings = run.survey_definition, run.training
+    told = {survey.labels.index(label): magnitude for label, magnitude in settings.depth.items()}
+    depths = {band: Depth(magnitude, relative_errors(survey)[band]) for band, magnitude in sorted(told.items())}
+    selection_band = survey.labels.index(survey.selection_band)
+    if settings.selection:
+        return NoiseModel.told(list(depths.values()), selection_band, settings.selection, settings.shallower)
     rows = photometry.sample(photometry.open(run.store("photometry")), photometry.DATA, _NOISE_ROWS)
-    reliable, survey = (rows["flags"] & _UNRELIABLE) == 0, run.survey_definition
-    told = {survey.labels.index(label): magnitude for label, magnitude in run.training.depth.items()}
-    depths = {band: Depth(magnitude, relative_errors(survey)[band]) for band, magnitude in told.items()}
-    return NoiseModel.fit(observed(rows)[reliable], survey.labels.index(survey.selection_band), depths=depths)
+    reliable = (rows["flags"] & _UNRELIABLE) == 0
+    return NoiseModel.fit(observed(rows)[reliable], selection_band, depths=depths)
 
 
 def load_shapes(run: RunFile) -> tuple[Shapes, Shapes]:
@@ -200,7 +207,8 @@ def assemble(run: RunFile, checkpoint: Checkpoint, key: str, start: TrainedModel
     spec = ModelSpec(
         bands=survey.bands, labels=survey.labels, amplitude=run.flow.amplitude, flow=run.flow.spec(),
         features=features.names, redshift=run.model.redshift, birth_cloud_age=run.model.birth_cloud_age,
-        selection_band=noise.selection_band, selection=noise.selection, band_sets=survey.band_sets, prior=run.model.space.to_dict(),
+        selection_band=noise.selection_band, selection=noise.selection, shallower=noise.shallower,
+        band_sets=survey.band_sets, prior=run.model.space.to_dict(),
         components=run.model.components,
         ssp=ssp.provenance,
         training={**_training(run, start), "n_simulations": run.simulation.n_galaxies, "key": key,

@@ -38,7 +38,7 @@ class Rows:
 
 def columns() -> list[str]:
     """Return the arrays of what is inferred that an average is made from."""
-    return [spec.name for spec in INFERRED if spec.name not in ("draws", "flags")]
+    return [spec.name for spec in INFERRED if spec.name != "flags" and "draw" not in spec.dims]
 
 
 def extra(n_models: int) -> tuple[ArraySpec, ...]:

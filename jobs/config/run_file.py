@@ -18,16 +18,15 @@ from cluster import yaml_files
 from cluster.messages import problems
 from cluster.settings import Engines, refuse_control_characters
 from jobs.config.joining import Join
+from jobs.config.learning import FlowSettings, Training
 from jobs.config.sections import (
     SSP,
-    FlowSettings,
     Inference,
     Ingest,
     Model,
     Section,
     Simulation,
     Storage,
-    Training,
     Validation,
 )
 from sedflow_dist.flow.head_training import HeadSettings
@@ -124,6 +123,8 @@ class RunFile(Section):
         """Labels that the training names are the survey's, each once."""
         labels, training = self.survey_definition.labels, self.training
         told = {"training.instruments": [*chain(*training.instruments)], "training.depth": [*training.depth]}
+        if training.selection and (untold := [label for label in labels if label not in training.depth]):
+            raise ValueError(f"training.selection: of a noise that is told, training.depth lacks {', '.join(untold)}")
         if not isinstance(self.validation.patterns, int):
             told |= {f"validation.patterns[{i}]": [*one] for i, one in enumerate(self.validation.patterns)}
         for key, named in told.items():

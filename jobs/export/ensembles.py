@@ -1,22 +1,26 @@
 """Rows to qp ensembles, which RAIL reads: one file for each parameter, its quantiles and, beside them, everything asked for.
 
+Of a redshift that is inferred it is p(z) on a grid, where the catalog keeps draws.
+
 A qp ensemble cannot hold a galaxy without an answer; ``row`` of the ancillary table says which rows of the export are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from jobs.export.hdf5_file import hdf5_file
-from jobs.export.rows import Rows
+from jobs.export.rows import DRAW_REDSHIFT, Column, Rows
 from jobs.export.whole import Destination, destination, whole_file
+from sedflow_dist.inference import redshift_density
 from sedflow_dist.inference.summary import QUANTILE_NAMES, QUANTILES
 
 _ENDING = ".qp.hdf5"
+_POINTS = 301
 
 
 def write(rows: Rows, out: Destination) -> list[str]:
@@ -53,12 +57,15 @@ def _write(rows: Rows, param: str, file: IO[bytes]) -> None:
     groups: dict[str, Any] = {}
     start = 0
     with hdf5_file(file) as (content, check):
-        for locations, beside in _answered(rows, param):
-            ensemble = qp.Ensemble(qp.quant, {"quants": np.array(QUANTILES), "locs": locations}, beside)
+        kind, common, name, blocks = (
+            _densities(rows) if rows.redshifts and param == "redshift" else _quantiles(rows, param)
+        )
+        for values, beside in blocks:
+            ensemble = qp.Ensemble(getattr(qp, kind), {**common, name: values}, beside)
             if not groups:
                 groups = _allocate(content, ensemble, n_answered)
-            ensemble.writeHdf5Chunk(groups, start, start + len(locations))
-            start += len(locations)
+            ensemble.writeHdf5Chunk(groups, start, start + len(values))
+            start += len(values)
             check()
         ensemble.finalizeHdf5Write(content)
 
@@ -73,13 +80,47 @@ def _allocate(content: Any, ensemble: Any, n_rows: int) -> dict[str, Any]:
     return groups
 
 
-def _answered(rows: Rows, param: str) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Quantiles (row, quantile) of a parameter and all columns with one number a row, of the rows that have an answer."""
-    quantiles = [f"{param}_{quantile}" for quantile in QUANTILE_NAMES]
+class _Kind(NamedTuple):
+    """What a qp ensemble is made of: its class, what all rows share, the name of what each has, and blocks of that."""
+
+    name: str
+    common: dict[str, np.ndarray]
+    own: str
+    blocks: Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]
+
+
+def _densities(rows: Rows) -> _Kind:
+    """p(z) at as many points as RAIL's stages have, from 0 to where the model ends (rows that have a redshift may lie beyond)."""
+    assert rows.redshifts is not None
+    grid = np.linspace(0, rows.redshifts[1], _POINTS)
+    edges = np.concatenate([grid[:1], (grid[:-1] + grid[1:]) / 2, grid[-1:]])
+
+    def densities(block: dict[str, np.ndarray]) -> np.ndarray:
+        draws = block[DRAW_REDSHIFT.name]
+        return redshift_density.in_bins(draws, np.ones_like(draws), edges)
+
+    return _Kind("interp", {"xvals": grid}, "yvals", _blocks(rows, [DRAW_REDSHIFT], densities))
+
+
+def _quantiles(rows: Rows, param: str) -> _Kind:
+    """Quantiles of a parameter."""
+    names = [f"{param}_{quantile}" for quantile in QUANTILE_NAMES]
+
+    def quantiles(block: dict[str, np.ndarray]) -> np.ndarray:
+        return np.stack([block[name] for name in names], axis=1).astype(np.float64)
+
+    own = [column for column in rows.columns if column.name in names]
+    return _Kind("quant", {"quants": np.array(QUANTILES)}, "locs", _blocks(rows, own, quantiles))
+
+
+def _blocks(
+    rows: Rows, columns: Sequence[Column], of: Callable[[dict[str, np.ndarray]], np.ndarray]
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """What ``of`` makes of some columns, and all columns with one number a row, of the rows for which it is finite."""
     beside = [column.name for column in rows.columns if not column.entry]
     widths, start = rows.text_widths(), 0
-    for block in rows.blocks([*quantiles, *beside]):
-        locations = np.stack([block[name] for name in quantiles], axis=1).astype(np.float64)
+    for block in rows.source([*columns, *(column for column in rows.columns if not column.entry)]):
+        locations = of(block)
         answered = np.flatnonzero(np.isfinite(locations).all(1))
         ancillary = {"row": start + answered}
         for name in beside:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from jobs.telemetry.progress import say
+from sedflow_dist.flow.trained_model import BEYOND
 from sedflow_dist.inference.summary import COLUMNS, QUANTILE_NAMES, QUANTILES
 from storage_schemas.catalog.query import id_variables
 from storage_schemas.catalog.schema import free_names
@@ -84,14 +85,22 @@ class Column:
         return self.dtype is str
 
 
+#: Redshifts of kept draws, (row, draw): of them p(z) is made.
+DRAW_REDSHIFT = Column("draw_redshift", np.dtype(np.float32), array="draw_redshift")
+
+
 @dataclass(frozen=True)
 class Rows:
-    """Columns, the number of rows, what made them, and ``source``: blocks of some columns' values, anew at each call."""
+    """Columns, the number of rows, what made them, and ``source``: blocks of some columns' values, anew at each call.
+
+    ``redshifts``: where they are of a catalog that keeps draws of inferred redshifts, between which these lie.
+    """
 
     columns: tuple[Column, ...]
     n_rows: int
     metadata: dict[str, str]
     source: Callable[[Sequence[Column]], Iterator[dict[str, np.ndarray]]]
+    redshifts: tuple[float, float] | None = None
 
     @classmethod
     def of_arrays(cls, columns: Sequence[Column], values: dict[str, np.ndarray], metadata: dict[str, str]) -> Rows:
@@ -132,7 +141,15 @@ def of_catalog(catalog: xr.Dataset, names: Sequence[str] = ()) -> Rows:
         if column.name != name:
             say("export", f"the identifier {name} is the column {column.name}: an export has another column {name}")
     metadata = {"MODEL": str(catalog.attrs["run"]["model"]), "SEED": str(catalog.attrs["run"]["seed"])}
-    return Rows(columns, catalog.sizes["galaxy"], metadata, lambda some: read(catalog, some))
+    return Rows(columns, catalog.sizes["galaxy"], metadata, lambda some: read(catalog, some), _redshifts(catalog))
+
+
+def _redshifts(catalog: xr.Dataset) -> tuple[float, float] | None:
+    """Between which redshifts draws lie that a catalog keeps, where it infers redshifts."""
+    if DRAW_REDSHIFT.array not in catalog or "redshift" not in catalog["param"].values:
+        return None
+    low, high = catalog["model_weights"].attrs["spec"]["redshift"]
+    return float(low), float(high) + BEYOND
 
 
 def read(catalog: xr.Dataset, columns: Sequence[Column]) -> Iterator[dict[str, np.ndarray]]:

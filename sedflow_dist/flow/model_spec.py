@@ -66,6 +66,13 @@ class ModelSpec(BaseModel):
     birth_cloud_age: float = Field(description="Gyr")
     selection_band: int
     selection: tuple[float, float] = Field(description="observed magnitudes in the selection band")
+    shallower: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        exclude_if=lambda none: none == 0,
+        description="by how much galaxies may be observed less deeply than the noise's tables say [mag]",
+    )
     band_sets: tuple[tuple[int, ...], ...] = Field(
         (),
         exclude_if=lambda sets: not sets,

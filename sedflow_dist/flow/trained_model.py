@@ -200,7 +200,8 @@ class TrainedModel(nn.Module):
         model = cls(
             parsed, network, Features(parsed.features, **part_of(tensors, "features")),
             NoiseModel(
-                **part_of(tensors, "noise"), selection_band=parsed.selection_band, selection=parsed.selection
+                **part_of(tensors, "noise"), selection_band=parsed.selection_band, selection=parsed.selection,
+                shallower=parsed.shallower,
             ),
             tensors["colour_range"], Novelty(**part_of(tensors, "novelty")), ssp, _head(parsed, tensors),
         )  # fmt: skip

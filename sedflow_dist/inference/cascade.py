@@ -17,7 +17,7 @@ from torch import Tensor
 from sedflow_dist import keyed_random
 from sedflow_dist.flow.learned_likelihood import LearnedLikelihood
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.inference import importance, likelihood, lockstep, mcmc
+from sedflow_dist.inference import goodness_of_fit, importance, likelihood, lockstep, mcmc
 from sedflow_dist.inference.comparison import Comparison
 from sedflow_dist.inference.draws import Draws
 from sedflow_dist.inference.mcmc import State, Target
@@ -269,8 +269,8 @@ class Router:
             Flag.PRIOR_EDGE: posterior.at_edge(u, weight),
         }
         columns = {
-            **posterior.describe(u, values, weight, at + row),
-            **posterior.judge(chi2, photometry.n_bands, weight),
+            **posterior.describe(u, values, photometry.redshift.unsqueeze(1), weight, at + row),
+            **goodness_of_fit.columns(chi2, photometry.n_bands, weight),
             **{name: np.array([getattr(chain, name)]) for name in ("rhat", "method")},
             "effective_draws": left,
             **posterior.before_target(np.array([chain.effective_draws])),

@@ -17,8 +17,8 @@ from sedflow_dist.inference.importance import Certificate
 @dataclass(frozen=True)
 class Draws:
     """Posterior draws of a block: ``unit`` cube, ``values`` (columns as in `columns`), the flow's density ``log_q``,
-    ``chi2``, bands measured, whether a draw is the flow's ``own``, not moved by the weights of others, and the rest as in
-    `Certificate`, under the target prior; ``interim``: under the interim prior.
+    ``chi2``, bands measured, whether a draw is the flow's ``own``, not moved by the weights of others, its ``redshift``, and the
+    rest as in `Certificate`, under the target prior; ``interim``: under the interim prior.
 
     ``plain``: what draws count where their importance weights do not serve: the flow's own, all alike or by the target prior's
     factor.
@@ -30,6 +30,7 @@ class Draws:
     chi2: Float[Tensor, "galaxy draw"]
     n_bands: Int[Tensor, " galaxy"]
     own: Bool[Tensor, "galaxy draw"]
+    redshift: Float[Tensor, "galaxy draw"]
     weight: Float[Tensor, "galaxy draw"]
     effective_fraction: Float[Tensor, " galaxy"]
     log_evidence: Float[Tensor, " galaxy"]
@@ -46,7 +47,7 @@ class Draws:
             certificate = importance.certify(found.log_weight + found.log_factor)
         return cls(
             unit=found.unit, values=found.values, log_q=found.log_q, chi2=found.chi2, n_bands=n_bands, own=found.own,
-            **vars(certificate), interim=interim, plain=alike(found.own, found.log_factor),
+            redshift=found.redshift, **vars(certificate), interim=interim, plain=alike(found.own, found.log_factor),
         )  # fmt: skip
 
     @classmethod
@@ -72,6 +73,7 @@ class Candidates:
     chi2: Float[Tensor, "galaxy draw"]
     log_weight: Float[Tensor, "galaxy draw"]
     own: Bool[Tensor, "galaxy draw"]
+    redshift: Float[Tensor, "galaxy draw"]
     log_factor: Float[Tensor, "galaxy draw"] | None = None
 
     @classmethod

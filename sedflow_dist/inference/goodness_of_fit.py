@@ -5,6 +5,15 @@ from __future__ import annotations
 import numpy as np
 import scipy
 from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def columns(
+    chi2: Float[Tensor, "galaxy draw"], n_bands: Int[Tensor, " galaxy"], weight: Float[Tensor, "galaxy draw"]
+) -> dict[str, Float[np.ndarray, " galaxy"]]:
+    """Return how well weighted draws fit, by column of a catalog."""
+    p_value = posterior_predictive(chi2.numpy(), n_bands.numpy(), weight.numpy())
+    return {"p_value": p_value, "chi2": chi2.amin(-1).numpy()}
 
 
 def posterior_predictive(

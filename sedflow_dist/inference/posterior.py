@@ -161,7 +161,8 @@ class Posterior:
                 proposals.learn(log_weight)
             values, chi2 = self.values(proposal.theta, light), likelihood.gaussian(model, photometry)[1]
             own = torch.full_like(chi2, draws.start == 0 or not learns, dtype=torch.bool)
-            parts.append(Candidates(proposal.unit, values, proposal.log_q, chi2, log_weight, own))
+            redshift = at.epoch.redshift.expand_as(chi2)
+            parts.append(Candidates(proposal.unit, values, proposal.log_q, chi2, log_weight, own, redshift))
         found = Candidates.joined(parts)
         if proposals:
             found = replace(found, log_weight=found.log_weight - proposals.log_mixture)
@@ -268,8 +269,8 @@ class Posterior:
                 Flag.PRIOR_TOO_FAR: finite & ~near}  # fmt: skip
         columns = {
             **{name: getattr(draws, name).numpy() for name in _OF_WEIGHTS},
-            **self.describe(draws.unit, draws.values, weight, rows),
-            **self.judge(draws.chi2, draws.n_bands, weight),
+            **self.describe(draws.unit, draws.values, draws.redshift, weight, rows),
+            **goodness_of_fit.columns(draws.chi2, draws.n_bands, weight),
             "effective_draws": np.where(good, n * draws.effective_fraction.numpy(), left),
             **self.before_target(
                 np.where(good, n * draws.interim.effective_fraction.numpy(), draws.own.sum(-1).numpy())
@@ -300,13 +301,17 @@ class Posterior:
         theta = flow.space.from_unit(u)
         ok = torch.isfinite(theta).all(-1).all(-1).numpy()
         said = {Flag.FAILED: ~ok, Flag.PRIOR_EDGE: ok & self.at_edge(u, None)}
-        columns = {**self.describe(u, theta, None, rows), "method": np.full(len(at), Method.FLOW)}
+        columns = {
+            **self.describe(u, theta, photometry.redshift.unsqueeze(1), None, rows),
+            "method": np.full(len(at), Method.FLOW),
+        }
         return Answer(at, ok, bits(len(at), said), columns)
 
     def describe(
         self,
         u: Float[Tensor, "galaxy draw coordinate"],
         values: Float[Tensor, "galaxy draw column"],
+        redshift: Float[Tensor, "galaxy one_or_draw"],
         weight: Float[Tensor, "galaxy draw"] | None,
         rows: Int[np.ndarray, " galaxy"],
     ) -> dict[str, Shaped[np.ndarray, "galaxy ..."]]:
@@ -317,6 +322,7 @@ class Posterior:
             weight = torch.ones(u.shape[:2]) if weight is None else weight
             pick = torch.as_tensor(self.resample(weight, rows, self.n_keep))
             said["draws"] = to_16_bits(u.gather(1, pick.unsqueeze(-1).expand(-1, -1, u.shape[-1])))
+            said["draw_redshift"] = redshift.expand(u.shape[:2]).gather(1, pick).numpy()
         return said
 
     def at_edge(
@@ -327,16 +333,6 @@ class Posterior:
         beyond = (mass < _EDGE_WIDTH) | (mass > 1 - _EDGE_WIDTH)
         share = beyond.float().mean(-1) if weight is None else (weight * beyond).sum(-1)
         return (share > _EDGE_SHARE).numpy()
-
-    def judge(
-        self,
-        chi2: Float[Tensor, "galaxy draw"],
-        n_bands: Int[Tensor, " galaxy"],
-        weight: Float[Tensor, "galaxy draw"],
-    ) -> dict[str, Float[np.ndarray, " galaxy"]]:
-        """Return how well weighted draws fit, by column."""
-        p_value = goodness_of_fit.posterior_predictive(chi2.numpy(), n_bands.numpy(), weight.numpy())
-        return {"p_value": p_value, "chi2": chi2.amin(-1).numpy()}
 
     def serves(self, draws: Draws | Certificate) -> Bool[Tensor, " galaxy"]:
         """Whether weights are worth as many draws as the least fraction of ``n_draws``, however many were drawn."""

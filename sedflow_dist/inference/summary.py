@@ -166,6 +166,9 @@ class Summary:
             "uint16", "kept draws: prior quantile times 2^16", "draw", "coordinate", missing=0, asked="keep_draws"
         )
     )
+    draw_redshift: Float[np.ndarray, "galaxy draw"] = field(
+        metadata=_is("float32", "redshifts of kept draws", "draw", ucd="src.redshift", asked="keep_draws")
+    )
 
     @classmethod
     def of(

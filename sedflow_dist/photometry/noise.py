@@ -6,7 +6,7 @@ magnitude, from which uncertainties and noisy fluxes are drawn. Source: SEDflow 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,8 @@ class NoiseModel(nn.Module):
         mean, scatter: of the magnitude error in the bin [mag]
         selection_band: index of the band in which the survey selects
         selection: brightest and faintest observed magnitude in that band [mag]
+        shallower: by how much galaxies are observed less deeply than the tables say, all bands of one alike: uniform from 0 to
+            that [mag], as while a survey's years add up
     """
 
     magnitude: Float[Tensor, "band bin"]
@@ -69,11 +71,35 @@ class NoiseModel(nn.Module):
         scatter: Float[Tensor, "band bin"],
         selection_band: int,
         selection: tuple[float, float],
+        shallower: float = 0.0,
     ) -> None:
         super().__init__()
         for name, table in (("magnitude", magnitude), ("mean", mean), ("scatter", scatter)):
             self.register_buffer(name, table)
-        self.selection_band, self.selection = selection_band, selection
+        self.selection_band, self.selection, self.shallower = selection_band, selection, shallower
+
+    @property
+    def most(self) -> float:
+        """By what the uncertainty of the shallowest sky is larger than the tables'."""
+        return float(10 ** (0.4 * self.shallower))
+
+    @classmethod
+    def told(
+        cls,
+        depths: Sequence[Depth],
+        selection_band: int,
+        selection: tuple[float, float],
+        shallower: float = 0.0,
+        bins: int = 16,
+    ) -> NoiseModel:
+        """Return the noise of a survey that is declared, band by band, and needs no data."""
+        tables = zip(*(depth.tables(bins) for depth in depths), strict=True)
+        magnitude, mean, scatter = (torch.as_tensor(np.stack(table), dtype=torch.float32) for table in tables)
+        return cls(magnitude, mean, scatter, selection_band, selection, shallower)
+
+    def selecting(self, selection: tuple[float, float]) -> NoiseModel:
+        """Return the same noise of a survey that selects between other magnitudes."""
+        return NoiseModel(self.magnitude, self.mean, self.scatter, self.selection_band, selection, self.shallower)
 
     @classmethod
     def fit(
@@ -154,11 +180,14 @@ class NoiseModel(nn.Module):
             fluxes, sigmas, and which rows the survey would have selected (magnitude in its range).
         """
         depth = torch.randn(flux.shape, generator=generator, device=flux.device)
-        noise = self._sigma(flux, depth) * torch.randn(flux.shape, generator=generator, device=flux.device)
+        factor = flux.new_ones(1, 1)
+        if self.shallower:
+            factor = self.most ** torch.rand(len(flux), 1, generator=generator, device=flux.device)
+        noise = self._sigma(flux, depth, factor) * torch.randn(flux.shape, generator=generator, device=flux.device)
         noisy = flux + noise
         bright, faint = map(magnitudes.flux, self.selection)
         selected = noisy[:, self.selection_band]
-        return noisy, self._sigma(noisy, depth), (selected <= bright) & (selected >= faint)
+        return noisy, self._sigma(noisy, depth, factor), (selected <= bright) & (selected >= faint)
 
     def inverse_sigma(
         self, flux: Float[Tensor, "galaxy draw band"], photometry: Photometry
@@ -167,27 +196,48 @@ class NoiseModel(nn.Module):
 
         What differs between fields is told by the uncertainties stated, which are those of the fluxes observed; 0 in masked bands.
         """
-        mean, scatter = self.moments(photometry.flux)
-        depth = (photometry.sigma / mean).log() * (mean / scatter)
+        factor, depth = self._field(photometry)
+        n_draws = flux.shape[1]
         depth = depth.unsqueeze(1).expand_as(flux).flatten(0, 1)
-        sigma = self._sigma(flux.flatten(0, 1), depth).view_as(flux)
+        sigma = self._sigma(flux.flatten(0, 1), depth, factor.repeat_interleave(n_draws, 0)).view_as(flux)
         return torch.where(photometry.mask.unsqueeze(1), 1 / sigma, 0.0)
 
     def _sigma(
-        self, flux: Float[Tensor, "galaxy band"], depth: Float[Tensor, "galaxy band"]
+        self,
+        flux: Float[Tensor, "galaxy band"],
+        depth: Float[Tensor, "galaxy band"],
+        factor: Float[Tensor, "galaxy_or_all 1"],
     ) -> Float[Tensor, "galaxy band"]:
         """Return sigma [nanomaggies] at ``flux`` in a field that is shallower than most by ``depth`` standard deviations.
 
         It scatters in its logarithm: a normal distribution around a mean, of half as much scatter as in SDSS's faint u, has
-        uncertainties of next to nothing and below it.
+        uncertainties of next to nothing and below it. ``factor``: by what the sky's noise is larger in all bands; an error that
+        is a fraction of the flux stays the same fraction.
         """
-        mean, scatter = self.moments(flux)
-        return mean * torch.exp(scatter / mean * depth)
+        mean, scatter = self.moments(flux / factor)
+        return factor * mean * torch.exp(scatter / mean * depth)
+
+    def _field(self, photometry: Photometry) -> tuple[Float[Tensor, "galaxy 1"], Float[Tensor, "galaxy band"]]:
+        """Return how deep the fields are that galaxies lie in, as their uncertainties tell: see `_sigma`.
+
+        The common factor is, of 32, the one from which bands differ the least.
+        """
+        best = photometry.flux.new_full((len(photometry), 1), torch.inf)
+        found, of_bands = torch.ones_like(best), torch.zeros_like(photometry.flux)
+        for power in torch.linspace(0, 1, 32 if self.shallower else 1).tolist():
+            factor = self.most**power
+            mean, scatter = self.moments(photometry.flux / factor)
+            depth = (photometry.sigma / (factor * mean)).log() * (mean / scatter)
+            differ = depth.square().where(photometry.mask, 0.0).sum(1, keepdim=True)
+            better = differ < best
+            best, found = torch.where(better, differ, best), torch.where(better, factor, found)
+            of_bands = torch.where(better, depth, of_bands)
+        return found, of_bands
 
     def outside(self, photometry: Photometry) -> Bool[Tensor, " galaxy"]:
         """Return which rows have an uncertainty above mean + 3 scatter in some measured band (HM22, appendix)."""
-        mean, scatter = self.moments(photometry.flux)
-        return (photometry.mask & (photometry.sigma > mean + 3 * scatter)).any(1)
+        mean, scatter = self.moments(photometry.flux / self.most)
+        return (photometry.mask & (photometry.sigma > self.most * (mean + 3 * scatter))).any(1)
 
     def _flux_range(self) -> tuple[Float[Tensor, " band"], Float[Tensor, " band"]]:
         return magnitudes.flux(self.magnitude[:, 0]), magnitudes.flux(self.magnitude[:, -1])

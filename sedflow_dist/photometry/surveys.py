@@ -90,8 +90,16 @@ SURVEYS = {
             flux=tuple(f"{b}_cModelFlux" for b in "ugrizy"), error=tuple(f"{b}_cModelFluxErr" for b in "ugrizy"),
             error_kind="sigma", band_flags=tuple(f"{b}_cModel_flag" for b in "ugrizy"),
             extinction=("ebv",) * 6, extinction_kind="ebv", extinction_per_ebv=(4.145, 3.237, 2.273, 1.684, 1.323, 1.088),
-            redshift=None, ids=("objectId",), ra="coord_ra", dec="coord_dec", selection_band="i",
+            redshift=None, without_redshifts=True, ids=("objectId",), ra="coord_ra", dec="coord_dec", selection_band="i",
             colour_limits=(-1.0, 6.0),
+        ),
+        # RAIL's files (github.com/LSSTDESC/rail): 99 is not detected, its error then the magnitude of one standard deviation; what
+        # was not looked at is NaN or -99. Their magnitudes are free of the Galaxy's extinction; true redshifts are not looked at.
+        Survey(
+            name="rail", bands=tuple(f"lsst2016-{b}" for b in "ugrizy"), labels=tuple("ugrizy"), unit="mag",
+            flux=tuple(f"mag_{b}_lsst" for b in "ugrizy"), error=tuple(f"mag_err_{b}_lsst" for b in "ugrizy"),
+            error_kind="sigma", not_detected=(99.0,), limits="error", not_observed=(-99.0, float("nan")),
+            redshift=None, without_redshifts=True, ra=None, dec=None, selection_band="i", colour_limits=(-5.0, 12.0),
         ),
     )
 }  # fmt: skip

@@ -16,7 +16,6 @@ from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.flow.training import target
 from sedflow_dist.inference import amplitude, likelihood
 from sedflow_dist.parameters import probit
-from sedflow_dist.photometry.noise import NoiseModel
 from sedflow_dist.simulation.mocks import Mocks
 from sedflow_dist.simulation.shapes import draw_shapes
 
@@ -41,9 +40,7 @@ def mock_galaxies(
     """
     survey, parts = flow.survey(), []
     if selection:
-        noise = flow.noise
-        noise = NoiseModel(noise.magnitude, noise.mean, noise.scatter, noise.selection_band, selection)
-        survey = replace(survey, noise=noise)
+        survey = replace(survey, noise=flow.noise.selecting(selection))
     redshift = redshift or flow.spec.redshift
     every_band = replace(survey, band_sets=())
     for i, pattern in enumerate([(True,) * len(flow.spec.bands), *patterns]):

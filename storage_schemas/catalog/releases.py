@@ -309,7 +309,7 @@ def _create(group: zarr.Group, layout: Layout) -> None:
         "identifier": len(layout.ids),
     }  # fmt: skip
     for spec in arrays(layout.inferred, layout.ids, layout.redshift_errors):
-        if spec.name != "draws" or layout.n_draws:
+        if "draw" not in spec.dims or layout.n_draws:
             spec.create(group, sizes, layout.rows_per_shard, BYTES_PER_READ)
     for spec in SHARD_ARRAYS:
         spec.create(group, {"shard": len(layout.shards), "indexed": len(_indexed(layout)), "bound": 2}, 1)

@@ -69,7 +69,7 @@ COORDINATES = {
 }  # fmt: skip
 
 
-_OF_DRAWS = ("draws", "draw")  # names that are the catalog's also where it keeps none
+_OF_DRAWS = ("draws", "draw_redshift", "draw")  # names that are the catalog's also where it keeps none
 
 
 def free_names(names: Sequence[str], taken: Iterable[str]) -> dict[str, str]:

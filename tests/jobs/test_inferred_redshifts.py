@@ -14,6 +14,7 @@ from jobs.config import shipped
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Ingest
 from jobs.containers.tables import resolve
+from jobs.export import export
 from jobs.export.rows import of_catalog
 from jobs.infer import infer
 from jobs.ingest.job import ingest
@@ -87,6 +88,29 @@ def test_replayed_draws_have_redshifts_of_their_own(run):
     redshift = drawn[..., names.index("redshift")]
     assert len(np.unique(redshift[0])) > 3
     assert np.allclose(redshift[1], catalog["redshift"].values[0])
+
+
+def test_kept_draws_have_redshifts_and_p_of_z_is_made_of_them(run, tmp_path):
+    """In the catalog, and as a qp ensemble on a grid: normalised, about the median, and a spike where the redshift is known."""
+    import qp
+
+    catalog = open_catalog(run.store("catalog")).load()
+    kept, known = catalog["draw_redshift"].values, catalog["redshift"].values
+    assert kept.shape == (catalog.sizes["galaxy"], 5)
+    assert np.array_equal(kept[0], np.full(5, known[0]))
+    assert len(np.unique(kept[tiny.NO_REDSHIFT])) > 1 and np.isnan(kept[catalog["method"].values == 0]).all()
+    export(catalog, tmp_path / "p.qp.hdf5", ["redshift"])
+    found = qp.read(str(tmp_path / "p.qp.hdf5"))
+    grid = np.linspace(0, 0.6, 301)  # where the galaxy model ends
+    assert np.array_equal(found.metadata["xvals"].squeeze(), grid)
+    rows = found.ancil["row"].tolist()
+    assert rows == np.flatnonzero(catalog["method"].values > 0).tolist()
+    assert np.allclose(np.trapezoid(found.pdf(grid), grid), 1, atol=0.02)
+    at = [str(name) for name in catalog["param"].values].index("redshift")
+    mine = rows.index(tiny.NO_REDSHIFT)
+    low, high = catalog["quantiles"].values[tiny.NO_REDSHIFT, at, [0, -1]]
+    assert low - 0.01 < float(found.median()[mine, 0]) < high + 0.01
+    assert abs(grid[found.pdf(grid)[0].argmax()] - known[0]) < 0.002
 
 
 def test_another_prior_meets_each_draw_at_its_own_redshift(run, tmp_path):

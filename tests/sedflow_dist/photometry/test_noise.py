@@ -188,3 +188,43 @@ def test_a_depth_that_is_told_is_the_noise_of_its_band(catalog):
     fitted = NoiseModel.fit(catalog, 1)
     for band in range(2):
         assert torch.equal(told.mean[band], fitted.mean[band])
+
+
+TEN_YEARS = {"u": 26.1, "g": 27.4, "r": 27.5}
+
+
+@pytest.fixture(scope="module")
+def years():
+    """A survey's noise from one year's images to ten years', 1.25 mag apart, with errors of 1 % that no image makes less."""
+    return NoiseModel.told([Depth(magnitude, 0.01) for magnitude in TEN_YEARS.values()], 1, (16.0, 25.5), 1.25)
+
+
+def test_galaxies_are_observed_as_deep_as_some_year_has_it_in_all_bands_alike(years):
+    """Sigma of the faint, fields apart, is uniform in its logarithm over 1.25 mag; of the bright it is 1 %."""
+    faint, bright = fluxes_at(28.0).expand(40_000, -1), fluxes_at(17.0).expand(1000, -1)
+    _, sigma, _ = years.observe(faint, torch.Generator().manual_seed(0))
+    depth = 22.5 - 2.5 * torch.log10(5 * sigma)
+    expected = torch.tensor([*TEN_YEARS.values()]) - 1.25 / 2
+    assert torch.allclose(depth.mean(0), expected, atol=0.05)  # 3 % of the error follows noisy fluxes
+    together = torch.corrcoef(depth.T)[0, 1]  # fields differ by 0.33 mag band by band, years by 1.25 / sqrt(12) = 0.36
+    assert float(together) == pytest.approx(0.36**2 / (0.36**2 + 0.33**2), abs=0.05)
+    noisy, sigma, selected = years.observe(bright, torch.Generator().manual_seed(1))
+    assert torch.allclose((sigma / noisy).median(0).values, torch.tensor(0.01), rtol=0.05)
+    assert bool(selected.all())
+
+
+def test_the_noise_of_a_galaxy_of_any_year_is_told_by_its_uncertainties(years):
+    flux = fluxes_at(24.5).expand(50_000, -1) * torch.tensor([1.0, 0.3, 3.0])
+    noisy, stated, _ = years.observe(flux, torch.Generator().manual_seed(2))
+    pull = (noisy - flux) * years.inverse_sigma(flux.unsqueeze(1), Photometry.of(noisy, stated))[:, 0]
+    assert float(pull.std()) == pytest.approx(1, abs=0.02)
+    assert abs(float(pull.mean())) < 0.01
+
+
+def test_no_year_is_outside_and_a_shallower_one_is(years):
+    flux = fluxes_at(24.5).expand(5000, -1)
+    noisy, sigma, _ = years.observe(flux, torch.Generator().manual_seed(3))
+    assert float(years.outside(Photometry.of(noisy, sigma)).float().mean()) < 0.01
+    assert bool(years.outside(Photometry.of(noisy, 10 * sigma)).all())
+    again = years.selecting((20.0, 24.0))
+    assert again.shallower == years.shallower and again.selection == (20.0, 24.0)
