@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,11 +40,6 @@ def draws(posterior: Posterior, photometry: Photometry) -> Draws:
     return Draws.joined(parts, torch.arange(len(photometry)))
 
 
-def without_redshift(photometry: Photometry) -> Photometry:
-    hidden = torch.full_like(photometry.redshift, torch.nan)
-    return replace(photometry, redshift=hidden, redshift_sigma=hidden)
-
-
 def medians(found: Draws, name: str, columns: tuple[str, ...]) -> np.ndarray:
     at = columns.index(name)
     return importance.quantiles(found.values[..., at : at + 1], found.weight.float(), (0.5,))[:, 0, 0].numpy()
@@ -54,7 +48,7 @@ def medians(found: Draws, name: str, columns: tuple[str, ...]) -> np.ndarray:
 def judged(name: str, posterior: Posterior, photometry: Photometry) -> Draws:
     """Print how good inferred redshifts are."""
     start = time.process_time()
-    found = draws(posterior, without_redshift(photometry))
+    found = draws(posterior, photometry.without_redshifts())
     rate = (time.process_time() - start) / len(photometry)
     truth, columns = photometry.redshift.double().numpy(), posterior.columns
     figures = photo_z.PointFigures.of(medians(found, "redshift", columns).astype(float), truth)

@@ -199,7 +199,7 @@ def your_table_page() -> str:
             ("band unusable where set", survey.band_flags or ()),
             ("footprint", [rule.column for part in survey.footprints.values() for rule in part.rows]),
             ("quality cuts", [cut.column for cut in survey.cuts.values()]),
-            ("redshift", [survey.redshift] if survey.redshift else ["none: name one with --redshift"]),
+            ("redshift", [survey.redshift] if survey.redshift else [_no_redshift(survey)]),
             ("position", [name for name in (survey.ra, survey.dec) if name]), ("identifiers", survey.ids),
         ]  # fmt: skip
         lines += _table(
@@ -207,6 +207,10 @@ def your_table_page() -> str:
             [(what, ", ".join(f"`{name}`" for name in dict.fromkeys(names))) for what, names in rows if names],
         )
     return written + "\n" + "\n".join(lines) + "\n"
+
+
+def _no_redshift(survey: Survey) -> str:
+    return "none: inferred, or named with --redshift" if survey.without_redshifts else "none: name one with --redshift"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

@@ -13,12 +13,15 @@ from sedflow_dist.curves import Curve
 from sedflow_dist.flow import model_spec
 from sedflow_dist.flow.model_spec import ModelSpec
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.inference.settings import refuse_amplitude
+from sedflow_dist.inference.settings import MASS_FUNCTION, TargetPrior, refuse_amplitude
 from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.sps import chosen_columns
 from storage_schemas import model as model_store
 from storage_schemas.backend.chunked import ChunkedStore
 from storage_schemas.backend.location import Location
+
+#: In the place of a mass function: the usual one where redshifts are inferred; the flat prior of the training.
+AUTO, NONE = "auto", "none"
 
 
 def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
@@ -28,7 +31,9 @@ def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
             f"photometry {store.location} lacks {len(missing)} of {store.n_chunks} chunks: run ingest again"
         )
     survey: Mapping[str, Any] = store.group.attrs["settings"]["survey"]  # type: ignore[index, call-overload, assignment]
-    _check_bands(f"photometry {store.location}", curves.of_json(survey["bands"]), flow.spec, model)
+    what = f"photometry {store.location}"
+    _check_bands(what, curves.of_json(survey["bands"]), flow.spec, model)
+    _check_redshifts(what, survey.get("without_redshifts", False), flow.spec, model)
 
 
 def check_survey(survey: Survey, model: Location, settings: Inference) -> None:
@@ -38,6 +43,16 @@ def check_survey(survey: Survey, model: Location, settings: Inference) -> None:
     if settings.learned_likelihood:
         read_likelihood(model)
     _check_bands(f"survey {survey.name}", survey.bands, spec, model)
+    _check_redshifts(f"survey {survey.name}", survey.without_redshifts, spec, model)
+
+
+def target_prior(model: Location, mass_function: str) -> TargetPrior:
+    """Return the prior of redshifts and masses under a mass function; `auto`: the usual one if the model infers redshifts."""
+    infers_redshifts = model_spec.parse(model_store.read(model)[1]).head is not None
+    if mass_function == NONE or (mass_function == AUTO and not infers_redshifts):
+        return TargetPrior()
+    galaxies = TargetPrior.of_galaxies(MASS_FUNCTION if mass_function == AUTO else mass_function)
+    return galaxies if infers_redshifts else galaxies.model_copy(update={"redshift": None})
 
 
 def check_columns(flow: TrainedModel, settings: Inference) -> None:
@@ -47,6 +62,14 @@ def check_columns(flow: TrainedModel, settings: Inference) -> None:
         chosen_columns.refuse(settings, own, flow.reach, flow.ssp_table.edges)
     except ValueError as error:
         raise ValueError(f"inference.{error}") from None
+
+
+def _check_redshifts(what: str, without: bool, spec: ModelSpec, model: Location) -> None:
+    if without and spec.head is None:
+        raise ValueError(
+            f"{what} has no redshifts, and model {model} infers none (it has no redshift head: photo_z in a run file): name a "
+            "column of redshifts with --redshift, or `ingest: {redshift: NAME}` in a run file"
+        )
 
 
 def _check_bands(what: str, bands: Sequence[str | Curve], spec: ModelSpec, model: Location) -> None:

@@ -17,12 +17,11 @@ from rail.core.enums import DistributionType
 from rail.estimation.estimator import CatEstimator
 from rail.estimation.informer import CatInformer
 
-from sedflow_dist.flow.trained_model import TrainedModel
+from sedflow_dist import TrainedModel, load_model
 from sedflow_dist.inference import importance, redshift_density
 from sedflow_dist.inference.posterior import Posterior
 from sedflow_dist.inference.reweight import NewPrior
-from sedflow_dist.inference.settings import TargetPrior
-from sedflow_dist.notebook import load_model
+from sedflow_dist.inference.settings import MASS_FUNCTION, TargetPrior
 from sedflow_dist.photometry.calibrate import Calibrated, calibrate
 from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.photometry.surveys import SURVEYS
@@ -79,7 +78,7 @@ class SedflowEstimator(CatEstimator):
         seed=StageParameter(int, 1, msg="fixes every draw, with the row of a galaxy"),
         n_draws=StageParameter(int, 512, msg="draws a galaxy"),
         mass_function=StageParameter(
-            str, "leja2020(min=7)", msg="prior of redshift and mass: a mass function, times the volume; '': flat"
+            str, MASS_FUNCTION, msg="prior of redshift and mass: a mass function, times the volume; '': flat"
         ),
     )
 
@@ -96,8 +95,7 @@ class SedflowEstimator(CatEstimator):
         model = TrainedModel.from_bytes(self.model["weights"], self.model["specification"])
         wanted, target = self.config.mass_function, None
         if wanted:
-            prior = TargetPrior(densities=(f"log_mstar_surviving={wanted}",), redshift=wanted)
-            target = NewPrior.of(prior, model, self.config.seed)
+            target = NewPrior.of(TargetPrior.of_galaxies(wanted), model, self.config.seed)
         self._posterior = Posterior(model, self.config.seed, self.config.n_draws, target=target)
         self._survey = self._declared(model)
 

@@ -36,6 +36,11 @@ ARRAYS = (
         False,
     ),
     ArraySpec("redshift", ("galaxy",), "float32", "1", "redshift"),
+    ArraySpec("inferred", ("galaxy",), "bool", "1", "the redshift was hidden, and inferred", False),
+    ArraySpec(
+        "redshift_rank", ("galaxy",), "float32", "1", "weight of the draws of lower redshift; NaN where it was known"
+    ),
+    ArraySpec("magnitude", ("galaxy",), "float32", "mag", "observed, in the band in which the survey selects"),
     ArraySpec("signal_to_noise", ("galaxy",), "float32", "1", "flux over uncertainty, median of the measured bands"),
     ArraySpec("log_prob", ("galaxy",), "float32", "1", "ln q(truth | data), joint over all eleven coordinates"),
     ArraySpec("effective_fraction", ("galaxy",), "float32", "1", "effective fraction of the importance weights"),

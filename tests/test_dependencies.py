@@ -53,7 +53,8 @@ def undeclared(folder, allowed, top_only=None):
         for module, at_top in imports(path.read_text()):
             if module in sys.stdlib_module_names or module in own:
                 continue
-            declared = top_only if top_only and at_top else allowed
+            own_extra = EXTRAS.get(path.stem, set())  # a module of an extra's name is for those who have it
+            declared = top_only | own_extra if top_only and at_top else allowed
             if not {name(text) for text in DISTRIBUTIONS.get(module, [module])} & declared:
                 lost.add(f"{module} ({where})")
     return sorted(lost)

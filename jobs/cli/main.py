@@ -221,6 +221,13 @@ def infer(
         bool,
         typer.Option(help="weigh draws by the exact likelihood; without: quantiles alone, of flows with preset: paper"),
     ] = True,
+    mass_function: Annotated[
+        str,
+        typer.Option(
+            help="prior of masses, and with the volume of redshifts that are inferred, as leja2020(min=8); auto: leja2020(min=7) "
+            "for models that infer redshifts, none for others; none: flat, as in the training"
+        ),
+    ] = "auto",
     learned_likelihood: Learned = False,
     band_tension: BandTension = False,
     leave_out: LeaveOut = None,
@@ -237,13 +244,14 @@ def infer(
     from jobs.infer import infer as fill
     from jobs.ingest.job import holding
     from jobs.ingest.job import ingest as read
-    from jobs.serving import check_survey
+    from jobs.serving import check_survey, target_prior
     from storage_schemas.catalog import schema as catalog
 
     with read_from_options():
         settings = Inference(
             n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard,
             learned_likelihood=learned_likelihood, band_tension=band_tension, leave_out=leave_out,
+            prior=target_prior(shipped.model(model), mass_function),
         )  # fmt: skip
     dask = engines(profile).dask.replace(workers=workers)
     where, joining, reach = Location.parse(out), join_of(join), access_of(access)
@@ -254,11 +262,11 @@ def infer(
         fill(store, trained, where, settings, seed, dask)
     else:
         of, joined = run_file.reading(survey)
-        check_survey(of, trained, settings)
+        asked = Ingest(redshift=redshift, ra=ra, dec=dec)
+        check_survey(asked.named(of), trained, settings)
         catalog.repository(where, create=True)  # which refuses a place that holds something else
         location = where / "photometry"
         with holding(location) as lease:
-            asked = Ingest(redshift=redshift, ra=ra, dec=dec)
             read(source, of, location, rows_per_shard, asked, dask, lease, joining or joined, reach)
             fill(location, trained, where, settings, seed, dask)
     summary(where)

@@ -8,9 +8,10 @@ import typer
 
 from jobs.cli.catalog import report, summary
 from jobs.cli.options import Profile, Root, Run, read_from_options
-from jobs.config import shipped
+from jobs.config import run_file, shipped
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Simulation
+from storage_schemas.backend.location import Location
 from storage_schemas.backend.printable import printable
 
 run_app = typer.Typer()
@@ -102,11 +103,31 @@ def learn_likelihood(
 
 
 @run_app.command()
-def validate(path: Run, root: Root = None, profile: Profile = None) -> None:
-    """Check the calibration of a run's model on simulated galaxies."""
-    from jobs.validate.job import validate as check
+def validate(
+    path: Annotated[str, typer.Argument(metavar="RUN", help="run file; with --truth a catalog will do")],
+    root: Root = None,
+    profile: Profile = None,
+    truth: Annotated[
+        str | None, typer.Option(help="table of true redshifts: judge those that the catalog inferred, not the model")
+    ] = None,
+    column: Annotated[str, typer.Option(help="with --truth: its column of redshifts")] = "redshift",
+    on: Annotated[
+        str | None,
+        typer.Option(help="with --truth: identifier that both have; none: the table's rows are those of the input"),
+    ] = None,
+    out: Annotated[str, typer.Option(help="with --truth: folder for figures, here or s3://")] = "redshifts",
+) -> None:
+    """Check the calibration of a run's model on simulated galaxies, or inferred redshifts on galaxies whose true ones are known."""
+    if truth is None:
+        from jobs.validate.job import validate as check
 
-    check(RunFile.load(path, root=root, engines=profile))
+        check(RunFile.load(path, root=root, engines=profile))
+        return
+    from jobs.validate.redshifts import judge
+
+    catalog = RunFile.load(path, root=root).store("catalog") if run_file.is_named(path) else Location.parse(path)
+    for name in judge(catalog, truth, Location.parse(out), column, on):
+        print(name)
 
 
 @run_app.command()

@@ -135,6 +135,17 @@ class RunFile(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_redshifts(self) -> RunFile:
+        """Redshifts are given, or there is a head that infers them: said before days of training, not after."""
+        without = self.ingest.named(self.survey_definition).without_redshifts
+        if without and self.training.steps and not self.photo_z:
+            raise ValueError(
+                "no row has a redshift: infer them (photo_z: {}, docs/photo-z.md), or name a column of them, "
+                "ingest: {redshift: NAME}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_certificate(self) -> RunFile:
         refuse_amplitude(self.inference.certificate, self.flow.amplitude)
         return self

@@ -47,14 +47,14 @@ def figures(run: RunFile) -> list[str]:
         for title, name in (("TARP", "tarp"), ("Expected coverage", "hpd"))
     })  # fmt: skip
     drawn["training_data.png"] = training_data(run, catalog, flow)
-    return [_save(figure, run.store("figures"), name) for name, figure in drawn.items()]
+    return [save(figure, run.store("figures"), name) for name, figure in drawn.items()]
 
 
 def of_catalog(source: Location, folder: Location) -> list[str]:
     """Draw what a catalog alone shows into a folder: masses and redshifts, and a typical galaxy; return the files' names."""
     catalog = open_catalog(source)
     drawn = _of_catalog(catalog)
-    return [_save(figure, folder, name) for name, figure in drawn.items()]
+    return [save(figure, folder, name) for name, figure in drawn.items()]
 
 
 def _of_catalog(catalog) -> dict[str, Figure]:  # noqa: ANN001
@@ -106,7 +106,8 @@ def _typical(catalog) -> int:  # noqa: ANN001
     return int(rows[np.argsort(fraction[rows], kind="stable")[len(rows) // 2]])
 
 
-def _save(figure: Figure, folder: Location, name: str) -> str:
+def save(figure: Figure, folder: Location, name: str) -> str:
+    """Write a figure into a folder, which is made where there is none; return the file's name."""
     if folder.is_local:
         Path(folder.url).mkdir(parents=True, exist_ok=True)
     with whole_file(folder / name) as file:

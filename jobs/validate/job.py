@@ -1,6 +1,7 @@
 """validate: a model in, its calibration on simulated galaxies out: ranks, coverage, held-out log-probability.
 
-Galaxies with all bands come first; as many again follow for each pattern of missing bands that is asked for.
+Galaxies with all bands come first; as many again follow for each pattern of missing bands that is asked for. Where the model
+infers redshifts the first ones come again with theirs hidden, which are inferred and ranked too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from cluster import dask_engine
 from jobs.config.run_file import RunFile
@@ -20,8 +22,10 @@ from jobs.run.plan import refuse_what_cannot_fit
 from jobs.telemetry import events
 from jobs.telemetry.progress import bar, say
 from sedflow_dist import keyed_random
+from sedflow_dist.flow.model_spec import ModelSpec
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.posterior import Posterior
+from sedflow_dist.magnitudes import magnitude
 from sedflow_dist.photometry.flags import MINIMUM_BANDS
 from sedflow_dist.simulation.mocks import Mocks
 from sedflow_dist.validation import coverage
@@ -77,23 +81,41 @@ def ranks(
     posterior, mocks = _posterior(model, model_id, n_galaxies, n_draws, seed, patterns)
     rows = Chunks(len(mocks), _BLOCK).rows(block)
     part = mocks[rows]
-    theta = truth(posterior.flow, part)
-    draws = posterior.draw(part.photometry, np.arange(rows.start, rows.stop), n_draws)
+    theta, numbers = truth(posterior.flow, part), np.arange(rows.start, rows.stop)
+    inferred = numbers >= _known(n_galaxies, patterns)
+    draws = posterior.draw(part.photometry.without_redshifts(inferred), numbers, n_draws)
     below = draws.values[..., : len(posterior.flow.space.names)] < theta.unsqueeze(1)
     cube, true = draws.unit.numpy(), unit_truth(posterior.flow, part).numpy()
     log_q, log_q_truth = draws.log_q.numpy(), flow_log_prob(posterior.flow, part).numpy()
     weight, own, points = draws.weight.numpy(), draws.plain.numpy(), keyed_random.torch_seed(seed, "tarp", block)
+    redshift, spec = part.photometry.redshift, posterior.flow.spec
+    if posterior.unknown:
+        cube, true = (_with_redshift(*pair, spec) for pair in ((cube, draws.redshift), (true, redshift)))
+    lower = (draws.weight * (draws.redshift < redshift.unsqueeze(1))).sum(1).numpy()
+    flux = part.photometry.flux[:, spec.selection_band].double().clamp(min=1e-30)
     return {
         "block": np.array(block), "truth": theta.numpy(), "rank": (below * draws.plain.unsqueeze(-1)).sum(1).float().numpy(),
         "weighted_rank": (below * draws.weight.unsqueeze(-1)).sum(1).numpy(),
         "tarp": coverage.tarp(cube, own, true, points), "weighted_tarp": coverage.tarp(cube, weight, true, points),
         "hpd": coverage.expected_coverage(log_q, own, log_q_truth),
         "weighted_hpd": coverage.expected_coverage(log_q, weight, log_q_truth),
-        "mask": part.photometry.mask.numpy(), "complete": np.arange(rows.start, rows.stop) < n_galaxies,
-        "redshift": part.photometry.redshift.numpy(),
+        "mask": part.photometry.mask.numpy(), "complete": numbers < n_galaxies,
+        "redshift": redshift.numpy(), "inferred": inferred, "magnitude": magnitude(flux.numpy()),
+        "redshift_rank": np.where(inferred, lower, np.nan),
         "signal_to_noise": np.nanmedian(part.photometry.signal_to_noise.numpy(), axis=1),
         "log_prob": joint_log_prob(posterior.flow, part), "effective_fraction": draws.effective_fraction.numpy(),
     }  # fmt: skip
+
+
+def _known(n_galaxies: int, patterns: Sequence[Pattern]) -> int:
+    """Number of mock galaxies whose redshifts are known."""
+    return n_galaxies * (1 + len(patterns))
+
+
+def _with_redshift(cube: np.ndarray, redshift: Tensor, spec: ModelSpec) -> np.ndarray:
+    """Points of the unit cube (..., coordinate) with one more coordinate: the redshift's, flat over the model's range."""
+    low, high = spec.redshift
+    return np.concatenate([cube, ((redshift.numpy() - low) / (high - low))[..., None]], -1)
 
 
 @cache
@@ -102,7 +124,9 @@ def _posterior(
 ) -> tuple[Posterior, Mocks]:
     """The posterior engine and the mock galaxies of this worker."""
     flow = load_on_worker(model, model_id)
-    return Posterior(flow, seed, n_draws), mock_galaxies(flow, n_galaxies, seed, patterns)
+    mocks = mock_galaxies(flow, n_galaxies, seed, patterns)
+    again = [mocks[:n_galaxies]] if flow.head else []
+    return Posterior(flow, seed, n_draws), Mocks.concatenate([mocks, *again])
 
 
 @events.job("validate")
@@ -121,7 +145,8 @@ def validate(run: RunFile) -> dict[str, Calibration]:
         stale = True
     if stale:
         refuse_what_cannot_fit(run)
-        n = run.validation.n_galaxies * (1 + len(patterns))
+        known = _known(run.validation.n_galaxies, patterns)
+        n = known + (run.validation.n_galaxies if flow.head else 0)
         blocks = list(range(len(Chunks(n, _BLOCK))))
         parts: list[dict[str, np.ndarray]] = []
         with dask_engine.client(run.engines.dask) as client, bar("validate", n, "galaxies") as progress:
@@ -155,7 +180,9 @@ def report(arrays: dict[str, np.ndarray], names: Sequence[str], labels: Sequence
         np.char.add(title, coverage.quantile_bins(arrays[name][complete], _BINS))
         for title, name in (("S/N ", "signal_to_noise"), ("redshift ", "redshift"))
     ]
-    without = np.array(["without " + ", ".join(np.array(labels)[~row]) for row in arrays["mask"]])[~complete]
+    inferred = arrays["inferred"]
+    lacking = ~(complete | inferred)
+    without = np.array(["without " + ", ".join(np.array(labels)[~row]) for row in arrays["mask"]])[lacking]
     result = {}
     for kind, prefix in (("plain", ""), ("weighted", "weighted_")):
         rank = arrays[f"{prefix}rank"]
@@ -171,9 +198,31 @@ def report(arrays: dict[str, np.ndarray], names: Sequence[str], labels: Sequence
             )
         lines += [_worst(coverage.by_group(rank[complete], bins)) for bins in groups]
         if len(without):
-            lines.append(_worst(coverage.by_group(rank[~complete], without)))
+            lines.append(_worst(coverage.by_group(rank[lacking], without)))
         say("validate", f"{kind} draws: " + "; ".join(lines))
+    if inferred.any():
+        result |= _of_inferred(
+            {name: values[inferred] for name, values in arrays.items() if len(values) == len(inferred)}, names
+        )
     return result
+
+
+def _of_inferred(arrays: dict[str, np.ndarray], names: Sequence[str]) -> dict[str, Calibration]:
+    """Print and return the calibration of galaxies whose redshifts were inferred, these among the parameters."""
+    rank = np.column_stack([arrays["weighted_rank"], arrays["redshift_rank"]])
+    found, joint = coverage.check(rank), coverage.check(arrays["weighted_tarp"][:, None])
+    worst = int(np.argmin(found.p_values))
+    bins = [
+        np.char.add(title, coverage.quantile_bins(arrays[name], _BINS))
+        for title, name in (("magnitude ", "magnitude"), ("redshift ", "redshift"))
+    ]
+    say("validate", f"redshifts inferred: pooled KS p {found.pooled:.3f}; {int(found.inside.sum())} of {len(found.inside)} p-p "
+        f"curves inside the 99 % band; lowest p {found.p_values[worst]:.3f} ({[*names, 'redshift'][worst]}); TARP inside its "
+        f"99 % band: {'yes' if joint.inside[0] else 'no'} (KS p {joint.pooled:.3f}); "
+        + "; ".join(_worst(coverage.by_group(rank, group)) for group in bins[:1])
+        + f"; median effective fraction {np.median(arrays['effective_fraction']):.2f}, 5 % below "
+        f"{np.quantile(arrays['effective_fraction'], 0.05):.2f}")  # fmt: skip
+    return {"inferred": found, "inferred tarp": joint}
 
 
 def _worst(groups: dict[str, Calibration]) -> str:

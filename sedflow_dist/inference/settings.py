@@ -51,6 +51,8 @@ class Routing(BaseModel):
         return self
 
 
+#: How many galaxies of which mass there are, unless somebody says otherwise, where redshifts are inferred.
+MASS_FUNCTION = "leja2020(min=7)"
 #: What the density of a target prior is relative to: `sedflow_dist.inference.reweight`.
 RelativeTo = Literal["implied", "unity"]
 
@@ -74,6 +76,11 @@ class TargetPrior(BaseModel):
         description="implied: the column gets the density, in place of the one that the interim prior implies; unity: the "
         "interim prior is multiplied by the density as it is",
     )
+
+    @classmethod
+    def of_galaxies(cls, mass_function: str = MASS_FUNCTION) -> TargetPrior:
+        """Return that of redshifts and masses together: a mass function at each redshift, times the volume."""
+        return cls(densities=(f"log_mstar_surviving={mass_function}",), redshift=mass_function)
 
     @field_validator("densities")
     @classmethod

@@ -124,6 +124,12 @@ class Photometry:
         """flux / sigma, NaN where a band is not measured."""
         return torch.where(self.mask, self.flux / self.sigma, torch.nan)
 
+    def without_redshifts(self, rows: Bool[np.ndarray, " galaxy"] | None = None) -> Photometry:
+        """Return the same with the redshifts of some galaxies, or of all, not known."""
+        hidden = torch.ones_like(self.redshift, dtype=torch.bool) if rows is None else torch.as_tensor(rows)
+        redshift, sigma = (x.masked_fill(hidden, torch.nan) for x in (self.redshift, self.redshift_sigma))
+        return replace(self, redshift=redshift, redshift_sigma=sigma)
+
     @property
     def has_no_redshift(self) -> Bool[Tensor, " galaxy"]:
         """Whether the redshift is not known."""

@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 _LEAST_SHARE = 1e-4
 _BINS_OF_CHAINS, _WORDS_WIDTH = 10, 120
 _OPTICAL_TICKS = (3000, 4000, 5000, 6000, 7000, 8000, 9000, 12_000, 20_000)  # A
-_BLUE, _ORANGE, _GREY = "#1f4e79", "#d95f02", "#8a8a8a"
+BLUE, ORANGE, GREY = "#1f4e79", "#d95f02", "#8a8a8a"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def posterior_and_sed(
     size = 1.5 * len(quantities)
     figure = plt.figure(figsize=(size, size))
     corner.corner(
-        draws, labels=[quantity.latex for quantity in quantities], fig=figure, color=_BLUE, smooth=0.8, bins=24,
+        draws, labels=[quantity.latex for quantity in quantities], fig=figure, color=BLUE, smooth=0.8, bins=24,
         quantiles=[0.16, 0.5, 0.84], label_kwargs={"fontsize": 13}, plot_datapoints=False, fill_contours=True,
         levels=(0.68, 0.95),
     )  # fmt: skip
@@ -100,14 +100,14 @@ def _sed(axes: Axes, seen: Sed, title: str) -> None:
     flux, sigma = photometry.flux[0].numpy(), photometry.sigma[0].numpy()
     lo, hi = np.percentile(seen.flux, [2.5, 97.5], axis=0)
     x = seen.wavelength[0]
-    axes.fill_between(x, lo, hi, color=_BLUE, alpha=0.25, lw=0, label="95 % of the posterior")
-    axes.plot(x, np.median(seen.flux, axis=0), color=_BLUE, lw=0.8, label="median model")
-    axes.errorbar(centres, flux, sigma, fmt="o", color=_ORANGE, ms=6, capsize=3, label="data", zorder=5)
+    axes.fill_between(x, lo, hi, color=BLUE, alpha=0.25, lw=0, label="95 % of the posterior")
+    axes.plot(x, np.median(seen.flux, axis=0), color=BLUE, lw=0.8, label="median model")
+    axes.errorbar(centres, flux, sigma, fmt="o", color=ORANGE, ms=6, capsize=3, label="data", zorder=5)
     axes.set(xscale="log", yscale="log", xlabel="observed wavelength [Å]", ylabel="flux [nanomaggies]", xlim=(
         0.85 * centres.min(), 1.15 * centres.max()), ylim=(0.4 * np.min(flux[flux > 0]), 2.2 * flux.max()))  # fmt: skip
     axes.set_title(title, parse_math=False)
     for wavelength, response in seen.bands:  # in the lowest seventh of the panel
-        axes.fill_between(wavelength, response / 7, color=_GREY, alpha=0.35, lw=0, transform=axes.get_xaxis_transform())
+        axes.fill_between(wavelength, response / 7, color=GREY, alpha=0.35, lw=0, transform=axes.get_xaxis_transform())
     first, last = axes.get_xlim()
     places = _OPTICAL_TICKS if last < 4 * first else [step * 10**power for power in (3, 4, 5) for step in (1, 2, 5)]
     ticks = [tick for tick in places if first < tick < last]
@@ -121,8 +121,8 @@ def _history(axes: Axes, history: History) -> None:
     n = int((history.rates > 0).any(0).sum())
     edges, found = history.edges[: n + 1], np.percentile(history.rates[:, :n], [2.5, 16, 50, 84, 97.5], axis=0)
     for low, high, alpha, label in ((0, 4, 0.2, "95 %"), (1, 3, 0.35, "68 %")):
-        axes.stairs(found[high], edges, baseline=found[low], fill=True, color=_BLUE, alpha=alpha, lw=0, label=label)
-    axes.stairs(found[2], edges, baseline=None, color=_BLUE, lw=1.2, label="median")
+        axes.stairs(found[high], edges, baseline=found[low], fill=True, color=BLUE, alpha=alpha, lw=0, label=label)
+    axes.stairs(found[2], edges, baseline=None, color=BLUE, lw=1.2, label="median")
     axes.set(xlabel="lookback time [Gyr]", ylabel=r"SFR [$M_\odot$/yr]", xlim=(0, edges[-1]), yscale="log",
              ylim=(_LEAST_SHARE * found[4].max(), 2 * found[4].max()))  # fmt: skip
     axes.legend(frameon=False, fontsize=8)
@@ -135,7 +135,7 @@ def pp(
     figure, axes = plt.subplots(figsize=(6.2, 6))
     grid, curve = pp_curve(ranks)
     half = band_half_width(len(ranks))
-    axes.fill_between(grid, grid - half, grid + half, color=_GREY, alpha=0.25, lw=0, label="99 % band")
+    axes.fill_between(grid, grid - half, grid + half, color=GREY, alpha=0.25, lw=0, label="99 % band")
     colors = plt.get_cmap("tab20")(np.linspace(0, 1, len(quantities)))
     for i, quantity in enumerate(quantities):
         label = f"{quantity.latex} (p = {found.p_values[i]:.2f})"
@@ -166,18 +166,18 @@ def sbc(
     figure, grid = plt.subplots(rows, columns, figsize=(11, 2.3 * rows), sharex=True, sharey=True)
     lo, hi = histogram_band(len(ranks), bins)
     for i, (axes, quantity) in enumerate(zip(grid.flat, quantities, strict=False)):
-        axes.axhspan(lo, hi, color=_GREY, alpha=0.25, lw=0)
-        axes.hist(ranks[:, i], bins=bins, range=(0, 1), histtype="stepfilled", color=_BLUE, alpha=0.75)
+        axes.axhspan(lo, hi, color=GREY, alpha=0.25, lw=0)
+        axes.hist(ranks[:, i], bins=bins, range=(0, 1), histtype="stepfilled", color=BLUE, alpha=0.75)
         if chains is not None:
             few = _BINS_OF_CHAINS
             scale = len(ranks) / bins * few / len(chains)
             axes.hist(
-                chains[:, i], few, (0, 1), weights=np.full(len(chains), scale), histtype="step", color=_ORANGE, lw=1.3
+                chains[:, i], few, (0, 1), weights=np.full(len(chains), scale), histtype="step", color=ORANGE, lw=1.3
             )
             for count in histogram_band(len(chains), few):
-                axes.axhline(scale * count, color=_ORANGE, lw=0.8, ls=":")
+                axes.axhline(scale * count, color=ORANGE, lw=0.8, ls=":")
         axes.text(0.04, 0.06, quantity.latex, transform=axes.transAxes, fontsize=13, color="white",
-                  bbox={"facecolor": _BLUE, "edgecolor": "none", "alpha": 0.9})  # fmt: skip
+                  bbox={"facecolor": BLUE, "edgecolor": "none", "alpha": 0.9})  # fmt: skip
     for axes in grid[-1]:
         axes.set_xlabel("rank of the truth")
     beside = "" if chains is None else f"; orange: MCMC of {len(chains):,}, dotted: the same for it"
@@ -194,9 +194,9 @@ def coverage(panels: Mapping[str, Mapping[str, Float[np.ndarray, " _galaxy"]]]) 
             p, curve = pp_curve(ranks[:, None])
             if i == 0:
                 half = band_half_width(len(ranks))
-                axes.fill_between(p, p - half, p + half, color=_GREY, alpha=0.25, lw=0, label="99 % band")
+                axes.fill_between(p, p - half, p + half, color=GREY, alpha=0.25, lw=0, label="99 % band")
             found = check(ranks[:, None])
-            axes.plot(p, curve, color=(_BLUE, _ORANGE)[i % 2], lw=1.4, label=f"{label} (p = {found.pooled:.2f})")
+            axes.plot(p, curve, color=(BLUE, ORANGE)[i % 2], lw=1.4, label=f"{label} (p = {found.pooled:.2f})")
         axes.plot([0, 1], [0, 1], "k--", lw=0.8)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="credible level", ylabel="fraction of galaxies below", title=title)
         axes.legend(frameon=False, loc="upper left")
@@ -217,7 +217,7 @@ def training_data(
     """
     n = len(labels)
     figure, grid = plt.subplots(2, n, figsize=(2.9 * n, 5.8), squeeze=False)
-    both = (("training data", training, _GREY, "stepfilled"), ("catalog", catalog, _ORANGE, "step"))
+    both = (("training data", training, GREY, "stepfilled"), ("catalog", catalog, ORANGE, "step"))
     names = [labels[selection_band], *(f"{a} − {b}" for a, b in pairwise(labels))]
     columns = [np.column_stack([m[:, selection_band], m[:, :-1] - m[:, 1:]]) for m in (training[0], catalog[0])]
     distance = prior_predictive(*columns)
@@ -255,7 +255,7 @@ def mass_redshift(
     good = shown & ~flagged
     points = axes.scatter(redshift[good], middle[good], c=width[good], s=5, cmap="viridis", vmin=0.05, vmax=0.3, lw=0)
     rest = shown & flagged
-    axes.scatter(redshift[rest], middle[rest], s=14, facecolors="none", edgecolors=_ORANGE, lw=0.8,
+    axes.scatter(redshift[rest], middle[rest], s=14, facecolors="none", edgecolors=ORANGE, lw=0.8,
                  label=f"{rest.sum():,} flagged")  # fmt: skip
     figure.colorbar(points, label="half width of the 68 % interval [dex]")
     axes.set(xlabel="redshift", ylabel=r"$\log M_*$ (surviving) [$M_\odot$]",

@@ -20,11 +20,14 @@ from jobs.infer import infer
 from jobs.ingest.job import ingest
 from jobs.report.galaxy import show
 from jobs.train import train
+from jobs.validate.job import validate
+from jobs.validate.redshifts import judge
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.settings import TargetPrior
 from sedflow_dist.photometry.flags import Flag
+from sedflow_dist.validation.photo_z import PointFigures
 from storage_schemas import model as model_store
-from storage_schemas import open_catalog
+from storage_schemas import open_catalog, validation
 
 HEAD = {"hidden": [32], "n_galaxies": 4000, "steps": 30, "batch": 256, "warm_up": 5, "learning_rate": 0.003}
 SECTIONS = {
@@ -102,7 +105,7 @@ def test_kept_draws_have_redshifts_and_p_of_z_is_made_of_them(run, tmp_path):
     export(catalog, tmp_path / "p.qp.hdf5", ["redshift"])
     found = qp.read(str(tmp_path / "p.qp.hdf5"))
     grid = np.linspace(0, 0.6, 301)  # where the galaxy model ends
-    assert np.array_equal(found.metadata["xvals"].squeeze(), grid)
+    assert np.allclose(found.metadata["xvals"].squeeze(), grid)
     rows = found.ancil["row"].tolist()
     assert rows == np.flatnonzero(catalog["method"].values > 0).tolist()
     assert np.allclose(np.trapezoid(found.pdf(grid), grid), 1, atol=0.02)
@@ -148,6 +151,61 @@ def test_a_table_without_redshifts_is_inferred_whole(run, tmp_path):
     assert answered.mean() > 0.9 and inferred.all() and np.isnan(catalog["redshift"].values).all()
     at = [str(name) for name in catalog["param"].values].index("redshift")
     assert np.isfinite(catalog["quantiles"].values[answered, at]).all()
+
+
+def test_inferred_redshifts_are_judged_by_true_ones(run, local, tmp_path, capsys):
+    """By rows of the input and by an identifier: figures as of arrays, and what cannot be judged is told."""
+    table = Table.read(resolve("kcorrect-sample"))[:60]
+    truth = np.asarray(table["Z"], float)
+    table["NUMBER"] = np.arange(60) + 1000
+    table.write(tmp_path / "galaxies.fits")
+    Table({"NUMBER": table["NUMBER"][::-1], "z_spec": truth[::-1]}).write(tmp_path / "truth.csv")
+    survey = run.survey_definition.model_copy(update={"ids": ("NUMBER",)})
+    ingest(
+        tmp_path / "galaxies.fits", Ingest(redshift="none").named(survey), tiny.location(tmp_path / "photometry"), 60
+    )
+    out = tiny.location(tmp_path / "catalog")
+    infer(tiny.location(tmp_path / "photometry"), run.store("model"), out, run.inference, run.seed, run.engines.dask)
+    said = []
+    for place, options in (("galaxies.fits", {"column": "Z"}), ("truth.csv", {"column": "z_spec", "on": "number"})):
+        names = judge(out, str(tmp_path / place), tiny.location(tmp_path / place[:5]), **options)
+        assert [name.rpartition("/")[2] for name in names] == [
+            "redshifts.png",
+            "pit.png",
+            "n_of_z.png",
+            "redshifts.csv",
+        ]
+        said.append(Table.read(names[-1]))
+    assert said[0]["sigma_iqr"].tolist() == said[1]["sigma_iqr"].tolist()
+    catalog = open_catalog(out).load()
+    at = [str(name) for name in catalog["param"].values].index("redshift")
+    median = catalog["quantiles"].values[:, at, 2].astype(float)
+    known = np.isfinite(median) & (truth > 0)
+    expected = PointFigures.of(median[known], truth[known])
+    assert said[0]["n"][0] == known.sum() and said[0]["bias"][0] == pytest.approx(expected.bias, abs=1e-6)
+    assert 0 < said[0]["pit_ks"][0] < 1 and np.isfinite(said[0]["cde_loss"][0])
+    assert "of 60 rows have an inferred redshift and a true one" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="60 rows, which are those of the catalog's input"):
+        judge(run.store("catalog"), str(tmp_path / "galaxies.fits"), tiny.location(tmp_path / "x"), "Z")
+    with pytest.raises(ValueError, match="--on objid: the catalog has the identifiers number"):
+        judge(out, str(tmp_path / "galaxies.fits"), tiny.location(tmp_path / "x"), "Z", "objid")
+    with pytest.raises(ValueError, match="infers no redshifts: its model has no redshift head"):
+        judge(local.store("catalog"), str(tmp_path / "galaxies.fits"), out, "Z")
+
+
+def test_the_calibration_is_that_of_inferred_redshifts_too(run, capsys):
+    """As many mock galaxies again with their redshifts hidden, whose redshift is ranked among its draws."""
+    found = validate(run)
+    arrays, _ = validation.read(run.store("validation"))
+    n, inferred = run.validation.n_galaxies, arrays["inferred"]
+    assert len(inferred) == 2 * n and inferred[n:].all() and not inferred[:n].any()
+    assert np.isfinite(arrays["redshift_rank"][n:]).all() and np.isnan(arrays["redshift_rank"][:n]).all()
+    assert np.array_equal(arrays["redshift"][n:], arrays["redshift"][:n])
+    assert found["inferred"].inside.shape == (len(arrays["param"]) + 1,)
+    assert (
+        found["inferred"].pooled > 1e-4 and found["inferred tarp"].pooled > 1e-4
+    )  # of 64 draws, a sixth of them effective
+    assert "redshifts inferred: pooled KS p" in capsys.readouterr().err
 
 
 def test_what_cannot_be_meant_is_refused(run, tmp_path):

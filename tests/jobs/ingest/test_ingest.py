@@ -165,7 +165,7 @@ def test_gzipped_fits_is_read_and_a_cut_off_one_is_named(rows, files, tmp_path):
 
 
 def test_a_survey_without_redshifts_says_how_to_name_some(tmp_path):
-    survey = surveys.get("rubin")
+    survey = surveys.get("rubin").model_copy(update={"without_redshifts": False})
     columns = {name: np.ones(30) for name in survey.required} | {"objectId": np.arange(30), "z_phot": np.full(30, 0.3)}
     Table(columns).write(tmp_path / "object.fits")
     with pytest.raises(
@@ -174,6 +174,8 @@ def test_a_survey_without_redshifts_says_how_to_name_some(tmp_path):
         ingest(tmp_path / "object.fits", survey, tiny.location(tmp_path / "store"), 20)
     store = ingest(tmp_path / "object.fits", survey, tiny.location(tmp_path / "s"), 20, Ingest(redshift="z_phot"))
     np.testing.assert_allclose(store.group["redshift"][:], 0.3, rtol=1e-6)
+    store = ingest(tmp_path / "object.fits", surveys.get("rubin"), tiny.location(tmp_path / "none"), 20)
+    assert np.isnan(store.group["redshift"][:]).all()  # which a model may infer
     assert not store.group["mask"][:].any()  # all bands are flagged
 
 
