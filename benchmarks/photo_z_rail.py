@@ -16,8 +16,7 @@ import h5py
 import numpy as np
 import qp
 from common import report
-from rail.core.data import DataHandle, TableHandle
-from rail.core.stage import RailStage
+from rail.core.data import DataHandle
 
 from sedflow_dist.rail import SedflowEstimator, SedflowInformer
 from sedflow_dist.validation.photo_z import Judged
@@ -29,14 +28,13 @@ MAGNITUDES, REDSHIFTS = (16, 22, 23, 24, 25.3), (0, 0.5, 1.0, 1.5, 3.2)
 
 def estimated(table: dict[str, np.ndarray], model: str) -> tuple[Any, float]:
     """Return the ensemble, and the CPU seconds that a galaxy took."""
-    RailStage.data_store.__class__.allow_overwrite = True
     informer = SedflowInformer.make_stage(name="inform", trained_model=model, hdf5_groupname="")
     handed = informer.inform({name: values[:1] for name, values in table.items()})
     estimator = SedflowEstimator.make_stage(
         name="estimate", model=handed, hdf5_groupname="", zmax=GRID[-1], nzbins=len(GRID), output_mode="return"
     )
     start = time.process_time()
-    found = estimator.estimate(RailStage.data_store.add_data("input", table, TableHandle))
+    found = estimator.estimate(table)
     seconds = (time.process_time() - start) / len(table["redshift"])
     return found.data if isinstance(found, DataHandle) else found, seconds
 

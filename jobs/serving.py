@@ -46,9 +46,13 @@ def check_survey(survey: Survey, model: Location, settings: Inference) -> None:
     _check_redshifts(f"survey {survey.name}", survey.without_redshifts, spec, model)
 
 
-def target_prior(model: Location, mass_function: str) -> TargetPrior:
+def infers_redshifts(model: Location) -> bool:
+    """Whether a model has a redshift head; by its specification."""
+    return model_spec.parse(model_store.read(model)[1]).head is not None
+
+
+def target_prior(infers_redshifts: bool, mass_function: str) -> TargetPrior:
     """Return the prior of redshifts and masses under a mass function; `auto`: the usual one if the model infers redshifts."""
-    infers_redshifts = model_spec.parse(model_store.read(model)[1]).head is not None
     if mass_function == NONE or (mass_function == AUTO and not infers_redshifts):
         return TargetPrior()
     galaxies = TargetPrior.of_galaxies(MASS_FUNCTION if mass_function == AUTO else mass_function)

@@ -244,14 +244,15 @@ def infer(
     from jobs.infer import infer as fill
     from jobs.ingest.job import holding
     from jobs.ingest.job import ingest as read
-    from jobs.serving import check_survey, target_prior
+    from jobs.serving import check_survey, infers_redshifts, target_prior
     from storage_schemas.catalog import schema as catalog
 
+    photo_z = infers_redshifts(shipped.model(model))
     with read_from_options():
         settings = Inference(
             n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard,
             learned_likelihood=learned_likelihood, band_tension=band_tension, leave_out=leave_out,
-            prior=target_prior(shipped.model(model), mass_function),
+            prior=target_prior(photo_z, mass_function), redshift_peaks=photo_z,
         )  # fmt: skip
     dask = engines(profile).dask.replace(workers=workers)
     where, joining, reach = Location.parse(out), join_of(join), access_of(access)

@@ -66,11 +66,14 @@ def _of_catalog(catalog) -> dict[str, Figure]:  # noqa: ANN001
 
 def mass_redshift(catalog) -> Figure:  # noqa: ANN001
     """Stellar mass against redshift of a whole catalog."""
-    column = list(catalog["param"].values).index("log_mstar_surviving")
+    names, quantiles = list(catalog["param"].values), catalog["quantiles"].values
+    redshift = catalog["redshift"].values
+    if "redshift" in names:  # where it was inferred, its median
+        redshift = np.where(np.isnan(redshift), quantiles[:, names.index("redshift"), 2], redshift)
     outside = Flag.NOISE_OUTSIDE_TRAINING | Flag.COLOUR_OUTSIDE_TRAINING | Flag.NOVEL
     doubtful = outside | Flag.LOW_EFFECTIVE_FRACTION | Flag.ABSURD_COLOUR
     flagged = (catalog["flags"].values & int(doubtful)) != 0
-    return plots.mass_redshift(catalog["redshift"].values, catalog["quantiles"].values[:, column, 1:4], flagged)
+    return plots.mass_redshift(redshift, quantiles[:, names.index("log_mstar_surviving"), 1:4], flagged)
 
 
 def training_data(run: RunFile, catalog, flow: TrainedModel) -> Figure:  # noqa: ANN001

@@ -19,6 +19,7 @@ from sedflow_dist.flow.learned_likelihood import LearnedLikelihood
 from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference import goodness_of_fit, importance, likelihood, lockstep, mcmc
 from sedflow_dist.inference.comparison import Comparison
+from sedflow_dist.inference.described import at_edge, describe
 from sedflow_dist.inference.draws import Draws
 from sedflow_dist.inference.mcmc import State, Target
 from sedflow_dist.inference.posterior import Posterior
@@ -70,7 +71,7 @@ class Router:
         """Return what infers, and replays, the rows of a catalog: of a flow, a seed and settings always the same."""
         posterior = Posterior(
             flow, seed, settings.n_draws, settings.min_effective_fraction, settings.keep_draws, settings.certificate,
-            target=NewPrior.of(settings.prior, flow, seed), chosen=settings,
+            target=NewPrior.of(settings.prior, flow, seed), chosen=settings, peaks=settings.redshift_peaks,
         )  # fmt: skip
         routing, tension = settings.routing, None
         if settings.band_tension:
@@ -266,10 +267,10 @@ class Router:
         said = {
             Flag.PRIOR_TOO_FAR: ok & (left == 0),
             Flag.NOT_CONVERGED: np.array([chain.rhat > _CONVERGED]),
-            Flag.PRIOR_EDGE: posterior.at_edge(u, weight),
+            Flag.PRIOR_EDGE: at_edge(posterior.flow.space, u, weight),
         }
         columns = {
-            **posterior.describe(u, values, photometry.redshift.unsqueeze(1), weight, at + row),
+            **describe(posterior, u, values, photometry.redshift.unsqueeze(1), weight, at + row),
             **goodness_of_fit.columns(chi2, photometry.n_bands, weight),
             **{name: np.array([getattr(chain, name)]) for name in ("rhat", "method")},
             "effective_draws": left,

@@ -12,14 +12,22 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Shaped, UInt32
+from jaxtyping import Bool, Float, Int, UInt32
 from torch import Tensor
 
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.inference import adaptation, amplitude, goodness_of_fit, importance, likelihood, redshift_error
+from sedflow_dist.inference import (
+    adaptation,
+    amplitude,
+    goodness_of_fit,
+    importance,
+    likelihood,
+    redshift_error,
+)
 from sedflow_dist.inference.base_points import BasePoints
+from sedflow_dist.inference.described import at_edge, describe
 from sedflow_dist.inference.draws import Candidates, Draws, Predicted, Proposal, Weighed, alike
 from sedflow_dist.inference.importance import Certificate
 from sedflow_dist.inference.reweight import LEAST_EFFECTIVE_DRAWS, NewPrior
@@ -27,7 +35,7 @@ from sedflow_dist.inference.settings import refuse_amplitude
 from sedflow_dist.inference.summary import QUANTILES, Answer, Method, Summary
 from sedflow_dist.inference.unknown_redshift import UnknownRedshifts
 from sedflow_dist.inference.working_set import MEMORY, WorkingSet
-from sedflow_dist.parameters import probit, to_16_bits, unit
+from sedflow_dist.parameters import probit, unit
 from sedflow_dist.photometry.flags import REASONS, Flag, bits
 from sedflow_dist.photometry.photometry import Photometry
 from sedflow_dist.sps import derived
@@ -35,7 +43,6 @@ from sedflow_dist.sps.chosen import Chosen
 from sedflow_dist.sps.drawn import DrawPhotometry
 from sedflow_dist.sps.fixed_redshift import FixedRedshifts
 
-_EDGE_SHARE, _EDGE_WIDTH = 0.05, 0.005
 _OF_WEIGHTS = ("effective_fraction", "log_evidence", "log_evidence_error", "pareto_k")
 
 
@@ -53,6 +60,7 @@ class Posterior:
         memory: bytes that the draws of a batch of galaxies may take; a batch is one galaxy at least
         target: another prior than the model's, as a factor of the weights
         chosen: columns beside those that every catalog has
+        peaks: whether to say where densities of redshifts peak, of models that infer them
     """
 
     def __init__(
@@ -66,12 +74,17 @@ class Posterior:
         memory: int = MEMORY,
         target: NewPrior | None = None,
         chosen: Chosen | None = None,
+        peaks: bool = False,
     ) -> None:
         self.flow, self.seed, self.n_draws, self.target = flow, seed, n_draws, target
         self.min_effective_fraction, self.n_keep, self.certificate = min_effective_fraction, n_keep, certificate
         refuse_amplitude(certificate, flow.spec.amplitude)
         self.chosen = flow.chosen_columns(chosen) if chosen and certificate else None
-        self.unknown = UnknownRedshifts(self) if flow.head and certificate else None
+        self.unknown, self.peaks = UnknownRedshifts(self) if flow.head and certificate else None, peaks
+        if peaks and self.unknown is None:
+            raise ValueError(
+                "redshift_peaks: this model infers no redshifts (it has no redshift head), or without certificate"
+            )
         self.quantities = flow.quantities(chosen or Chosen(), certificate)
         self.columns = tuple(quantity.name for quantity in self.quantities)
         self.base_points = BasePoints(seed, len(flow.space.coordinates))
@@ -264,12 +277,12 @@ class Posterior:
         near = good | (left != 0)
         ok = finite & near & (good | ((flags & int(Flag.REDSHIFT_OUTSIDE_MODEL)) == 0))
         weight = torch.where(serves.unsqueeze(-1), draws.weight, draws.plain)
-        edge = self.at_edge(draws.unit, weight)
+        edge = at_edge(self.flow.space, draws.unit, weight)
         said = {Flag.FAILED: ~finite, Flag.LOW_EFFECTIVE_FRACTION: ok & ~good, Flag.PRIOR_EDGE: ok & edge,
                 Flag.PRIOR_TOO_FAR: finite & ~near}  # fmt: skip
         columns = {
             **{name: getattr(draws, name).numpy() for name in _OF_WEIGHTS},
-            **self.describe(draws.unit, draws.values, draws.redshift, weight, rows),
+            **describe(self, draws.unit, draws.values, draws.redshift, weight, rows),
             **goodness_of_fit.columns(draws.chi2, draws.n_bands, weight),
             "effective_draws": np.where(good, n * draws.effective_fraction.numpy(), left),
             **self.before_target(
@@ -300,39 +313,12 @@ class Posterior:
         u = unit(phi)
         theta = flow.space.from_unit(u)
         ok = torch.isfinite(theta).all(-1).all(-1).numpy()
-        said = {Flag.FAILED: ~ok, Flag.PRIOR_EDGE: ok & self.at_edge(u, None)}
+        said = {Flag.FAILED: ~ok, Flag.PRIOR_EDGE: ok & at_edge(self.flow.space, u, None)}
         columns = {
-            **self.describe(u, theta, photometry.redshift.unsqueeze(1), None, rows),
+            **describe(self, u, theta, photometry.redshift.unsqueeze(1), None, rows),
             "method": np.full(len(at), Method.FLOW),
         }
         return Answer(at, ok, bits(len(at), said), columns)
-
-    def describe(
-        self,
-        u: Float[Tensor, "galaxy draw coordinate"],
-        values: Float[Tensor, "galaxy draw column"],
-        redshift: Float[Tensor, "galaxy one_or_draw"],
-        weight: Float[Tensor, "galaxy draw"] | None,
-        rows: Int[np.ndarray, " galaxy"],
-    ) -> dict[str, Shaped[np.ndarray, "galaxy ..."]]:
-        """Return what draws say of galaxies, by column: quantiles, moments, kept draws; no weight: all alike."""
-        quantiles, mean, std = importance.summarise(values, weight, QUANTILES)
-        said = {"quantiles": quantiles.numpy(), "mean": mean.numpy(), "std": std.numpy()}
-        if self.n_keep:
-            weight = torch.ones(u.shape[:2]) if weight is None else weight
-            pick = torch.as_tensor(self.resample(weight, rows, self.n_keep))
-            said["draws"] = to_16_bits(u.gather(1, pick.unsqueeze(-1).expand(-1, -1, u.shape[-1])))
-            said["draw_redshift"] = redshift.expand(u.shape[:2]).gather(1, pick).numpy()
-        return said
-
-    def at_edge(
-        self, u: Float[Tensor, "galaxy draw coordinate"], weight: Float[Tensor, "galaxy draw"] | None
-    ) -> Bool[np.ndarray, " galaxy"]:
-        """Return whether an edge of the prior cuts the posterior of the mass."""
-        mass = self.flow.space.split(u)[0]
-        beyond = (mass < _EDGE_WIDTH) | (mass > 1 - _EDGE_WIDTH)
-        share = beyond.float().mean(-1) if weight is None else (weight * beyond).sum(-1)
-        return (share > _EDGE_SHARE).numpy()
 
     def serves(self, draws: Draws | Certificate) -> Bool[Tensor, " galaxy"]:
         """Whether weights are worth as many draws as the least fraction of ``n_draws``, however many were drawn."""

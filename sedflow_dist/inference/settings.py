@@ -110,6 +110,11 @@ class InferenceSettings(Chosen):
     n_draws: int = Field(
         2048, ge=16, description="Sobol draws per galaxy; 2,048 give quantiles as 10,000 independent ones"
     )
+    redshift_peaks: bool = Field(
+        False,
+        exclude_if=lambda asked: not asked,
+        description="columns redshift_mode, redshift_odds and redshift_peaks, of models that infer redshifts",
+    )
     keep_draws: int = Field(0, ge=0, description="draws stored per galaxy, 16 bits a coordinate")
     min_effective_fraction: float = Field(0.01, ge=0, le=1, description="below: unweighted and flagged")
     certificate: bool = Field(

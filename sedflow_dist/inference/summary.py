@@ -166,6 +166,31 @@ class Summary:
             "uint16", "kept draws: prior quantile times 2^16", "draw", "coordinate", missing=0, asked="keep_draws"
         )
     )
+    redshift_mode: Float[np.ndarray, " galaxy"] = field(
+        metadata=_is(
+            "float32",
+            "where the density of the redshift is greatest",
+            ucd="src.redshift.phot;stat.max",
+            asked="redshift_peaks",
+        )
+    )
+    redshift_odds: Float[np.ndarray, " galaxy"] = field(
+        metadata=_is(
+            "float32",
+            "probability of a redshift within 0.06 (1 + z) of the mode",
+            ucd="stat.probability",
+            asked="redshift_peaks",
+        )
+    )
+    redshift_peaks: UInt8[np.ndarray, " galaxy"] = field(
+        metadata=_is(
+            "uint8",
+            "peaks of the redshift's density that hold 5 % of it or more",
+            ucd="meta.number",
+            missing=0,
+            asked="redshift_peaks",
+        )
+    )
     draw_redshift: Float[np.ndarray, "galaxy draw"] = field(
         metadata=_is("float32", "redshifts of kept draws", "draw", ucd="src.redshift", asked="keep_draws")
     )

@@ -35,7 +35,7 @@ SECTIONS = {
     "training": {"start": "sdss", "steps": 0, "threads": 1},
     "photo_z": HEAD,
     "inference": {
-        "n_draws": 64, "rows_per_shard": 100, "keep_draws": 5, "routing": {"share": 0.0, "more_draws": 1},
+        "n_draws": 64, "rows_per_shard": 100, "keep_draws": 5, "redshift_peaks": True, "routing": {"share": 0.0, "more_draws": 1},
         "prior": {"densities": ["log_mstar_surviving=leja2020(min=7)"], "redshift": "leja2020(min=7)"},
     },
 }  # fmt: skip
@@ -81,6 +81,18 @@ def test_rows_without_a_redshift_are_inferred_and_others_keep_theirs(run):
     assert np.allclose(rows["redshift_p50"][known], catalog["redshift"].values[known], rtol=1e-6)
     assert (rows["redshift_p16"][inferred] < rows["redshift_p84"][inferred]).all()
     assert (rows["redshift_p50"][inferred] > 0).all() and (rows["redshift_p50"][inferred] < 0.2).all()
+
+
+def test_where_densities_peak_is_told(run):
+    """Of a known redshift that is it; of an inferred one it lies among its quantiles, and rows without an answer have none."""
+    catalog = open_catalog(run.store("catalog")).load()
+    mode, peaks = catalog["redshift_mode"].values, catalog["redshift_peaks"].values
+    answered = catalog["method"].values > 0
+    assert (peaks[answered] >= 1).all() and (peaks[~answered] == 0).all() and np.isnan(mode[~answered]).all()
+    assert mode[0] == catalog["redshift"].values[0] and catalog["redshift_odds"].values[0] == pytest.approx(1)
+    at = [str(name) for name in catalog["param"].values].index("redshift")
+    low, high = catalog["quantiles"].values[tiny.NO_REDSHIFT, at, [0, -1]]
+    assert low - 0.02 < mode[tiny.NO_REDSHIFT] < high + 0.02
 
 
 def test_replayed_draws_have_redshifts_of_their_own(run):
@@ -214,5 +226,8 @@ def test_what_cannot_be_meant_is_refused(run, tmp_path):
     with pytest.raises(ValidationError, match="is no mass function such as leja2020"):
         tiny.settings(tmp_path, "galaxies.fits", inference={"prior": {"redshift": "norm(0.1,0.1)"}})
     plain = shipped.model("sdss")
+    with pytest.raises(ValueError, match="redshift_peaks: this model infers no redshifts"):
+        asked = run.inference.model_copy(update={"prior": TargetPrior()})
+        infer(run.store("photometry"), plain, tiny.location(tmp_path / "y"), asked, run.seed, run.engines.dask)
     with pytest.raises(ValueError, match="this model has no redshift head"):
         infer(run.store("photometry"), plain, tiny.location(tmp_path / "x"), run.inference, run.seed, run.engines.dask)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import qp
 import torch
-from rail.core.data import TableHandle
-from rail.core.stage import RailPipeline, RailStage
+from rail.core.stage import RailPipeline
 
 from sedflow_dist import load_model
 from sedflow_dist.photometry.flags import Flag
@@ -37,13 +36,6 @@ def table():
     return made
 
 
-@pytest.fixture(autouse=True)
-def store():
-    """RAIL's data store, which all stages share, empty."""
-    RailStage.data_store.__class__.allow_overwrite = True
-    RailStage.data_store.clear()
-
-
 def model():
     return SedflowInformer.make_stage(name="inform", hdf5_groupname="").inform({"redshift": np.zeros(1)})
 
@@ -52,7 +44,7 @@ def estimate(table, **settings):
     """The ensemble of a table."""
     options = {"hdf5_groupname": "", "zmax": 3.2, "nzbins": 321, "n_draws": 128, "output_mode": "return", **settings}
     stage = SedflowEstimator.make_stage(name="estimate", model=model(), **options)
-    return stage.estimate(RailStage.data_store.add_data("input", table, TableHandle)).data
+    return stage.estimate(table).data
 
 
 def test_mock_galaxies_get_their_redshifts_back(table):

@@ -63,3 +63,18 @@ def test_one_redshift_is_one_bin_and_none_is_none():
     assert found[0, 50] == pytest.approx(100, rel=1e-6)
     assert np.isnan(found[1]).all()
     assert found[2].argmax() == 299  # beyond the bins
+
+
+def test_peaks_are_counted_and_the_mode_is_the_highest():
+    one, two = points((1.2, 0.05)), points((0.3, 0.03), (2.7, 0.08))
+    known, none = np.full((1, 512), 0.4321), np.full((1, 512), np.nan)
+    z = np.concatenate([one[0], two[0], known, none])
+    weight = np.concatenate([one[1], two[1], np.ones((2, 512))])
+    found = redshift_density.peaks(z, weight, (0.0, 3.2))
+    assert found["redshift_peaks"].tolist() == [1, 2, 1, 0]
+    mode, odds = found["redshift_mode"], found["redshift_odds"]
+    assert mode[:2] == pytest.approx([1.2, 0.3], abs=0.05) and mode[2] == np.float32(0.4321) and np.isnan(mode[3])
+    assert (
+        odds[0] > 0.95 and odds[1] == pytest.approx(0.5, abs=0.1) and odds[2] == pytest.approx(1) and np.isnan(odds[3])
+    )
+    assert found["redshift_mode"].dtype == np.float32 and found["redshift_peaks"].dtype == np.uint8
