@@ -19,7 +19,7 @@ from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.sps import derived
 
-_STEP = 0.02  # in redshift, between estimates of what the interim prior implies
+_STEP = 0.03  # in ln(1 + z), between estimates of what the interim prior implies
 _LEAST_REDSHIFT = 1e-3  # of these estimates: nothing depends on the redshift as fast
 _BINS, _BLOCK = 1000, 8192
 _COVERED = (0.001, 0.999)  # quantiles of the induced prior between which its estimate is used
@@ -59,8 +59,8 @@ class Steps:
 
     def __init__(self, flow: TrainedModel, seed: int, n: int = 65_536, light: bool = True) -> None:
         self._flow, self._seed, self.n, self._light = flow, seed, n, light
-        count = max(math.ceil(flow.reach / _STEP), 1) + 1 if light else 1
-        self.redshift = np.clip(_STEP * np.arange(count), _LEAST_REDSHIFT, flow.reach)
+        count = max(math.ceil(math.log1p(flow.reach) / _STEP), 1) + 1 if light else 1
+        self.redshift = np.clip(np.expm1(_STEP * np.arange(count)), _LEAST_REDSHIFT, flow.reach)
         self._kept: dict[int, Float[np.ndarray, "draw column"]] = {}
 
     def between(
@@ -103,7 +103,7 @@ class _Estimate:
         density = density.clip(min=1 / (n * width))  # one draw: below that nothing is known
         return cls(float(lo), float(hi), 0.5 * (edges[1:] + edges[:-1]), density)
 
-    def __call__(self, x: Float[np.ndarray, " draw"]) -> Float[np.ndarray, " draw"]:
+    def __call__(self, x: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
         return np.interp(x, self.centres, self.density)
 
 
@@ -131,21 +131,22 @@ class InducedPrior:
     ) -> tuple[Float[np.ndarray, " galaxy"], Float[np.ndarray, " galaxy"]]:
         """Return where the density is known."""
         left, right, t = self._steps.between(redshift)
-        lo, hi = (
-            np.array([[getattr(self._at(i), end) for i in steps.tolist()] for steps in (left, right)])
-            for end in ("lo", "hi")
-        )
-        return (1 - t) * lo[0] + t * lo[1], (1 - t) * hi[0] + t * hi[1]
+        low, high = np.zeros((2, len(self._steps.redshift)))
+        for step in np.union1d(left, right).tolist():
+            low[step], high[step] = self._at(step).lo, self._at(step).hi
+        return (1 - t) * low[left] + t * low[right], (1 - t) * high[left] + t * high[right]
 
     def log_pdf(
         self, x: Float[np.ndarray, "galaxy draw"], redshift: Float[np.ndarray, " galaxy"]
     ) -> Float[np.ndarray, "galaxy draw"]:
         """Return ln of the density at ``x``, linear between steps in redshift."""
-        found = [
-            (1 - t) * self._at(int(left))(row) + t * self._at(int(right))(row)
-            for row, left, right, t in zip(x, *self._steps.between(redshift), strict=True)
-        ]
-        return np.log(np.reshape(found, x.shape))
+        left, right, t = self._steps.between(redshift)
+        found = np.zeros(x.shape)
+        for at, share in ((left, 1 - t), (right, t)):
+            for step in np.unique(at).tolist():  # draws of galaxies without a redshift are each at their own
+                rows = at == step
+                found[rows] += share[rows, None] * self._at(step)(x[rows])
+        return np.log(found)
 
 
 def prior_draws(
