@@ -18,6 +18,7 @@ from jobs.config.joining import Join
 from jobs.config.run_file import RunFile
 from jobs.export.rows import BAND_COLUMNS, ROW_COLUMNS, SUMMARIES, exported
 from sedflow_dist.flow.head_training import HeadSettings
+from sedflow_dist.inference.redshift_prior import RedshiftTable
 from sedflow_dist.inference.summary import COLUMNS, METHODS
 from sedflow_dist.parameters import ParameterSpace
 from sedflow_dist.photometry import flags
@@ -47,6 +48,7 @@ def run_file_page() -> str:
     sections += [one for one in _sections(RunFile, "") if not one[0].startswith("engines")]
     sections += [("engines", Sizes), *_sections(Sizes, "engines.")]
     sections.append(("photo_z, where redshifts are inferred (docs/photo-z.md)", HeadSettings))
+    sections.append(("inference.prior.redshift, where it is a table (docs/priors.md)", RedshiftTable))
     sections.append(("join, where a table is joined (docs/remote.md)", Join))
     sections.append(("survey, where it is declared in the run file", Survey))
     sections += [("survey.footprints, each", Footprint), ("survey.cuts, each", Cut)]

@@ -99,6 +99,10 @@ class NumberDensity:
         density = self._per_redshift(np.where(inside, z, 0.5 * (self.low + self.high)))
         return np.where(inside, np.log(density) - self._log_number, -np.inf)
 
+    def describe(self) -> str:
+        """Return what it is, in words."""
+        return f"volume times the {self.mass.describe()}"
+
     def log_joint(self, log_mass: Numbers, z: Numbers) -> Numbers:
         """Return ln p(z, log M), per unit of redshift and dex: what the weights of draws at many redshifts need."""
         at_z = self.mass.log_phi(log_mass, z) - np.log(self.mass.number(z))

@@ -1,7 +1,7 @@
-"""BPZ's prior on redshift and type, given the magnitude: for redshifts that are inferred.
+"""Priors of redshifts that are inferred: a table of somebody's own, and BPZ's, of redshift and type, given the magnitude.
 
-In: redshifts and I-band magnitudes. Out: ln of p(z | m), of one type or of all. At a known redshift it is the same factor for
-all draws of a galaxy, and changes nothing.
+In: redshifts, and I-band magnitudes. Out: ln of p(z), or p(z | m) of one type or of all. At a known redshift it is the same factor
+for all draws of a galaxy, and changes nothing.
 
 Source: Benitez 2000 (ApJ 536, 571), equations 29 and 30 and table 1, fitted to the HDF-N; digits as BPZ's own code has them.
 """
@@ -13,10 +13,44 @@ from typing import Literal
 
 import numpy as np
 import scipy
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sedflow_dist.inference.relation import Numbers
 
 Type = Literal["E", "Sbc", "Im"]
+
+
+class RedshiftTable(BaseModel):
+    """p(z) in bins: how many galaxies there are, relative to each other, in each; none beyond."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    edges: tuple[float, ...] = Field(min_length=2, description="of the bins, increasing")
+    number: tuple[float, ...] = Field(min_length=1, description="of galaxies in each bin, in any unit")
+
+    @model_validator(mode="after")
+    def _check(self) -> RedshiftTable:
+        if len(self.edges) != len(self.number) + 1:
+            raise ValueError(
+                f"{len(self.number)} bins have {len(self.number) + 1} edges, and there are {len(self.edges)}"
+            )
+        if not (np.isfinite(self.edges).all() and (np.diff(self.edges) > 0).all() and self.edges[0] >= 0):
+            raise ValueError("edges of bins of redshift are finite, 0 or more, and increase")
+        if not (np.isfinite(self.number).all() and min(self.number) >= 0 and sum(self.number) > 0):
+            raise ValueError("numbers of galaxies are finite and 0 or more, and not all are 0")
+        return self
+
+    def log_pdf(self, z: Numbers) -> Numbers:
+        """Return ln p(z) per unit of redshift; -inf where there is no galaxy."""
+        edges, number = np.asarray(self.edges), np.asarray(self.number)
+        density = np.append(number / np.diff(edges) / number.sum(), 0.0)
+        at = np.searchsorted(edges, z, side="right") - 1
+        with np.errstate(divide="ignore"):
+            return np.log(np.where((at >= 0) & (z < edges[-1]), density[np.clip(at, 0, len(number))], 0.0))
+
+    def describe(self) -> str:
+        """Return what it is, in words."""
+        return f"a table of {len(self.number)} bins from {self.edges[0]:g} to {self.edges[-1]:g}"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from sedflow_dist.flow.trained_model import TrainedModel
 from sedflow_dist.inference.densities import Density, mass_function
 from sedflow_dist.inference.interim_prior import InducedPrior, ParameterPrior, Steps
 from sedflow_dist.inference.mass_function import NumberDensity
+from sedflow_dist.inference.redshift_prior import RedshiftTable
 from sedflow_dist.inference.settings import RelativeTo, TargetPrior
 from sedflow_dist.sps import derived
 
@@ -39,7 +40,7 @@ class NewPrior:
     Attributes:
         columns: names of all columns of draws
         old: the interim densities that are replaced; none where densities multiply the interim prior
-        number: p(z) of redshifts that are inferred; None: flat, as in the training
+        number: p(z) of redshifts that are inferred; None: flat between ``redshifts``, as in the training
     """
 
     columns: tuple[str, ...]
@@ -47,7 +48,8 @@ class NewPrior:
     relative_to: RelativeTo
     old: tuple[ParameterPrior | InducedPrior, ...]
     steps: Steps
-    number: NumberDensity | None = None
+    number: NumberDensity | RedshiftTable | None = None
+    redshifts: tuple[float, float] = (0.0, 1.0)
     _log_norms: dict[int, float] = field(default_factory=dict)
 
     @classmethod
@@ -97,14 +99,16 @@ class NewPrior:
             raise ValueError(
                 f"prior.redshift: {wanted.redshift} is of redshifts that are inferred, and this model has no redshift head"
             )
-        return replace(prior, number=NumberDensity(mass_function(wanted.redshift), *flow.spec.redshift))
+        between, number = flow.spec.redshift, wanted.redshift
+        told = NumberDensity(mass_function(number), *between) if isinstance(number, str) else number
+        return replace(prior, number=told, redshifts=between)
 
     def describe(self) -> list[str]:
         """Return what was understood, a line for each density and one for what they are relative to."""
         meaning = "in place of" if self.old else "times, as it is,"
         of_redshifts = []
         if self.number:
-            of_redshifts = [f"redshifts that are inferred: volume times the {self.number.mass.describe()}"]
+            of_redshifts = [f"redshifts that are inferred: {self.number.describe()}"]
         of_columns = [f"the prior of the columns is that {meaning} the interim one"] if self.densities else []
         return [density.describe() for density in self.densities] + of_columns + of_redshifts
 
@@ -160,7 +164,8 @@ class NewPrior:
         z = redshift.double()
         if self.number is None:
             return torch.zeros_like(z)
-        return torch.as_tensor(self.number.log_pdf(z.numpy())) + math.log(self.number.high - self.number.low)
+        low, high = self.redshifts
+        return torch.as_tensor(self.number.log_pdf(z.numpy())) + math.log(high - low)
 
     def log_norm(self, step: int) -> float:
         """Return ln of the mean of the factor over draws of the interim prior at a step in redshift."""

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sedflow_dist.inference.densities import Density, mass_function
+from sedflow_dist.inference.redshift_prior import RedshiftTable
 from sedflow_dist.sps.chosen import Chosen
 
 #: Steps of a chain between kept ones.
@@ -65,11 +66,11 @@ class TargetPrior(BaseModel):
     densities: tuple[str, ...] = Field(
         (), description="one a column, as `log_mstar_surviving=leja2020(min=8)` or `tau_ism=norm(0.3,0.2)`"
     )
-    redshift: str | None = Field(
+    redshift: str | RedshiftTable | None = Field(
         None,
-        exclude_if=lambda text: text is None,
-        description="of redshifts that are inferred: `leja2020(min=8)`, the number of galaxies above a mass times the volume; "
-        "none: flat, as in the training",
+        exclude_if=lambda prior: prior is None,
+        description="of redshifts that are inferred: `leja2020(min=8)`, the number of galaxies above a mass times the volume; a "
+        "table, `{edges: [0, 0.1, ...], number: [...]}`; none: flat, as in the training",
     )
     relative_to: RelativeTo = Field(
         "implied",
@@ -91,10 +92,10 @@ class TargetPrior(BaseModel):
 
     @field_validator("redshift")
     @classmethod
-    def _of_redshifts(cls, text: str | None) -> str | None:
-        if text is not None:
-            mass_function(text)
-        return text
+    def _of_redshifts(cls, prior: str | RedshiftTable | None) -> str | RedshiftTable | None:
+        if isinstance(prior, str):
+            mass_function(prior)
+        return prior
 
     @property
     def is_empty(self) -> bool:

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from astropy.cosmology import Planck13
+from pydantic import ValidationError
 from scipy import integrate, stats
 
 from sedflow_dist.inference.mass_function import Leja2020, NumberDensity, at_redshift
 from sedflow_dist.inference.mass_metallicity import TABLE, Gallazzi2005
-from sedflow_dist.inference.redshift_prior import TYPES, Benitez2000
+from sedflow_dist.inference.redshift_prior import TYPES, Benitez2000, RedshiftTable
+from sedflow_dist.inference.settings import TargetPrior
 
 ANYWHERE = np.array([[-np.inf]]), np.array([[np.inf]])
 
@@ -144,3 +146,32 @@ def test_bpz_has_the_papers_fractions_and_ends():
     np.testing.assert_array_equal(prior.log_pdf(z, np.asarray(15.0)), prior.log_pdf(z, np.asarray(20.0)))
     medians = [z[np.searchsorted(prior.cdf(z, np.asarray(m)), 0.5)] for m in (20.0, 23.0, 26.0)]
     assert medians[0] < medians[1] < medians[2]  # fainter is farther
+
+
+# -- redshifts: a table ---------------------------------------------------------------------------------------------------
+
+
+def test_a_table_of_redshifts_is_a_density():
+    table = RedshiftTable(edges=(0, 0.1, 0.3, 1.0), number=(2, 0, 6))
+    z = np.array([0.05, 0.2, 0.5, 0.999, 1.0, 3.0])
+    with np.errstate(divide="ignore"):
+        expected = np.log([2.5, 0, 0.75 / 0.7, 0.75 / 0.7, 0, 0])
+    np.testing.assert_allclose(table.log_pdf(z), expected)
+    assert table.describe() == "a table of 3 bins from 0 to 1"
+    total, _ = integrate.quad(lambda x: np.exp(table.log_pdf(x)), 0, 1, points=[0.1, 0.3])
+    assert total == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("edges", "number", "told"),
+    [((0, 1), (1, 2), "2 bins have 3 edges, and there are 2"), ((0, 0.5, 0.5), (1, 2), "increase"),
+     ((-0.1, 1), (1,), "0 or more, and increase"), ((0, 1), (0,), "not all are 0"), ((0, 1), (-1,), "0 or more")],
+)  # fmt: skip
+def test_a_table_of_redshifts_that_is_none_is_refused(edges, number, told):
+    with pytest.raises(ValidationError, match=told):
+        TargetPrior(redshift={"edges": edges, "number": number})
+
+
+def test_a_table_of_redshifts_is_plain_data():
+    prior = TargetPrior.model_validate({"redshift": {"edges": [0, 1, 2], "number": [1, 3]}})
+    assert TargetPrior.model_validate_json(prior.model_dump_json()) == prior and not prior.is_empty

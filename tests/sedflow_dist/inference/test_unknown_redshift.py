@@ -12,7 +12,8 @@ from sedflow_dist.flow.head_training import HeadSettings
 from sedflow_dist.inference import likelihood, unknown_redshift
 from sedflow_dist.inference.cascade import Router
 from sedflow_dist.inference.posterior import Posterior
-from sedflow_dist.inference.settings import Routing
+from sedflow_dist.inference.reweight import NewPrior
+from sedflow_dist.inference.settings import Routing, TargetPrior
 from sedflow_dist.inference.summary import Method
 from sedflow_dist.photometry.flags import Flag
 from sedflow_dist.validation.mock_galaxies import mock_galaxies
@@ -134,3 +135,17 @@ def test_the_catalog_says_which_redshifts_are_inferred(headed, sdss, mocks):
     without = Router(Posterior(sdss, 1, 256), routing).summarise(photometry, flags, 0)
     assert (without.method[3:] == Method.NONE).all() and (without.flags[3:] & int(Flag.BAD_REDSHIFT) != 0).all()
     assert not (without.flags & int(Flag.REDSHIFT_INFERRED)).any()
+
+
+def test_a_table_of_redshifts_acts_as_a_factor_of_the_weights(headed, mocks):
+    """Three times as many galaxies beyond the median: the odds of the upper half are multiplied by three."""
+    one, rows = hidden(mocks.photometry[[1]]), np.array([1])
+    flat = Posterior(headed, seed=1, n_draws=N).draw(one, rows, N)
+    z = flat.redshift[0]
+    middle = float(z.sort().values[len(z) // 2])
+    table = {"edges": [0.0, middle, 0.2], "number": [middle, 3 * (0.2 - middle)]}
+    target = NewPrior.of(TargetPrior(redshift=table), headed, 1)
+    found = Posterior(headed, seed=1, n_draws=N, target=target).draw(one, rows, N)
+    upper = [float(draws.weight[0][z >= middle].sum()) for draws in (flat, found)]
+    odds = [share / (1 - share) for share in upper]
+    assert 0.01 < upper[0] < 0.99 and odds[1] == pytest.approx(3 * odds[0], rel=0.01)  # tails are smoothed
