@@ -11,7 +11,7 @@ from sedflow_dist.validation.mock_galaxies import mock_galaxies
 from storage_schemas import model
 from storage_schemas.backend.location import Location
 
-NAMES = ["desi", "sdss"]
+NAMES = ["desi", "rubin", "sdss"]
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,15 @@ def test_models_are_small_and_known_by_name():
 def test_other_names_are_locations(tmp_path):
     (tmp_path / "sdss").mkdir()
     assert shipped.model(str(tmp_path / "sdss")) == Location.parse(str(tmp_path / "sdss"))
-    with pytest.raises(FileNotFoundError, match=r"no model nosuch: it is .* one that comes along: desi, sdss"):
+    with pytest.raises(FileNotFoundError, match=r"no model nosuch: it is .* one that comes along: desi, rubin, sdss"):
         shipped.model("nosuch")
     assert shipped.model("s3://bucket/sdss") == Location.parse("s3://bucket/sdss")
 
 
-@pytest.mark.parametrize(("name", "survey", "redshift"), [("sdss", "sdss", 0.2), ("desi", "desi-legacy", 0.6)])
+@pytest.mark.parametrize(
+    ("name", "survey", "redshift"),
+    [("sdss", "sdss", 0.2), ("desi", "desi-legacy", 0.6), ("rubin", "rubin", 3.2), ("rubin", "rail", 3.2)],
+)
 def test_they_answer_their_surveys_photometry(flows, name, survey, redshift):
     flow, declared = flows[name], surveys.get(survey)
     assert (flow.spec.bands, flow.spec.labels, flow.spec.band_sets) == (
