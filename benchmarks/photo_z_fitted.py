@@ -1,5 +1,5 @@
-"""What a spectroscopic sample can teach a template code: zero points, the models' error and n(z) of one half of a RAIL file, used on
-the other half, beside the same half as it comes. Arguments: the file, a model with a redshift head (rubin).
+"""What a spectroscopic sample can teach a template code: zero points, the models' error and n(z) of one half of a RAIL file, used
+on the other half, beside the same half as it comes. Arguments: the file, a model with a redshift head (rubin).
 
 Odd rows teach. The models' error is that of `ERRORS` under which the evidence of their photometry at their true redshifts is
 greatest; zero points are those of `sedflow zeropoints`; the number of galaxies at each redshift, over the share that would be
