@@ -23,6 +23,7 @@ from sedflow_dist.validation.photo_z import Judged
 
 GRID = np.linspace(0, 3.2, 321)
 EDGES = np.concatenate([GRID[:1], (GRID[1:] + GRID[:-1]) / 2, GRID[-1:]])
+FEWEST = 20
 MAGNITUDES, REDSHIFTS = (16, 22, 23, 24, 25.3), (0, 0.5, 1.0, 1.5, 3.2)
 
 
@@ -58,7 +59,8 @@ def everywhere(name: str, density: np.ndarray, table: dict[str, np.ndarray]) -> 
     for what, values, edges in (("i", i_band, MAGNITUDES), ("z", truth, REDSHIFTS)):
         for low, high in pairwise(edges):
             kept = (values >= low) & (values < high)
-            judged(f"{name}, {what} {low}-{high} ({kept.sum()})", density, truth, kept)
+            if kept.sum() >= FEWEST:
+                judged(f"{name}, {what} {low}-{high} ({kept.sum()})", density, truth, kept)
     whole = Judged.of(truth, density, EDGES, truth)
     report(f"{name}: n(z), largest difference of cumulative distributions", f"{whole.number_distance:.4f}")
 

@@ -46,17 +46,16 @@ def check_survey(survey: Survey, model: Location, settings: Inference) -> None:
     _check_redshifts(f"survey {survey.name}", survey.without_redshifts, spec, model)
 
 
-def infers_redshifts(model: Location) -> bool:
-    """Whether a model has a redshift head; by its specification."""
-    return model_spec.parse(model_store.read(model)[1]).head is not None
+def of_redshifts(model: Location, mass_function: str) -> dict[str, Any]:
+    """Return the settings of inference that concern redshifts which a model infers, under a mass function.
 
-
-def target_prior(infers_redshifts: bool, mass_function: str) -> TargetPrior:
-    """Return the prior of redshifts and masses under a mass function; `auto`: the usual one if the model infers redshifts."""
-    if mass_function == NONE or (mass_function == AUTO and not infers_redshifts):
-        return TargetPrior()
-    galaxies = TargetPrior.of_galaxies(MASS_FUNCTION if mass_function == AUTO else mass_function)
-    return galaxies if infers_redshifts else galaxies.model_copy(update={"redshift": None})
+    `auto`: the usual one if it infers any; `none`: no other prior than the training's. Of a model that infers none, masses alone.
+    """
+    infers = model_spec.parse(model_store.read(model)[1]).head is not None
+    if mass_function == NONE or (mass_function == AUTO and not infers):
+        return {"redshift_peaks": infers}
+    prior = TargetPrior.of_galaxies(MASS_FUNCTION if mass_function == AUTO else mass_function)
+    return {"redshift_peaks": infers, "prior": prior if infers else prior.model_copy(update={"redshift": None})}
 
 
 def check_columns(flow: TrainedModel, settings: Inference) -> None:

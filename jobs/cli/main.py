@@ -90,6 +90,13 @@ Dec = Annotated[str | None, typer.Option("--dec", help="declination column; repl
 SurveyName = Annotated[
     str, typer.Option("--survey", help=f"{', '.join(surveys.SURVEYS)}, or a run file that declares another")
 ]
+MassFunction = Annotated[
+    str,
+    typer.Option(
+        help="prior of masses, and with the volume of redshifts that are inferred, as leja2020(min=8); auto: leja2020(min=7) for "
+        "models that infer redshifts, none for others; none: flat, as in the training"
+    ),
+]
 #: Parameters that say how a table is read, and those that a run file says instead.
 _OF_A_TABLE = ("survey", "redshift", "ra", "dec", "join")
 _OF_A_RUN = (*_OF_A_TABLE, "order", "rows_per_chunk", "keep_runs", "workers", "access")
@@ -221,13 +228,7 @@ def infer(
         bool,
         typer.Option(help="weigh draws by the exact likelihood; without: quantiles alone, of flows with preset: paper"),
     ] = True,
-    mass_function: Annotated[
-        str,
-        typer.Option(
-            help="prior of masses, and with the volume of redshifts that are inferred, as leja2020(min=8); auto: leja2020(min=7) "
-            "for models that infer redshifts, none for others; none: flat, as in the training"
-        ),
-    ] = "auto",
+    mass_function: MassFunction = "auto",
     learned_likelihood: Learned = False,
     band_tension: BandTension = False,
     leave_out: LeaveOut = None,
@@ -242,17 +243,15 @@ def infer(
 ) -> None:
     """Answer every galaxy of INPUT and publish the catalog as a release."""
     from jobs.infer import infer as fill
-    from jobs.ingest.job import holding
-    from jobs.ingest.job import ingest as read
-    from jobs.serving import check_survey, infers_redshifts, target_prior
+    from jobs.ingest import job as ingesting
+    from jobs.serving import check_survey, of_redshifts
     from storage_schemas.catalog import schema as catalog
 
-    photo_z = infers_redshifts(shipped.model(model))
     with read_from_options():
         settings = Inference(
             n_draws=draws, keep_draws=keep_draws, certificate=certificate, rows_per_shard=rows_per_shard,
             learned_likelihood=learned_likelihood, band_tension=band_tension, leave_out=leave_out,
-            prior=target_prior(photo_z, mass_function), redshift_peaks=photo_z,
+            **of_redshifts(shipped.model(model), mass_function),
         )  # fmt: skip
     dask = engines(profile).dask.replace(workers=workers)
     where, joining, reach = Location.parse(out), join_of(join), access_of(access)
@@ -267,8 +266,8 @@ def infer(
         check_survey(asked.named(of), trained, settings)
         catalog.repository(where, create=True)  # which refuses a place that holds something else
         location = where / "photometry"
-        with holding(location) as lease:
-            read(source, of, location, rows_per_shard, asked, dask, lease, joining or joined, reach)
+        with ingesting.holding(location) as lease:
+            ingesting.ingest(source, of, location, rows_per_shard, asked, dask, lease, joining or joined, reach)
             fill(location, trained, where, settings, seed, dask)
     summary(where)
 

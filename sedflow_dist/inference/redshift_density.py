@@ -70,7 +70,7 @@ def _one(x: np.ndarray, weight: np.ndarray, edges: np.ndarray) -> np.ndarray:
     width = _width(place, share)
     beyond = np.clip((edges[:, None] - place) / max(width, least), -40, 40)
     below = ndtr(beyond) @ share
-    return np.diff(below) / max(below[-1] - below[0], 1e-300)
+    return np.diff(below).clip(min=0) / max(below[-1] - below[0], 1e-300)  # no less than nothing by rounding
 
 
 def _width(place: np.ndarray, share: np.ndarray) -> float:
