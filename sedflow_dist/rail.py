@@ -11,26 +11,24 @@ from typing import Any
 import numpy as np
 import qp
 from ceci.config import StageParameter
-from jaxtyping import Float
+from jaxtyping import Shaped
 from rail.core.common_params import SharedParams
 from rail.core.enums import DistributionType
 from rail.estimation.estimator import CatEstimator
 from rail.estimation.informer import CatInformer
 
 from sedflow_dist import TrainedModel, load_model
-from sedflow_dist.inference import importance, redshift_density
-from sedflow_dist.inference.posterior import Posterior
-from sedflow_dist.inference.reweight import NewPrior
-from sedflow_dist.inference.settings import MASS_FUNCTION, TargetPrior
+from sedflow_dist.inference import redshift_density
+from sedflow_dist.inference.cascade import Router
+from sedflow_dist.inference.settings import MASS_FUNCTION, InferenceSettings, Routing, TargetPrior
+from sedflow_dist.inference.summary import QUANTILE_NAMES, Summary
 from sedflow_dist.photometry.calibrate import Calibrated, calibrate
 from sedflow_dist.photometry.survey import Survey
 from sedflow_dist.photometry.surveys import SURVEYS
 
 #: Of the other parameters, what stands beside p(z): medians, and the quantiles that a Gaussian has at one standard deviation.
 _BESIDE = ("log_mstar_surviving", "log_sfr_1gyr", "tau_ism")
-_QUANTILES = {"p16": 0.16, "p50": 0.5, "p84": 0.84}
-#: Galaxies whose draws are worked on at once.
-_TOGETHER = 16
+_QUANTILES = {name: QUANTILE_NAMES.index(name) for name in ("p16", "p50", "p84")}
 
 
 class SedflowInformer(CatInformer):
@@ -76,7 +74,7 @@ class SedflowEstimator(CatEstimator):
         nondetect_val=SharedParams.copy_param("nondetect_val"),
         nonobserved_val=SharedParams.copy_param("nonobserved_val"),
         seed=StageParameter(int, 1, msg="fixes every draw, with the row of a galaxy"),
-        n_draws=StageParameter(int, 512, msg="draws a galaxy"),
+        n_draws=StageParameter(int, 512, msg="draws a galaxy; up to eight times as many where they do not serve"),
         mass_function=StageParameter(
             str, MASS_FUNCTION, msg="prior of redshift and mass: a mass function, times the volume; '': flat"
         ),
@@ -88,16 +86,15 @@ class SedflowEstimator(CatEstimator):
         return DistributionType.posterior
 
     def open_model(self, **kwargs: Any) -> None:
-        """Take the model over, and build what infers."""
+        """Take the model over, and build what infers: as a catalog's rows are, with more draws where these do not serve."""
         super().open_model(**kwargs)
         if self.model is None:
             return
         model = TrainedModel.from_bytes(self.model["weights"], self.model["specification"])
-        wanted, target = self.config.mass_function, None
-        if wanted:
-            target = NewPrior.of(TargetPrior.of_galaxies(wanted), model, self.config.seed)
-        self._posterior = Posterior(model, self.config.seed, self.config.n_draws, target=target)
-        self._survey = self._declared(model)
+        wanted, n = self.config.mass_function, self.config.n_draws
+        prior = TargetPrior.of_galaxies(wanted) if wanted else TargetPrior()
+        settings = InferenceSettings(n_draws=n, keep_draws=n, prior=prior, routing=Routing(share=0.0))
+        self._router, self._survey = Router.of(model, self.config.seed, settings), self._declared(model)
 
     def _declared(self, model: TrainedModel) -> Survey:
         """RAIL's settings as a survey's."""
@@ -117,11 +114,13 @@ class SedflowEstimator(CatEstimator):
 
     def _process_chunk(self, start: int, end: int, data: Any, first: bool) -> None:
         """Infer the galaxies of a chunk, and hand on what was found."""
-        observed = self._observed(data)
-        grid = np.linspace(self.config.zmin, self.config.zmax, self.config.nzbins)
-        density, beside = self._inferred(observed, start, grid)
+        observed, grid = self._observed(data), np.linspace(self.config.zmin, self.config.zmax, self.config.nzbins)
+        summary = self._router.summarise(observed.photometry, observed.flags, start)
+        edges = np.concatenate([grid[:1], (grid[:-1] + grid[1:]) / 2, grid[-1:]])
+        density = redshift_density.in_bins(summary.draw_redshift, np.ones_like(summary.draw_redshift), edges)
+        density[np.isnan(density).any(1)] = 1 / (grid[-1] - grid[0])
         found = qp.Ensemble(qp.interp, {"xvals": grid, "yvals": density})
-        found.set_ancil({"zmode": grid[density.argmax(1)][:, None], **beside})
+        found.set_ancil({"zmode": grid[density.argmax(1)][:, None], **self._beside(summary)})
         self._do_chunk_output(found, start, end, first, data=data)
 
     def _observed(self, data: Any) -> Calibrated:
@@ -132,26 +131,10 @@ class SedflowEstimator(CatEstimator):
         )
         return calibrate(self._survey, magnitude, error, None, np.full(len(magnitude), np.nan))
 
-    def _inferred(
-        self, observed: Calibrated, first: int, grid: Float[np.ndarray, " point"]
-    ) -> tuple[Float[np.ndarray, "galaxy point"], dict[str, np.ndarray]]:
-        """p(z) at the points of a grid, and columns of what is beside it."""
-        posterior, seen, n = self._posterior, observed.photometry, len(observed.flags)
-        flags = posterior.flag(seen, observed.flags)
-        edges = np.concatenate([grid[:1], (grid[:-1] + grid[1:]) / 2, grid[-1:]])
-        density = np.full((n, len(grid)), 1 / (grid[-1] - grid[0]))
-        names = [f"{name}_{ending}" for name in _BESIDE for ending in _QUANTILES]
-        beside = {name: np.full((n, 1), np.nan) for name in [*names, "effective_fraction"]}
-        columns = [posterior.columns.index(name) for name in _BESIDE]
-        beside["flags"] = flags[:, None]
-        able = np.flatnonzero(posterior.open(seen, flags))
-        for part in range(0, len(able), _TOGETHER):
-            at = able[part : part + _TOGETHER]
-            draws = posterior.draw(seen[at], at + first, self.config.n_draws)
-            weight = np.where(posterior.serves(draws).numpy()[:, None], draws.weight.numpy(), draws.plain.numpy())
-            density[at] = redshift_density.in_bins(draws.redshift.numpy(), weight, edges)
-            found = importance.quantiles(draws.values[..., columns], draws.weight.float(), tuple(_QUANTILES.values()))
-            for name, values in zip(names, found.flatten(1).T.numpy(), strict=True):
-                beside[name][at, 0] = values
-            beside["effective_fraction"][at, 0] = draws.effective_fraction.numpy()
-        return density, beside
+    def _beside(self, summary: Summary) -> dict[str, Shaped[np.ndarray, "galaxy 1"]]:
+        """Columns beside p(z): how good the answer is, and intervals of other properties."""
+        columns = {"flags": summary.flags, "effective_fraction": summary.effective_fraction}
+        for name in _BESIDE:
+            at = self._router.posterior.columns.index(name)
+            columns |= {f"{name}_{ending}": summary.quantiles[:, at, i] for ending, i in _QUANTILES.items()}
+        return {name: values[:, None] for name, values in columns.items()}
