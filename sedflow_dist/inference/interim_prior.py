@@ -21,6 +21,7 @@ from sedflow_dist.sps import derived
 
 _STEP = 0.03  # in ln(1 + z), between estimates of what the interim prior implies
 _LEAST_REDSHIFT = 1e-3  # of these estimates: nothing depends on the redshift as fast
+_FEW = 32  # steps
 _BINS, _BLOCK = 1000, 8192
 _COVERED = (0.001, 0.999)  # quantiles of the induced prior between which its estimate is used
 
@@ -53,13 +54,13 @@ class Steps:
     They do not depend on who asks: a galaxy's numbers are the same beside any others.
 
     Args:
-        n: draws at each step
+        n: draws at each step; a quarter of them where there are many steps: what is estimated is smooth in redshift
         light: False: of parameters alone is asked, whose prior is the same at any redshift: one step, without any light
     """
 
     def __init__(self, flow: TrainedModel, seed: int, n: int = 65_536, light: bool = True) -> None:
-        self._flow, self._seed, self.n, self._light = flow, seed, n, light
         count = max(math.ceil(math.log1p(flow.reach) / _STEP), 1) + 1 if light else 1
+        self._flow, self._seed, self.n, self._light = flow, seed, n if count <= _FEW else n // 4, light
         self.redshift = np.clip(np.expm1(_STEP * np.arange(count)), _LEAST_REDSHIFT, flow.reach)
         self._kept: dict[int, Float[np.ndarray, "draw column"]] = {}
 

@@ -42,7 +42,15 @@ def model():
 
 def estimate(table, **settings):
     """The ensemble of a table."""
-    options = {"hdf5_groupname": "", "zmax": 3.2, "nzbins": 321, "n_draws": 128, "output_mode": "return", **settings}
+    options = {
+        "hdf5_groupname": "",
+        "zmax": 3.2,
+        "nzbins": 321,
+        "n_draws": 128,
+        "output_mode": "return",
+        "mass_function": "",
+    }
+    options |= settings
     stage = SedflowEstimator.make_stage(name="estimate", model=model(), **options)
     return stage.estimate(table).data
 
