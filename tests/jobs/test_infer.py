@@ -48,6 +48,7 @@ def test_every_setting_is_part_of_the_key_but_how_work_is_cut(run):
         "prior": TargetPrior(densities=("tau_ism=norm(0.3,0.2)",)), "band_tension": True, "leave_out": "tension",
         "predict": ("sdss2010-r",), "rest_frame": RestFrame(bands=("r",)), "selection": Selection(band="r", magnitude=17.6),
         "star_formation_history": (0.0, 1.0, 3.0), "specific_rates": True, "colours": ("observed",),
+        "redshift_peaks": True,
     }  # fmt: skip
     # tests/jobs/test_likelihood.py has the one setting that needs a likelihood beside the model
     assert {*changes, "learned_likelihood"} == set(Newer.model_fields) - job._NOT_OF_AN_ANSWER

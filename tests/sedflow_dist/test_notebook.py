@@ -133,7 +133,7 @@ def test_models_are_found_by_folder_and_url(flow, tmp_path, s3_server, monkeypat
 
 
 def test_a_model_that_is_not_there_is_an_error_that_says_what_is(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no model at .*nowhere; the package comes with desi, sdss"):
+    with pytest.raises(FileNotFoundError, match=r"no model at .*nowhere; the package comes with desi, rubin, sdss"):
         load_model(tmp_path / "nowhere")
 
 

@@ -80,21 +80,20 @@ def test_answers_do_not_depend_on_chunks(table):
 
 
 def test_what_was_not_observed_is_missing_and_what_was_not_detected_is_faint(table):
-    """A u band that saw nothing says that a galaxy is red or far; one that was not looked at says nothing."""
-    seen, not_observed, not_detected, two = (
-        {name: values[:1].copy() for name, values in table.items()} for _ in range(4)
-    )
-    not_observed["mag_u_lsst"][:] = np.nan
-    not_observed["mag_err_u_lsst"][:] = np.nan
-    not_detected["mag_u_lsst"][:] = 99.0
+    """A u band that saw nothing says that a galaxy is red or far, one that was not looked at nothing. A galaxy, four times."""
+    four = {name: np.repeat(values[:1], 4) for name, values in table.items()}
+    four["mag_u_lsst"][1] = four["mag_err_u_lsst"][1] = np.nan
+    four["mag_u_lsst"][2], four["mag_err_u_lsst"][2] = 99.0, np.nan  # the limit is RAIL's
     for band in "ugry":
-        two[f"mag_{band}_lsst"][:] = -99.0
-    grid = np.linspace(0, 3.2, 321)
-    p = [estimate(one).pdf(grid).ravel() for one in (seen, not_observed, not_detected)]
-    assert all(np.abs(a - b).max() > 0.01 for a, b in ((p[0], p[1]), (p[1], p[2])))
-    flat = estimate(two)
-    assert np.allclose(flat.pdf(grid), 1 / 3.2, rtol=1e-3)
-    assert np.isnan(flat.ancil["effective_fraction"]).all() and (flat.ancil["flags"] & int(Flag.TOO_FEW_BANDS)).all()
+        four[f"mag_{band}_lsst"][3] = -99.0
+    found, grid = estimate(four), np.linspace(0, 3.2, 321)
+    p = found.pdf(grid)
+    assert all(np.abs(p[a] - p[b]).max() > 0.01 for a, b in ((0, 1), (1, 2)))
+    assert np.allclose(p[3], 1 / 3.2, rtol=1e-3)
+    fraction, flags = found.ancil["effective_fraction"].ravel(), found.ancil["flags"].ravel()
+    assert np.isfinite(fraction[:3]).all() and np.isnan(fraction[3])
+    assert [bool(flag & int(Flag.TOO_FEW_BANDS)) for flag in flags] == [False, False, False, True]
+    assert [bool(flag & int(Flag.BAND_MISSING)) for flag in flags] == [False, True, False, True]
 
 
 def test_what_cannot_be_meant_is_refused(table):

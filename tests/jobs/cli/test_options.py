@@ -78,7 +78,10 @@ def test_an_option_that_a_photometry_store_was_made_with_is_refused(local, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--model", "nosuch"), "no model nosuch: it is a folder, an s3:// URL, or one that comes along: desi, sdss"),
+        (
+            ("--model", "nosuch"),
+            "no model nosuch: it is a folder, an s3:// URL, or one that comes along: desi, rubin, sdss",
+        ),
         (("--model", "{empty}"), "spec.json"),
         (("--model", "sdss", "--survey", "rubin"), "survey rubin has bands lsst2016-u"),
         (("--model", "sdss", "--no-certificate"), "`flow: {preset: paper}`"),

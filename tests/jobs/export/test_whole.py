@@ -50,7 +50,7 @@ import torch
 from matplotlib.figure import Figure
 from jobs.export import export
 from jobs.flux import flux
-from jobs.validate.figures import _save
+from jobs.validate.figures import save as save_figure
 from sedflow_dist.sps.components import Composition
 from sedflow_dist.photometry import surveys
 from storage_schemas import Location, open_catalog
@@ -64,7 +64,7 @@ figure = Figure()
 figure.subplots().plot(range(1000), torch.rand(1000))
 
 def save(out):
-    return _save(figure, Location.parse(out.parent), out.name)
+    return save_figure(figure, Location.parse(out.parent), out.name)
 
 def fluxes(out):
     return flux(folder.parent / "parameters.csv", surveys.get("sdss"), "bc03", out, 0.01, Composition.of())

@@ -80,6 +80,7 @@ def arrays(n=400, seed=0):
         "complete": np.arange(2 * n) < n,
         "signal_to_noise": rng.random(2 * n),
         "redshift": rng.random(2 * n),
+        "inferred": np.zeros(2 * n, bool),
     }
     return {"rank": ranks, "weighted_rank": ranks, **about, **joint}
 
