@@ -52,8 +52,7 @@ def judged(name: str, posterior: Posterior, photometry: Photometry) -> Draws:
     rate = (time.process_time() - start) / len(photometry)
     truth, columns = photometry.redshift.double().numpy(), posterior.columns
     figures = photo_z.PointFigures.of(medians(found, "redshift", columns).astype(float), truth)
-    z = found.values[..., columns.index("redshift")].double().numpy()
-    pit = photo_z.pit(z, found.weight.numpy(), truth)
+    pit = photo_z.pit(found.redshift.double().numpy(), found.weight.numpy(), truth)
     fraction = found.effective_fraction.numpy()
     report(f"{name}: CPU ms a galaxy", f"{1e3 * rate:.1f}")
     report(

@@ -94,7 +94,7 @@ def inferred(model: TrainedModel, survey: Survey, table: dict[str, np.ndarray], 
     for rows in np.array_split(np.arange(len(photometry)), len(photometry) // TOGETHER):
         draws = posterior.draw(photometry[rows], rows, N_DRAWS)
         weight = np.where(posterior.serves(draws).numpy()[:, None], draws.weight.numpy(), draws.plain.numpy())
-        parts.append(redshift_density.in_bins(draws.redshift.numpy(), weight, EDGES))
+        parts.append(redshift_density.in_bins(draws.redshift.numpy(), EDGES, weight))
     return np.concatenate(parts)
 
 

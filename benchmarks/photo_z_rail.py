@@ -18,18 +18,19 @@ import qp
 from common import report
 from rail.core.data import DataHandle
 
+from sedflow_dist.inference import redshift_density
 from sedflow_dist.rail import SedflowEstimator, SedflowInformer
 from sedflow_dist.validation.photo_z import Judged
 
 GRID = np.linspace(0, 3.2, 321)
-EDGES = np.concatenate([GRID[:1], (GRID[1:] + GRID[:-1]) / 2, GRID[-1:]])
+EDGES = redshift_density.around(GRID)
 FEWEST = 20
 MAGNITUDES, REDSHIFTS = (16, 22, 23, 24, 25.3), (0, 0.5, 1.0, 1.5, 3.2)
 
 
 def estimated(table: dict[str, np.ndarray], model: str) -> tuple[Any, float]:
     """Return the ensemble, and the CPU seconds that a galaxy took."""
-    informer = SedflowInformer.make_stage(name="inform", trained_model=model, hdf5_groupname="")
+    informer = SedflowInformer.make_stage(name="inform", trained_model=model, hdf5_groupname="", output_mode="return")
     handed = informer.inform({name: values[:1] for name, values in table.items()})
     estimator = SedflowEstimator.make_stage(
         name="estimate", model=handed, hdf5_groupname="", zmax=GRID[-1], nzbins=len(GRID), output_mode="return"

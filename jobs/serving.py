@@ -38,7 +38,7 @@ def check(store: ChunkedStore, flow: TrainedModel, model: Location) -> None:
 
 def check_survey(survey: Survey, model: Location, settings: Inference) -> None:
     """Raise ValueError unless a model can answer a survey's photometry as asked; by its specification, before any is read."""
-    spec = model_spec.parse(model_store.read(model)[1])
+    spec = model_spec.parse(model_store.read_spec(model))
     refuse_amplitude(settings.certificate, spec.amplitude)
     if settings.learned_likelihood:
         read_likelihood(model)
@@ -51,7 +51,7 @@ def of_redshifts(model: Location, mass_function: str) -> dict[str, Any]:
 
     `auto`: the usual one if it infers any; `none`: no other prior than the training's. Of a model that infers none, masses alone.
     """
-    infers = model_spec.parse(model_store.read(model)[1]).head is not None
+    infers = model_spec.parse(model_store.read_spec(model)).head is not None
     if mass_function == NONE or (mass_function == AUTO and not infers):
         return {"redshift_peaks": infers}
     prior = TargetPrior.of_galaxies(MASS_FUNCTION if mass_function == AUTO else mass_function)

@@ -57,7 +57,7 @@ def train(run: RunFile) -> Location:
     start = starting_model(run)
     key = training_key(run, start)
     if model_store.is_finished(out):
-        found = json.loads(model_store.read(out)[1])["training"].get("key")
+        found = json.loads(model_store.read_spec(out))["training"].get("key")
         if found != key:
             raise ValueError(f"{out} was trained with other settings; choose another storage root or remove it")
         say("train", f"the model is there already: {out}")

@@ -116,8 +116,7 @@ class SedflowEstimator(CatEstimator):
         """Infer the galaxies of a chunk, and hand on what was found."""
         observed, grid = self._observed(data), np.linspace(self.config.zmin, self.config.zmax, self.config.nzbins)
         summary = self._router.summarise(observed.photometry, observed.flags, start)
-        edges = np.concatenate([grid[:1], (grid[:-1] + grid[1:]) / 2, grid[-1:]])
-        density = redshift_density.in_bins(summary.draw_redshift, np.ones_like(summary.draw_redshift), edges)
+        density = redshift_density.in_bins(summary.draw_redshift, redshift_density.around(grid))
         density[np.isnan(density).any(1)] = 1 / (grid[-1] - grid[0])
         found = qp.Ensemble(qp.interp, {"xvals": grid, "yvals": density})
         found.set_ancil({"zmode": grid[density.argmax(1)][:, None], **self._beside(summary)})

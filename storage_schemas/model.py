@@ -51,7 +51,17 @@ def read(location: Location) -> tuple[bytes, bytes]:
         FileNotFoundError: no finished model here.
         ValueError: what is there is too large to be one.
     """
-    return location.get(WEIGHTS, _LARGEST[WEIGHTS]), location.get(SPEC, _LARGEST[SPEC])
+    return location.get(WEIGHTS, _LARGEST[WEIGHTS]), read_spec(location)
+
+
+def read_spec(location: Location) -> bytes:
+    """Return the specification of a model, and leave its weights where they are.
+
+    Raises:
+        FileNotFoundError: no finished model here.
+        ValueError: what is there is too large to be one.
+    """
+    return location.get(SPEC, _LARGEST[SPEC])
 
 
 def read_url(url: str) -> tuple[bytes, bytes]:

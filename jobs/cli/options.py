@@ -12,10 +12,13 @@ from pydantic import ValidationError
 
 from cluster.messages import problems
 from cluster.settings import Engines
+from jobs.config import run_file
 from jobs.config.joining import Join
+from jobs.config.run_file import RunFile
 from jobs.config.sections import Inputs
 from sedflow_dist.sps.components import KNOWN, PROVABGS, Composition
 from storage_schemas.backend.access import Access
+from storage_schemas.backend.location import Location
 from storage_schemas.backend.redaction import shown
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="run file, or the name of one that comes along: demo, nsa")]
@@ -115,6 +118,20 @@ def refuse_unread(context: typer.Context | None, unread: Collection[str], why: s
     given = [option.opts[0] for option in context.command.params if option.name in names]
     if given:
         raise typer.BadParameter(f"not read here: {shown(why)}", param_hint=", ".join(given))
+
+
+def catalog_of(source: str, root: str | None) -> tuple[Location, RunFile | None]:
+    """Return the catalog that is named by its place, or by the run file that makes it, which comes along.
+
+    Raises:
+        typer.BadParameter: --root was given, and there is no run file whose root it would replace.
+    """
+    if run_file.is_named(source):
+        run = RunFile.load(source, root=root)
+        return run.store("catalog"), run
+    if root:
+        raise typer.BadParameter("it replaces the root of a run file; the source is a catalog", param_hint="--root")
+    return Location.parse(source), None
 
 
 def join_of(text: str | None) -> Join | None:

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import CatalogPath, Profile, Release, Root, engines
-from jobs.config import run_file
-from jobs.config.run_file import RunFile
+from jobs.cli.options import CatalogPath, Profile, Release, Root, catalog_of, engines
 from storage_schemas.backend.location import Location
 
 report_app = typer.Typer()
@@ -27,10 +25,7 @@ def report(
     """Write pages on a catalog that open in a browser without a server: what was run, flags, certificate, results, sky."""
     from jobs.report.job import report as write
 
-    run = RunFile.load(source, root=root) if run_file.is_named(source) else None
-    if root and not run:
-        raise typer.BadParameter("it replaces the root of a run file; the source is a catalog", param_hint="--root")
-    catalog = run.store("catalog") if run else Location.parse(source)
+    catalog, run = catalog_of(source, root)
     names = write(catalog, out, release, run, engines(profile).dask if profile else None)
     print(f"{len(names)} pages: {out.rstrip('/')}/{names[0]}")
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from jobs.cli.catalog import report, summary
-from jobs.cli.options import Profile, Root, Run, read_from_options
-from jobs.config import run_file, shipped
+from jobs.cli.options import Profile, Root, Run, catalog_of, read_from_options
+from jobs.config import shipped
 from jobs.config.run_file import RunFile
 from jobs.config.sections import Simulation
 from storage_schemas.backend.location import Location
@@ -125,7 +125,7 @@ def validate(
         return
     from jobs.validate.redshifts import judge
 
-    catalog = RunFile.load(path, root=root).store("catalog") if run_file.is_named(path) else Location.parse(path)
+    catalog, _ = catalog_of(path, root)
     for name in judge(catalog, truth, Location.parse(out), column, on):
         print(name)
 

@@ -58,7 +58,7 @@ def _write(rows: Rows, param: str, file: IO[bytes]) -> None:
     start = 0
     with hdf5_file(file) as (content, check):
         kind, common, name, blocks = (
-            _densities(rows) if rows.redshifts and param == "redshift" else _quantiles(rows, param)
+            _densities(rows) if rows.farthest and param == "redshift" else _quantiles(rows, param)
         )
         for values, beside in blocks:
             ensemble = qp.Ensemble(getattr(qp, kind), {**common, name: values}, beside)
@@ -91,13 +91,12 @@ class _Kind(NamedTuple):
 
 def _densities(rows: Rows) -> _Kind:
     """p(z) at as many points as RAIL's stages have, from 0 to where the model ends (rows that have a redshift may lie beyond)."""
-    assert rows.redshifts is not None
-    grid = np.linspace(0, rows.redshifts[1], _POINTS)
-    edges = np.concatenate([grid[:1], (grid[:-1] + grid[1:]) / 2, grid[-1:]])
+    assert rows.farthest is not None
+    grid = np.linspace(0, rows.farthest, _POINTS)
+    edges = redshift_density.around(grid)
 
     def densities(block: dict[str, np.ndarray]) -> np.ndarray:
-        draws = block[DRAW_REDSHIFT.name]
-        return redshift_density.in_bins(draws, np.ones_like(draws), edges)
+        return redshift_density.in_bins(block[DRAW_REDSHIFT.name], edges)
 
     return _Kind("interp", {"xvals": grid}, "yvals", _blocks(rows, [DRAW_REDSHIFT], densities))
 

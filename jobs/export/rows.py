@@ -93,14 +93,14 @@ DRAW_REDSHIFT = Column("draw_redshift", np.dtype(np.float32), array="draw_redshi
 class Rows:
     """Columns, the number of rows, what made them, and ``source``: blocks of some columns' values, anew at each call.
 
-    ``redshifts``: where they are of a catalog that keeps draws of inferred redshifts, between which these lie.
+    ``farthest``: where they are of a catalog that keeps draws of inferred redshifts, the greatest that these can be.
     """
 
     columns: tuple[Column, ...]
     n_rows: int
     metadata: dict[str, str]
     source: Callable[[Sequence[Column]], Iterator[dict[str, np.ndarray]]]
-    redshifts: tuple[float, float] | None = None
+    farthest: float | None = None
 
     @classmethod
     def of_arrays(cls, columns: Sequence[Column], values: dict[str, np.ndarray], metadata: dict[str, str]) -> Rows:
@@ -141,15 +141,14 @@ def of_catalog(catalog: xr.Dataset, names: Sequence[str] = ()) -> Rows:
         if column.name != name:
             say("export", f"the identifier {name} is the column {column.name}: an export has another column {name}")
     metadata = {"MODEL": str(catalog.attrs["run"]["model"]), "SEED": str(catalog.attrs["run"]["seed"])}
-    return Rows(columns, catalog.sizes["galaxy"], metadata, lambda some: read(catalog, some), _redshifts(catalog))
+    return Rows(columns, catalog.sizes["galaxy"], metadata, lambda some: read(catalog, some), _farthest(catalog))
 
 
-def _redshifts(catalog: xr.Dataset) -> tuple[float, float] | None:
-    """Between which redshifts draws lie that a catalog keeps, where it infers redshifts."""
+def _farthest(catalog: xr.Dataset) -> float | None:
+    """The greatest redshift of draws that a catalog keeps, where it infers redshifts."""
     if DRAW_REDSHIFT.array not in catalog or "redshift" not in catalog["param"].values:
         return None
-    low, high = catalog["model_weights"].attrs["spec"]["redshift"]
-    return float(low), float(high) + BEYOND
+    return float(catalog["model_weights"].attrs["spec"]["redshift"][1]) + BEYOND
 
 
 def read(catalog: xr.Dataset, columns: Sequence[Column]) -> Iterator[dict[str, np.ndarray]]:

@@ -6,7 +6,6 @@ Point estimates are medians; densities are made of the draws that the catalog ke
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from sedflow_dist.inference import redshift_density
 from sedflow_dist.inference.summary import QUANTILES, Method
 from sedflow_dist.magnitudes import magnitude
 from sedflow_dist.photometry.flags import Flag
-from sedflow_dist.validation import photo_z_plots
+from sedflow_dist.validation import coverage, photo_z_plots
 from sedflow_dist.validation.photo_z import Judged
 from storage_schemas.backend.location import Location
 from storage_schemas.catalog.query import id_variables
@@ -117,8 +116,7 @@ def _judged(catalog: xr.Dataset, kept: np.ndarray, truth: np.ndarray) -> Iterato
     for start in range(0, len(kept), BLOCK):
         rows = kept[start : start + BLOCK]
         part = catalog[["draw_redshift", "quantiles"]].isel(galaxy=rows).load()
-        draws = part["draw_redshift"].values
-        density = redshift_density.in_bins(draws, np.ones_like(draws), edges)
+        density = redshift_density.in_bins(part["draw_redshift"].values, edges)
         median = part["quantiles"].values[:, column, QUANTILES.index(0.5)].astype(float)
         yield Judged.of(median, density, edges, truth[rows])
 
@@ -126,15 +124,15 @@ def _judged(catalog: xr.Dataset, kept: np.ndarray, truth: np.ndarray) -> Iterato
 def _magnitudes(catalog: xr.Dataset, kept: np.ndarray, band: int) -> np.ndarray:
     """Magnitudes (galaxy,) in a band; NaN where the flux is not positive."""
     flux = catalog["flux"].isel(band=band).values[kept].astype(float)
-    return np.where(flux > 0, magnitude(np.maximum(flux, 1e-30)), np.nan)
+    return magnitude(np.where(flux > 0, flux, np.nan))
 
 
 def _groups(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
     """Galaxies in bins of a number, equally many in each."""
-    edges = np.nanquantile(values, np.linspace(0, 1, _GROUPS + 1))
-    return {
-        f"{name} {low:.2f} to {high:.2f}": (values >= low) & (values <= high) for low, high in pairwise(edges.tolist())
-    }
+    known = np.isfinite(values)
+    bins = np.full(len(values), "", dtype="U64")
+    bins[known] = coverage.quantile_bins(values[known], _GROUPS)
+    return {f"{name} {bin_}": bins == bin_ for bin_ in dict.fromkeys(bins[known][np.argsort(values[known])].tolist())}
 
 
 def _write(judged: Judged, figures: dict[str, dict[str, float]], folder: Location) -> list[str]:

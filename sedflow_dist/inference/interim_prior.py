@@ -7,6 +7,7 @@ prior draws at steps in redshift, and linear between them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,16 @@ class Steps:
         left = np.floor(position).astype(int)
         return left, np.ceil(position).astype(int), position - left
 
+    def beside(
+        self, redshift: Float[np.ndarray, " galaxy"], of: Callable[[int], float]
+    ) -> tuple[Float[np.ndarray, " galaxy"], Float[np.ndarray, " galaxy"], Float[np.ndarray, " galaxy"]]:
+        """Return a number of the steps before and after each redshift, asked for once a step, and how far it is between them."""
+        left, right, t = self.between(redshift)
+        numbers = np.zeros(len(self.redshift))
+        for step in np.union1d(left, right).tolist():
+            numbers[step] = of(step)
+        return numbers[left], numbers[right], t
+
     def draws(self, step: int) -> Float[np.ndarray, "draw column"]:
         """Return parameters, and with light derived properties, of interim draws; those of two steps are kept."""
         if step not in self._kept:
@@ -131,11 +142,11 @@ class InducedPrior:
         self, redshift: Float[np.ndarray, " galaxy"]
     ) -> tuple[Float[np.ndarray, " galaxy"], Float[np.ndarray, " galaxy"]]:
         """Return where the density is known."""
-        left, right, t = self._steps.between(redshift)
-        low, high = np.zeros((2, len(self._steps.redshift)))
-        for step in np.union1d(left, right).tolist():
-            low[step], high[step] = self._at(step).lo, self._at(step).hi
-        return (1 - t) * low[left] + t * low[right], (1 - t) * high[left] + t * high[right]
+        ends: tuple[Callable[[int], float], ...] = (lambda step: self._at(step).lo, lambda step: self._at(step).hi)
+        lo, hi = (
+            (1 - t) * before + t * after for before, after, t in (self._steps.beside(redshift, end) for end in ends)
+        )
+        return lo, hi
 
     def log_pdf(
         self, x: Float[np.ndarray, "galaxy draw"], redshift: Float[np.ndarray, " galaxy"]

@@ -18,14 +18,7 @@ from torch import Tensor
 from sedflow_dist import keyed_random
 from sedflow_dist.flow import support
 from sedflow_dist.flow.trained_model import TrainedModel
-from sedflow_dist.inference import (
-    adaptation,
-    amplitude,
-    goodness_of_fit,
-    importance,
-    likelihood,
-    redshift_error,
-)
+from sedflow_dist.inference import adaptation, amplitude, goodness_of_fit, importance, likelihood, redshift_error
 from sedflow_dist.inference.base_points import BasePoints
 from sedflow_dist.inference.described import at_edge, describe
 from sedflow_dist.inference.draws import Candidates, Draws, Predicted, Proposal, Weighed, alike
@@ -80,11 +73,11 @@ class Posterior:
         self.min_effective_fraction, self.n_keep, self.certificate = min_effective_fraction, n_keep, certificate
         refuse_amplitude(certificate, flow.spec.amplitude)
         self.chosen = flow.chosen_columns(chosen) if chosen and certificate else None
-        self.unknown, self.peaks = UnknownRedshifts(self) if flow.head and certificate else None, peaks
+        self.unknown = UnknownRedshifts(self) if flow.head and certificate else None
+        self.peaks = peaks
         if peaks and self.unknown is None:
-            raise ValueError(
-                "redshift_peaks: this model infers no redshifts (it has no redshift head), or without certificate"
-            )
+            why = "it has no redshift head" if certificate else "that takes the certificate"
+            raise ValueError(f"redshift_peaks: this model infers no redshifts ({why})")
         self.quantities = flow.quantities(chosen or Chosen(), certificate)
         self.columns = tuple(quantity.name for quantity in self.quantities)
         self.base_points = BasePoints(seed, len(flow.space.coordinates))

@@ -18,17 +18,22 @@ _SMOOTHING = 0.5
 _BINS, _NEAR, _LEAST = 256, 0.06, 0.05
 
 
+def around(points: Float[np.ndarray, " point"]) -> Float[np.ndarray, " edge"]:
+    """Return the edges of bins about points of a grid, from its first to its last: halfway between two of them."""
+    return np.concatenate([points[:1], (points[:-1] + points[1:]) / 2, points[-1:]])
+
+
 def in_bins(
     redshift: Float[np.ndarray, "galaxy draw"],
-    weight: Float[np.ndarray, "galaxy draw"],
     edges: Float[np.ndarray, " edge"],
+    weight: Float[np.ndarray, "galaxy draw"] | None = None,
 ) -> Float[np.ndarray, "galaxy bin"]:
     """Return p(z) in bins of redshift between ``edges``, which holds all: what lies beyond them counts within.
 
-    NaN for galaxies without weights.
+    ``weight``: None: all draws alike. NaN for galaxies without draws or weights.
     """
     x, found = np.log1p(edges), np.full((len(redshift), len(edges) - 1), np.nan)
-    for row, z, w in zip(found, redshift, weight, strict=True):
+    for row, z, w in zip(found, redshift, np.ones_like(redshift) if weight is None else weight, strict=True):
         if np.isfinite(z).all() and w.sum() > 0:
             row[:] = _one(np.log1p(z.astype(float)), w / w.sum(), x)
     return found / np.diff(edges)
@@ -45,18 +50,18 @@ def peaks(
     ``redshift_peaks`` the number of stretches that hold 5 % of it or more, each above a twentieth of the greatest density.
     """
     edges = np.linspace(*between, _BINS + 1)
-    density = in_bins(redshift, weight, edges)
-    middle, width = 0.5 * (edges[1:] + edges[:-1]), edges[1] - edges[0]
-    answered = np.isfinite(density).all(1)
-    mode = np.where(answered, middle[np.nan_to_num(density).argmax(1)], np.nan)
+    found = in_bins(redshift, edges, weight)
+    answered, share = np.isfinite(found).all(1), np.nan_to_num(found) * np.diff(edges)
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    mode = np.where(answered, middle[share.argmax(1)], np.nan)
     mode = np.where(np.ptp(redshift, axis=1) == 0, redshift[:, 0], mode)  # of rows whose redshift is known
     near = np.abs(middle - mode[:, None]) <= _NEAR * (1 + mode[:, None])
-    odds = np.where(answered, (density * near).sum(1) * width, np.nan)
-    high = np.nan_to_num(density) > _LEAST * np.nan_to_num(density).max(1, keepdims=True)
+    odds = np.where(answered, (share * near).sum(1), np.nan)
+    high = share > _LEAST * share.max(1, keepdims=True)
     begins = high & ~np.pad(high, ((0, 0), (1, 0)))[:, :-1]
-    number, stretch = np.zeros(len(density), np.uint8), begins.cumsum(1)
+    number, stretch = np.zeros(len(share), np.uint8), begins.cumsum(1)
     for i in range(1, int(stretch.max(initial=0)) + 1):
-        number += (np.nan_to_num(density) * (high & (stretch == i))).sum(1) * width >= _LEAST
+        number += (share * (high & (stretch == i))).sum(1) >= _LEAST
     return {
         "redshift_mode": mode.astype(np.float32), "redshift_odds": odds.astype(np.float32), "redshift_peaks": number,
     }  # fmt: skip

@@ -150,11 +150,7 @@ class NewPrior:
         """
         if not self.densities:
             return torch.zeros(values.shape[:2], dtype=torch.float64)
-        left, right, t = self.steps.between(redshift.double().numpy())
-        of_steps = np.zeros(len(self.steps.redshift))
-        for step in np.union1d(left, right).tolist():
-            of_steps[step] = self.log_norm(step)
-        norms = of_steps[left], of_steps[right]
+        *norms, t = self.steps.beside(redshift.double().numpy(), self.log_norm)
         known = np.isfinite(norms[0]) & np.isfinite(norms[1])
         norm = np.where(known, (1 - t) * np.where(known, norms[0], 0) + t * np.where(known, norms[1], 0), np.inf)
         return self.log_ratio(values, redshift) - torch.as_tensor(norm).unsqueeze(-1)

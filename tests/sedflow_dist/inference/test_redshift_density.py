@@ -23,7 +23,7 @@ def points(*peaks, n=64, each=8, seed=0):
 @pytest.mark.parametrize("width", [0.02, 0.1, 0.3])
 def test_one_peak_stays_as_wide_as_it_is(width):
     z, weight = points((1.2, width))
-    found = redshift_density.in_bins(z, weight, EDGES)
+    found = redshift_density.in_bins(z, EDGES, weight)
     assert found.shape == (1, 300) and (found >= 0).all()
     assert (found * np.diff(EDGES)).sum() == pytest.approx(1, abs=1e-9)
     mean = (found[0] * MIDDLE).sum() / found[0].sum()
@@ -43,7 +43,7 @@ def test_the_loss_is_near_that_of_the_true_density():
     ideal = np.diff(norm.cdf(EDGES, seen[:, None], 0.05)) / np.diff(EDGES)
     losses = [
         photo_z.cde_loss(p, EDGES, truth)
-        for p in (ideal, redshift_density.in_bins(z, weight, EDGES), photo_z.density(z, weight, EDGES))
+        for p in (ideal, redshift_density.in_bins(z, EDGES, weight), photo_z.density(z, weight, EDGES))
     ]
     assert losses[0] == pytest.approx(-1 / (2 * np.sqrt(np.pi) * 0.05), rel=0.15)  # of 200 galaxies: 6 %
     assert losses[1] < 0.92 * losses[0] and losses[1] < losses[2]
@@ -51,7 +51,7 @@ def test_the_loss_is_near_that_of_the_true_density():
 
 def test_two_peaks_stay_two():
     z, weight = points((0.3, 0.02), (2.7, 0.05))
-    found = redshift_density.in_bins(z, weight, EDGES)[0]
+    found = redshift_density.in_bins(z, EDGES, weight)[0]
     assert found[(MIDDLE > 0.6) & (MIDDLE < 2.2)].max() < 1e-6
     low = (found * np.diff(EDGES))[MIDDLE < 1.5].sum()
     assert low == pytest.approx(weight[0][z[0] < 1.5].sum() / weight.sum(), abs=1e-6)
@@ -59,7 +59,7 @@ def test_two_peaks_stay_two():
 
 def test_one_redshift_is_one_bin_and_none_is_none():
     z = np.array([np.full(5, 0.505), np.full(5, np.nan), np.full(5, 7.0)])
-    found = redshift_density.in_bins(z, np.ones((3, 5)), EDGES)
+    found = redshift_density.in_bins(z, EDGES)
     assert found[0, 50] == pytest.approx(100, rel=1e-6)
     assert np.isnan(found[1]).all()
     assert found[2].argmax() == 299  # beyond the bins
